@@ -1,0 +1,103 @@
+#pragma once
+
+#include "engine/codec/tagged.hpp"
+
+#include <caf/atom.hpp>
+#include <caf/fwd.hpp>
+#include <caf/type_id.hpp>
+#include <caf/typed_actor.hpp>
+
+#include <cstdint>
+#include <string>
+
+// All typed interfaces, one comment per message. What crosses a process travels
+// as bytes in our tagged encoding (request_record.hpp, token_batch.hpp,
+// routing_table.hpp, cluster_messages.hpp), so that versions can be mixed.
+
+namespace troupe::protocol {
+
+using attach_atom = caf::atom_constant<caf::atom("attach")>;
+using generate_atom = caf::atom_constant<caf::atom("generate")>;
+using cancel_atom = caf::atom_constant<caf::atom("cancel")>;
+using tokens_atom = caf::atom_constant<caf::atom("tokens")>;
+using drain_atom = caf::atom_constant<caf::atom("drain")>;
+using report_atom = caf::atom_constant<caf::atom("report")>;
+using register_atom = caf::atom_constant<caf::atom("register")>;
+using start_atom = caf::atom_constant<caf::atom("start")>;
+using stop_atom = caf::atom_constant<caf::atom("stop")>;
+using table_atom = caf::atom_constant<caf::atom("table")>;
+using watch_atom = caf::atom_constant<caf::atom("watch")>;
+using deploy_atom = caf::atom_constant<caf::atom("deploy")>;
+using status_atom = caf::atom_constant<caf::atom("status")>;
+using tick_atom = caf::atom_constant<caf::atom("tick")>;
+
+/// Takes the tokens of the choices it asked for.
+using token_sink_actor = caf::typed_actor<
+  // An encoded token_batch: one per engine step.
+  caf::reacts_to<tokens_atom, codec::bytes>>;
+
+/// One engine. Lives in a process of its own; reached over mutual TLS.
+using replica_actor = caf::typed_actor<
+  // A router opens a session: its incarnation, its protocol version and where
+  // its tokens go. Answers the replica's incarnation. The same router attaching
+  // again replaces its session; its choices of the old one are cancelled.
+  caf::replies_to<attach_atom, std::uint64_t, std::uint32_t,
+                  token_sink_actor>::with<std::uint64_t>,
+  // Starts the choice of an encoded request_record for the router of this
+  // incarnation. Refusals come back as tokens with an error.
+  caf::reacts_to<generate_atom, std::uint64_t, codec::bytes>,
+  // Ends a choice (router incarnation, record id).
+  caf::reacts_to<cancel_atom, std::uint64_t, std::uint64_t>,
+  // No new choices from now on; the process ends when the running ones are
+  // done, or after so many milliseconds.
+  caf::reacts_to<drain_atom, std::uint32_t>>;
+
+/// Starts, watches and stops the replica processes of its node.
+using node_agent_actor = caf::typed_actor<
+  // From a replica's process: an encoded replica_report (phase, load) and its
+  // actor. Answers false to an incarnation the agent did not start: the process
+  // ends itself.
+  caf::replies_to<register_atom, codec::bytes, replica_actor>::with<bool>,
+  // From a replica's process: a later replica_report.
+  caf::reacts_to<report_atom, codec::bytes>,
+  // From the controller: keep a replica of this encoded replica_spec running.
+  caf::reacts_to<start_atom, codec::bytes>,
+  // From the controller: drain and end the replica of this id.
+  caf::reacts_to<stop_atom, std::string>,
+  // Stop all replicas and answer when none is left, at the latest after so many
+  // milliseconds.
+  caf::replies_to<drain_atom, std::uint32_t>::with<bool>>;
+
+/// Takes routing tables.
+using table_sink_actor = caf::typed_actor<
+  // An encoded routing_table.
+  caf::reacts_to<table_atom, codec::bytes>>;
+
+/// Owns what is deployed, where it runs and the routing table.
+using controller_actor = caf::typed_actor<
+  // A node joined (encoded node_joined); its agent.
+  caf::reacts_to<register_atom, codec::bytes, node_agent_actor>,
+  // From a node agent: an encoded replica_report.
+  caf::reacts_to<report_atom, codec::bytes>,
+  // A router wants every new routing table; it gets the present one at once.
+  caf::reacts_to<watch_atom, table_sink_actor>,
+  // Makes an encoded deployment (actors/controller/deployment.hpp) the desired
+  // state. Answers once it is stored.
+  caf::replies_to<deploy_atom, codec::bytes>::with<std::uint64_t>,
+  // The cluster's state, encoded (actors/controller/cluster_status.hpp).
+  caf::replies_to<status_atom>::with<codec::bytes>>;
+
+/// The actor behind a router's HTTP side.
+using router_actor = token_sink_actor::extend_with<table_sink_actor>;
+
+} // namespace troupe::protocol
+
+CAF_BEGIN_TYPE_ID_BLOCK(troupe, first_custom_type_id)
+  CAF_ADD_TYPE_ID(troupe, (troupe::codec::bytes))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::token_sink_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::table_sink_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::replica_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::node_agent_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::controller_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::router_actor))
+CAF_END_TYPE_ID_BLOCK(troupe)

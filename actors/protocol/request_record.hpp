@@ -1,0 +1,35 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+#include "engine/sampling/sampling_params.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::protocol {
+
+/// One choice of one request: what a router sends a replica, what it keeps to
+/// resume, what is recorded for replay. Choices of one client request
+/// (`n`, several prompts) are records of their own with ids of their own; their
+/// random numbers differ by `params.choice`.
+struct request_record {
+  std::uint64_t id = 0;   ///< unique within the sending router's life
+  std::string request_id; ///< the client's x-request-id, for logs
+  std::string model;
+  std::vector<token_id> prompt;
+  std::vector<token_id> output; ///< ids already emitted, when it resumes
+  sampling_params params;
+  std::int32_t priority = 0;
+  std::uint64_t deadline_ms = 0; ///< time left when it was sent; 0 = none
+
+  bool operator==(const request_record&) const = default;
+};
+
+/// The one encoder (engine/codec/tagged.hpp). A field that the reader does not
+/// know is refused by number.
+codec::bytes encode(const request_record&);
+result<request_record> decode_request_record(codec::bytes_view);
+
+} // namespace troupe::protocol

@@ -1,0 +1,79 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::protocol {
+
+/// Version of the messages between processes; a peer more than one apart is
+/// refused by name at registration.
+inline constexpr std::uint32_t protocol_version = 1;
+
+/// Where a process listens. Messages carry endpoints, never handles of a third
+/// process (DESIGN.md, "Processes and actors").
+struct endpoint {
+  std::string address;    ///< numeric
+  std::uint16_t port = 0; ///< CAF over mutual TLS
+  std::uint16_t blob_port = 0; ///< blob listener (mutual TLS)
+  std::uint64_t incarnation = 0; ///< random per process life
+
+  bool operator==(const endpoint&) const = default;
+};
+
+/// What a replica can do; the router refuses by name what no replica can.
+struct capabilities {
+  bool ids_in = true;
+  bool ids_out = true;
+  bool exact = true; ///< keeps the arithmetic contract
+  bool logprobs = true;
+  bool grammar = false;
+  bool lora = false;
+  bool vision = false;
+  bool embeddings = false;
+
+  bool operator==(const capabilities&) const = default;
+};
+
+/// A replica that may be given requests.
+struct replica_route {
+  std::string replica; ///< "smollm2#1"
+  std::string node;
+  endpoint where;
+  std::string arithmetic_class; ///< system_fingerprint of its replies
+  std::string card_hash; ///< model card's content hash (SHA-256, hex)
+  capabilities can;
+  std::uint32_t max_ongoing_requests = 0; ///< 0 = no bound
+
+  bool operator==(const replica_route&) const = default;
+};
+
+/// A model as clients see it.
+struct model_route {
+  std::string application;
+  std::string route_prefix; ///< "/" or "/app"
+  std::string model;
+  std::uint64_t created = 0; ///< seconds since 1970: when it was deployed
+  std::string status; ///< "RUNNING", "DEPLOYING", "UNHEALTHY", "PENDING", ...
+  std::string reason; ///< why it is not RUNNING, one sentence
+  std::vector<replica_route> replicas;
+
+  bool operator==(const model_route&) const = default;
+};
+
+/// What routers route by. The controller raises `version` on every change; a
+/// router takes only newer ones.
+struct routing_table {
+  std::uint64_t version = 0;
+  std::vector<model_route> models;
+
+  bool operator==(const routing_table&) const = default;
+};
+
+codec::bytes encode(const routing_table&);
+result<routing_table> decode_routing_table(codec::bytes_view);
+
+} // namespace troupe::protocol

@@ -1,0 +1,53 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+#include "engine/sampling/sampling_params.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::protocol {
+
+/// Why a choice ended, as a replica tells it.
+enum class finish : std::uint8_t { none, stop, length, cancelled, error };
+
+struct token_logprob {
+  token_id id = 0;
+  float logprob = 0;
+
+  bool operator==(const token_logprob&) const = default;
+};
+
+/// News of one choice.
+struct choice_tokens {
+  std::uint64_t id = 0; ///< request_record::id
+  std::vector<token_id> tokens;
+  /// One per token if asked for: the chosen one, then the best in descending
+  /// order.
+  std::vector<std::vector<token_logprob>> logprobs;
+  std::vector<std::vector<token_logprob>> prompt_logprobs; ///< first news only
+  std::uint32_t cached_tokens = 0;                         ///< first news only
+  finish reason = finish::none;
+  token_id stop_token = -1;
+  errc code = errc::internal; ///< with reason == error
+  std::string message;        ///< with reason == error
+
+  bool operator==(const choice_tokens&) const = default;
+};
+
+/// All that one engine step gave one router: one message per step and router.
+struct token_batch {
+  std::string replica;           ///< replica id
+  std::uint64_t incarnation = 0; ///< the replica's; older ones are dropped
+  std::uint64_t step = 0;
+  std::vector<choice_tokens> choices;
+
+  bool operator==(const token_batch&) const = default;
+};
+
+codec::bytes encode(const token_batch&);
+result<token_batch> decode_token_batch(codec::bytes_view);
+
+} // namespace troupe::protocol

@@ -1,0 +1,47 @@
+# Helpers that every folder's CMakeLists.txt uses.
+
+add_library(troupe_options INTERFACE)
+target_compile_features(troupe_options INTERFACE cxx_std_20)
+target_include_directories(troupe_options INTERFACE ${PROJECT_SOURCE_DIR})
+# -ffp-contract=off is part of the arithmetic contract: a multiply-add is fused
+# only where the source says so.
+target_compile_options(troupe_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -ffp-contract=off>)
+if(TROUPE_SANITIZE)
+  target_compile_options(troupe_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TROUPE_SANITIZE}
+    -fno-sanitize=null -fno-omit-frame-pointer -g1>)
+  target_link_options(troupe_options INTERFACE -fsanitize=${TROUPE_SANITIZE})
+endif()
+
+# project_library(NAME DEPS ...): a static library of the folder's *.cpp files.
+function(project_library name)
+  cmake_parse_arguments(arg "" "" "DEPS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS *.cpp)
+  if(sources)
+    add_library(${name} STATIC ${sources})
+    target_link_libraries(${name} PUBLIC troupe_options ${arg_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE troupe_options ${arg_DEPS})
+  endif()
+endfunction()
+
+# project_test(NAME DEPS ...): one Catch2 program of the folder's *.cpp files.
+function(project_test name)
+  if(NOT TROUPE_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "" "DEPS;LABELS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS *.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(${name} ${sources})
+  target_link_libraries(${name} PRIVATE troupe_test_main ${arg_DEPS})
+  target_compile_definitions(${name} PRIVATE
+    TROUPE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    TROUPE_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 600)
+endfunction()

@@ -1,0 +1,151 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/sampling/sampling_params.hpp"
+#include "engine/text/model_card.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+/// All that the outside includes of the engine. One thread steps it; the outside
+/// reaches it through one inbox (submit, cancel) and one callback per step.
+namespace troupe::engine {
+
+/// What to load and the bounds to run in. 0 = choose.
+struct options {
+  /// A .gguf file, or a directory that holds one.
+  std::filesystem::path model;
+  /// A directory with tokenizer.json (and tokenizer_config.json, chat_template),
+  /// or that file; empty = the model's own.
+  std::filesystem::path tokenizer;
+  std::uint32_t max_model_len = 0;  ///< 0 = what the model says
+  std::uint32_t max_num_seqs = 256; ///< rows of running sequences in a step
+  /// Rows of a step, prompt chunks and running sequences together: the bound on
+  /// the gap between two tokens of a running stream.
+  std::uint32_t max_num_batched_tokens = 512;
+  std::uint32_t block_size = 16;    ///< positions per KV block
+  std::uint64_t kv_cache_bytes = 0; ///< 0 = a share of the free memory
+  bool enable_prefix_caching = true;
+  int threads = 0; ///< 0 = the cores this process may use
+  std::string chat_template; ///< overrides the model's own; empty = keep
+  /// Sequences that may wait; one more is refused (errc::limit).
+  std::uint32_t max_waiting = 4096;
+};
+
+/// Called while loading: bytes of weights done and in all.
+using load_progress
+  = std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+/// One choice to generate. `id` is the caller's and unique while it lives.
+struct request {
+  std::uint64_t id = 0;
+  std::vector<token_id> prompt;
+  /// Output that the choice already has (it moved here from another replica, or
+  /// was preempted): recomputed as rows, never decoded again, not reported again.
+  std::vector<token_id> resume;
+  sampling_params params;
+};
+
+/// A candidate and its log-probability (natural, of the raw logits).
+struct candidate {
+  token_id id = 0;
+  float logprob = 0;
+};
+
+enum class finish_reason : std::uint8_t {
+  none,
+  stop,      ///< EOS or one of stop_token_ids; the token is the last reported
+  length,    ///< max_tokens or max_model_len
+  cancelled, ///< by cancel()
+  error,     ///< see `message`
+};
+
+/// What one step did for one choice.
+struct output {
+  std::uint64_t id = 0;
+  std::vector<token_id> tokens; ///< new ids, in order; often one
+  /// One per token if asked for: first the chosen one, then the best `logprobs`
+  /// in descending order (ties: lowest id first).
+  std::vector<std::vector<candidate>> logprobs;
+  /// With the first output, if asked for: per prompt position (the first has
+  /// none) the prompt's own token, then the best.
+  std::vector<std::vector<candidate>> prompt_logprobs;
+  std::uint32_t cached_tokens = 0; ///< with the first output: prompt tokens that
+                                   ///< the prefix cache held
+  finish_reason finish = finish_reason::none;
+  token_id stop_token = -1; ///< with finish == stop: which one
+  std::string message;      ///< with finish == error
+};
+
+/// Counters since the start and gauges of now; plain values, cheap to copy.
+struct stats {
+  std::uint64_t steps = 0;          ///< forward passes
+  std::uint64_t prompt_tokens = 0;  ///< prompt rows computed
+  std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
+  std::uint64_t output_tokens = 0;  ///< tokens drawn
+  std::uint64_t prefix_queries = 0; ///< prompt tokens looked up
+  std::uint64_t prefix_hits = 0;    ///< prompt tokens found
+  std::uint64_t preemptions = 0;
+  std::uint64_t finished = 0;
+  /// Weight blocks read by matrix products, in bytes: steps x model size says
+  /// that each block is read once per step.
+  std::uint64_t weight_bytes_read = 0;
+  std::uint32_t running = 0;
+  std::uint32_t waiting = 0;
+  std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
+  std::uint32_t kv_blocks_total = 0;
+  std::uint32_t kv_blocks_free = 0; ///< unused or reclaimable
+};
+
+/// What one step gave; `now` is the state after it.
+struct step_result {
+  std::vector<output> outputs;
+  stats now;
+};
+
+/// What the loaded engine is, for the routing table.
+struct description {
+  /// Hash of weights, quantisation, kernel contract and KV type: replicas of
+  /// equal class give equal bits (DESIGN.md, "Exactness"). 16 hex digits.
+  std::string arithmetic_class;
+  std::string device; ///< "cpu: avx512-vnni, 2 threads"
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_cache_bytes = 0;
+  std::uint32_t kv_blocks = 0;
+  std::uint32_t max_num_seqs = 0;
+};
+
+class engine {
+public:
+  /// Loads the model; on failure the error names file and reason.
+  static result<std::unique_ptr<engine>> load(const options&,
+                                              const load_progress&);
+
+  /// Stops the thread; outstanding choices end as cancelled without a callback.
+  virtual ~engine() = default;
+
+  virtual const text::model_card& card() const = 0;
+  virtual const description& about() const = 0;
+
+  /// Starts the engine's thread. `on_step` runs on it after every step and after
+  /// refusals and cancellations; it must be quick and must not call back.
+  virtual void start(std::function<void(step_result&&)> on_step) = 0;
+
+  /// Puts a choice in the inbox. What is wrong with it (ids outside the
+  /// vocabulary, too long, inbox full) is reported as an output with finish
+  /// error. Any thread.
+  virtual void submit(request) = 0;
+
+  /// Ends a choice before the next step; its blocks are free again then. An id
+  /// that is not known is ignored. Any thread.
+  virtual void cancel(std::uint64_t id) = 0;
+
+  /// Any thread.
+  virtual stats now() const = 0;
+};
+
+} // namespace troupe::engine

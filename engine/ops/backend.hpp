@@ -1,0 +1,140 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/ops/tensor.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace troupe::ops {
+
+/// A weight in the form its backend computes with. Opaque to everyone else.
+class weight {
+public:
+  virtual ~weight() = default;
+  virtual std::int64_t rows() const = 0; ///< outputs
+  virtual std::int64_t cols() const = 0; ///< inputs
+  /// Bytes one pass over the weight reads.
+  virtual std::int64_t bytes() const = 0;
+};
+
+/// Floats in the backend's memory, zeroed when made.
+class buffer {
+public:
+  virtual ~buffer() = default;
+  virtual float* data() = 0; ///< backend memory: only backend calls may touch it
+  virtual std::int64_t size() const = 0; ///< floats
+};
+
+/// Shape of the paged store of keys and values.
+struct kv_shape {
+  std::int32_t layers = 0;
+  std::int32_t kv_heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t block_tokens = 0; ///< positions per block
+  std::int32_t blocks = 0;       ///< blocks in the pool
+};
+
+/// Keys and values of all layers, in `blocks` blocks. The layout inside is the
+/// backend's. A block is named by its index; who owns it is kv_cache's matter.
+class kv_pool {
+public:
+  virtual ~kv_pool() = default;
+  virtual const kv_shape& shape() const = 0;
+  virtual std::int64_t bytes() const = 0;
+};
+
+/// The rows of one step. Row r is the token at `positions[r]` of sequence
+/// `sequences[r]`, whose position p lives in block
+/// `tables[sequences[r]][p / block_tokens]`. Rows of one sequence stand
+/// together, in ascending positions; within a step a row sees the keys of
+/// earlier rows of its sequence (and its own), through the pool.
+struct batch_view {
+  std::span<const std::int32_t> positions;
+  std::span<const std::int32_t> sequences;
+  std::span<const std::span<const std::int32_t>> tables;
+};
+
+/// Rotary position embedding (Su et al., 2021). Dimension pair i turns by
+/// position / (theta^(2i/dims) * factors[i]); `factors` is empty or dims/2 long
+/// (Llama 3 rope scaling comes as factors).
+struct rope_params {
+  float theta = 10000.0f;
+  std::int32_t dims = 0;
+  /// true: pairs are neighbours (2i, 2i+1), as GGUF stores Llama; false: pairs
+  /// are (i, i + dims/2), as Hugging Face stores it.
+  bool interleaved = true;
+  std::vector<float> factors;
+};
+
+/// The operations a model needs (DESIGN.md, "The arithmetic contract"): in all
+/// of them a row's result depends on that row alone, bit for bit, whatever the
+/// other rows, their number and the number of threads. Pointers are backend
+/// memory; matrices of activations are row-major f32. Calls are made by one
+/// thread, in order. Shapes are the caller's promise, checked by assertion.
+class backend {
+public:
+  virtual ~backend() = default;
+
+  /// Part of the arithmetic class, e.g. "cpu-int8-1": equal names compute equal
+  /// bits on every machine.
+  virtual std::string arithmetic() const = 0;
+
+  /// What runs: "avx512-vnni, 2 threads", for logs.
+  virtual std::string description() const = 0;
+
+  /// Takes weights that share an input (q, k, v; gate, up), stacked into one
+  /// with the rows of all; the types may differ. May repack; the views may go
+  /// away afterwards unless `keeps_views()`.
+  virtual result<std::unique_ptr<weight>>
+  load(std::span<const matrix_view> parts) = 0;
+
+  virtual std::unique_ptr<buffer> allocate(std::int64_t floats) = 0;
+
+  /// A vector of parameters (a norm's weights) in backend memory.
+  virtual std::unique_ptr<buffer> upload(std::span<const float> values) = 0;
+
+  virtual result<std::unique_ptr<kv_pool>> make_kv_pool(const kv_shape&) = 0;
+
+  /// out[r][:] = row ids[r] of the table, as floats. rows = ids.size().
+  virtual void embed(const weight& table, std::span<const std::int32_t> ids,
+                     float* out) = 0;
+
+  /// out[r][:] = x[r][:] / sqrt(mean(x[r]^2) + eps) * w[:].
+  virtual void rms_norm(const float* x, buffer& w, float eps, std::int64_t rows,
+                        std::int64_t cols, float* out) = 0;
+
+  /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o] if `add`).
+  virtual void linear(const weight& w, const float* x, std::int64_t rows,
+                      float* y, bool add) = 0;
+
+  /// `qkv` rows are [heads * d | kv_heads * d | kv_heads * d]. Turns q and k in
+  /// place by rope, then stores k and v of every row in the pool (rounded to the
+  /// pool's type).
+  virtual void rope_and_store(float* qkv, std::int32_t heads, const rope_params&,
+                              const batch_view&, std::int32_t layer,
+                              kv_pool& pool) = 0;
+
+  /// out[r][h * d ...] = softmax(q . K / sqrt(d)) V over positions 0 to
+  /// positions[r] of the row's sequence; q is the front of `qkv`'s rows; head h
+  /// reads kv head h / (heads / kv_heads).
+  virtual void attention(const float* qkv, std::int32_t heads,
+                         const batch_view&, std::int32_t layer, kv_pool& pool,
+                         float* out) = 0;
+
+  /// `gate_up` rows are [n | n]: out[r][i] = silu(gate[i]) * up[i].
+  virtual void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                        float* out) = 0;
+
+  /// Gathers rows: out[i][:] = x[rows[i]][:].
+  virtual void gather_rows(const float* x, std::span<const std::int32_t> rows,
+                           std::int64_t cols, float* out) = 0;
+
+  /// Copies backend memory to the host.
+  virtual void download(const float* from, std::span<float> to) = 0;
+};
+
+} // namespace troupe::ops

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace troupe::ops {
+
+/// How the elements of a weight are stored. The quantised ones are GGML's block
+/// formats: 32 weights with one f16 scale (and, for q4_1, one f16 minimum).
+enum class element_type : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
+
+/// Elements per block and bytes per block of a type: {1, 4} for f32,
+/// {32, 34} for q8_0, {32, 18} for q4_0, {32, 20} for q4_1.
+struct block_layout {
+  std::int64_t elements;
+  std::int64_t bytes;
+};
+
+constexpr block_layout layout_of(element_type type) {
+  switch (type) {
+  case element_type::f32:
+    return {1, 4};
+  case element_type::f16:
+  case element_type::bf16:
+    return {1, 2};
+  case element_type::q8_0:
+    return {32, 34};
+  case element_type::q4_0:
+    return {32, 18};
+  case element_type::q4_1:
+    return {32, 20};
+  }
+  return {1, 0};
+}
+
+/// A weight matrix as a file holds it: `rows` outputs of `cols` inputs each,
+/// row after row without gaps. Does not own `bytes`; they must outlive the view
+/// only as long as the callee says. `cols` is a multiple of the block size and
+/// `bytes.size()` is exact (the loader has checked both).
+struct matrix_view {
+  element_type type = element_type::f32;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::span<const std::byte> bytes;
+};
+
+} // namespace troupe::ops

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+#include "engine/text/tokenizer.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::text {
+
+/// All that a router needs to know of a model: text in, text out, limits. A
+/// replica publishes it once, by the hash of its encoding (blob listener).
+struct model_card {
+  std::string architecture; ///< "llama"
+  tokenizer_data tokenizer;
+  std::string chat_template;        ///< Jinja source; empty = none
+  std::vector<token_id> eos_ids;    ///< tokens that end a choice
+  std::uint32_t max_model_len = 0;  ///< prompt and output tokens of a choice
+  std::uint32_t vocabulary_size = 0; ///< rows of the output layer
+
+  bool operator==(const model_card&) const = default;
+};
+
+codec::bytes encode(const model_card&);
+result<model_card> decode_model_card(codec::bytes_view);
+
+} // namespace troupe::text

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace troupe::text {
+
+/// Watches the text of one choice for stop strings and holds back what could
+/// begin one. The earliest match in the text wins, among equals the longest.
+class stop_strings {
+public:
+  /// `include`: a match stays in the output. `stops` are not empty strings.
+  stop_strings(std::vector<std::string> stops, bool include);
+
+  /// Takes the next text; appends to `out` what is safe to show. Returns the
+  /// index of the stop string once one matched: nothing may be pushed after.
+  std::optional<std::size_t> push(std::string_view text, std::string& out);
+
+  /// Appends what was held back, at the end of the choice.
+  void finish(std::string& out);
+
+private:
+  std::vector<std::string> stops_;
+  bool include_;
+  std::string held_;
+};
+
+} // namespace troupe::text

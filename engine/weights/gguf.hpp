@@ -1,0 +1,67 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/ops/tensor.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace troupe::weights {
+
+/// One tensor of a model file. `shape[0]` is the contiguous dimension (inputs),
+/// as GGUF writes it. `bytes` lie in the mapped file.
+struct tensor {
+  std::string name;
+  ops::element_type type = ops::element_type::f32;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;
+
+  /// As a matrix: rows = product of all but shape[0].
+  ops::matrix_view matrix() const;
+};
+
+/// A metadata value. Integers of every width are widened; arrays hold one type.
+using metadata_value
+  = std::variant<std::uint64_t, std::int64_t, double, bool, std::string,
+                 std::vector<std::string>, std::vector<std::int64_t>,
+                 std::vector<double>, std::vector<bool>>;
+
+/// A GGUF file (v2, v3), mapped and checked. Everything the header says is
+/// checked before use: counts against the file's size, strings, types, shapes,
+/// offsets, overlap, alignment, duplicates (row W1 of the attack table). What is
+/// allocated is bounded by the file's size.
+/// Format: the GGUF specification of the ggml project.
+class gguf_file {
+public:
+  static result<std::unique_ptr<gguf_file>>
+  open(const std::filesystem::path& path);
+
+  /// Parses from memory; for tests and the fuzz target. `data` must outlive it.
+  static result<std::unique_ptr<gguf_file>>
+  parse(std::span<const std::byte> data, std::string name);
+
+  ~gguf_file();
+
+  const metadata_value* find(std::string_view key) const;
+  const tensor* find_tensor(std::string_view name) const;
+  std::span<const tensor> tensors() const;
+  const std::string& name() const; ///< for messages: the file's name
+
+  /// Digest of header and tensor bytes, part of the arithmetic class. Reads the
+  /// whole file once, on `threads` threads.
+  std::string content_hash(int threads) const;
+
+private:
+  gguf_file();
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+} // namespace troupe::weights
