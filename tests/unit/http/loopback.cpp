@@ -116,6 +116,7 @@ void raw_client::reset() {
 bool raw_client::receive() {
   char bytes[16384];
   auto n = ::recv(fd_, bytes, sizeof bytes, 0);
+  failed_ = failed_ || n < 0;
   if (n <= 0)
     return false;
   buffer_.append(bytes, static_cast<std::size_t>(n));
@@ -171,7 +172,7 @@ answer raw_client::read_answer(bool has_body) {
     a.whole = a.body.size() >= size;
     buffer_ = a.body.substr(std::min(size, a.body.size()));
     a.body.resize(std::min(size, a.body.size()));
-  } else if (a.headers["transfer-encoding"] == "chunked") {
+  } else if (a.headers.count("transfer-encoding")) {
     a.whole = take_chunks(a.body);
   } else {
     a.body = read_to_end();
@@ -192,10 +193,7 @@ std::string raw_client::read_at_least(std::size_t n) {
 }
 
 bool raw_client::at_end() {
-  if (!buffer_.empty())
-    return false;
-  char c = 0;
-  return ::recv(fd_, &c, 1, 0) == 0;
+  return buffer_.empty() && !receive() && !failed_;
 }
 
 std::string get(std::string_view path, std::string_view more_fields) {

@@ -88,7 +88,7 @@ public:
   /// Everything up to the end of the connection.
   std::string read_to_end();
 
-  /// True if the connection ends here, with nothing more to read.
+  /// True if the connection ends here, properly and with nothing more to read.
   bool at_end();
 
   /// At least `n` bytes, unless the connection ends.
@@ -100,6 +100,7 @@ private:
   bool take_chunks(std::string& body);
 
   int fd_ = -1;
+  bool failed_ = false; ///< reset, or nothing came for too long
   std::string buffer_;
 };
 
