@@ -29,6 +29,7 @@ private:
     out_.admitted.clear();
     free_blocks_ = kv_.free_blocks(running);
     rows_left_ = limits_.max_num_batched_tokens;
+    scored_rows_left_ = limits_.max_scored_rows;
     for (std::size_t i = 0; i < running; ++i)
       if (left(i) == 1 && !give_rows(i, 1))
         return false;
@@ -43,11 +44,28 @@ private:
     const sequence_state& s = sequences_[i];
     const std::uint32_t reach =
         (s.blocks + free_blocks_) * limits_.block_size - s.computed;
-    const std::uint32_t rows = std::min({wanted, rows_left_, reach});
-    free_blocks_ -= blocks_for(s.computed + rows) - s.blocks;
-    rows_left_ -= rows;
+    const std::uint32_t rows = std::min(most_rows(i, wanted), reach);
+    const std::uint32_t blocks = blocks_for(s.computed + rows);
+    free_blocks_ -= std::max(blocks, s.blocks) - s.blocks;
+    use_rows(i, rows);
     out_.rows[i] = rows;
     return rows > 0;
+  }
+
+  std::uint32_t most_rows(std::size_t i, std::uint32_t wanted) const {
+    const std::uint32_t rows = std::min(wanted, rows_left_);
+    return is_scored(i) ? std::min(rows, scored_rows_left_) : rows;
+  }
+
+  void use_rows(std::size_t i, std::uint32_t rows) {
+    rows_left_ -= rows;
+    if (is_scored(i))
+      scored_rows_left_ -= rows;
+  }
+
+  /// A last row has its logits anyway.
+  bool is_scored(std::size_t i) const {
+    return sequences_[i].is_scored && left(i) > 1;
   }
 
   void admit() {
@@ -63,12 +81,13 @@ private:
           blocks_for(sequences_[i].tokens) - found.blocks;
       if (new_blocks + found.idle + promised + headroom() > free_blocks_)
         return;
-      const std::uint32_t rows =
-          std::min(sequences_[i].tokens - cached, rows_left_);
+      const std::uint32_t rows = most_rows(i, sequences_[i].tokens - cached);
+      if (rows == 0)
+        return;
       const std::uint32_t taken_now = blocks_for(cached + rows) - found.blocks;
       free_blocks_ -= taken_now + found.idle;
       promised += new_blocks - taken_now;
-      rows_left_ -= rows;
+      use_rows(i, rows);
       out_.rows.push_back(rows);
       out_.admitted.push_back(found);
     }
@@ -107,6 +126,7 @@ private:
   decision& out_;
   std::uint32_t free_blocks_ = 0;
   std::uint32_t rows_left_ = 0;
+  std::uint32_t scored_rows_left_ = 0;
 };
 
 } // namespace

@@ -13,12 +13,15 @@ struct sequence_state {
   std::uint32_t tokens = 0;   ///< prompt and output so far
   std::uint32_t computed = 0; ///< of those, with keys and values in its blocks
   std::uint32_t blocks = 0;   ///< held
+  /// The logits of all its prompt rows are wanted, not of the last alone.
+  bool is_scored = false;
 };
 
 /// What a step may use.
 struct bounds {
   std::uint32_t max_num_seqs = 1;
   std::uint32_t max_num_batched_tokens = 1; ///< rows
+  std::uint32_t max_scored_rows = 1;        ///< rows of scored sequences
   std::uint32_t block_size = 1;             ///< positions
 };
 
