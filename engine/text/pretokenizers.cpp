@@ -12,8 +12,6 @@ constexpr const char* gpt2_words =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)"
     R"(|\s+(?!\S)|\s+)";
 
-constexpr const char* single_digits = R"(\p{N})";
-
 // As above, but line ends stay together, any symbol may lead a word, and
 // numbers are cut into threes (Llama 3) or single digits (Qwen 2).
 constexpr const char* llama3_words =
@@ -35,8 +33,8 @@ struct family {
 constexpr auto families = std::to_array<family>({
     {.name = "gpt-2", .first = gpt2_words},
     {.name = "phi-2", .first = gpt2_words},
-    {.name = "smollm", .first = single_digits, .second = gpt2_words},
-    {.name = "starcoder", .first = single_digits, .second = gpt2_words},
+    {.name = "smollm", .first = digit_pattern, .second = gpt2_words},
+    {.name = "starcoder", .first = digit_pattern, .second = gpt2_words},
     {.name = "llama-bpe", .first = llama3_words, .ignore_merges = true},
     {.name = "llama3", .first = llama3_words, .ignore_merges = true},
     {.name = "llama-v3", .first = llama3_words, .ignore_merges = true},

@@ -7,6 +7,11 @@
 
 namespace troupe::text {
 
+/// One digit of any script or other numeric character: what `tokenizers` calls
+/// Digits (it follows Unicode 17, while patterns follow 16).
+inline constexpr const char* digit_pattern =
+    "[\\p{N}\U00011DE0-\U00011DE9\U00016FF4-\U00016FF6]";
+
 /// How a model family cuts text before BPE. GGUF files name the family
 /// ("tokenizer.ggml.pre") where a tokenizer.json spells it out.
 struct pretokenizer {
