@@ -119,8 +119,8 @@ void engine_core::plan() {
   states_.clear();
   for (std::size_t i = 0; i < considered; ++i) {
     const sequence& s = *order_[i];
-    states_.push_back(
-        {s.size(), s.computed, static_cast<std::uint32_t>(s.blocks.size()),
+    states_.push_back({s.size(), s.computed,
+                       static_cast<std::uint32_t>(s.blocks.size()),
                        s.wants_prompt_logprobs});
   }
   scheduler::plan_step(states_, running_, config_.bounds, *this, decision_);

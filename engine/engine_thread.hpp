@@ -2,6 +2,7 @@
 
 #include "engine/engine.hpp"
 #include "engine/engine_core.hpp"
+#include "engine/ops/backend.hpp"
 
 #include <memory>
 
@@ -12,7 +13,8 @@ struct loaded_model {
   text::model_card card;
   description about;
   engine_core::config config;
-  std::unique_ptr<model_runner> runner; ///< with all it needs inside
+  std::unique_ptr<ops::backend> backend; ///< outlives the runner; may be null
+  std::unique_ptr<model_runner> runner;
 };
 
 /// The core with its thread and its inbox. The inbox holds checked requests
