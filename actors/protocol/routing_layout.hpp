@@ -1,0 +1,34 @@
+#pragma once
+
+#include "actors/protocol/record_layout.hpp"
+#include "actors/protocol/routing_table.hpp"
+
+// Field numbers of the records that both the routing table and the messages of
+// the cluster hold.
+
+namespace troupe::protocol {
+
+template <>
+struct layout<endpoint> {
+  using r = endpoint;
+  static constexpr std::string_view name = "endpoint";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::address),
+      number(2, &r::port),
+      number(3, &r::blob_port),
+      number(4, &r::incarnation),
+  };
+};
+
+template <>
+struct layout<capabilities> {
+  using r = capabilities;
+  static constexpr std::string_view name = "capabilities";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::ids_in),   number(2, &r::ids_out),    number(3, &r::exact),
+      number(4, &r::logprobs), number(5, &r::grammar),    number(6, &r::lora),
+      number(7, &r::vision),   number(8, &r::embeddings),
+  };
+};
+
+} // namespace troupe::protocol

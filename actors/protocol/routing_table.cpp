@@ -1,0 +1,52 @@
+#include "actors/protocol/routing_table.hpp"
+
+#include "actors/protocol/routing_layout.hpp"
+
+namespace troupe::protocol {
+
+template <>
+struct layout<replica_route> {
+  using r = replica_route;
+  static constexpr std::string_view name = "replica_route";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::replica),
+      number(2, &r::node),
+      number(3, &r::where),
+      number(4, &r::arithmetic_class),
+      number(5, &r::card_hash),
+      number(6, &r::can),
+      number(7, &r::max_ongoing_requests),
+  };
+};
+
+template <>
+struct layout<model_route> {
+  using r = model_route;
+  static constexpr std::string_view name = "model_route";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::application), number(2, &r::route_prefix),
+      number(3, &r::model),       number(4, &r::created),
+      number(5, &r::status),      number(6, &r::reason),
+      number(7, &r::replicas),
+  };
+};
+
+template <>
+struct layout<routing_table> {
+  using r = routing_table;
+  static constexpr std::string_view name = "routing_table";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::version),
+      number(2, &r::models),
+  };
+};
+
+codec::bytes encode(const routing_table& from) {
+  return encode_record(from);
+}
+
+result<routing_table> decode_routing_table(codec::bytes_view from) {
+  return decode_record<routing_table>(from);
+}
+
+} // namespace troupe::protocol

@@ -1,0 +1,58 @@
+#include "actors/protocol/token_batch.hpp"
+
+#include "actors/protocol/record_layout.hpp"
+
+namespace troupe {
+
+static constexpr errc last_value(errc) {
+  return errc::internal;
+}
+
+namespace protocol {
+
+static constexpr finish last_value(finish) {
+  return finish::error;
+}
+
+// Lists of it are one field: its two members lie side by side, without padding.
+static_assert(sizeof(token_logprob) == sizeof(token_id) + sizeof(float));
+
+template <>
+struct layout<choice_tokens> {
+  using r = choice_tokens;
+  static constexpr std::string_view name = "choice_tokens";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::id),
+      number(2, &r::tokens),
+      number(3, &r::logprobs),
+      number(4, &r::prompt_logprobs),
+      number(5, &r::cached_tokens),
+      number(6, &r::reason),
+      number(7, &r::stop_token),
+      number(8, &r::code),
+      number(9, &r::message),
+  };
+};
+
+template <>
+struct layout<token_batch> {
+  using r = token_batch;
+  static constexpr std::string_view name = "token_batch";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::replica),
+      number(2, &r::incarnation),
+      number(3, &r::step),
+      number(4, &r::choices),
+  };
+};
+
+codec::bytes encode(const token_batch& from) {
+  return encode_record(from);
+}
+
+result<token_batch> decode_token_batch(codec::bytes_view from) {
+  return decode_record<token_batch>(from);
+}
+
+} // namespace protocol
+} // namespace troupe

@@ -1,0 +1,117 @@
+#pragma once
+
+#include "actors/protocol/routing_table.hpp"
+#include "engine/codec/error.hpp"
+
+#include <caf/actor_cast.hpp>
+#include <caf/actor_system.hpp>
+#include <caf/openssl/manager.hpp>
+#include <caf/openssl/publish.hpp>
+#include <caf/openssl/unpublish.hpp>
+#include <caf/scoped_actor.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <utility>
+
+// The only place where a process meets another one over CAF: what listens, who
+// is connected to, who is watched. Always mutual TLS, always a numeric address.
+//
+// Handles carry their route: one that came in a message goes through the
+// process that sent it and dies with it. So messages carry endpoints, and both
+// ends of a conversation `connect` to each other themselves.
+
+namespace troupe::runtime {
+
+/// "cannot reach 127.0.0.1:4242: ..." for an error of CAF.
+error link_error(caf::actor_system&, const protocol::endpoint&,
+                 const caf::error&);
+
+/// The error for a peer that is not the kind of actor that was asked for.
+error wrong_peer(const protocol::endpoint&);
+
+/// Lets other processes of the cluster connect to `actor` at `address`
+/// (numeric) and the port returned; 0 = choose one.
+template <class Handle>
+result<std::uint16_t> publish(const Handle& actor, const std::string& address,
+                              std::uint16_t port = 0) {
+  auto bound = caf::openssl::publish(actor, port, address.c_str(), true);
+  if (!bound)
+    return error{errc::io, "cannot listen on " + address + ": " +
+                               actor.home_system().render(bound.error())};
+  return *bound;
+}
+
+/// Closes the port again; connections that exist stay.
+template <class Handle>
+void unpublish(const Handle& actor, std::uint16_t port) {
+  caf::openssl::unpublish(actor, port);
+}
+
+/// What a connection gave as a handle, if it is what the caller asked for: two
+/// processes of equal node id "connect" to nothing, and anything may listen at
+/// a port.
+template <class Handle>
+result<Handle> checked_handle(caf::actor_system& system,
+                              const protocol::endpoint& where,
+                              const caf::strong_actor_ptr& peer,
+                              const std::set<std::string>& speaks) {
+  auto needs = system.message_types(caf::detail::type_list<Handle>{});
+  if (!peer || !system.assignable(speaks, needs))
+    return wrong_peer(where);
+  return caf::actor_cast<Handle>(peer);
+}
+
+/// Connects to the actor published at `where` and calls `done(result<Handle>)`
+/// in the context of `self` (an event-based actor), at the latest after
+/// `timeout`. A peer that is silent, does not prove that it belongs to the
+/// cluster, or speaks another interface is an error.
+/// The handle says nothing about `where.incarnation`: the first message between
+/// two processes carries it.
+template <class Handle, class Self, class Done>
+void connect(Self* self, const protocol::endpoint& where,
+             std::chrono::milliseconds timeout, Done done) {
+  self->request(self->system().openssl_manager().actor_handle(),
+                caf::duration{timeout}, caf::connect_atom::value, where.address,
+                where.port)
+      .then(
+          [self, where, done](const caf::node_id&,
+                              const caf::strong_actor_ptr& peer,
+                              const std::set<std::string>& speaks) mutable {
+            done(checked_handle<Handle>(self->system(), where, peer, speaks));
+          },
+          [self, where, done](const caf::error& reason) mutable {
+            done(result<Handle>{link_error(self->system(), where, reason)});
+          });
+}
+
+/// The same for a thread that is not an actor; blocks until then.
+template <class Handle>
+result<Handle> connect_now(caf::actor_system& system,
+                           const protocol::endpoint& where,
+                           std::chrono::milliseconds timeout) {
+  caf::scoped_actor self{system};
+  result<Handle> out = error{errc::internal, "no answer"};
+  self->request(system.openssl_manager().actor_handle(), caf::duration{timeout},
+                caf::connect_atom::value, where.address, where.port)
+      .receive(
+          [&](const caf::node_id&, const caf::strong_actor_ptr& peer,
+              const std::set<std::string>& speaks) {
+            out = checked_handle<Handle>(system, where, peer, speaks);
+          },
+          [&](const caf::error& reason) {
+            out = link_error(system, where, reason);
+          });
+  return out;
+}
+
+/// Tells `self` (by its down handler) once the actor behind `peer` or the
+/// connection to its process is gone, ahead of other messages.
+template <class Self, class Handle>
+void watch(Self* self, const Handle& peer) {
+  self->template monitor<caf::message_priority::high>(peer);
+}
+
+} // namespace troupe::runtime

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "actors/protocol/actors.hpp"
+#include "actors/runtime/authority.hpp"
+
+#include <caf/actor_system_config.hpp>
+
+#include <chrono>
+#include <cstddef>
+
+namespace troupe::runtime {
+
+struct system_options {
+  credentials tls;
+  std::size_t threads = 2;
+  /// A peer is lost when nothing came from it for so long, even if it only
+  /// stands still: its actors are then down.
+  std::chrono::milliseconds heartbeat{200};
+  std::chrono::milliseconds silence_max{1000};
+};
+
+/// How every process of the cluster sets CAF up: mutual TLS, our own message
+/// types, no automatic connections (they listen in plain text), no INI file, no
+/// log file, a scheduler that sleeps when idle. Nothing listens until
+/// link.hpp's `publish` is called.
+class system_config : public caf::actor_system_config {
+public:
+  explicit system_config(const system_options&);
+};
+
+} // namespace troupe::runtime

@@ -1,0 +1,241 @@
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/request_record.hpp"
+#include "actors/protocol/token_batch.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <random>
+
+using namespace troupe;
+using namespace troupe::protocol;
+
+namespace {
+
+request_record full_request() {
+  request_record x;
+  x.id = 0x0123456789abcdef;
+  x.request_id = "req-1";
+  x.model = "smollm2";
+  x.prompt = {1, 2, -3, 49'151};
+  x.output = {4, 5};
+  auto& p = x.params;
+  p.temperature = 0.7f;
+  p.top_p = 0.9f;
+  p.top_k = 40;
+  p.min_p = 0.05f;
+  p.frequency_penalty = -0.5f;
+  p.presence_penalty = 0.25f;
+  p.repetition_penalty = 1.1f;
+  p.logit_bias = {{7, -100.f}, {8, 2.5f}};
+  p.seed = UINT64_MAX;
+  p.choice = 3;
+  p.max_tokens = 100;
+  p.min_tokens = 2;
+  p.stop_token_ids = {0, 2};
+  p.ignore_eos = true;
+  p.logprobs = 5;
+  p.prompt_logprobs = 0;
+  x.priority = -2;
+  x.deadline_ms = 30'000;
+  return x;
+}
+
+token_batch full_tokens() {
+  choice_tokens first;
+  first.id = 9;
+  first.tokens = {10, 11};
+  first.logprobs = {{{10, -0.5f}, {12, -1.5f}}, {}};
+  first.prompt_logprobs = {{}, {{3, -2.f}}};
+  first.cached_tokens = 16;
+  choice_tokens last;
+  last.id = 10;
+  last.reason = finish::error;
+  last.stop_token = 2;
+  last.code = errc::limit;
+  last.message = "too long";
+  return {"smollm2#1", 77, 12, {first, last, {}}};
+}
+
+endpoint full_endpoint() {
+  return {"127.0.0.1", 4242, 4243, 5};
+}
+
+capabilities full_capabilities() {
+  return {false, false, false, false, true, true, true, true};
+}
+
+routing_table full_table() {
+  replica_route replica{"m#1",   "head",    full_endpoint(),
+                        "class", "abcdef0", full_capabilities(),
+                        64};
+  model_route model{"app",     "/", "m",          1'700'000'000,
+                    "RUNNING", "",  {replica, {}}};
+  model_route pending{"app", "/", "big", 1, "PENDING", "needs a GPU", {}};
+  return {3, {model, pending}};
+}
+
+replica_spec full_spec() {
+  replica_spec x;
+  x.replica = "m#1";
+  x.node = "head";
+  x.application = "app";
+  x.model = "m";
+  x.model_source = "/models/m.gguf";
+  x.tokenizer_source = "/models/t";
+  x.max_model_len = 2048;
+  x.max_num_seqs = 8;
+  x.max_num_batched_tokens = 256;
+  x.block_size = 32;
+  x.kv_cache_bytes = std::uint64_t{1} << 40;
+  x.enable_prefix_caching = false;
+  x.threads = 2;
+  x.chat_template = "{{ messages }}";
+  x.environment = {{"A", "1"}, {"EMPTY", ""}};
+  x.max_ongoing_requests = 5;
+  x.graceful_shutdown_timeout_ms = 100;
+  x.start_retries = 3;
+  return x;
+}
+
+replica_load full_load() {
+  return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+}
+
+replica_report full_report() {
+  replica_report x;
+  x.version = protocol_version + 1;
+  x.replica = "m#1";
+  x.incarnation = 6;
+  x.phase = replica_phase::failed;
+  x.bytes_done = 10;
+  x.bytes_total = 20;
+  x.load_ms = 30;
+  x.where = full_endpoint();
+  x.arithmetic_class = "class";
+  x.card_hash = "hash";
+  x.device = "cpu";
+  x.can = full_capabilities();
+  x.load = full_load();
+  x.pid = 4711;
+  x.restarts = 2;
+  x.budget_spent = true;
+  x.reason = "killed by SIGKILL";
+  return x;
+}
+
+node_joined full_node() {
+  return {"head", 1, 2, std::uint64_t{3} << 32, 4, "L4"};
+}
+
+/// Calls `check(value, decode)` for a filled value of every record type.
+template <class Check>
+void for_every_record(Check check) {
+  check(full_request(), decode_request_record);
+  check(full_tokens(), decode_token_batch);
+  check(full_table(), decode_routing_table);
+  check(full_spec(), decode_replica_spec);
+  check(full_load(), decode_replica_load);
+  check(full_report(), decode_replica_report);
+  check(full_node(), decode_node_joined);
+}
+
+} // namespace
+
+TEST_CASE("every record reads back as it was written") {
+  for_every_record([](auto value, auto decode) {
+    auto back = decode(encode(value));
+    REQUIRE(back.has_value());
+    CHECK(*back == value);
+    decltype(value) empty{};
+    back = decode(encode(empty));
+    REQUIRE(back.has_value());
+    CHECK(*back == empty);
+  });
+}
+
+TEST_CASE("a record of defaults takes no bytes, but for its version") {
+  CHECK(encode(request_record{}).empty());
+  CHECK(encode(token_batch{}).empty());
+  CHECK(encode(replica_report{}).size() == 6 + 4);
+}
+
+TEST_CASE("a field that the reader does not know is refused by number") {
+  for_every_record([](auto value, auto decode) {
+    auto bytes = encode(value);
+    codec::writer newer;
+    newer.put(999, 1);
+    auto extra = newer.take();
+    bytes.insert(bytes.end(), extra.begin(), extra.end());
+    auto back = decode(bytes);
+    REQUIRE_FALSE(back.has_value());
+    CHECK(back.error().code == errc::unsupported);
+    CHECK(back.error().message.find("999") != std::string::npos);
+  });
+}
+
+TEST_CASE("an unknown field inside an inner record is refused too") {
+  codec::writer inner;
+  inner.put(77, 1);
+  codec::writer outer;
+  outer.put(6, inner.take()); // request_record's params
+  auto back = decode_request_record(outer.take());
+  REQUIRE_FALSE(back.has_value());
+  CHECK(back.error().message.find("sampling_params") != std::string::npos);
+  CHECK(back.error().message.find("77") != std::string::npos);
+}
+
+TEST_CASE("a record cut at any byte is an error or another record") {
+  for_every_record([](auto value, auto decode) {
+    auto bytes = encode(value);
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+      codec::bytes cut(bytes.begin(),
+                       bytes.begin() + static_cast<std::ptrdiff_t>(size));
+      auto back = decode(cut);
+      if (back)
+        CHECK_FALSE(*back == value); // cut between two fields
+      else
+        CHECK(back.error().code == errc::corrupt);
+    }
+  });
+}
+
+TEST_CASE("random damage to a record is an error or another record") {
+  std::mt19937_64 random{1};
+  for_every_record([&](auto value, auto decode) {
+    auto whole = encode(value);
+    for (int i = 0; i < 500; ++i) {
+      auto bytes = whole;
+      for (auto flips = 1 + random() % 4; flips > 0; --flips)
+        bytes[random() % bytes.size()] = static_cast<std::uint8_t>(random());
+      if (auto back = decode(bytes)) {
+        auto again = decode(encode(*back));
+        CHECK(again.has_value());
+      } else {
+        CHECK_FALSE(back.error().message.empty());
+      }
+    }
+  });
+}
+
+TEST_CASE("an enum value that nobody defined is refused") {
+  codec::writer choice;
+  choice.put(6, std::uint8_t{200});
+  codec::writer batch;
+  batch.put(4, choice.take());
+  CHECK_FALSE(decode_token_batch(batch.take()).has_value());
+  codec::writer report;
+  report.put(4, std::uint8_t{6});
+  CHECK_FALSE(decode_replica_report(report.take()).has_value());
+}
+
+TEST_CASE("a list of too many elements is refused") {
+  codec::writer choice;
+  const codec::bytes none;
+  for (int i = 0; i < (1 << 20) + 1; ++i)
+    choice.put(3, none);
+  codec::writer out;
+  out.put(4, choice.take());
+  auto back = decode_token_batch(out.take());
+  REQUIRE_FALSE(back.has_value());
+  CHECK(back.error().code == errc::limit);
+}

@@ -1,0 +1,282 @@
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/system_config.hpp"
+#include "tests/actors/temporary_directory.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl.hpp>
+#include <boost/asio/write.hpp>
+
+#include <caf/event_based_actor.hpp>
+#include <caf/send.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <fstream>
+#include <future>
+#include <sstream>
+#include <thread>
+#include <unistd.h>
+
+using namespace troupe;
+using namespace std::chrono_literals;
+using asio_tcp = boost::asio::ip::tcp;
+namespace asio = boost::asio;
+
+namespace {
+
+using protocol::endpoint;
+using protocol::table_sink_actor;
+
+/// A process of the cluster, as far as one test program can be several.
+struct node {
+  explicit node(const runtime::authority& ca, const std::filesystem::path& dir)
+      : tls(ca.issue("node", dir).value()), config({tls, 2, 200ms, 1s}),
+        system(config) {
+    // nop
+  }
+
+  runtime::credentials tls;
+  runtime::system_config config;
+  caf::actor_system system;
+};
+
+struct two_nodes {
+  test::temporary_directory tmp;
+  runtime::authority ca = runtime::authority::open(tmp.path() / "ca").value();
+  node left{ca, tmp.path() / "left"};
+  node right{ca, tmp.path() / "right"};
+};
+
+table_sink_actor spawn_sink(caf::actor_system& system,
+                            std::promise<codec::bytes>& got) {
+  return system.spawn([&got]() -> table_sink_actor::behavior_type {
+    return {[&got](protocol::table_atom, const codec::bytes& bytes) {
+      got.set_value(bytes);
+    }};
+  });
+}
+
+/// Addresses on which this process listens, as /proc/net/tcp writes them.
+std::vector<std::string> listening() {
+  std::vector<std::string> inodes;
+  for (const auto& entry :
+       std::filesystem::directory_iterator{"/proc/self/fd"}) {
+    std::error_code failed;
+    auto target = std::filesystem::read_symlink(entry, failed).string();
+    if (target.starts_with("socket:["))
+      inodes.push_back(target.substr(8, target.size() - 9));
+  }
+  std::vector<std::string> out;
+  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream in{table};
+    std::string line;
+    while (std::getline(in, line)) {
+      std::istringstream words{line};
+      std::string slot, local, remote, state, skip, inode;
+      words >> slot >> local >> remote >> state;
+      for (int i = 0; i < 5; ++i)
+        words >> skip;
+      words >> inode;
+      if (state == "0A" &&
+          std::find(inodes.begin(), inodes.end(), inode) != inodes.end())
+        out.push_back(local);
+    }
+  }
+  return out;
+}
+
+std::size_t resident_bytes() {
+  std::ifstream in{"/proc/self/statm"};
+  std::size_t total = 0;
+  std::size_t resident = 0;
+  in >> total >> resident;
+  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+/// Sends `bytes` in the plain and reads until the other side closes or the time
+/// is over; returns what came back.
+std::string send_plain(std::uint16_t port, const std::string& bytes) {
+  asio::io_context io;
+  asio_tcp::socket socket{io};
+  socket.connect({asio::ip::make_address("127.0.0.1"), port});
+  boost::system::error_code ignored;
+  asio::write(socket, asio::buffer(bytes), ignored);
+  std::string got(4096, '\0');
+  std::size_t size = 0;
+  socket.async_read_some(asio::buffer(got),
+                         [&](auto, std::size_t n) { size = n; });
+  io.run_for(300ms);
+  got.resize(size);
+  return got;
+}
+
+/// True if the peer goes on talking TLS after the handshake; a server that
+/// refuses a certificate says so only then.
+bool tls_works(std::uint16_t port, const runtime::credentials* mine) {
+  asio::ssl::context context{asio::ssl::context::tls_client};
+  context.set_verify_mode(asio::ssl::verify_none);
+  if (mine) {
+    context.use_certificate_chain_file(mine->certificate.string());
+    context.use_private_key_file(mine->key.string(), asio::ssl::context::pem);
+  }
+  asio::io_context io;
+  asio::ssl::stream<asio_tcp::socket> stream{io, context};
+  stream.next_layer().connect({asio::ip::make_address("127.0.0.1"), port});
+  boost::system::error_code failed;
+  stream.handshake(asio::ssl::stream_base::client, failed);
+  if (failed)
+    return false;
+  char byte = 0; // a node of the cluster greets
+  bool greeted = false;
+  stream.async_read_some(asio::buffer(&byte, 1),
+                         [&](auto error, std::size_t) { greeted = !error; });
+  io.run_for(500ms);
+  return greeted;
+}
+
+} // namespace
+
+TEST_CASE("a message crosses to another node and its death is told") {
+  two_nodes nodes;
+  std::promise<codec::bytes> got;
+  auto sink = spawn_sink(nodes.left.system, got);
+  auto port = runtime::publish(sink, "127.0.0.1");
+  REQUIRE(port.has_value());
+  endpoint where{"127.0.0.1", *port, 0, 0};
+  std::promise<std::string> down;
+  nodes.right.system.spawn([&](caf::event_based_actor* self) {
+    self->set_down_handler([&down, self](const caf::down_msg& x) {
+      down.set_value(self->system().render(x.reason));
+    });
+    runtime::connect<table_sink_actor>(
+        self, where, 2s, [self](result<table_sink_actor> peer) {
+          REQUIRE(peer.has_value());
+          runtime::watch(self, *peer);
+          self->send(*peer, protocol::table_atom::value, codec::bytes{1, 2, 3});
+        });
+    return caf::behavior{[](caf::ok_atom) {}};
+  });
+  auto bytes = got.get_future();
+  REQUIRE(bytes.wait_for(3s) == std::future_status::ready);
+  CHECK(bytes.get() == codec::bytes{1, 2, 3});
+  caf::anon_send_exit(sink, caf::exit_reason::kill);
+  auto reason = down.get_future();
+  REQUIRE(reason.wait_for(3s) == std::future_status::ready);
+}
+
+TEST_CASE("a connection to nothing, to silence or to the wrong actor fails") {
+  two_nodes nodes;
+  SECTION("nothing") {
+    endpoint where{"127.0.0.1", 1, 0, 0};
+    auto peer =
+        runtime::connect_now<table_sink_actor>(nodes.left.system, where, 1s);
+    REQUIRE_FALSE(peer.has_value());
+    CHECK(peer.error().code == errc::unavailable);
+  }
+  SECTION("silence") {
+    asio::io_context io;
+    asio_tcp::acceptor silent{io, {asio::ip::make_address("127.0.0.1"), 0}};
+    endpoint where{"127.0.0.1", silent.local_endpoint().port(), 0, 0};
+    auto peer =
+        runtime::connect_now<table_sink_actor>(nodes.left.system, where, 300ms);
+    CHECK_FALSE(peer.has_value());
+  }
+  SECTION("the wrong actor") {
+    std::promise<codec::bytes> unused;
+    auto sink = spawn_sink(nodes.left.system, unused);
+    auto port = runtime::publish(sink, "127.0.0.1");
+    REQUIRE(port.has_value());
+    endpoint where{"127.0.0.1", *port, 0, 0};
+    auto peer = runtime::connect_now<protocol::replica_actor>(
+        nodes.right.system, where, 2s);
+    REQUIRE_FALSE(peer.has_value());
+    CHECK(peer.error().message.find("not offer") != std::string::npos);
+    caf::anon_send_exit(sink, caf::exit_reason::kill);
+  }
+}
+
+TEST_CASE("only what was published listens, and only on loopback") {
+  auto before = listening();
+  two_nodes nodes;
+  std::promise<codec::bytes> got;
+  CHECK(listening() == before);
+  auto sink = spawn_sink(nodes.left.system, got);
+  auto port = runtime::publish(sink, "127.0.0.1");
+  REQUIRE(port.has_value());
+  endpoint where{"127.0.0.1", *port, 0, 0};
+  auto peer =
+      runtime::connect_now<table_sink_actor>(nodes.right.system, where, 2s);
+  REQUIRE(peer.has_value());
+  caf::anon_send(*peer, protocol::table_atom::value, codec::bytes{1});
+  REQUIRE(got.get_future().wait_for(2s) == std::future_status::ready);
+  auto now = listening();
+  REQUIRE(now.size() == before.size() + 1);
+  for (const auto& address : now)
+    CHECK(address.starts_with("0100007F:"));
+  caf::anon_send_exit(sink, caf::exit_reason::kill);
+}
+
+TEST_CASE("whoever has no certificate of the cluster gets nothing") {
+  two_nodes nodes;
+  std::promise<codec::bytes> got;
+  auto sink = spawn_sink(nodes.left.system, got);
+  auto port = runtime::publish(sink, "127.0.0.1");
+  REQUIRE(port.has_value());
+  auto other = runtime::authority::open(nodes.tmp.path() / "other-ca").value();
+  auto stranger = other.issue("node", nodes.tmp.path() / "stranger").value();
+  REQUIRE(tls_works(*port, &nodes.right.tls)); // the probe itself is right
+  CHECK_FALSE(tls_works(*port, nullptr));
+  CHECK_FALSE(tls_works(*port, &stranger));
+  node outsider{other, nodes.tmp.path() / "outsider"};
+  CHECK_FALSE(runtime::connect_now<table_sink_actor>(
+                  outsider.system, {"127.0.0.1", *port, 0, 0}, 1s)
+                  .has_value());
+  // Afterwards a good peer is served as before.
+  CHECK(runtime::connect_now<table_sink_actor>(nodes.right.system,
+                                               {"127.0.0.1", *port, 0, 0}, 2s)
+            .has_value());
+  caf::anon_send_exit(sink, caf::exit_reason::kill);
+}
+
+TEST_CASE("garbage at a port of the cluster costs nothing") {
+  two_nodes nodes;
+  std::promise<codec::bytes> got;
+  auto sink = spawn_sink(nodes.left.system, got);
+  auto port = runtime::publish(sink, "127.0.0.1");
+  REQUIRE(port.has_value());
+  send_plain(*port, "warm up");
+  auto before = resident_bytes();
+  // A header of CAF's own protocol that claims a payload of 4 GiB.
+  std::string header(40, '\0');
+  header[0] = 0x01;
+  std::fill_n(header.begin() + 4, 4, '\xff');
+  for (const auto& bytes :
+       {header, std::string(100'000, '\xff'), std::string{"GET / HTTP/1.1\n\n"},
+        std::string{"\x16\x03\x01\xff\xff"}}) {
+    auto answer = send_plain(*port, bytes);
+    // At most a TLS alert.
+    CHECK(answer.size() <= 16);
+  }
+  // Data is there already when the connection is accepted.
+  for (int i = 0; i < 50; ++i) {
+    asio::io_context io;
+    asio_tcp::socket socket{io};
+    socket.connect({asio::ip::make_address("127.0.0.1"), *port});
+    boost::system::error_code ignored;
+    asio::write(socket, asio::buffer(header), ignored);
+  }
+  std::vector<std::unique_ptr<asio_tcp::socket>> idle;
+  asio::io_context io;
+  for (int i = 0; i < 50; ++i) {
+    idle.push_back(std::make_unique<asio_tcp::socket>(io));
+    idle.back()->connect({asio::ip::make_address("127.0.0.1"), *port});
+  }
+  CHECK(resident_bytes() < before + 32 * 1024 * 1024);
+  CHECK(runtime::connect_now<table_sink_actor>(nodes.right.system,
+                                               {"127.0.0.1", *port, 0, 0}, 3s)
+            .has_value());
+  caf::anon_send_exit(sink, caf::exit_reason::kill);
+}
