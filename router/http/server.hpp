@@ -33,6 +33,8 @@ struct request {
 
   /// First field of this name (case-insensitive); empty if there is none.
   std::string_view header(std::string_view name) const;
+
+  bool operator==(const request&) const = default;
 };
 
 /// The answer to one request. Any thread; calls after the end are ignored.
