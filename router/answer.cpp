@@ -93,9 +93,9 @@ api::usage answer::usage() const {
 std::optional<error> answer::check(const choice_state& choice,
                                    const choice_tokens& news) const {
   auto broken = error{errc::internal, "The replica's answer was not valid."};
-  auto size =
-      static_cast<std::int64_t>(plan_.tokenizer->data().vocabulary.size());
-  auto known = [size](token_id id) { return id >= 0 && id < size; };
+  auto known = [size = std::int64_t{plan_.vocabulary_size}](token_id id) {
+    return id >= 0 && id < size;
+  };
   if (!std::all_of(news.tokens.begin(), news.tokens.end(), known))
     return broken;
   if (choice.completion_tokens + news.tokens.size() >

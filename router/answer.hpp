@@ -36,6 +36,7 @@ struct answer_plan {
   std::vector<std::vector<token_id>> prompts;
   std::vector<std::string> prompt_texts; ///< with echo, one per prompt
   std::shared_ptr<const text::tokenizer> tokenizer;
+  std::uint32_t vocabulary_size = 0; ///< ids beyond it cannot be true
 };
 
 /// Makes the answer to one client request out of the ids of its choices: text,
