@@ -1,14 +1,13 @@
 #include "router/service.hpp"
 
 #include "actors/runtime/blob_listener.hpp"
-#include "actors/runtime/link.hpp"
+#include "actors/runtime/stop_actor.hpp"
 #include "router/admin.hpp"
 #include "router/edge.hpp"
 #include "router/router_actor.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <caf/actor_system.hpp>
-#include <caf/scoped_actor.hpp>
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
 #include <spdlog/spdlog.h>
@@ -185,13 +184,8 @@ private:
   void end_actor() {
     if (!actor_)
       return;
-    caf::scoped_actor self{system_};
-    self->monitor(actor_);
-    self->send_exit(actor_, caf::exit_reason::user_shutdown);
-    bool ended = false;
-    self->receive([&](const caf::down_msg&) { ended = true; },
-                  caf::after(actor_end_max) >>
-                      [] { spdlog::error("router: the actor does not end"); });
+    if (!runtime::stop_actor(system_, actor_, actor_end_max))
+      spdlog::error("router: the actor does not end");
     actor_ = nullptr;
   }
 
