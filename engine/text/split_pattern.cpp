@@ -67,11 +67,14 @@ result<split_pattern> split_pattern::compile(std::string_view pattern) {
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   int code = 0;
   std::size_t offset = 0;
+  auto compile_with = [&](std::uint32_t options) {
+    options |= PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
+    return pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source->data()),
+                         source->size(), options, &code, &offset,
+                         context.get());
+  };
   split_pattern out;
-  out.code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source->data()),
-                                source->size(),
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
-                                &code, &offset, context.get()));
+  out.code_.reset(compile_with(0));
   if (!out.code_)
     return error{errc::unsupported,
                  fmt::format("pattern: {}", message_of(code))};
@@ -81,7 +84,10 @@ result<split_pattern> split_pattern::compile(std::string_view pattern) {
     return error{errc::unsupported, "pattern: may match an empty text"};
   // Without a just-in-time compiler the pattern is interpreted.
   (void)pcre2_jit_compile(out.code_.get(), PCRE2_JIT_COMPLETE);
-  if (!out.passes_limits_on_runs())
+  // Tried without shortcuts, which do not help on every text.
+  split_pattern slow;
+  slow.code_.reset(compile_with(PCRE2_NO_START_OPTIMIZE));
+  if (!slow.code_ || !slow.passes_limits_on_runs())
     return error{errc::limit, "pattern: takes too many steps on simple texts"};
   return out;
 }
@@ -115,7 +121,7 @@ bool split_pattern::passes_limits_on_runs() const {
   match_scratch scratch;
   for (std::string_view unit : {"a", " ", "\n", "0", ".", "aB", "a "}) {
     std::string text;
-    while (text.size() < 2048)
+    while (text.size() < 512)
       text += unit;
     for (const char* end : {"", "!", "x", "\n"})
       if (search(text + end, 0, scratch) == outcome::limit)

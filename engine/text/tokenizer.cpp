@@ -3,6 +3,7 @@
 #include "engine/text/added_token_finder.hpp"
 #include "engine/text/byte_alphabet.hpp"
 #include "engine/text/byte_pair_merges.hpp"
+#include "engine/text/nfc.hpp"
 #include "engine/text/split_pattern.hpp"
 #include "engine/text/utf8.hpp"
 
@@ -211,8 +212,6 @@ std::optional<error> byte_level_bpe::check_shape() const {
           fmt::format("special id {} is outside the vocabulary", id));
   if (data_.add_bos && data_.bos < 0)
     return invalid("add_bos without a bos token");
-  if (data_.normalize_nfc)
-    return error{errc::unsupported, "tokenizer: normalizer NFC"};
   return std::nullopt;
 }
 
@@ -307,7 +306,14 @@ std::optional<error> byte_level_bpe::read_added_tokens() {
     auto given = options.find(id);
     auto entry =
         given == options.end() ? added_token_options{.id = id} : given->second;
-    (entry.normalized ? added_normalized_ : added_).add(spelling, entry);
+    if (entry.normalized && data_.normalize_nfc && kind == token_kind::special)
+      return error{errc::unsupported,
+                   fmt::format("tokenizer: normalized special token {}", i)};
+    if (!entry.normalized)
+      added_.add(spelling, entry);
+    else
+      added_normalized_.add(data_.normalize_nfc ? to_nfc(spelling) : spelling,
+                            entry);
   }
   return std::nullopt;
 }
@@ -355,10 +361,15 @@ void byte_level_bpe::encode_whole(std::string_view text,
       return !is_special(id) || !content.touches(offset + begin, offset + end);
     };
   };
+  auto on_plain = [&](std::string_view plain) { encode_plain(plain, state); };
   find_added(added_, text, allowed_from(0), state, [&](std::string_view part) {
+    if (data_.normalize_nfc) {
+      auto any = [](token_id, std::size_t, std::size_t) { return true; };
+      auto normalized = to_nfc(part);
+      return find_added(added_normalized_, normalized, any, state, on_plain);
+    }
     auto offset = static_cast<std::size_t>(part.data() - text.data());
-    find_added(added_normalized_, part, allowed_from(offset), state,
-               [&](std::string_view plain) { encode_plain(plain, state); });
+    find_added(added_normalized_, part, allowed_from(offset), state, on_plain);
   });
 }
 

@@ -81,18 +81,18 @@ inline constexpr auto unicode_additions = std::to_array<unicode_range>({
     {0x31350, 0x323AF, "Lo"},
 });
 
-/// White space in patterns (Unicode's White_Space).
+/// White space in patterns (Unicode's White_Space), of any category.
 inline constexpr auto white_space = std::to_array<unicode_range>({
-    {0x9, 0xD, "Cc"},
-    {0x20, 0x20, "Zs"},
-    {0x85, 0x85, "Cc"},
-    {0xA0, 0xA0, "Zs"},
-    {0x1680, 0x1680, "Zs"},
-    {0x2000, 0x200A, "Zs"},
-    {0x2028, 0x2029, "Zl"},
-    {0x202F, 0x202F, "Zs"},
-    {0x205F, 0x205F, "Zs"},
-    {0x3000, 0x3000, "Zs"},
+    {0x9, 0xD, ""},
+    {0x20, 0x20, ""},
+    {0x85, 0x85, ""},
+    {0xA0, 0xA0, ""},
+    {0x1680, 0x1680, ""},
+    {0x2000, 0x200A, ""},
+    {0x2028, 0x2029, ""},
+    {0x202F, 0x202F, ""},
+    {0x205F, 0x205F, ""},
+    {0x3000, 0x3000, ""},
 });
 
 } // namespace troupe::text

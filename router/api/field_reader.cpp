@@ -46,7 +46,7 @@ std::optional<std::int64_t> whole(double value) {
 
 std::optional<std::int64_t> to_integer(dom::element element,
                                        bool takes_strings) {
-  if (std::int64_t value; !element.get(value))
+  if (std::int64_t value = 0; !element.get(value))
     return value;
   if (element.is_double())
     return whole(element.get_double().value_unsafe());
@@ -64,7 +64,7 @@ bool is_one_of(std::string_view text,
 }
 
 std::optional<bool> to_flag(dom::element element, bool takes_strings) {
-  if (bool value; !element.get(value))
+  if (bool value = false; !element.get(value))
     return value;
   std::string_view text;
   if (!takes_strings || element.get(text))

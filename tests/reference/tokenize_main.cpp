@@ -40,7 +40,7 @@ void write_u32(std::ostream& out, std::size_t value) {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-    .count();
+      .count();
 }
 
 void run(const std::string& tokenizer_path, const std::string& texts_path,
