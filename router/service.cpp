@@ -51,11 +51,14 @@ model_cards::fetch fetch_over_tls(const options& from) {
 class running_service : public service {
 public:
   running_service(const options& from, caf::actor_system& system,
-                  model_cards::fetch fetch_card)
+                  replica_access access)
       : options_(from), system_(system),
+        connect_(access.connect ? std::move(access.connect)
+                                : connect_over_tls()),
         edge_(std::make_shared<edge>(io_, from, replicas_,
-                                     fetch_card ? std::move(fetch_card)
-                                                : fetch_over_tls(from))),
+                                     access.fetch_card
+                                         ? std::move(access.fetch_card)
+                                         : fetch_over_tls(from))),
         admin_(*edge_, from.loads, gauges_) {
     // nop
   }
@@ -139,6 +142,7 @@ private:
     args.attach_time = options_.attach_time;
     args.random_seed = random_number();
     args.inbox = replicas_;
+    args.connect = connect_;
     args.on_table = [weak = std::weak_ptr{edge_}](auto table) {
       if (auto target = weak.lock())
         target->take(std::move(table));
@@ -191,6 +195,7 @@ private:
 
   const options options_;
   caf::actor_system& system_;
+  const connect_replica connect_;
   boost::asio::io_context io_;
   std::optional<
       boost::asio::executor_work_guard<boost::asio::io_context::executor_type>>
@@ -210,10 +215,9 @@ private:
 
 result<std::unique_ptr<service>>
 service::start(options from, caf::actor_system& system,
-               protocol::controller_actor controller,
-               model_cards::fetch fetch_card) {
+               protocol::controller_actor controller, replica_access access) {
   auto made =
-      std::make_unique<running_service>(from, system, std::move(fetch_card));
+      std::make_unique<running_service>(from, system, std::move(access));
   if (auto wrong = made->listen(controller))
     return *wrong;
   return std::unique_ptr<service>{std::move(made)};

@@ -4,6 +4,7 @@
 #include "router/http/server.hpp"
 #include "router/model_cards.hpp"
 #include "router/options.hpp"
+#include "router/router_actor.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -16,6 +17,12 @@ class actor_system;
 
 namespace troupe::router {
 
+/// How a service reaches replicas; unset: mutual TLS with `options::tls`.
+struct replica_access {
+  connect_replica connect;
+  model_cards::fetch fetch_card;
+};
+
 /// A router: the public OpenAI listener, the admin listener and the actor
 /// behind them, on a fixed number of threads (io_threads + text_threads + 1),
 /// whatever the number of streams.
@@ -27,11 +34,10 @@ namespace troupe::router {
 class service {
 public:
   /// Listens and asks `controller` for routing tables (none if empty: then send
-  /// them to `actor()`). `fetch_card` unset: from the replicas' blob listeners
-  /// with `options::tls`. Errors: a port that is taken.
+  /// them to `actor()`). Errors: a port that is taken.
   static result<std::unique_ptr<service>>
   start(options, caf::actor_system&, protocol::controller_actor controller,
-        model_cards::fetch fetch_card = {});
+        replica_access = {});
 
   virtual ~service() = default;
 

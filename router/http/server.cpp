@@ -84,8 +84,9 @@ private:
   }
 
   void serve(session::socket s) {
-    auto connection = std::make_shared<session>(context_, std::move(s));
-    context_->registry->add(connection);
+    auto connection = session::make(context_, std::move(s));
+    if (!context_->registry->add(connection))
+      return;
     connection->start();
     if (context_->draining)
       connection->drain();
@@ -149,8 +150,7 @@ public:
 
   void close() override {
     stop_accepting();
-    context_->registry->forget_listener();
-    for (auto& s : context_->registry->all())
+    for (auto& s : context_->registry->release())
       s->close();
   }
 

@@ -64,7 +64,8 @@ public:
   virtual void abort() = 0;
 
   /// Runs once, on a server thread, when the client leaves before the end of
-  /// the answer; at once if it already has. Dropped when the answer ends.
+  /// the answer; at once, on the calling thread, if it already has. Dropped
+  /// when the answer ends; a later callback replaces an earlier one.
   virtual void on_client_gone(std::function<void()>) = 0;
 };
 
@@ -102,10 +103,10 @@ struct server_options {
 };
 
 /// A listener on the given io_context; its sessions run on that context's
-/// threads, whose number it does not change. The context outlives the server
-/// and every reply. Replies may outlive the server: their calls do nothing
-/// then. After `close` a call of the handler that had begun may still run: join
-/// the context's threads before destroying what the handler uses.
+/// threads, whose number it does not change. Destroy the server before the
+/// context. Replies may outlive both: their calls do nothing then. After
+/// `close` a call of the handler that had begun may still run: join the
+/// context's threads before destroying what the handler uses.
 class server {
 public:
   static result<std::unique_ptr<server>> start(boost::asio::io_context&,

@@ -1,7 +1,5 @@
 #include "router/http/session.hpp"
 
-#include "router/http/response.hpp"
-
 #include <algorithm>
 #include <array>
 #include <boost/asio/buffer.hpp>
@@ -10,7 +8,6 @@
 #include <climits>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <tuple>
 #include <utility>
 
 namespace troupe::http {
@@ -25,9 +22,6 @@ constexpr std::size_t read_bytes = 64 * 1024;
 
 /// Input kept behind a request that is being answered; then reading pauses.
 constexpr std::size_t waiting_input_bytes_max = 16 * 1024;
-
-/// A longer body is sent from where it is instead of being copied.
-constexpr std::size_t copied_body_bytes_max = 4 * 1024;
 
 /// Buffers that have grown beyond this are given back between answers.
 constexpr std::size_t kept_buffer_bytes_max = 4 * 1024;
@@ -61,70 +55,45 @@ void call(const std::function<void()>& callback) {
   }
 }
 
-void clear_buffer(std::string& buffer) {
-  buffer.clear();
-  if (buffer.capacity() > kept_buffer_bytes_max)
-    buffer.shrink_to_fit();
-}
-
 /// What the handler gets: a name for one answer of a session.
 class session_reply final : public reply {
 public:
-  session_reply(std::shared_ptr<session> s, std::uint64_t serial)
-      : session_(std::move(s)), serial_(serial) {
+  session_reply(std::shared_ptr<outbox> o, std::uint64_t serial)
+      : outbox_(std::move(o)), serial_(serial) {
   }
 
   ~session_reply() override {
-    session_->dropped(serial_);
+    outbox_->dropped(serial_);
   }
 
   void respond(int status, header_list headers, std::string body) override {
-    session_->respond(serial_, status, headers, std::move(body));
+    outbox_->respond(serial_, status, headers, std::move(body));
   }
 
   void start_stream(int status, header_list headers) override {
-    session_->start_stream(serial_, status, headers);
+    outbox_->start_stream(serial_, status, headers);
   }
 
   bool write(std::string bytes) override {
-    return session_->write(serial_, bytes);
+    return outbox_->write(serial_, bytes);
   }
 
   void finish() override {
-    session_->finish(serial_);
+    outbox_->finish(serial_);
   }
 
   void abort() override {
-    session_->abort(serial_);
+    outbox_->abort(serial_);
   }
 
   void on_client_gone(std::function<void()> callback) override {
-    session_->on_client_gone(serial_, std::move(callback));
+    outbox_->on_client_gone(serial_, std::move(callback));
   }
 
 private:
-  std::shared_ptr<session> session_;
+  std::shared_ptr<outbox> outbox_;
   std::uint64_t serial_;
 };
-
-struct error_answer {
-  header_list headers;
-  std::string body;
-};
-
-error_answer make_error(const server_options& options, int status,
-                        std::string_view sentence) {
-  error_answer answer;
-  std::string type = "text/plain; charset=utf-8";
-  if (options.error_body)
-    std::tie(type, answer.body) = options.error_body(status, sentence);
-  else
-    answer.body.append(sentence).append("\n");
-  answer.headers.emplace_back("Content-Type", std::move(type));
-  if (status == 503)
-    answer.headers.emplace_back("Retry-After", "1");
-  return answer;
-}
 
 } // namespace
 
@@ -137,47 +106,61 @@ session_registry::session_registry(std::size_t connections_max,
 
 bool session_registry::has_room() {
   std::lock_guard guard{mutex_};
-  room_awaited_ = open_.size() >= connections_max_;
+  room_awaited_ = count_ >= connections_max_;
   return !room_awaited_;
 }
 
-void session_registry::add(const std::shared_ptr<session>& s) {
+bool session_registry::add(const std::shared_ptr<session>& s) {
   std::lock_guard guard{mutex_};
-  open_.emplace(s.get(), s);
+  ++count_;
+  if (!released_)
+    owned_.emplace(s.get(), s);
+  return !released_;
 }
 
-void session_registry::remove(session* s) {
-  std::function<void()> on_room;
-  {
-    std::lock_guard guard{mutex_};
-    if (open_.erase(s) == 1 && std::exchange(room_awaited_, false))
-      on_room = on_room_;
-  }
-  if (on_room)
-    on_room();
+void session_registry::ended(session* s) {
+  std::shared_ptr<session> released; // is let go without the lock
+  std::lock_guard guard{mutex_};
+  if (auto node = owned_.extract(s))
+    released = std::move(node.mapped());
+  --count_;
+  if (std::exchange(room_awaited_, false) && on_room_)
+    on_room_();
 }
 
 std::size_t session_registry::size() const {
   std::lock_guard guard{mutex_};
-  return open_.size();
+  return count_;
 }
 
 std::vector<std::shared_ptr<session>> session_registry::all() const {
   std::vector<std::shared_ptr<session>> sessions;
   std::lock_guard guard{mutex_};
-  sessions.reserve(open_.size());
-  for (auto& [key, weak] : open_)
-    if (auto s = weak.lock())
-      sessions.push_back(std::move(s));
+  sessions.reserve(owned_.size());
+  for (auto& [key, s] : owned_)
+    sessions.push_back(s);
   return sessions;
 }
 
-void session_registry::forget_listener() {
+std::vector<std::shared_ptr<session>> session_registry::release() {
+  std::vector<std::shared_ptr<session>> sessions;
   std::lock_guard guard{mutex_};
+  released_ = true;
   on_room_ = nullptr;
+  for (auto& [key, s] : owned_)
+    sessions.push_back(std::move(s));
+  owned_.clear();
+  return sessions;
 }
 
 // -- session: life ------------------------------------------------------------
+
+std::shared_ptr<session> session::make(std::shared_ptr<session_context> context,
+                                       socket s) {
+  auto made = std::make_shared<session>(std::move(context), std::move(s));
+  made->outbox_ = std::make_shared<outbox>(made->context_, made);
+  return made;
+}
 
 session::session(std::shared_ptr<session_context> context, socket s)
     : context_(std::move(context)), bounds_(context_->options.bounds),
@@ -186,8 +169,11 @@ session::session(std::shared_ptr<session_context> context, socket s)
 }
 
 session::~session() {
+  if (mode_ == mode::closed)
+    return;
   release_request();
-  context_->registry->remove(this);
+  outbox_->connection_closed();
+  context_->registry->ended(this);
 }
 
 void session::start() {
@@ -208,15 +194,14 @@ void session::drain() {
 }
 
 void session::close() {
-  lock l{mutex_};
-  kill(l);
+  outbox_->kill();
 }
 
-void session::kill(lock& l) {
-  if (std::exchange(dead_, true))
-    return;
-  auto left = std::exchange(answer_.on_gone, nullptr);
-  l.unlock();
+void session::post_flush() {
+  asio::post(strand_, [self = shared_from_this()] { self->flush(); });
+}
+
+void session::post_close(std::function<void()> left) {
   asio::post(strand_, [self = shared_from_this(), left = std::move(left)] {
     self->close_now(true);
     call(left);
@@ -233,17 +218,8 @@ void session::close_now(bool reset) {
     socket_.set_option(asio::socket_base::linger(true, 0), ignored);
   socket_.close(ignored);
   release_request();
-  parser_ = request_parser(bounds_);
-  waiting_input_ = {};
-  std::function<void()> left;
-  {
-    lock l{mutex_};
-    dead_ = true;
-    left = std::exchange(answer_.on_gone, nullptr);
-    output_ = {};
-    output_body_ = {};
-  }
-  context_->registry->remove(this);
+  auto left = outbox_->connection_closed();
+  context_->registry->ended(this);
   call(left);
 }
 
@@ -346,52 +322,40 @@ void session::on_end_of_input() {
     close_now();
 }
 
+outbox::request_traits session::traits(bool close) const {
+  return {parser_.minor_version(), parser_.current().method == "HEAD", close};
+}
+
 void session::begin_answer() {
   mode_ = mode::answering;
   awaiting_ = awaiting::nothing;
   fresh_ = false;
   continue_sent_ = false;
-  ++pipelined_;
-  std::uint64_t serial = 0;
-  {
-    lock l{mutex_};
-    if (dead_)
-      return;
-    serial = new_answer(!parser_.keep_alive() ||
-                        pipelined_ >= bounds_.pipelined_requests);
-    flush_due_ = true; // below, when the handler has returned
-  }
+  bool last = ++pipelined_ >= bounds_.pipelined_requests;
+  auto serial = outbox_->begin(traits(last || !parser_.keep_alive()));
+  if (serial == 0)
+    return;
   in_flight_ = true;
   ++context_->requests_in_flight;
-  auto r = std::make_shared<session_reply>(shared_from_this(), serial);
+  auto r = std::make_shared<session_reply>(outbox_, serial);
   try {
     context_->on_request(parser_.take(), std::move(r));
   } catch (...) {
-    dropped(serial);
+    outbox_->dropped(serial);
   }
   flush();
 }
 
 void session::fail(int status, std::string_view sentence) {
   mode_ = mode::answering;
-  auto [headers, body] = make_error(context_->options, status, sentence);
-  {
-    lock l{mutex_};
-    if (dead_)
-      return;
-    new_answer(true);
-    encode_whole(status, headers, std::move(body));
-  }
+  outbox_->refuse(traits(true), status, sentence);
   flush();
 }
 
 void session::send_continue() {
   if (!parser_.expects_continue() || std::exchange(continue_sent_, true))
     return;
-  {
-    lock l{mutex_};
-    output_.append("HTTP/1.1 100 Continue\r\n\r\n");
-  }
+  outbox_->invite_body();
   flush();
 }
 
@@ -425,13 +389,8 @@ void session::flush() {
 bool session::load_output() {
   if (!sending_.empty() || !sending_body_.empty())
     return true;
-  lock l{mutex_};
-  flush_due_ = false;
-  sending_.swap(output_);
-  sending_body_.swap(output_body_);
-  sending_bytes_ = sending_.size() + sending_body_.size();
-  answer_out_ = answer_.at == phase::ended;
-  return sending_bytes_ != 0;
+  answer_out_ = outbox_->take(sending_, sending_body_);
+  return !sending_.empty() || !sending_body_.empty();
 }
 
 /// False when the socket takes no more for now, or is closed.
@@ -460,11 +419,7 @@ bool session::send_some() {
 
 void session::wait_writable() {
   write_awaited_ = true;
-  {
-    lock l{mutex_};
-    flush_due_ = true;
-    sending_bytes_ = sending_.size() + sending_body_.size() - sent_;
-  }
+  outbox_->blocked(sending_.size() + sending_body_.size() - sent_);
   set_deadline(clock::now() + bounds_.write_stall);
   socket_.async_wait(socket::wait_write,
                      [self = shared_from_this()](error_code failed) {
@@ -477,19 +432,12 @@ void session::wait_writable() {
 void session::answer_ended() {
   answer_out_ = false;
   release_request();
-  bool last = false;
-  bool reset = false;
-  {
-    lock l{mutex_};
-    last = answer_.close || context_->draining;
-    // Without chunks only a reset says that the end is missing.
-    reset = answer_.truncated && answer_.minor_version == 0;
-    clear_buffer(output_);
-  }
-  clear_buffer(sending_);
-  if (reset)
+  if (sending_.capacity() > kept_buffer_bytes_max)
+    sending_ = {};
+  auto ending = outbox_->end();
+  if (ending.reset)
     return close_now(true);
-  if (last)
+  if (ending.close)
     return linger();
   mode_ = mode::reading;
   if (!consuming_)
@@ -519,17 +467,10 @@ void session::linger() {
 /// The client will send no more while it is owed an answer: that counts as
 /// having left. A whole answer is still sent if the handler gives one.
 void session::client_left() {
-  std::function<void()> left;
-  bool streaming = false;
-  {
-    lock l{mutex_};
-    gone_ = true;
-    left = std::exchange(answer_.on_gone, nullptr);
-    streaming = answer_.at == phase::streaming;
-  }
-  if (streaming)
+  auto departure = outbox_->client_left();
+  if (departure.mid_stream)
     close_now();
-  call(left);
+  call(departure.callback);
 }
 
 // -- session: time ------------------------------------------------------------
@@ -591,152 +532,6 @@ session::clock::time_point session::reading_deadline() {
     return awaiting_since_ +
            (fresh_ ? bounds_.header_time : bounds_.keep_alive);
   }
-}
-
-// -- session: the answer, any thread ------------------------------------------
-
-bool session::is_at(std::uint64_t serial, phase at) const {
-  return !dead_ && answer_.serial == serial && answer_.at == at;
-}
-
-/// Strand only, since it asks the parser.
-std::uint64_t session::new_answer(bool close) {
-  auto serial = answer_.serial + 1;
-  answer_ = answer_state{};
-  answer_.serial = serial;
-  answer_.at = phase::awaited;
-  answer_.minor_version = parser_.minor_version();
-  answer_.body_wanted = parser_.current().method != "HEAD";
-  answer_.close = close;
-  return serial;
-}
-
-bool session::closes_behind_answer() {
-  answer_.close = answer_.close || context_->draining;
-  return answer_.close;
-}
-
-std::function<void()> session::end_answer() {
-  answer_.at = phase::ended;
-  return std::exchange(answer_.on_gone, nullptr);
-}
-
-void session::encode_whole(int status, const header_list& headers,
-                           std::string body) {
-  answer_.at = phase::ended;
-  response_frame frame;
-  frame.minor_version = answer_.minor_version;
-  frame.close = closes_behind_answer();
-  if (status_has_body(status))
-    frame.content_length = body.size();
-  append_head(output_, status, headers, frame);
-  if (!answer_.body_wanted || !status_has_body(status))
-    return;
-  if (body.size() <= copied_body_bytes_max)
-    output_.append(body);
-  else
-    output_body_ = std::move(body);
-}
-
-void session::post_flush(lock& l) {
-  if (dead_ || std::exchange(flush_due_, true))
-    return;
-  l.unlock();
-  asio::post(strand_, [self = shared_from_this()] { self->flush(); });
-}
-
-void session::respond(std::uint64_t serial, int status,
-                      const header_list& headers, std::string body) {
-  std::function<void()> unused; // is destroyed after the lock is let go
-  lock l{mutex_};
-  if (!is_at(serial, phase::awaited))
-    return;
-  unused = end_answer();
-  encode_whole(status, headers, std::move(body));
-  post_flush(l);
-}
-
-void session::start_stream(std::uint64_t serial, int status,
-                           const header_list& headers) {
-  lock l{mutex_};
-  if (!is_at(serial, phase::awaited))
-    return;
-  answer_.at = phase::streaming;
-  answer_.body_wanted = answer_.body_wanted && status_has_body(status);
-  answer_.close = answer_.close || answer_.minor_version == 0;
-  response_frame frame;
-  frame.minor_version = answer_.minor_version;
-  frame.close = closes_behind_answer();
-  frame.chunked = answer_.minor_version == 1 && status_has_body(status);
-  append_head(output_, status, headers, frame);
-  post_flush(l);
-}
-
-bool session::write(std::uint64_t serial, std::string_view bytes) {
-  lock l{mutex_};
-  if (!is_at(serial, phase::streaming) || gone_)
-    return false;
-  if (output_.size() + sending_bytes_ > bounds_.stream_buffer_bytes) {
-    kill(l);
-    return false;
-  }
-  if (!answer_.body_wanted)
-    return true;
-  if (answer_.minor_version == 0)
-    output_.append(bytes);
-  else
-    append_chunk(output_, bytes);
-  post_flush(l);
-  return true;
-}
-
-void session::finish(std::uint64_t serial) {
-  std::function<void()> unused;
-  lock l{mutex_};
-  if (!is_at(serial, phase::streaming))
-    return;
-  unused = end_answer();
-  if (answer_.body_wanted && answer_.minor_version == 1)
-    output_.append(last_chunk);
-  post_flush(l);
-}
-
-void session::abort(std::uint64_t serial) {
-  std::function<void()> unused;
-  lock l{mutex_};
-  if (!is_at(serial, phase::streaming) && !is_at(serial, phase::awaited))
-    return;
-  answer_.truncated = answer_.at == phase::streaming;
-  answer_.close = true;
-  unused = end_answer();
-  post_flush(l);
-}
-
-void session::on_client_gone(std::uint64_t serial,
-                             std::function<void()> callback) {
-  std::function<void()> replaced;
-  lock l{mutex_};
-  if (answer_.serial != serial || answer_.at == phase::ended)
-    return;
-  if (!gone_ && !dead_) {
-    replaced = std::exchange(answer_.on_gone, std::move(callback));
-    return;
-  }
-  l.unlock();
-  asio::post(strand_, [callback = std::move(callback)] { call(callback); });
-}
-
-void session::dropped(std::uint64_t serial) {
-  bool answerable = false;
-  {
-    lock l{mutex_};
-    answerable = is_at(serial, phase::awaited) && !gone_;
-  }
-  if (!answerable)
-    return abort(serial);
-  auto [headers, body] =
-      make_error(context_->options, 500, "The server failed to answer.");
-  respond(serial, 500, headers, std::move(body));
 }
 
 } // namespace troupe::http

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "router/http/outbox.hpp"
 #include "router/http/request_parser.hpp"
 #include "router/http/server.hpp"
 
@@ -23,8 +24,7 @@ namespace troupe::http {
 
 class session;
 
-/// The open connections of a listener, and whether there is room for more. Any
-/// thread.
+/// Owns the open connections of a listener and counts them. Any thread.
 class session_registry {
 public:
   /// `on_room` runs when a connection ends after `has_room` said no.
@@ -33,20 +33,26 @@ public:
   /// False at the limit; `on_room` will run when that changes.
   bool has_room();
 
-  void add(const std::shared_ptr<session>&);
-  void remove(session*);
+  /// False after `release`: the connection is to be dropped.
+  bool add(const std::shared_ptr<session>&);
+
+  /// Every connection says so once, when its socket is closed.
+  void ended(session*);
+
   std::size_t size() const;
   std::vector<std::shared_ptr<session>> all() const;
 
-  /// No more calls of `on_room`.
-  void forget_listener();
+  /// Owns nobody any longer and never calls `on_room` again; goes on counting.
+  std::vector<std::shared_ptr<session>> release();
 
 private:
   mutable std::mutex mutex_;
-  std::unordered_map<session*, std::weak_ptr<session>> open_;
+  std::unordered_map<session*, std::shared_ptr<session>> owned_;
+  std::size_t count_ = 0;
   std::size_t connections_max_;
   std::function<void()> on_room_;
   bool room_awaited_ = false;
+  bool released_ = false;
 };
 
 /// What the connections of one listener share; lives as long as the last.
@@ -60,21 +66,20 @@ struct session_context {
 };
 
 /// One connection. It answers one request at a time, in order of arrival.
-///
-/// Two halves. The connection (socket, parser, timer) belongs to the strand:
-/// only its threads touch it. The answer in work is open to any thread under
-/// `mutex_`; the strand carries its bytes to the socket. No callback of the
-/// user's runs, or is destroyed, under the mutex.
+/// Everything here belongs to the strand, but where it says "any thread"; the
+/// answers come from any thread through the `outbox`.
 class session : public std::enable_shared_from_this<session> {
 public:
   using executor = boost::asio::strand<boost::asio::io_context::executor_type>;
   using socket =
       boost::asio::basic_stream_socket<boost::asio::ip::tcp, executor>;
 
-  session(std::shared_ptr<session_context>, socket);
+  static std::shared_ptr<session> make(std::shared_ptr<session_context>,
+                                       socket);
+  session(std::shared_ptr<session_context>, socket); ///< use `make`
   ~session();
 
-  /// Any thread, once.
+  /// Any thread, once, after it was added to the registry.
   void start();
 
   /// Closes if idle; else behind the answer in work. Any thread.
@@ -83,20 +88,11 @@ public:
   /// Any thread. Replies are dead when it returns; the socket is closed soon.
   void close();
 
-  // The reply's calls: any thread. `serial` names the request; those of an
-  // answer that has ended are ignored.
-  void respond(std::uint64_t serial, int status, const header_list& headers,
-               std::string body);
-  void start_stream(std::uint64_t serial, int status,
-                    const header_list& headers);
-  bool write(std::uint64_t serial, std::string_view bytes);
-  void finish(std::uint64_t serial);
-  void abort(std::uint64_t serial);
-  void on_client_gone(std::uint64_t serial, std::function<void()>);
+  /// The outbox has something to send. Any thread.
+  void post_flush();
 
-  /// The last reference is gone: 500 if nothing was answered, abort in mid
-  /// stream.
-  void dropped(std::uint64_t serial);
+  /// Closes the socket, then runs `left`. Any thread.
+  void post_close(std::function<void()> left);
 
 private:
   using clock = std::chrono::steady_clock;
@@ -111,23 +107,10 @@ private:
     closed,
   };
 
-  enum class phase { none, awaited, streaming, ended };
-
   /// What the connection waits for while it reads, each with its own time.
   enum class awaiting { nothing, request, head, body };
 
-  /// The answer to the request in work. Guarded by `mutex_`.
-  struct answer_state {
-    std::uint64_t serial = 0;
-    phase at = phase::none;
-    int minor_version = 1;
-    bool body_wanted = true; ///< false for HEAD, 204, 304
-    bool close = false;      ///< no further request behind it
-    bool truncated = false;  ///< ends without having been finished
-    std::function<void()> on_gone;
-  };
-
-  // Input, on the strand.
+  // Input.
   void wait_readable();
   void on_readable();
   void received(std::string_view bytes);
@@ -135,12 +118,13 @@ private:
   void react(bool more_input);
   void resume();
   void on_end_of_input();
+  outbox::request_traits traits(bool close) const;
   void begin_answer();
   void fail(int status, std::string_view sentence);
   void send_continue();
   bool hold_body();
 
-  // Output, on the strand.
+  // Output.
   void flush();
   bool load_output();
   bool send_some();
@@ -151,26 +135,17 @@ private:
   void client_left();
   void close_now(bool reset = false);
 
-  // Time, on the strand.
+  // Time.
   void set_deadline(clock::time_point);
   void arm_timer();
   void on_timer();
   void on_deadline();
   clock::time_point reading_deadline();
 
-  // The answer, under the mutex.
-  using lock = std::unique_lock<std::mutex>;
-  bool is_at(std::uint64_t serial, phase) const;
-  std::uint64_t new_answer(bool close);
-  bool closes_behind_answer();
-  void encode_whole(int status, const header_list& headers, std::string body);
-  std::function<void()> end_answer();
-  void post_flush(lock&);
-  void kill(lock&);
-
   std::shared_ptr<session_context> context_;
   const limits& bounds_;
   executor strand_;
+  std::shared_ptr<outbox> outbox_;
 
   socket socket_;
   request_parser parser_;
@@ -196,15 +171,6 @@ private:
   std::string sending_;      ///< bytes under way to the socket
   std::string sending_body_; ///< and these behind them
   std::size_t sent_ = 0;     ///< of both
-
-  mutable std::mutex mutex_;
-  answer_state answer_;
-  std::string output_;      ///< bytes for the strand to send
-  std::string output_body_; ///< a long body behind them, not copied
-  std::size_t sending_bytes_ = 0;
-  bool flush_due_ = false; ///< the strand will look at `output_`
-  bool gone_ = false;
-  bool dead_ = false; ///< closed, as the reply sees it
 };
 
 } // namespace troupe::http
