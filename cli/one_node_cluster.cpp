@@ -107,6 +107,8 @@ result<void> cluster::start_agent(const options& from,
   node_agent::node_agent_options agent{
       .run_directory = from.state_dir / "run" / "replicas",
       .issuer = std::move(issuer),
+      .replica_logging = {},
+      .limits = {},
   };
   agent.replica_logging.level = from.config.logging.level;
   agent.replica_logging.json = from.config.logging.json;

@@ -69,14 +69,12 @@ std::optional<std::string> fetch(const status_arguments& args) {
 
 std::string_view text(simdjson::dom::element object, std::string_view key) {
   std::string_view out;
-  (void)object[key].get(out);
-  return out;
+  return object[key].get(out) == simdjson::SUCCESS ? out : std::string_view{};
 }
 
 std::uint64_t number(simdjson::dom::element object, std::string_view key) {
   std::uint64_t out = 0;
-  (void)object[key].get(out);
-  return out;
+  return object[key].get(out) == simdjson::SUCCESS ? out : 0;
 }
 
 void print_replica(simdjson::dom::element replica) {
