@@ -14,12 +14,18 @@
 namespace troupe::node_agent {
 
 struct node_agent_options {
+  node_agent_options(runtime::authority of, std::filesystem::path runs)
+      : issuer(std::move(of)), run_directory(std::move(runs)) {
+    // nop
+  }
+
+  /// Issues the credentials of replicas. They lie below `run_directory` while
+  /// their replicas live; it is the agent's alone, and what is there at its
+  /// start is removed.
+  runtime::authority issuer;
+  std::filesystem::path run_directory;
   std::string node = "head";
   std::string address = "127.0.0.1"; ///< where agent and replicas listen
-  /// Credentials of replicas lie below it while they live. The agent's alone:
-  /// what is there at its start is removed.
-  std::filesystem::path run_directory;
-  runtime::authority issuer;
   /// What a replica process is: this program's own hidden verb.
   std::filesystem::path replica_executable = "/proc/self/exe";
   std::vector<std::string> replica_arguments{"replica"};

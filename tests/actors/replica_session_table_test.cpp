@@ -1,5 +1,5 @@
-#include "actors/replica/session_table.hpp"
 #include "actors/protocol/routing_table.hpp"
+#include "actors/replica/session_table.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,0 +1,90 @@
+#include "actors/node_agent/node_agent.hpp"
+#include "actors/protocol/launch_record.hpp"
+#include "actors/replica/replica_process.hpp"
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/stop_actor.hpp"
+#include "actors/runtime/system_config.hpp"
+#include "tests/actors/replica_process/fake_engine.hpp"
+
+#include <caf/typed_event_based_actor.hpp>
+#include <spdlog/spdlog.h>
+
+#include <iostream>
+
+#include <unistd.h>
+
+// The program behind the tests that need processes:
+//   test_replica replica           a replica with a fake engine
+//   test_replica agent DIRECTORY   a node agent that keeps two replicas and
+//                                  prints the process id of each that is ready
+
+using namespace troupe;
+using namespace std::chrono_literals;
+
+namespace {
+
+result<replica::engine_with_card>
+load_fake(const engine::options& options,
+          const engine::load_progress& progress) {
+  progress(1, 2);
+  if (options.model == "/missing")
+    return error{errc::not_found, "/missing: no such file"};
+  if (options.model == "/slow")
+    std::this_thread::sleep_for(1h);
+  progress(2, 2);
+  return replica::engine_with_card{
+      std::make_unique<test::fake_engine>(std::chrono::milliseconds{5}),
+      "card"};
+}
+
+/// Starts two replicas as soon as the node is there.
+protocol::controller_actor::behavior_type
+printing_controller(protocol::controller_actor::pointer self) {
+  using namespace protocol;
+  return {
+      [self](register_atom, const codec::bytes&,
+             const node_agent_actor& agent) {
+        for (std::string id : {"m#1", "m#2"}) {
+          replica_spec spec;
+          spec.replica = id;
+          self->send(agent, start_atom::value, encode(spec));
+        }
+      },
+      [](report_atom, const codec::bytes& bytes) {
+        auto report = decode_replica_report(bytes).value();
+        if (report.phase == replica_phase::ready && report.load.steps == 0)
+          std::cout << report.pid << std::endl;
+      },
+      [](watch_atom, const table_sink_actor&) {},
+      [](deploy_atom, const codec::bytes&) { return std::uint64_t{0}; },
+      [](status_atom) { return codec::bytes{}; },
+  };
+}
+
+int run_agent(const std::filesystem::path& directory) {
+  spdlog::set_level(spdlog::level::off);
+  auto ca = runtime::authority::open(directory / "tls").value();
+  auto files = ca.issue("head", directory / "head").value();
+  runtime::system_config config{{files}};
+  caf::actor_system system{config};
+  auto controller = system.spawn(printing_controller);
+  node_agent::node_agent_options options{ca, directory / "run"};
+  options.replica_logging.level = "critical";
+  auto agent =
+      node_agent::spawn_node_agent(system, std::move(options), controller);
+  if (!agent)
+    return 1;
+  while (true)
+    ::pause(); // until it is killed
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  std::string verb = argc > 1 ? argv[1] : "";
+  if (verb == "replica")
+    return replica::run_replica(protocol::lifeline_fd, load_fake);
+  if (verb == "agent" && argc > 2)
+    return run_agent(argv[2]);
+  return 64;
+}
