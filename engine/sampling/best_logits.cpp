@@ -13,13 +13,10 @@ void keep_best(std::vector<ranked_logit>& best, std::size_t count) {
   best.resize(count);
 }
 
-} // namespace
-
-void find_best(std::span<const float> logits, std::size_t count,
-               std::vector<ranked_logit>& best) {
+/// The `count` best in no order.
+void collect_best(std::span<const float> logits, std::size_t count,
+                  std::vector<ranked_logit>& best) {
   best.clear();
-  if (count == 0)
-    return;
   const std::size_t room = std::min(2 * count, logits.size());
   bool has_bar = false; // all after it must be above the worst of `count`
   float bar = 0;
@@ -34,6 +31,22 @@ void find_best(std::span<const float> logits, std::size_t count,
     }
   }
   keep_best(best, count);
+}
+
+} // namespace
+
+ranked_logit last_of_best(std::span<const float> logits, std::size_t count,
+                          std::vector<ranked_logit>& scratch) {
+  collect_best(logits, count, scratch);
+  return *std::max_element(scratch.begin(), scratch.end());
+}
+
+void find_best(std::span<const float> logits, std::size_t count,
+               std::vector<ranked_logit>& best) {
+  best.clear();
+  if (count == 0)
+    return;
+  collect_best(logits, count, best);
   std::sort(best.begin(), best.end());
 }
 

@@ -18,6 +18,11 @@ inline bool operator<(const ranked_logit& a, const ranked_logit& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
+/// The worst of the `count` best (1 or more; of all, if there are fewer).
+/// `scratch` is overwritten. Linear time; no logit may be NaN.
+ranked_logit last_of_best(std::span<const float> logits, std::size_t count,
+                          std::vector<ranked_logit>& scratch);
+
 /// Puts the `count` best (all, if there are fewer) into `best`, in order. One
 /// pass over the row and a sort of `count` entries. No logit may be NaN.
 void find_best(std::span<const float> logits, std::size_t count,

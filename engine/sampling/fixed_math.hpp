@@ -10,19 +10,21 @@ namespace troupe::sampling {
 
 inline constexpr double ln2 = 0.693147180559945309417232;
 
-/// e^x for x <= 0, within a few units in the last place; 0 below -700 and for
-/// minus infinity. Branch-free, so that loops over it become vector code.
+/// Where `fixed_exp` ends: e^x is taken to be 0 from here down.
+inline constexpr double lowest_exponent = -700.0;
+
+/// e^x for x in [lowest_exponent, 0], within a few units in the last place.
+/// Without a branch, so that a loop over it becomes vector code.
 ///
 /// x = n ln2 + r with |r| <= ln2 / 2; e^r by its Taylor series to degree 13.
-inline double fixed_exp(double x) {
+inline double exp_in_range(double x) {
   constexpr double log2_e = 1.44269504088896340735992;
   constexpr double round_shift = 6755399441055744.0; // 1.5 * 2^52
   constexpr double ln2_high = 0x1.62e42fefap-1;      // exact times n
   constexpr double ln2_low = 0x1.cf79abc9e3b3ap-40;
-  const double bounded = x > -700.0 ? x : -700.0;
-  const double shifted = bounded * log2_e + round_shift;
+  const double shifted = x * log2_e + round_shift;
   const double n = shifted - round_shift;
-  const double r = (bounded - n * ln2_high) - n * ln2_low;
+  const double r = (x - n * ln2_high) - n * ln2_low;
   double sum = 1.0 / 6227020800.0;
   sum = sum * r + 1.0 / 479001600.0;
   sum = sum * r + 1.0 / 39916800.0;
@@ -39,8 +41,12 @@ inline double fixed_exp(double x) {
   sum = sum * r + 1.0;
   // The low bits of `shifted` hold n; they become the exponent of 2^n.
   const std::uint64_t exponent = std::bit_cast<std::uint64_t>(shifted) + 1023;
-  const double scaled = sum * std::bit_cast<double>(exponent << 52);
-  return x > -700.0 ? scaled : 0.0;
+  return sum * std::bit_cast<double>(exponent << 52);
+}
+
+/// e^x for every x <= 0, minus infinity included.
+inline double fixed_exp(double x) {
+  return x > lowest_exponent ? exp_in_range(x) : 0.0;
 }
 
 /// Natural logarithm of a finite x >= 1.

@@ -19,46 +19,6 @@ token_id first_of(std::span<const float> logits, float value) {
                                logits.begin());
 }
 
-/// A prefix of the candidates and the sum of its weights.
-struct nucleus {
-  std::size_t size = 0;
-  double sum = 0;
-  bool complete = false; ///< the sum reaches what was asked
-};
-
-nucleus find_nucleus(std::span<const ranked_logit> candidates,
-                     const softmax_weights& weights, double wanted) {
-  nucleus result;
-  while (!result.complete && result.size < candidates.size()) {
-    result.sum += weights[candidates[result.size++].id];
-    result.complete = result.sum >= wanted;
-  }
-  return result;
-}
-
-double sum_of(std::span<const ranked_logit> candidates,
-              const softmax_weights& weights) {
-  double sum = 0;
-  for (const ranked_logit& candidate : candidates)
-    sum += weights[candidate.id];
-  return sum;
-}
-
-token_id pick(std::span<const ranked_logit> candidates,
-              const softmax_weights& weights, double target) {
-  token_id chosen = candidates.front().id;
-  double sum = 0;
-  for (const ranked_logit& candidate : candidates) {
-    if (weights[candidate.id] == 0)
-      continue;
-    chosen = candidate.id;
-    sum += weights[chosen];
-    if (sum > target)
-      break;
-  }
-  return chosen;
-}
-
 } // namespace
 
 sampler::sampler(std::int32_t vocabulary) : counts_(vocabulary) {
@@ -89,29 +49,13 @@ result<token_id> sampler::draw(const draw_input& in) {
       uniform(params.seed, params.choice,
               static_cast<std::uint32_t>(in.prompt.size() + in.output.size()));
   weights_.compute(logits, *max, params.temperature);
-  // Taking min_p before top_k keeps the same ids: both cut from the low end.
+  if (params.top_k > 0)
+    weights_.drop_worse(logits, last_of_best(logits, params.top_k, best_));
   if (params.min_p > 0)
     weights_.drop_below(params.min_p);
-  if (params.top_k > 0 || params.top_p < 1)
-    return draw_from_best(logits, params, fraction);
+  if (params.top_p < 1)
+    weights_.drop_worse(logits, nucleus_.find(logits, weights_, params.top_p));
   return static_cast<token_id>(weights_.pick(fraction));
-}
-
-token_id sampler::draw_from_best(std::span<const float> logits,
-                                 const sampling_params& params,
-                                 double fraction) {
-  const std::size_t all = logits.size();
-  const bool has_top_k = params.top_k > 0;
-  std::size_t window = has_top_k ? static_cast<std::size_t>(params.top_k) : 256;
-  for (;; window *= 8) {
-    window = std::min(window, all);
-    find_best(logits, window, best_);
-    const double sum = has_top_k ? sum_of(best_, weights_) : weights_.sum();
-    const nucleus kept = find_nucleus(best_, weights_, params.top_p * sum);
-    if (kept.complete || has_top_k || window == all)
-      return pick(std::span{best_}.first(kept.size), weights_,
-                  fraction * kept.sum);
-  }
 }
 
 result<std::vector<candidate>>

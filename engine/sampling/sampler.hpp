@@ -4,6 +4,7 @@
 #include "engine/sampling/best_logits.hpp"
 #include "engine/sampling/candidate.hpp"
 #include "engine/sampling/logit_stages.hpp"
+#include "engine/sampling/nucleus.hpp"
 #include "engine/sampling/softmax.hpp"
 
 #include <cstdint>
@@ -37,12 +38,11 @@ public:
 
 private:
   std::span<const float> apply_stages(const draw_input& in);
-  token_id draw_from_best(std::span<const float> logits,
-                          const sampling_params& params, double fraction);
 
   std::vector<float> changed_logits_;
   token_counts counts_;
   softmax_weights weights_;
+  nucleus_finder nucleus_;
   std::vector<ranked_logit> best_;
 };
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "engine/sampling/best_logits.hpp"
+
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -19,6 +21,9 @@ public:
 
   /// Sets weights below `least` to 0. The largest weight is 1.
   void drop_below(double least);
+
+  /// Sets the weights of all that rank behind `last` to 0.
+  void drop_worse(std::span<const float> logits, const ranked_logit& last);
 
   double operator[](std::size_t id) const {
     return weights_[id];

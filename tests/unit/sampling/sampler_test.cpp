@@ -105,9 +105,9 @@ std::vector<double> reference_distribution(const scene& s) {
   return p;
 }
 
-/// Draws at many positions (choices, so that penalties stay) and compares with
-/// `p`; fixed seeds, so the outcome never changes from run to run.
-double chi_square_per_degree(scene s, const std::vector<double>& p) {
+/// Draws for many choices and compares with `p` by chi-square; fixed seeds, so
+/// the outcome never changes from run to run.
+bool follows(scene s, const std::vector<double>& p) {
   constexpr int draws = 4000;
   std::vector<int> count(vocabulary);
   sampler sampler{vocabulary};
@@ -122,7 +122,7 @@ double chi_square_per_degree(scene s, const std::vector<double>& p) {
   for (int i = 0; i < vocabulary; ++i) {
     if (p[i] == 0) {
       if (count[i] > 0)
-        return 1e9; // drew what must not be drawn
+        return false; // drew what must not be drawn
       continue;
     }
     if (p[i] * draws < 8) {
@@ -137,11 +137,9 @@ double chi_square_per_degree(scene s, const std::vector<double>& p) {
     sum += std::pow(rare_count - rare_expected, 2) / rare_expected;
     ++cells;
   }
-  return cells > 1 ? sum / (cells - 1) : sum;
-}
-
-bool follows(const scene& s, const std::vector<double>& p) {
-  return chi_square_per_degree(s, p) < 3.2;
+  // Far beyond what chance gives: 4.5 standard deviations and a little.
+  const double degrees = std::max(cells - 1, 1);
+  return sum < degrees + 4.5 * std::sqrt(2 * degrees) + 5;
 }
 
 using change = void (*)(sampling_params&);
