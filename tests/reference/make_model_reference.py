@@ -10,8 +10,8 @@ transformers' LlamaForCausalLM in float32 over the dequantised weights of the
 GGUF file, so quantisation of the weights is on both sides and what a test
 compares is the arithmetic alone. `int8` runs along the sequences of `real` once
 more, with the inputs of matrix products rounded to int8 and keys and values to
-float16 as the CPU arithmetic says, and writes smollm2-135m-instruct-int8.ref.
-Format of a .ref file: see README.md.
+float16 as the CPU arithmetic says, and prints how far that moves the logits: the
+reason for the test's tolerance. Format of a .ref file: see README.md.
 """
 
 import json
@@ -420,16 +420,14 @@ def round_to_int8(x):
 
 def compute_as_cpu(model):
     from transformers.models.llama import modeling_llama
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    exact = modeling_llama.eager_attention_forward
 
     def attention(module, query, key, value, *rest, **options):
         key, value = key.half().float(), value.half().float()
-        return modeling_llama.eager_attention_forward(
-            module, query, key, value, *rest, **options
-        )
+        return exact(module, query, key, value, *rest, **options)
 
-    ALL_ATTENTION_FUNCTIONS["float16_kv"] = attention
-    model.config._attn_implementation = "float16_kv"
+    modeling_llama.eager_attention_forward = attention
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_pre_hook(
@@ -437,26 +435,24 @@ def compute_as_cpu(model):
             )
 
 
-def make_int8(path):
+def measure_int8(path):
     _, model = load(path)
     compute_as_cpu(model)
-    sequences, differences, same, positions, lost = [], [], 0, 0, 0.0
-    for row in read_sequences(HERE / "smollm2-135m-instruct.ref"):
-        prompt_length, ids, best, exact = row
+    differences, margins, positions = [], [], 0
+    for _, ids, best, exact in read_sequences(
+        HERE / "smollm2-135m-instruct.ref"
+    ):
         logits = teacher_forced(model, ids)
-        sequences.append((prompt_length, ids, logits))
-        ours = np.take_along_axis(logits, best, axis=1)
-        differences.append(np.abs(ours - exact).ravel())
+        rounded = np.take_along_axis(logits, best, axis=1)
+        differences.append(np.abs(rounded - exact).ravel())
         changed = logits.argmax(1) != best[:, 0]
-        margins = (exact[:, 0] - exact[:, 1])[changed]
-        lost = max(lost, margins.max(initial=0.0))
-        same, positions = same + int((~changed).sum()), positions + len(ids)
+        margins += (exact[:, 0] - exact[:, 1])[changed].tolist()
+        positions += len(ids)
     differences = np.concatenate(differences)
     print("mean", differences.mean(), "99 %", np.quantile(differences, 0.99),
           "worst", differences.max())
-    print("same choice", same, "of", positions, "widest lost margin", lost)
-    write_reference(HERE / "smollm2-135m-instruct-int8.ref",
-                    model.config.vocab_size, 8, sequences)
+    print("same choice", positions - len(margins), "of", positions,
+          "widest lost margin", max(margins))
 
 
 if __name__ == "__main__":
@@ -466,6 +462,6 @@ if __name__ == "__main__":
     elif len(sys.argv) == 3 and sys.argv[1] == "real":
         make_real(sys.argv[2])
     elif len(sys.argv) == 3 and sys.argv[1] == "int8":
-        make_int8(sys.argv[2])
+        measure_int8(sys.argv[2])
     else:
         sys.exit(__doc__)

@@ -30,6 +30,24 @@ float from_f16(const std::byte* at) {
   return sign * std::ldexp(1024 + fraction, exponent - 25);
 }
 
+float rounded_to_f16(float value) {
+  int exponent = 0;
+  std::frexp(value, &exponent);
+  auto step = std::max(exponent - 11, -24);
+  return std::ldexp(std::nearbyint(std::ldexp(value, -step)), step);
+}
+
+/// Rounds a block of 32 to whole multiples of its largest / 127.
+void round_block(float* block) {
+  float largest = 0;
+  for (int i = 0; i < 32; ++i)
+    largest = std::max(largest, std::abs(block[i]));
+  if (largest == 0)
+    return;
+  for (int i = 0; i < 32; ++i)
+    block[i] = std::nearbyint(block[i] * (127 / largest)) * (largest / 127);
+}
+
 /// Weight `i` of the 32 in a block of four-bit weights: low halves first.
 int nibble(const std::byte* packed, int i) {
   auto byte = static_cast<int>(packed[i % 16]);
@@ -84,6 +102,7 @@ struct naive_weight final : ops::weight {
   std::int64_t rows_ = 0;
   std::int64_t cols_ = 0;
   std::vector<float> values_;
+  std::vector<bool> quantised_; ///< per row
 };
 
 struct naive_buffer final : ops::buffer {
@@ -151,6 +170,10 @@ void turn(float* head, const ops::rope_params& rope, std::int32_t position) {
 
 class naive_backend final : public ops::backend {
 public:
+  explicit naive_backend(rounding kind) : rounding_(kind) {
+    // nop
+  }
+
   std::string arithmetic() const override {
     return "naive";
   }
@@ -165,7 +188,8 @@ public:
     out->cols_ = parts.front().cols;
     for (const auto& part : parts) {
       out->rows_ += part.rows;
-      auto block = ops::layout_of(part.type).bytes;
+      auto [elements, block] = ops::layout_of(part.type);
+      out->quantised_.resize(out->rows_, elements > 1);
       for (std::size_t at = 0; at < part.bytes.size(); at += block)
         append_block(part.type, part.bytes.data() + at, out->values_);
     }
@@ -211,11 +235,16 @@ public:
   void linear(const ops::weight& w, const float* x, std::int64_t rows, float* y,
               bool add) override {
     const auto& weight = dynamic_cast<const naive_weight&>(w);
+    std::vector<float> rounded(x, x + rows * weight.cols_);
+    if (rounding_ == rounding::as_cpu)
+      for (std::size_t at = 0; at + 32 <= rounded.size(); at += 32)
+        round_block(rounded.data() + at);
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int64_t o = 0; o < weight.rows_; ++o) {
+        const auto* from = weight.quantised_[o] ? rounded.data() : x;
         double sum = add ? y[row * weight.rows_ + o] : 0.0;
         for (std::int64_t i = 0; i < weight.cols_; ++i)
-          sum += double{x[row * weight.cols_ + i]} *
+          sum += double{from[row * weight.cols_ + i]} *
                  weight.values_[o * weight.cols_ + i];
         y[row * weight.rows_ + o] = static_cast<float>(sum);
       }
@@ -238,8 +267,8 @@ public:
       for (std::int32_t head = 0; head < kv_heads; ++head) {
         auto at = store.at(layer, table, position, head);
         auto* k = q + (heads + head) * d;
-        std::copy_n(k, d, store.keys_.data() + at);
-        std::copy_n(k + kv_heads * d, d, store.values_.data() + at);
+        keep(k, d, store.keys_.data() + at);
+        keep(k + kv_heads * d, d, store.values_.data() + at);
       }
     }
   }
@@ -279,6 +308,12 @@ public:
   }
 
 private:
+  void keep(const float* from, std::int32_t size, float* to) const {
+    std::copy_n(from, size, to);
+    if (rounding_ == rounding::as_cpu)
+      std::transform(to, to + size, to, rounded_to_f16);
+  }
+
   static void attend(const naive_pool& store, const ops::batch_view& batch,
                      std::size_t row, std::int32_t layer, std::int32_t kv_head,
                      const float* q, float* out) {
@@ -304,12 +339,14 @@ private:
     std::transform(mixed.begin(), mixed.end(), out,
                    [](double value) { return static_cast<float>(value); });
   }
+
+  rounding rounding_;
 };
 
 } // namespace
 
-std::unique_ptr<ops::backend> make_naive_backend() {
-  return std::make_unique<naive_backend>();
+std::unique_ptr<ops::backend> make_naive_backend(rounding kind) {
+  return std::make_unique<naive_backend>(kind);
 }
 
 } // namespace troupe::test

@@ -3,6 +3,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include "tests/unit/model/feeding.hpp"
+#include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
 
 #include <algorithm>
@@ -15,10 +16,12 @@ using namespace troupe::test;
 
 namespace {
 
-/// How far logits may be from the reference; tests/reference/README.md says
-/// where the figures come from.
-constexpr float worst_allowed = 2.5f;
-constexpr double mean_allowed = 0.2;
+/// How far logits may be from the reference on average and at worst, and by how
+/// much the reference may prefer its choice where ours differs.
+/// tests/reference/README.md says where the figures come from.
+constexpr double mean_allowed = 0.18;
+constexpr float worst_allowed = 3.0f;
+constexpr float lost_margin_allowed = 0.6f;
 
 std::filesystem::path real_model() {
   return std::filesystem::path{TROUPE_SOURCE_DIR} / "models" /
@@ -94,7 +97,7 @@ comparison run_along(model::decoder& decoder, const reference_file& reference) {
 
 } // namespace
 
-TEST_CASE("the real model's logits are those of the reference") {
+TEST_CASE("the real model's logits are near those in full precision") {
   if (!real_model_is_there())
     return;
   auto backend = ops::cpu::make_backend({});
@@ -104,16 +107,30 @@ TEST_CASE("the real model's logits are those of the reference") {
   auto model =
       load_model(real_model(), std::move(*backend), {256, 256, 16, 16});
   auto seen = run_along(*model.decoder, reference);
-  INFO("mean " << seen.sum / seen.values << ", worst " << seen.worst
-               << ", same choice " << seen.same_choice << " of "
-               << seen.positions << ", widest lost margin "
-               << seen.widest_lost_margin);
-  WARN("mean " << seen.sum / seen.values << ", worst " << seen.worst
-               << ", same choice " << seen.same_choice << " of "
-               << seen.positions << ", widest lost margin "
-               << seen.widest_lost_margin);
+  auto mean = seen.sum / static_cast<double>(seen.values);
+  INFO("mean " << mean << ", worst " << seen.worst << ", same choice "
+               << seen.same_choice << " of " << seen.positions
+               << ", widest lost margin " << seen.widest_lost_margin);
+  CHECK(seen.positions == 7771);
+  CHECK(mean < mean_allowed);
   CHECK(seen.worst < worst_allowed);
-  CHECK(seen.sum / static_cast<double>(seen.values) < mean_allowed);
+  CHECK(seen.widest_lost_margin < lost_margin_allowed);
+}
+
+// Takes a minute and a gigabyte, so it runs only when it is asked for.
+TEST_CASE("in double precision the real model is the reference", "[.slow]") {
+  if (!real_model_is_there())
+    return;
+  auto reference = read_reference("smollm2-135m-instruct.ref");
+  reference.sequences.erase(reference.sequences.begin() + 2,
+                            reference.sequences.end());
+  for (auto& sequence : reference.sequences)
+    sequence.ids.resize(40);
+  auto model = load_model(real_model(), make_naive_backend(), {40, 40, 16, 3});
+  auto seen = run_along(*model.decoder, reference);
+  INFO("worst " << seen.worst);
+  CHECK(seen.worst < 3e-4f);
+  CHECK(seen.same_choice == seen.positions);
 }
 
 TEST_CASE("the real model's card says what its publisher says") {
