@@ -13,6 +13,7 @@ constexpr tile_format format_of(kind k) {
 }
 
 constexpr int rows_at_once = 4;
+constexpr int prefetch_bytes = 4096; // as in kernels_avx512.cpp
 
 __m256i load_32(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -72,6 +73,9 @@ inline void half_rows(const std::byte* tile, std::int64_t blocks,
   for (std::int64_t b = 0; b < blocks; ++b) {
     const std::byte* values = values_of(tile, format, b) + half * 32;
     const std::byte* scales = scales_of(tile, format, b) + half * 16;
+    if (half == 0)
+      for (int at = 0; at < format.value_bytes + format.scale_bytes; at += 64)
+        _mm_prefetch(values + prefetch_bytes + at, _MM_HINT_T0);
     const __m256 dw = eight_halves(scales);
     __m256i w[4];
     if constexpr (K != kind::q8_0)

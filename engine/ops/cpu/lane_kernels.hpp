@@ -242,15 +242,29 @@ void silu_mul_row(const float* gate, const float* up, std::int64_t n,
                                      load_first<L>(up + whole, rest)));
 }
 
-/// Scores of R queries against P groups of 16 positions.
+/// With more queries than this, keys and values come from a cache already.
+constexpr int queries_of_a_decode = 4;
+
+/// Scores of R queries against P groups of 16 positions, of `groups`. Few
+/// queries are done faster than memory delivers, so the next keys and the
+/// values of these positions are asked for meanwhile.
 template <class L, int R, int P>
-inline void score_groups(const attention_span& a, int group,
+inline void score_groups(const attention_span& a, int group, int groups,
                          float (*scores)[span_positions]) {
   typename L::f32 s[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p)
       s[r][p] = L::zero();
+  const int next = group + 2 * P <= groups ? group + P : group;
   for (int d = 0; d < a.head_dim; ++d) {
+    if constexpr (R <= queries_of_a_decode) {
+      if (d % 2 == 0) {
+        for (int p = 0; p < P; ++p) {
+          L::prefetch(a.keys[next + p] + d * 16);
+          L::prefetch(a.values[group + p] + d * 16);
+        }
+      }
+    }
     typename L::f32 k[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p)
@@ -336,11 +350,15 @@ void attend_queries(const attention_span& a) {
     shared = a.visible[r] < shared ? a.visible[r] : shared;
   }
   const int groups = (most + 15) / 16;
+  if constexpr (R <= queries_of_a_decode)
+    for (int first = 0; first < groups && first < L::key_groups; ++first)
+      for (int d = 0; d < a.head_dim; d += 2)
+        L::prefetch(a.keys[first] + d * 16);
   int g = 0;
   for (; g + L::key_groups <= groups; g += L::key_groups)
-    score_groups<L, R, L::key_groups>(a, g, scores);
+    score_groups<L, R, L::key_groups>(a, g, groups, scores);
   for (; g < groups; ++g)
-    score_groups<L, R, 1>(a, g, scores);
+    score_groups<L, R, 1>(a, g, groups, scores);
   for (int r = 0; r < R; ++r)
     weigh<L>(scores[r], a.visible[r], a.partial[r]);
   int d = 0;

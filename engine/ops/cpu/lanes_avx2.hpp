@@ -15,6 +15,9 @@ struct avx2_lanes {
   static constexpr int key_groups = 1;
   static constexpr int value_vectors = 1;
 
+  static void prefetch(const void* p) {
+    _mm_prefetch(p, _MM_HINT_T0);
+  }
   static f32 zero() {
     return {_mm256_setzero_ps(), _mm256_setzero_ps()};
   }

@@ -13,6 +13,9 @@ struct avx512_lanes {
   static constexpr int key_groups = 4;
   static constexpr int value_vectors = 4;
 
+  static void prefetch(const void* p) {
+    _mm_prefetch(p, _MM_HINT_T0);
+  }
   static f32 zero() {
     return _mm512_setzero_ps();
   }

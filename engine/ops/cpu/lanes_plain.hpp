@@ -27,6 +27,9 @@ struct plain_lanes {
     return out;
   }
 
+  /// Asks for the cache line at `p`, which will be read soon.
+  static void prefetch(const void*) {
+  }
   static f32 zero() {
     return {};
   }
