@@ -1,5 +1,5 @@
 // Speed of the CPU kernels on the shape of SmolLM2-135M with random weights:
-// forward passes of decode and prefill, between two calibration loops, since
+// forward passes of decode and prefill, in turns with readings of memory, since
 // the machine's own speed changes by the second.
 //
 //   bench_kernels [--threads N] [--seconds S] [--layer-type q4_1] [--only NAME]
@@ -7,9 +7,13 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <map>
+#include <sys/mman.h>
 #include <thread>
 
 using namespace troupe;
@@ -188,7 +192,52 @@ constexpr case_of cases[] = {
     {"decode-32", 32, 128}, {"prefill-512", 0, 512},
 };
 
-void run_case(model& m, const case_of& c, double budget) {
+/// Dependent subtractions per second.
+double scalar_rate() {
+  std::uint64_t n = 100'000'000;
+  const double start = now();
+  while (n > 0) {
+    asm volatile("dec %0" : "+r"(n));
+  }
+  return 100e6 / (now() - start);
+}
+
+/// Bytes per second that `threads` threads read from memory no cache holds;
+/// each call reads another part of it.
+double read_rate(unsigned threads) {
+  constexpr std::size_t words = std::size_t{384} << 17; // 384 MiB
+  constexpr std::size_t share = words / 6;
+  static const std::uint64_t* memory = [] {
+    void* at = std::aligned_alloc(2 << 20, words * 8);
+    madvise(at, words * 8, MADV_HUGEPAGE); // as weights have it
+    return static_cast<std::uint64_t*>(std::memset(at, 1, words * 8));
+  }();
+  static std::size_t part = 0;
+  const auto* from = memory + part++ % 6 * share;
+  std::vector<std::thread> readers;
+  const double start = now();
+  for (unsigned t = 0; t < threads; ++t)
+    readers.emplace_back([=] {
+      std::uint64_t sums[8] = {};
+      const auto end = share / threads * (t + 1);
+      for (auto i = share / threads * t; i + 8 <= end; i += 8)
+        for (int k = 0; k < 8; ++k)
+          sums[k] += from[i + k];
+      for (auto sum : sums)
+        asm volatile("" : : "r"(sum));
+    });
+  for (auto& reader : readers)
+    reader.join();
+  return share * 8 / (now() - start);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Steps and readings of memory take turns, so that both see the same machine.
+void run_case(model& m, const case_of& c, unsigned threads, double budget) {
   const auto prefill = c.sequences == 0;
   const auto rows = prefill ? c.context : c.sequences;
   constexpr std::int32_t room = 64;
@@ -202,54 +251,27 @@ void run_case(model& m, const case_of& c, double budget) {
   }
   s.step(positions, owners, wanted);
   s.time.clear();
-  const double end = now() + budget;
-  double best = 1e9, total = 0;
-  std::int64_t steps = 0;
-  while (now() < end || steps < 3) {
+  const double before = scalar_rate(), end = now() + budget;
+  std::vector<double> times, rates, shares;
+  while (now() < end || times.size() < 3) {
+    rates.push_back(read_rate(threads));
+    const auto n = static_cast<std::int32_t>(times.size());
     if (!prefill)
       for (auto& p : positions)
-        p = c.context + static_cast<std::int32_t>(steps % room);
+        p = c.context + n % room;
     const double start = now();
     s.step(positions, owners, wanted);
-    best = std::min(best, now() - start);
-    total += now() - start;
-    ++steps;
+    times.push_back(now() - start);
+    shares.push_back(static_cast<double>(m.bytes) / times.back() /
+                     rates.back());
   }
-  const double gigabytes = static_cast<double>(m.bytes) / 1e9;
-  std::printf("%-18s %8.1f tok/s  (best step %8.1f)  %7.3f ms/step  weights "
-              "%5.1f GB/s\n",
-              c.name, rows * steps / total, rows / best, 1e3 * total / steps,
-              gigabytes * steps / total);
+  std::printf("%-17s %7.1f tok/s (median step; best %7.1f), memory read %4.1f "
+              "GB/s, weights at %.2f of it, %.2f and %.2f G dec/s\n",
+              c.name, rows / median(times),
+              rows / *std::min_element(times.begin(), times.end()),
+              median(rates) / 1e9, median(shares), before / 1e9,
+              scalar_rate() / 1e9);
   s.print_shares();
-}
-
-/// Dependent subtractions per second, then bytes per second of two threads
-/// reading memory that no cache holds.
-void calibrate() {
-  std::uint64_t n = 300'000'000;
-  const double start = now();
-  while (n > 0) {
-    asm volatile("dec %0" : "+r"(n));
-  }
-  const double scalar = 300e6 / (now() - start);
-  constexpr std::size_t words = std::size_t{256} << 17; // 256 MiB
-  static const std::vector<std::uint64_t> memory(words, 1);
-  const auto threads = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<std::thread> team;
-  const double from = now();
-  for (unsigned t = 0; t < threads; ++t)
-    team.emplace_back([&, t] {
-      std::uint64_t sums[8] = {};
-      for (auto i = words / threads * t; i < words / threads * (t + 1); i += 8)
-        for (int k = 0; k < 8; ++k)
-          sums[k] += memory[i + k];
-      for (auto sum : sums)
-        asm volatile("" : : "r"(sum));
-    });
-  for (auto& t : team)
-    t.join();
-  std::printf("calibration: %.2f G dec/s, DRAM read %.1f GB/s (%u threads)\n",
-              scalar / 1e9, words * 8 / (now() - from) / 1e9, threads);
 }
 
 } // namespace
@@ -274,15 +296,14 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", ops.error().message.c_str());
     return 1;
   }
+  const unsigned readers =
+      threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
   const double start = now();
   model m{**ops, types.at(type_name)};
   std::printf("%s, layers %s, weights %.1f MB, loaded in %.2f s\n",
               (*ops)->description().c_str(), type_name.c_str(),
               static_cast<double>(m.bytes) / 1e6, now() - start);
   for (const auto& c : cases)
-    if (only.empty() || only == c.name) {
-      calibrate();
-      run_case(m, c, budget);
-    }
-  calibrate();
+    if (only.empty() || only == c.name)
+      run_case(m, c, readers, budget);
 }

@@ -2,12 +2,16 @@
 
     python make_model_reference.py tiny
     python make_model_reference.py real path/to/SmolLM2-135M-Instruct.Q4_1.gguf
+    python make_model_reference.py int8 path/to/SmolLM2-135M-Instruct.Q4_1.gguf
 
 `tiny` writes random Llama checkpoints (tiny/*.gguf) and their logits
 (tiny/*.ref); `real` writes smollm2-135m-instruct.ref. The reference is always
 transformers' LlamaForCausalLM in float32 over the dequantised weights of the
 GGUF file, so quantisation of the weights is on both sides and what a test
-compares is the arithmetic alone. Format of a .ref file: see README.md.
+compares is the arithmetic alone. `int8` runs along the sequences of `real` once
+more, with the inputs of matrix products rounded to int8 and keys and values to
+float16 as the CPU arithmetic says, and writes smollm2-135m-instruct-int8.ref.
+Format of a .ref file: see README.md.
 """
 
 import json
@@ -393,11 +397,75 @@ def make_real(path):
     print(json.dumps(text, ensure_ascii=False))
 
 
+def read_sequences(path):
+    with open(path, "rb") as file:
+        assert file.read(8) == b"TRPREF01"
+        count, top_k, _ = struct.unpack("<III", file.read(12))
+        for _ in range(count):
+            prompt_length, length = struct.unpack("<II", file.read(8))
+            ids = np.frombuffer(file.read(4 * length), "<i4").tolist()
+            best = np.frombuffer(file.read(4 * length * top_k), "<i4")
+            logits = np.frombuffer(file.read(4 * length * top_k), "<f4")
+            shape = (length, top_k)
+            yield prompt_length, ids, best.reshape(shape), logits.reshape(shape)
+
+
+def round_to_int8(x):
+    """Blocks of 32 with one scale: what a product makes of its input."""
+    blocks = x.unflatten(-1, (-1, 32))
+    largest = blocks.abs().amax(-1, keepdim=True)
+    inverse = torch.where(largest > 0, 127 / largest, 0)
+    return (torch.round(blocks * inverse) * (largest / 127)).flatten(-2)
+
+
+def compute_as_cpu(model):
+    from transformers.models.llama import modeling_llama
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attention(module, query, key, value, *rest, **options):
+        key, value = key.half().float(), value.half().float()
+        return modeling_llama.eager_attention_forward(
+            module, query, key, value, *rest, **options
+        )
+
+    ALL_ATTENTION_FUNCTIONS["float16_kv"] = attention
+    model.config._attn_implementation = "float16_kv"
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(
+                lambda _, inputs: (round_to_int8(inputs[0]),)
+            )
+
+
+def make_int8(path):
+    _, model = load(path)
+    compute_as_cpu(model)
+    sequences, differences, same, positions, lost = [], [], 0, 0, 0.0
+    for row in read_sequences(HERE / "smollm2-135m-instruct.ref"):
+        prompt_length, ids, best, exact = row
+        logits = teacher_forced(model, ids)
+        sequences.append((prompt_length, ids, logits))
+        ours = np.take_along_axis(logits, best, axis=1)
+        differences.append(np.abs(ours - exact).ravel())
+        changed = logits.argmax(1) != best[:, 0]
+        margins = (exact[:, 0] - exact[:, 1])[changed]
+        lost = max(lost, margins.max(initial=0.0))
+        same, positions = same + int((~changed).sum()), positions + len(ids)
+    differences = np.concatenate(differences)
+    print("mean", differences.mean(), "99 %", np.quantile(differences, 0.99),
+          "worst", differences.max())
+    print("same choice", same, "of", positions, "widest lost margin", lost)
+    write_reference(HERE / "smollm2-135m-instruct-int8.ref",
+                    model.config.vocab_size, 8, sequences)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
     if sys.argv[1:] == ["tiny"]:
         make_tiny()
     elif len(sys.argv) == 3 and sys.argv[1] == "real":
         make_real(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "int8":
+        make_int8(sys.argv[2])
     else:
         sys.exit(__doc__)
