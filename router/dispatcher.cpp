@@ -3,16 +3,9 @@
 namespace troupe::router {
 
 void dispatcher::submit(submission what, std::shared_ptr<reply_sink> sink) {
-  {
-    std::unique_lock lock{mutex_};
-    if (closed_) {
-      auto why = why_;
-      lock.unlock();
-      sink->on_failed(std::move(why));
-      return;
-    }
-  }
-  put(submitted{std::move(what), std::move(sink)});
+  auto refused = sink;
+  if (!put(submitted{std::move(what), std::move(sink)}))
+    refused->on_failed(why_); // written once, before `closed_`
 }
 
 void dispatcher::cancel_request(std::uint64_t request) {
@@ -27,6 +20,8 @@ void dispatcher::close(error why) {
   std::function<void()> ring;
   {
     std::lock_guard lock{mutex_};
+    if (closed_)
+      return;
     closed_ = true;
     why_ = std::move(why);
     rung_ = true;
@@ -58,10 +53,12 @@ dispatcher::delivery dispatcher::take() {
   return out;
 }
 
-void dispatcher::put(event what) {
+bool dispatcher::put(event what) {
   std::function<void()> ring;
   {
     std::lock_guard lock{mutex_};
+    if (closed_)
+      return false;
     inbox_.push_back(std::move(what));
     if (!rung_)
       ring = ring_;
@@ -69,6 +66,7 @@ void dispatcher::put(event what) {
   }
   if (ring)
     ring();
+  return true;
 }
 
 } // namespace troupe::router

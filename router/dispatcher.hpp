@@ -60,7 +60,8 @@ public:
   void cancel_request(std::uint64_t request);
   void cancel_choice(std::uint64_t request, std::uint32_t choice);
 
-  /// Ends everything under way with this error and refuses what follows.
+  /// Ends everything under way with this error and refuses what follows; the
+  /// first call counts.
   void close(error why);
 
   // The actor's side.
@@ -78,7 +79,8 @@ public:
   delivery take();
 
 private:
-  void put(event);
+  /// False once closed.
+  bool put(event);
 
   std::mutex mutex_;
   std::function<void()> ring_;

@@ -43,6 +43,11 @@ command_list request_table::submit(submission what, time_point now) {
     return refuse({errc::internal, "The request could not be routed."});
   if (choices_ + count > limits_.choices_max)
     return refuse({errc::limit, "Too many requests are in flight."});
+  std::size_t tokens = 0;
+  for (auto& record : what.choices)
+    tokens += record.prompt.size();
+  if (prompt_tokens_ + tokens > limits_.prompt_tokens_max)
+    return refuse({errc::limit, "Too many prompt tokens are in flight."});
   auto& request = requests_[what.request];
   request.model = key;
   request.since = now;
@@ -50,6 +55,7 @@ command_list request_table::submit(submission what, time_point now) {
   for (auto& record : what.choices)
     request.choices.push_back({.record = std::move(record)});
   choices_ += count;
+  prompt_tokens_ += tokens;
   for (std::uint32_t i = 0; i < count; ++i)
     enqueue({what.request, i}, now);
   pump(key, out);
@@ -355,6 +361,13 @@ void request_table::unlink(choice_state& choice) {
   choice.cost = 0;
 }
 
+void request_table::leave(choice_state& choice) {
+  choice.open = false;
+  --choices_;
+  prompt_tokens_ -= choice.record.prompt.size();
+  choice.record = {};
+}
+
 void request_table::close(choice_key key, command_list& out) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
@@ -365,8 +378,7 @@ void request_table::close(choice_key key, command_list& out) {
     std::erase_if(models_[request.model].waiting, same);
   }
   unlink(choice);
-  choice.open = false;
-  --choices_;
+  leave(choice);
   if (--request.open != 0)
     return;
   requests_.erase(key.request);
@@ -392,7 +404,7 @@ void request_table::drop_request(std::uint64_t id, command_list& out) {
     if (choice.incarnation != 0)
       out.push_back(command::cancel{choice.incarnation, choice.record.id});
     unlink(choice);
-    --choices_;
+    leave(choice);
   }
   requests_.erase(id);
   out.push_back(command::release{id});

@@ -25,6 +25,8 @@ using time_point = std::chrono::steady_clock::time_point;
 /// Bounds of a request table.
 struct table_limits {
   std::size_t choices_max = 8192; ///< in the table, waiting or sent
+  /// Prompt tokens of all choices in the table (each keeps its own).
+  std::size_t prompt_tokens_max = 32u << 20;
   std::size_t waiting_max = 1024; ///< of one model, before a new one is refused
   /// From submission; then a choice that no replica took fails.
   std::chrono::milliseconds wait_max{30'000};
@@ -137,6 +139,9 @@ public:
   std::size_t choices_sent() const {
     return sent_.size();
   }
+  std::size_t prompt_tokens() const {
+    return prompt_tokens_;
+  }
   /// Choices at this replica; 0 if it is not known.
   std::size_t outstanding(std::uint64_t incarnation) const;
 
@@ -203,6 +208,7 @@ private:
                command_list&);
   void give_back(choice_key, const error&, command_list&);
   void unlink(choice_state&);
+  void leave(choice_state&);
   void close(choice_key, command_list&);
   void fail_request(std::uint64_t request, const error&, command_list&);
   void drop_request(std::uint64_t request, command_list&);
@@ -216,7 +222,8 @@ private:
   std::mt19937_64 random_;
   std::uint64_t version_ = 0;
   std::uint64_t last_id_ = 0;
-  std::size_t choices_ = 0; // open ones
+  std::size_t choices_ = 0;       // open ones
+  std::size_t prompt_tokens_ = 0; // theirs
   std::map<std::uint64_t, request_state> requests_;
   std::map<std::uint64_t, choice_key> sent_;        // by record id
   std::map<std::uint64_t, replica_state> replicas_; // by incarnation

@@ -26,8 +26,15 @@ router_state::router_state(local_router_actor::pointer self) : self_(self) {
 }
 
 router_state::~router_state() {
+  if (!args_.inbox)
+    return;
+  error gone{errc::unavailable, "The router has stopped."};
+  args_.inbox->close(gone);
+  for (auto& event : args_.inbox->take().events)
+    if (auto* one = std::get_if<dispatcher::submitted>(&event))
+      one->sink->on_failed(gone);
   for (auto& [request, sink] : sinks_)
-    sink->on_failed({errc::unavailable, "The router has stopped."});
+    sink->on_failed(gone);
 }
 
 void router_state::start(router_arguments args,

@@ -1,6 +1,12 @@
 #include "actors/protocol/request_record.hpp"
+#include "actors/runtime/authority.hpp"
+#include "actors/runtime/blob_listener.hpp"
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/stop_actor.hpp"
+#include "actors/runtime/system_config.hpp"
 #include "router/service.hpp"
 #include "tests/actors/http_client.hpp"
+#include "tests/actors/temporary_directory.hpp"
 #include "tests/unit/router/byte_model.hpp"
 
 #include <catch2/catch.hpp>
@@ -717,4 +723,49 @@ TEST_CASE_METHOD(fixture, "many streams take no more threads than one") {
     client.read_all();
     CHECK(client.whole());
   }
+}
+
+TEST_CASE("over mutual TLS the router fetches the card, attaches and sees its "
+          "replica's process go") {
+  spdlog::set_level(spdlog::level::off);
+  temporary_directory tmp;
+  auto ca = runtime::authority::open(tmp.path() / "ca").value();
+  auto here = ca.issue("router", tmp.path() / "router").value();
+  auto there = ca.issue("replica", tmp.path() / "replica").value();
+  runtime::system_config here_config{{here, 2, 200ms, 1s}};
+  caf::actor_system here_system{here_config};
+  auto some = fixture::plain();
+  some.tls = here;
+  auto service = *router::service::start(some, here_system, {});
+  {
+    runtime::system_config there_config{{there, 2, 200ms, 1s}};
+    caf::actor_system there_system{there_config};
+    fake_replica replica{there_system, 5};
+    auto blobs = runtime::blob_listener::start(there, "127.0.0.1").value();
+    auto bytes = text::encode(byte_model_card());
+    auto model = fixture::model("m");
+    auto& route = model.replicas.front();
+    route.card_hash = blobs->add({bytes.begin(), bytes.end()}).value();
+    route.where.port = runtime::publish(replica.actor(), "127.0.0.1").value();
+    route.where.blob_port = blobs->port();
+    caf::anon_send(service->actor(), protocol::table_atom::value,
+                   protocol::encode(protocol::routing_table{1, {model}}));
+    while (!service->ready())
+      std::this_thread::sleep_for(1ms);
+    http_client client{service->port()};
+    client.send("POST", chat, hello_stream);
+    auto asked = replica.next();
+    replica.say(asked.id, "A");
+    CHECK(client.wait_for("\"A\""));
+    http_client leaving{service->port()};
+    leaving.send("POST", chat, hello);
+    asked = replica.next();
+    leaving.close();
+    CHECK(replica.was_cancelled(asked.id));
+    runtime::stop_actor(there_system, replica.actor(), 2s);
+    client.read_all();
+    CHECK(client.body().find("was lost") != std::string::npos);
+    CHECK(!client.whole());
+  }
+  service.reset();
 }

@@ -80,6 +80,7 @@ struct fixture {
     table_limits some;
     some.choices_max = 20;
     some.waiting_max = 4;
+    some.prompt_tokens_max = 1000;
     return some;
   }
 
@@ -192,6 +193,20 @@ TEST_CASE_METHOD(fixture, "a full queue refuses at once and a full table too") {
   CHECK(table.requests() == 5);
   CHECK(all<command::fail>(table.submit(ask(7, 16), now)).size() == 1);
   CHECK(table.requests() == 5);
+}
+
+TEST_CASE_METHOD(fixture, "prompt tokens in flight are bounded, whoever holds "
+                          "them") {
+  list({replica(7)});
+  auto many = ask(1, 3);
+  many.choices[0].prompt.assign(900, 1);
+  CHECK(all<command::fail>(table.submit(many, now)).empty());
+  auto more = ask(2);
+  more.choices[0].prompt.assign(200, 1);
+  CHECK(all<command::fail>(table.submit(more, now))[0].what.code ==
+        errc::limit);
+  table.cancel_choice(1, 0, now);
+  CHECK(all<command::fail>(table.submit(more, now)).empty());
 }
 
 TEST_CASE_METHOD(fixture, "waiting ends after the limit, with an error") {
@@ -524,6 +539,7 @@ TEST_CASE(
     CHECK(run.table.requests() == 0);
     CHECK(run.table.choices_waiting() == 0);
     CHECK(run.table.choices_sent() == 0);
+    CHECK(run.table.prompt_tokens() == 0);
     for (auto& [request, book] : run.books)
       REQUIRE(book.released);
   }
