@@ -29,6 +29,13 @@ bool note_once(std::optional<std::string>& place, std::string_view value) {
 
 } // namespace
 
+std::string_view request::header(std::string_view name) const {
+  for (auto& [field, value] : headers)
+    if (equal_ignoring_case(field, name))
+      return value;
+  return {};
+}
+
 request_parser::request_parser(const limits& bounds)
     : bounds_(&bounds), head_bytes_left_(bounds.header_bytes),
       extra_bytes_left_(extra_bytes_max) {

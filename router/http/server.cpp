@@ -1,7 +1,6 @@
 #include "router/http/server.hpp"
 
 #include "router/http/session.hpp"
-#include "router/http/syntax.hpp"
 
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/error.hpp>
@@ -166,13 +165,6 @@ error cannot_listen(const server_options& options, const error_code& failed) {
 }
 
 } // namespace
-
-std::string_view request::header(std::string_view name) const {
-  for (auto& [field, value] : headers)
-    if (equal_ignoring_case(field, name))
-      return value;
-  return {};
-}
 
 result<std::unique_ptr<server>> server::start(asio::io_context& io,
                                               server_options options,
