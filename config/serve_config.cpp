@@ -42,8 +42,7 @@ logging_config read_logging(const located& value) {
   if (auto level =
           in.choice("log_level", {"DEBUG", "INFO", "WARNING", "ERROR"}))
     out.level = *level;
-  if (auto folder = in.text("logs_dir"))
-    out.logs_dir = beside(value.file, *folder);
+  in.refuse("logs_dir", "not supported yet; logs go to standard error");
   out.enable_access_log = in.boolean("enable_access_log").value_or(true);
   in.refuse("additional_log_standard_attrs");
   return out;

@@ -99,7 +99,6 @@ struct http_options {
 struct logging_config {
   bool json = false;
   std::string level = "INFO";     ///< DEBUG, INFO, WARNING, ERROR
-  std::filesystem::path logs_dir; ///< empty = the state directory
   bool enable_access_log = true;
 };
 

@@ -93,7 +93,11 @@ model_deployment to_model(const config::llm_config& model,
                           std::uint64_t now) {
   model_deployment out;
   out.spec = to_spec(model, application.name, whole.troupe);
-  out.route_prefix = application.route_prefix;
+  out.route_prefix = whole.http.root_path.empty()
+                         ? application.route_prefix
+                     : application.route_prefix == "/"
+                         ? whole.http.root_path
+                         : whole.http.root_path + application.route_prefix;
   out.replicas = static_cast<std::uint32_t>(model.deployment.replicas());
   out.replicas_per_node_max = static_cast<std::uint32_t>(
       model.deployment.max_replicas_per_node.value_or(0));

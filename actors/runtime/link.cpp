@@ -1,6 +1,9 @@
 #include "actors/runtime/link.hpp"
 
 #include <caf/actor_system_config.hpp>
+#include <caf/sec.hpp>
+
+#include <algorithm>
 
 namespace troupe::runtime {
 
@@ -9,6 +12,19 @@ error link_error(caf::actor_system& system, const protocol::endpoint& where,
   return {errc::unavailable, "cannot reach " + where.address + ":" +
                                  std::to_string(where.port) + ": " +
                                  system.render(reason)};
+}
+
+bool worth_another_attempt(const caf::error& reason,
+                           std::chrono::steady_clock::time_point deadline,
+                           int attempts_left) {
+  return attempts_left > 1 && reason != caf::sec::cannot_connect_to_node &&
+         std::chrono::steady_clock::now() < deadline;
+}
+
+caf::duration time_left(std::chrono::steady_clock::time_point deadline) {
+  auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+      deadline - std::chrono::steady_clock::now());
+  return caf::duration{std::max(left, std::chrono::milliseconds{1})};
 }
 
 error wrong_peer(const protocol::endpoint& where) {

@@ -64,6 +64,41 @@ result<Handle> checked_handle(caf::actor_system& system,
   return caf::actor_cast<Handle>(peer);
 }
 
+/// How often one call tries: CAF's heartbeat timer also ends connections whose
+/// handshake is under way when it fires, on either side.
+inline constexpr int connect_attempts = 4;
+
+/// True if trying again at once may help: somebody listens there, and time is
+/// left.
+bool worth_another_attempt(const caf::error&,
+                           std::chrono::steady_clock::time_point deadline,
+                           int attempts_left);
+
+/// What is left until `deadline`, never nothing.
+caf::duration time_left(std::chrono::steady_clock::time_point deadline);
+
+/// `connect` with a deadline and a number of attempts.
+template <class Handle, class Self, class Done>
+void connect_until(Self* self, const protocol::endpoint& where,
+                   std::chrono::steady_clock::time_point deadline,
+                   int attempts_left, Done done) {
+  auto succeed = [self, where,
+                  done](const caf::node_id&, const caf::strong_actor_ptr& peer,
+                        const std::set<std::string>& speaks) mutable {
+    done(checked_handle<Handle>(self->system(), where, peer, speaks));
+  };
+  auto fail = [=](const caf::error& reason) mutable {
+    if (worth_another_attempt(reason, deadline, attempts_left))
+      connect_until<Handle>(self, where, deadline, attempts_left - 1, done);
+    else
+      done(result<Handle>{link_error(self->system(), where, reason)});
+  };
+  self->request(self->system().openssl_manager().actor_handle(),
+                time_left(deadline), caf::connect_atom::value, where.address,
+                where.port)
+      .then(std::move(succeed), std::move(fail));
+}
+
 /// Connects to the actor published at `where` and calls `done(result<Handle>)`
 /// in the context of `self` (an event-based actor), at the latest after
 /// `timeout`. A peer that is silent, does not prove that it belongs to the
@@ -73,18 +108,8 @@ result<Handle> checked_handle(caf::actor_system& system,
 template <class Handle, class Self, class Done>
 void connect(Self* self, const protocol::endpoint& where,
              std::chrono::milliseconds timeout, Done done) {
-  self->request(self->system().openssl_manager().actor_handle(),
-                caf::duration{timeout}, caf::connect_atom::value, where.address,
-                where.port)
-      .then(
-          [self, where, done](const caf::node_id&,
-                              const caf::strong_actor_ptr& peer,
-                              const std::set<std::string>& speaks) mutable {
-            done(checked_handle<Handle>(self->system(), where, peer, speaks));
-          },
-          [self, where, done](const caf::error& reason) mutable {
-            done(result<Handle>{link_error(self->system(), where, reason)});
-          });
+  connect_until<Handle>(self, where, std::chrono::steady_clock::now() + timeout,
+                        connect_attempts, std::move(done));
 }
 
 /// The same for a thread that is not an actor; blocks until then.
@@ -92,18 +117,24 @@ template <class Handle>
 result<Handle> connect_now(caf::actor_system& system,
                            const protocol::endpoint& where,
                            std::chrono::milliseconds timeout) {
+  auto deadline = std::chrono::steady_clock::now() + timeout;
   caf::scoped_actor self{system};
   result<Handle> out = error{errc::internal, "no answer"};
-  self->request(system.openssl_manager().actor_handle(), caf::duration{timeout},
-                caf::connect_atom::value, where.address, where.port)
-      .receive(
-          [&](const caf::node_id&, const caf::strong_actor_ptr& peer,
-              const std::set<std::string>& speaks) {
-            out = checked_handle<Handle>(system, where, peer, speaks);
-          },
-          [&](const caf::error& reason) {
-            out = link_error(system, where, reason);
-          });
+  bool again = true;
+  for (int left = connect_attempts; again; --left) {
+    again = false;
+    self->request(system.openssl_manager().actor_handle(), time_left(deadline),
+                  caf::connect_atom::value, where.address, where.port)
+        .receive(
+            [&](const caf::node_id&, const caf::strong_actor_ptr& peer,
+                const std::set<std::string>& speaks) {
+              out = checked_handle<Handle>(system, where, peer, speaks);
+            },
+            [&](const caf::error& reason) {
+              out = link_error(system, where, reason);
+              again = worth_another_attempt(reason, deadline, left);
+            });
+  }
   return out;
 }
 

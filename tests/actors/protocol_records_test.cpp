@@ -1,4 +1,5 @@
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/token_batch.hpp"
 
@@ -127,6 +128,11 @@ node_joined full_node() {
   return {"head", 1, 2, std::uint64_t{3} << 32, 4, "L4"};
 }
 
+launch_record full_launch() {
+  return {full_spec(), 8,        full_endpoint(), "127.0.0.1", "/c.pem",
+          "/k.pem",    "/a.pem", "debug",         true};
+}
+
 /// Calls `check(value, decode)` for a filled value of every record type.
 template <class Check>
 void for_every_record(Check check) {
@@ -137,6 +143,7 @@ void for_every_record(Check check) {
   check(full_load(), decode_replica_load);
   check(full_report(), decode_replica_report);
   check(full_node(), decode_node_joined);
+  check(full_launch(), decode_launch_record);
 }
 
 } // namespace

@@ -1,0 +1,48 @@
+#pragma once
+
+#include "actors/node_agent/supervisor.hpp"
+#include "engine/codec/tagged.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace troupe::node_agent {
+
+/// What to run for a replica.
+struct process_plan {
+  std::filesystem::path executable;
+  std::vector<std::string> arguments; ///< without the program's name
+  /// Written to the process's lifeline (launch_record.hpp) behind its length.
+  codec::bytes launch;
+};
+
+/// Processes of the node, known by the incarnation of their start. Their end is
+/// bound to that of this process: by the lifeline, and by the parent-death
+/// signal, which belongs to the thread that starts them and so to the host.
+class process_host {
+public:
+  /// Called on the host's thread; quick.
+  struct events {
+    std::function<void(std::uint64_t incarnation, std::int64_t pid)> spawned;
+    /// Exactly once per `spawn`.
+    std::function<void(std::uint64_t incarnation, process_end)> ended;
+  };
+
+  /// Kills what still runs and waits for it.
+  virtual ~process_host() = default;
+
+  /// Starts a process in a process group of its own (Ctrl-C is for the parent
+  /// alone), without any other open file of this process but standard error.
+  virtual void spawn(std::uint64_t incarnation, process_plan) = 0;
+
+  virtual void signal(std::uint64_t incarnation, int number) = 0;
+};
+
+/// The processes of this machine.
+std::unique_ptr<process_host> make_process_host(process_host::events);
+
+} // namespace troupe::node_agent

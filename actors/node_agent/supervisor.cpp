@@ -1,0 +1,288 @@
+#include "actors/node_agent/supervisor.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+namespace troupe::node_agent {
+
+using protocol::replica_phase;
+using protocol::replica_report;
+using protocol::replica_spec;
+
+std::string process_end::to_string() const {
+  if (!not_spawned.empty())
+    return "could not be started: " + not_spawned;
+  if (signal == 0)
+    return "exited with status " + std::to_string(exit_code);
+  const char* name = ::sigabbrev_np(signal);
+  return name ? "killed by SIG" + std::string{name}
+              : "killed by signal " + std::to_string(signal);
+}
+
+supervisor::supervisor(supervision_limits limits, std::uint64_t seed)
+    : limits_(std::move(limits)), random_(seed) {
+  // nop
+}
+
+commands supervisor::start(replica_spec spec, clock::time_point now) {
+  commands out;
+  if (draining_)
+    return out;
+  auto [i, fresh] = replicas_.try_emplace(spec.replica);
+  auto& x = i->second;
+  if (fresh || x.now == phase::failed) {
+    x = replica{};
+    x.spec = std::move(spec);
+    launch(x, now, out);
+  } else if (x.now == phase::stopping) {
+    x.next = std::move(spec);
+  } else if (x.spec == spec) {
+    tell(x, out);
+  } else if (x.now == phase::waiting) {
+    x.spec = std::move(spec);
+  } else {
+    milliseconds grace{x.spec.graceful_shutdown_timeout_ms};
+    begin_stop(x, grace, grace + limits_.terminate_max, now, out);
+    x.next = std::move(spec);
+  }
+  return out;
+}
+
+void supervisor::launch(replica& x, clock::time_point now, commands& out) {
+  do {
+    x.incarnation = random_();
+  } while (x.incarnation == 0);
+  x.now = phase::running;
+  x.heard = false;
+  x.was_ready = false;
+  x.heard_at = now;
+  x.step_at = now;
+  x.step = 0;
+  x.killed_because.clear();
+  auto restarts = x.last.restarts;
+  x.last = replica_report{};
+  x.last.replica = x.spec.replica;
+  x.last.incarnation = x.incarnation;
+  x.last.restarts = restarts;
+  out.push_back(spawn_process{x.incarnation, x.spec});
+  tell(x, out);
+}
+
+commands supervisor::stop(const std::string& id, clock::time_point now) {
+  commands out;
+  auto i = replicas_.find(id);
+  if (i == replicas_.end())
+    return out;
+  auto& x = i->second;
+  x.next.reset();
+  if (x.now == phase::running) {
+    milliseconds grace{x.spec.graceful_shutdown_timeout_ms};
+    begin_stop(x, grace, grace + limits_.terminate_max, now, out);
+  } else if (x.now != phase::stopping) {
+    forget(i, now, out);
+  }
+  return out;
+}
+
+/// A replica that has not registered has nothing to finish.
+void supervisor::begin_stop(replica& x, milliseconds grace,
+                            milliseconds until_kill, clock::time_point now,
+                            commands& out) {
+  x.now = phase::stopping;
+  x.kill_at = now + until_kill;
+  x.terminate_at = x.heard ? now + grace : now;
+  if (x.heard)
+    out.push_back(drain_replica{x.incarnation, grace});
+  else
+    watch(x, now, out);
+}
+
+commands supervisor::drain(milliseconds time_max, clock::time_point now) {
+  commands out;
+  draining_ = true;
+  // Something is left of the time for the signals to do their work.
+  auto grace = time_max * 8 / 10;
+  auto until_kill = time_max * 9 / 10;
+  for (auto i = replicas_.begin(); i != replicas_.end();) {
+    auto current = i++;
+    auto& x = current->second;
+    x.next.reset();
+    if (x.now == phase::running) {
+      begin_stop(x, grace, until_kill, now, out);
+    } else if (x.now == phase::stopping) {
+      x.terminate_at = std::min(x.terminate_at, now + grace);
+      x.kill_at = std::min(x.kill_at, now + until_kill);
+    } else {
+      forget(current, now, out);
+    }
+  }
+  if (replicas_.empty() &&
+      (out.empty() || !std::holds_alternative<all_stopped>(out.back())))
+    out.push_back(all_stopped{});
+  return out;
+}
+
+commands supervisor::spawned(std::uint64_t incarnation, std::int64_t pid) {
+  commands out;
+  if (auto* x = find(incarnation)) {
+    x->last.pid = pid;
+    tell(*x, out);
+  }
+  return out;
+}
+
+commands supervisor::ended(std::uint64_t incarnation, const process_end& end,
+                           clock::time_point now) {
+  commands out;
+  auto* x = find(incarnation);
+  if (!x)
+    return out;
+  x->incarnation = 0;
+  if (x->now == phase::stopping) {
+    forget(replicas_.find(x->spec.replica), now, out);
+    return out;
+  }
+  auto reason = end.to_string();
+  if (!x->killed_because.empty())
+    reason = x->killed_because;
+  else if (x->last.phase == replica_phase::failed && !x->last.reason.empty())
+    reason = x->last.reason; // it said why
+  restart_or_fail(*x, reason, now, out);
+  return out;
+}
+
+void supervisor::restart_or_fail(replica& x, const std::string& reason,
+                                 clock::time_point now, commands& out) {
+  while (!x.restarts.empty() &&
+         x.restarts.front() + limits_.restart_window <= now)
+    x.restarts.pop_front();
+  x.failed_starts = x.was_ready ? 0 : x.failed_starts + 1;
+  x.last.phase = replica_phase::failed;
+  x.last.reason = reason;
+  x.last.pid = 0;
+  x.last.load = {};
+  if (x.restarts.size() >= limits_.restarts_max ||
+      x.failed_starts > x.spec.start_retries) {
+    x.now = phase::failed;
+    x.last.budget_spent = true;
+  } else {
+    auto pause = x.restarts.size() < limits_.back_off.size()
+                     ? limits_.back_off[x.restarts.size()]
+                     : limits_.back_off.back();
+    x.restarts.push_back(now);
+    x.now = phase::waiting;
+    x.start_at = now + pause;
+  }
+  tell(x, out);
+  if (x.now == phase::waiting && x.start_at <= now) {
+    ++x.last.restarts;
+    launch(x, now, out);
+  }
+}
+
+/// Its process is gone as it should be, or never was.
+void supervisor::forget(replica_map::iterator i, clock::time_point now,
+                        commands& out) {
+  auto& x = i->second;
+  x.last.phase = replica_phase::stopped;
+  x.last.reason.clear();
+  x.last.pid = 0;
+  x.last.load = {};
+  tell(x, out);
+  auto next = std::move(x.next);
+  replicas_.erase(i);
+  if (next && !draining_) {
+    auto more = start(std::move(*next), now);
+    out.insert(out.end(), std::make_move_iterator(more.begin()),
+               std::make_move_iterator(more.end()));
+  } else if (draining_ && replicas_.empty()) {
+    out.push_back(all_stopped{});
+  }
+}
+
+bool supervisor::knows(const replica_report& report) const {
+  auto i = replicas_.find(report.replica);
+  return i != replicas_.end() && report.incarnation != 0 &&
+         i->second.incarnation == report.incarnation;
+}
+
+commands supervisor::report(replica_report report, clock::time_point now) {
+  commands out;
+  if (!knows(report))
+    return out;
+  auto& x = replicas_.at(report.replica);
+  if (x.heard && report.load.sequence != 0 &&
+      report.load.sequence <= x.last.load.sequence)
+    return out; // overtaken
+  x.heard = true;
+  x.heard_at = now;
+  const auto& load = report.load;
+  if (load.running == 0 || load.steps != x.step) {
+    x.step = load.steps;
+    x.step_at = now;
+  }
+  if (report.phase == replica_phase::ready && !x.was_ready) {
+    x.was_ready = true;
+    x.failed_starts = 0;
+  }
+  report.pid = x.last.pid;
+  report.restarts = x.last.restarts;
+  report.budget_spent = false;
+  x.last = std::move(report);
+  tell(x, out);
+  return out;
+}
+
+commands supervisor::tick(clock::time_point now) {
+  commands out;
+  for (auto& [id, x] : replicas_) {
+    if (x.now == phase::waiting && x.start_at <= now) {
+      ++x.last.restarts;
+      launch(x, now, out);
+    } else if (x.now == phase::running || x.now == phase::stopping) {
+      watch(x, now, out);
+    }
+  }
+  return out;
+}
+
+/// Signals a process that does not do what it should.
+void supervisor::watch(replica& x, clock::time_point now, commands& out) {
+  if (x.now == phase::stopping) {
+    if (now >= x.kill_at) {
+      x.kill_at = clock::time_point::max();
+      x.terminate_at = clock::time_point::max();
+      out.push_back(signal_process{x.incarnation, SIGKILL});
+    } else if (now >= x.terminate_at) {
+      x.terminate_at = clock::time_point::max();
+      out.push_back(signal_process{x.incarnation, SIGTERM});
+    }
+  } else if (!x.killed_because.empty()) {
+    return; // its end is on the way
+  } else if (!x.heard && now >= x.heard_at + limits_.register_max) {
+    kill(x, "it did not register in time", out);
+  } else if (x.heard && now >= x.heard_at + limits_.stall_max) {
+    kill(x, "it stopped reporting", out);
+  } else if (x.heard && now >= x.step_at + limits_.stall_max) {
+    kill(x, "it made no step while requests were running", out);
+  }
+}
+
+void supervisor::kill(replica& x, std::string why, commands& out) {
+  x.killed_because = std::move(why);
+  out.push_back(signal_process{x.incarnation, SIGKILL});
+}
+
+void supervisor::tell(replica& x, commands& out) {
+  out.push_back(send_report{x.last});
+}
+
+supervisor::replica* supervisor::find(std::uint64_t incarnation) {
+  for (auto& [id, x] : replicas_)
+    if (incarnation != 0 && x.incarnation == incarnation)
+      return &x;
+  return nullptr;
+}
+
+} // namespace troupe::node_agent

@@ -1,0 +1,28 @@
+#include "actors/protocol/launch_record.hpp"
+
+#include "actors/protocol/cluster_layout.hpp"
+
+namespace troupe::protocol {
+
+template <>
+struct layout<launch_record> {
+  using r = launch_record;
+  static constexpr std::string_view name = "launch_record";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::spec),        number(2, &r::incarnation),
+      number(3, &r::agent),       number(4, &r::listen_address),
+      number(5, &r::certificate), number(6, &r::key),
+      number(7, &r::authority),   number(8, &r::log_level),
+      number(9, &r::log_json),
+  };
+};
+
+codec::bytes encode(const launch_record& from) {
+  return encode_record(from);
+}
+
+result<launch_record> decode_launch_record(codec::bytes_view from) {
+  return decode_record<launch_record>(from);
+}
+
+} // namespace troupe::protocol

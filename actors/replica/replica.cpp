@@ -1,0 +1,325 @@
+#include "actors/replica/replica.hpp"
+
+#include "actors/replica/session_table.hpp"
+#include "actors/runtime/link.hpp"
+
+#include <caf/send.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <spdlog/spdlog.h>
+
+#include <map>
+
+#include <unistd.h>
+
+namespace troupe::replica {
+
+namespace {
+
+using namespace protocol;
+using std::chrono::milliseconds;
+
+using news_atom = caf::atom_constant<caf::atom("news")>;
+
+/// The replica with what it hears in its own process.
+using replica_shell_actor = replica_actor::extend<
+    // The inbox holds something.
+    caf::reacts_to<news_atom>, caf::reacts_to<tick_atom>>;
+
+constexpr milliseconds tick_interval{100};
+constexpr milliseconds report_interval_max{1000};
+constexpr milliseconds agent_timeout{5000};
+constexpr milliseconds agent_retry{200};
+
+session_limits limits_of(const replica_spec& spec) {
+  session_limits out;
+  out.choices_max = spec.max_ongoing_requests;
+  return out;
+}
+
+struct replica_state {
+  explicit replica_state(replica_shell_actor::pointer owner) : self(owner) {
+    // nop
+  }
+
+  static inline const char* name = "replica";
+
+  void set_up(const launch_record& launch, std::shared_ptr<engine_inbox> box,
+              ending end) {
+    agent_endpoint = launch.agent;
+    listen_address = launch.listen_address;
+    inbox = std::move(box);
+    finish = std::move(end);
+    report.replica = launch.spec.replica;
+    report.incarnation = launch.incarnation;
+    report.phase = replica_phase::loading;
+    report.pid = ::getpid();
+    table = session_table{launch.spec.replica, launch.incarnation,
+                          limits_of(launch.spec)};
+    self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
+    self->delayed_send(self, tick_interval, tick_atom::value);
+    reach_agent();
+  }
+
+  // -- routers
+  // -----------------------------------------------------------------
+
+  caf::result<std::uint64_t> attach(std::uint64_t router, std::uint32_t version,
+                                    const token_sink_actor& sink) {
+    auto todo = table.attach(router, version);
+    if (!todo) {
+      spdlog::warn("refused a router: {}", todo.error().message);
+      return caf::make_error(caf::sec::invalid_argument, todo.error().message);
+    }
+    sinks[router] = sink;
+    runtime::watch(self, sink);
+    run(*todo);
+    return report.incarnation;
+  }
+
+  void lost(const caf::actor_addr& source) {
+    if (agent && agent.address() == source) {
+      spdlog::warn("lost the node agent");
+      agent = nullptr;
+      return reach_agent();
+    }
+    for (auto i = sinks.begin(); i != sinks.end();) {
+      auto current = i++;
+      if (current->second.address() != source)
+        continue;
+      auto router = current->first;
+      sinks.erase(current);
+      run(table.router_gone(router));
+    }
+  }
+
+  void drain(std::uint32_t ms) {
+    if (report.phase == replica_phase::draining)
+      return;
+    report.phase = replica_phase::draining;
+    table.close("the replica is draining");
+    drain_until = now() + milliseconds{ms};
+    send_report();
+    end_if_drained();
+  }
+
+  void end_if_drained() {
+    if (report.phase == replica_phase::draining &&
+        (table.running() == 0 || now() >= drain_until))
+      finish(exit_stopped);
+  }
+
+  // -- what the session table says
+  // ---------------------------------------------
+
+  void run(session_commands todo) {
+    for (auto& x : todo)
+      std::visit([this](auto& y) { obey(y); }, x);
+  }
+
+  void obey(submit_choice& x) {
+    engine->submit(std::move(x.request)); // only an open table says so
+  }
+
+  void obey(const cancel_choice& x) {
+    engine->cancel(x.engine_id);
+  }
+
+  void obey(const send_tokens& x) {
+    auto i = sinks.find(x.router);
+    if (i != sinks.end())
+      self->send(i->second, tokens_atom::value, encode(x.batch));
+  }
+
+  // -- the engine
+  // ----------------------------------------------------------------
+
+  void look() {
+    auto news = inbox->take();
+    report.bytes_done = news.bytes_done;
+    report.bytes_total = news.bytes_total;
+    if (news.loaded)
+      ready(*news.loaded);
+    if (news.failed)
+      failed(*news.failed);
+    for (auto& step : news.steps)
+      run(table.step(std::move(step)));
+    end_if_drained();
+  }
+
+  void ready(const loaded_engine& from) {
+    engine = from.engine;
+    const auto& about = engine->about();
+    report.where = {listen_address, from.port, from.blob_port,
+                    report.incarnation};
+    report.load_ms = from.load_ms;
+    report.arithmetic_class = about.arithmetic_class;
+    report.device = about.device;
+    report.card_hash = from.card_hash;
+    engine->start([box = inbox](engine::step_result&& step) {
+      box->put_step(std::move(step));
+    });
+    if (report.phase == replica_phase::draining)
+      return; // told to stop while it loaded
+    report.phase = replica_phase::ready;
+    table.open();
+    send_report();
+  }
+
+  void failed(const error& why) {
+    report.phase = replica_phase::failed;
+    report.reason = why.message;
+    table.close(why.message);
+    fail_at = now() + agent_timeout;
+    if (agent)
+      introduce();
+  }
+
+  // -- the node agent
+  // --------------------------------------------------------------
+
+  void reach_agent() {
+    runtime::connect<node_agent_actor>(self, agent_endpoint, agent_timeout,
+                                       [this](result<node_agent_actor> peer) {
+                                         if (!peer) {
+                                           spdlog::warn("{}",
+                                                        peer.error().message);
+                                           retry_at = now() + agent_retry;
+                                           return;
+                                         }
+                                         agent = *peer;
+                                         runtime::watch(self, agent);
+                                         introduce();
+                                       });
+  }
+
+  /// Registers; also the last word of a replica that failed, since it is
+  /// answered.
+  void introduce() {
+    ++report.load.sequence;
+    auto was_failed = report.phase == replica_phase::failed;
+    self->request(agent, caf::duration{agent_timeout}, register_atom::value,
+                  encode(report), caf::actor_cast<replica_actor>(self))
+        .then(
+            [this, was_failed](bool known) {
+              if (was_failed)
+                finish(exit_failed);
+              else if (!known)
+                finish(exit_refused);
+            },
+            [this, was_failed](const caf::error&) {
+              if (was_failed)
+                finish(exit_failed);
+              else if (agent)
+                retry_at = now() + agent_retry;
+            });
+  }
+
+  void send_report() {
+    report_at = now();
+    if (!agent)
+      return;
+    ++report.load.sequence;
+    last_sent = report;
+    self->send(agent, report_atom::value, encode(report));
+  }
+
+  void read_load() {
+    if (!engine)
+      return;
+    auto x = engine->now();
+    auto& load = report.load;
+    load.steps = x.steps;
+    load.running = x.running;
+    load.waiting = x.waiting;
+    load.waiting_tokens = x.waiting_tokens;
+    load.kv_blocks_total = x.kv_blocks_total;
+    load.kv_blocks_free = x.kv_blocks_free;
+    load.prompt_tokens = x.prompt_tokens;
+    load.output_tokens = x.output_tokens;
+    load.prefix_queries = x.prefix_queries;
+    load.prefix_hits = x.prefix_hits;
+    load.preemptions = x.preemptions;
+    load.weight_bytes_read = x.weight_bytes_read;
+  }
+
+  void tick() {
+    self->delayed_send(self, tick_interval, tick_atom::value);
+    look();
+    read_load();
+    run(table.tick(now()));
+    if (report != last_sent || now() >= report_at + report_interval_max)
+      send_report();
+    if (now() >= retry_at) {
+      retry_at = clock::time_point::max();
+      if (agent)
+        introduce();
+      else
+        reach_agent();
+    }
+    if (now() >= fail_at)
+      finish(exit_failed);
+    end_if_drained();
+  }
+
+  clock::time_point now() const {
+    return self->clock().now();
+  }
+
+  replica_shell_actor::pointer self;
+  endpoint agent_endpoint;
+  std::string listen_address;
+  std::shared_ptr<engine_inbox> inbox;
+  ending finish;
+  session_table table{"", 0, {}};
+  std::map<std::uint64_t, token_sink_actor> sinks; ///< by router
+  engine::engine* engine = nullptr;
+  node_agent_actor agent;
+  replica_report report;
+  replica_report last_sent;
+  clock::time_point report_at{};
+  clock::time_point retry_at = clock::time_point::max();
+  clock::time_point drain_until = clock::time_point::max();
+  clock::time_point fail_at = clock::time_point::max();
+};
+
+replica_shell_actor::behavior_type
+shell(replica_shell_actor::stateful_pointer<replica_state> self,
+      const launch_record& launch, std::shared_ptr<engine_inbox> inbox,
+      ending finish) {
+  auto* state = &self->state;
+  state->set_up(launch, std::move(inbox), std::move(finish));
+  return {
+      [state](attach_atom, std::uint64_t router, std::uint32_t version,
+              const token_sink_actor& sink) {
+        return state->attach(router, version, sink);
+      },
+      [state](generate_atom, std::uint64_t router, const codec::bytes& record) {
+        state->run(state->table.generate(router, record, state->now()));
+      },
+      [state](cancel_atom, std::uint64_t router, std::uint64_t id) {
+        state->run(state->table.cancel(router, id));
+      },
+      [state](drain_atom, std::uint32_t ms) { state->drain(ms); },
+      [state](news_atom) { state->look(); },
+      [state](tick_atom) { state->tick(); },
+  };
+}
+
+} // namespace
+
+spawned_replica spawn_replica(caf::actor_system& system,
+                              const launch_record& launch, ending finish) {
+  // The inbox must know the actor and the actor the inbox.
+  auto target = std::make_shared<caf::weak_actor_ptr>();
+  auto inbox = std::make_shared<engine_inbox>([target] {
+    if (auto to = caf::actor_cast<replica_shell_actor>(*target))
+      caf::anon_send(to, news_atom::value);
+  });
+  auto actor = system.spawn(shell, launch, inbox, std::move(finish));
+  *target = caf::actor_cast<caf::weak_actor_ptr>(actor);
+  return {caf::actor_cast<replica_actor>(actor), std::move(inbox)};
+}
+
+} // namespace troupe::replica

@@ -1,0 +1,235 @@
+#include "actors/replica/session_table.hpp"
+
+#include "actors/protocol/routing_table.hpp"
+
+#include <algorithm>
+#include <optional>
+
+namespace troupe::replica {
+
+using protocol::choice_tokens;
+using protocol::finish;
+using protocol::request_record;
+using protocol::token_batch;
+
+namespace {
+
+/// The id of a record that may be broken elsewhere.
+std::optional<std::uint64_t> id_of(codec::bytes_view record) {
+  codec::reader in{record};
+  codec::field next;
+  std::uint64_t id = 0;
+  while (in.next(next))
+    if (next.tag == 1 && next.get(id))
+      return id;
+  return std::nullopt;
+}
+
+finish to_finish(engine::finish_reason from) {
+  switch (from) {
+  case engine::finish_reason::none:
+    return finish::none;
+  case engine::finish_reason::stop:
+    return finish::stop;
+  case engine::finish_reason::length:
+    return finish::length;
+  case engine::finish_reason::cancelled:
+    return finish::cancelled;
+  case engine::finish_reason::error:
+    return finish::error;
+  }
+  return finish::error;
+}
+
+using logprob_lists = std::vector<std::vector<protocol::token_logprob>>;
+
+logprob_lists
+to_logprobs(const std::vector<std::vector<engine::candidate>>& from) {
+  logprob_lists out;
+  out.reserve(from.size());
+  for (const auto& position : from) {
+    auto& list = out.emplace_back();
+    list.reserve(position.size());
+    for (const auto& x : position)
+      list.push_back({x.id, x.logprob});
+  }
+  return out;
+}
+
+} // namespace
+
+session_table::session_table(std::string replica, std::uint64_t incarnation,
+                             session_limits limits)
+    : replica_(std::move(replica)), incarnation_(incarnation), limits_(limits) {
+  if (limits_.choices_max == 0)
+    limits_.choices_max = session_limits::choices_bound;
+}
+
+result<session_commands> session_table::attach(std::uint64_t router,
+                                               std::uint32_t version) {
+  if (router == 0)
+    return error{errc::invalid_argument, "a router needs an incarnation"};
+  auto apart = version > protocol::protocol_version
+                   ? version - protocol::protocol_version
+                   : protocol::protocol_version - version;
+  if (apart > 1)
+    return error{errc::unsupported,
+                 "the router speaks protocol version " +
+                     std::to_string(version) + ", this replica " +
+                     std::to_string(protocol::protocol_version)};
+  if (!routers_.contains(router) && routers_.size() >= limits_.routers_max)
+    return error{errc::limit, "the replica serves too many routers"};
+  auto out = abandon(router);
+  routers_.insert(router);
+  return out;
+}
+
+session_commands session_table::generate(std::uint64_t router,
+                                         codec::bytes_view bytes,
+                                         clock::time_point now) {
+  if (!routers_.contains(router))
+    return {};
+  auto record = protocol::decode_request_record(bytes);
+  if (!record) {
+    auto id = id_of(bytes);
+    return id ? refuse(router, *id, record.error()) : session_commands{};
+  }
+  if (auto admitted = admit(router, *record); !admitted)
+    return refuse(router, record->id, admitted.error());
+  auto engine_id = next_engine_id_++;
+  choice made{router, record->id};
+  if (record->deadline_ms != 0) {
+    constexpr std::uint64_t longest_ms = 1000ull * 60 * 60 * 24 * 365;
+    made.deadline = now + std::chrono::milliseconds{
+                              std::min(record->deadline_ms, longest_ms)};
+  }
+  choices_.emplace(engine_id, made);
+  engine_ids_.emplace(record_key{router, record->id}, engine_id);
+  session_commands out;
+  out.push_back(
+      submit_choice{{engine_id, std::move(record->prompt),
+                     std::move(record->output), std::move(record->params)}});
+  return out;
+}
+
+result<void> session_table::admit(std::uint64_t router,
+                                  const request_record& record) const {
+  if (!open_)
+    return error{errc::unavailable, closed_because_};
+  if (choices_.size() >= limits_.choices_max)
+    return error{errc::limit, "the replica has " +
+                                  std::to_string(limits_.choices_max) +
+                                  " requests already"};
+  if (engine_ids_.contains({router, record.id}))
+    return error{errc::invalid_argument, "the request's id is in use"};
+  return {};
+}
+
+session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
+                                       const error& why) const {
+  choice_tokens news;
+  news.id = id;
+  news.reason = finish::error;
+  news.code = why.code;
+  news.message = why.message;
+  session_commands out;
+  out.push_back(send_tokens{
+      router, {replica_, incarnation_, last_step_, {std::move(news)}}});
+  return out;
+}
+
+session_commands session_table::cancel(std::uint64_t router, std::uint64_t id) {
+  auto i = engine_ids_.find({router, id});
+  if (i == engine_ids_.end())
+    return {};
+  return {cancel_choice{i->second}};
+}
+
+session_commands session_table::router_gone(std::uint64_t router) {
+  auto out = abandon(router);
+  routers_.erase(router);
+  return out;
+}
+
+session_commands session_table::abandon(std::uint64_t router) {
+  session_commands out;
+  auto i = engine_ids_.lower_bound({router, 0});
+  while (i != engine_ids_.end() && i->first.first == router) {
+    choices_.at(i->second).router = 0;
+    out.push_back(cancel_choice{i->second});
+    i = engine_ids_.erase(i);
+  }
+  return out;
+}
+
+session_commands session_table::step(engine::step_result&& from) {
+  last_step_ = from.now.steps;
+  std::map<std::uint64_t, token_batch> batches;
+  for (auto& output : from.outputs) {
+    auto i = choices_.find(output.id);
+    if (i == choices_.end())
+      continue;
+    const auto ended = output.finish != engine::finish_reason::none;
+    const auto& whose = i->second;
+    if (whose.router != 0) {
+      if (ended)
+        engine_ids_.erase({whose.router, whose.id});
+      batches[whose.router].choices.push_back(
+          to_tokens(std::move(output), whose));
+    }
+    if (ended)
+      choices_.erase(i);
+  }
+  session_commands out;
+  for (auto& [router, batch] : batches) {
+    batch.replica = replica_;
+    batch.incarnation = incarnation_;
+    batch.step = last_step_;
+    out.push_back(send_tokens{router, std::move(batch)});
+  }
+  return out;
+}
+
+choice_tokens session_table::to_tokens(engine::output&& from,
+                                       const choice& whose) const {
+  choice_tokens out;
+  out.id = whose.id;
+  out.tokens = std::move(from.tokens);
+  out.logprobs = to_logprobs(from.logprobs);
+  out.prompt_logprobs = to_logprobs(from.prompt_logprobs);
+  out.cached_tokens = from.cached_tokens;
+  out.reason = to_finish(from.finish);
+  out.stop_token = from.stop_token;
+  if (out.reason == finish::error) {
+    // The engine refuses what it cannot run: the request is at fault.
+    out.code = errc::invalid_argument;
+    out.message = std::move(from.message);
+  } else if (out.reason == finish::cancelled && whose.late) {
+    out.reason = finish::error;
+    out.code = errc::cancelled;
+    out.message = "the request's deadline has passed";
+  }
+  return out;
+}
+
+session_commands session_table::tick(clock::time_point now) {
+  session_commands out;
+  for (auto& [engine_id, x] : choices_) {
+    if (x.deadline > now || x.late || x.router == 0)
+      continue;
+    x.late = true;
+    out.push_back(cancel_choice{engine_id});
+  }
+  return out;
+}
+
+void session_table::open() {
+  open_ = true;
+}
+
+void session_table::close(std::string why) {
+  open_ = false;
+  closed_because_ = std::move(why);
+}
+
+} // namespace troupe::replica

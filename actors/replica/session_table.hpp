@@ -1,0 +1,112 @@
+#pragma once
+
+#include "actors/protocol/request_record.hpp"
+#include "actors/protocol/token_batch.hpp"
+#include "engine/engine.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace troupe::replica {
+
+using clock = std::chrono::steady_clock;
+
+struct session_limits {
+  std::uint32_t routers_max = 64;
+  /// Choices of all routers together; 0 = `choices_bound`.
+  std::uint32_t choices_max = 0;
+
+  static constexpr std::uint32_t choices_bound = 65'536;
+};
+
+// What the shell does for the table, in order.
+struct submit_choice {
+  engine::request request;
+};
+struct cancel_choice {
+  std::uint64_t engine_id = 0;
+};
+struct send_tokens {
+  std::uint64_t router = 0; ///< incarnation
+  protocol::token_batch batch;
+};
+using session_command = std::variant<submit_choice, cancel_choice, send_tokens>;
+using session_commands = std::vector<session_command>;
+
+/// Which choices of which routers run in this replica: the replica without its
+/// engine, its messages and its clock. Ids towards the engine are the table's
+/// own, never used again; (router, record id) is known to routers only.
+class session_table {
+public:
+  session_table(std::string replica, std::uint64_t incarnation,
+                session_limits limits);
+
+  /// A router opens a session. Its choices of an older session of the same
+  /// incarnation are cancelled silently. Errors: another protocol version, too
+  /// many routers.
+  result<session_commands> attach(std::uint64_t router, std::uint32_t version);
+
+  /// Starts the choice of an encoded request_record, or refuses it with an
+  /// error to its router (if the id can be read). A router without a session
+  /// gets no answer.
+  session_commands generate(std::uint64_t router, codec::bytes_view record,
+                            clock::time_point now);
+
+  /// The router will hear of the choice once more, as cancelled.
+  session_commands cancel(std::uint64_t router, std::uint64_t id);
+
+  /// Cancels all choices of a router that is gone.
+  session_commands router_gone(std::uint64_t router);
+
+  /// Hands the outputs of one engine step out: one batch per router.
+  session_commands step(engine::step_result&&);
+
+  /// Ends choices whose deadline has passed.
+  session_commands tick(clock::time_point now);
+
+  /// Whether the engine takes choices now; otherwise they are refused with
+  /// errc::unavailable and `why`. At first: "the replica is loading".
+  void open();
+  void close(std::string why);
+
+  /// Choices that the engine still has.
+  std::size_t running() const {
+    return choices_.size();
+  }
+
+private:
+  struct choice {
+    std::uint64_t router = 0; ///< 0 = nobody waits for it any more
+    std::uint64_t id = 0;
+    clock::time_point deadline = clock::time_point::max();
+    bool late = false; ///< cancelled because of its deadline
+  };
+
+  using record_key = std::pair<std::uint64_t, std::uint64_t>;
+
+  result<void> admit(std::uint64_t router,
+                     const protocol::request_record&) const;
+  session_commands refuse(std::uint64_t router, std::uint64_t id,
+                          const error& why) const;
+  session_commands abandon(std::uint64_t router);
+  protocol::choice_tokens to_tokens(engine::output&&, const choice&) const;
+
+  std::string replica_;
+  std::uint64_t incarnation_;
+  session_limits limits_;
+  std::string closed_because_ = "the replica is loading";
+  bool open_ = false;
+  std::uint64_t last_step_ = 0;
+  std::uint64_t next_engine_id_ = 1;
+  std::map<std::uint64_t, choice> choices_; ///< by engine id
+  std::map<record_key, std::uint64_t> engine_ids_;
+  std::set<std::uint64_t> routers_; ///< that have a session
+};
+
+} // namespace troupe::replica

@@ -1,0 +1,247 @@
+#include "actors/replica/session_table.hpp"
+#include "actors/protocol/routing_table.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace troupe;
+using namespace troupe::replica;
+using namespace std::chrono_literals;
+using protocol::finish;
+
+namespace {
+
+constexpr std::uint64_t router_a = 100;
+constexpr std::uint64_t router_b = 200;
+const replica::clock::time_point start{};
+
+codec::bytes record(std::uint64_t id, std::uint64_t deadline_ms = 0) {
+  protocol::request_record x;
+  x.id = id;
+  x.prompt = {1, 2};
+  x.output = {3};
+  x.deadline_ms = deadline_ms;
+  return encode(x);
+}
+
+struct table_with_two_routers : session_table {
+  explicit table_with_two_routers(session_limits limits = {})
+      : session_table("m#1", 7, limits) {
+    open();
+    REQUIRE(attach(router_a, protocol::protocol_version)->empty());
+    REQUIRE(attach(router_b, protocol::protocol_version)->empty());
+  }
+
+  /// Starts a choice and returns the engine's id of it.
+  std::uint64_t run(std::uint64_t router, std::uint64_t id) {
+    auto out = generate(router, record(id), start);
+    REQUIRE(out.size() == 1);
+    return std::get<submit_choice>(out[0]).request.id;
+  }
+};
+
+engine::output
+output(std::uint64_t id, token_id token,
+       engine::finish_reason reason = engine::finish_reason::none) {
+  engine::output x;
+  x.id = id;
+  x.tokens = {token};
+  x.finish = reason;
+  return x;
+}
+
+engine::step_result step_of(std::vector<engine::output> outputs) {
+  engine::step_result x;
+  x.outputs = std::move(outputs);
+  x.now.steps = 5;
+  return x;
+}
+
+/// The single refusal in `commands`.
+protocol::choice_tokens refusal(const session_commands& commands) {
+  REQUIRE(commands.size() == 1);
+  const auto& batch = std::get<send_tokens>(commands[0]).batch;
+  REQUIRE(batch.choices.size() == 1);
+  CHECK(batch.choices[0].reason == finish::error);
+  return batch.choices[0];
+}
+
+} // namespace
+
+TEST_CASE("a choice goes to the engine under an id of the replica's own") {
+  table_with_two_routers table;
+  auto out = table.generate(router_a, record(9), start);
+  REQUIRE(out.size() == 1);
+  const auto& request = std::get<submit_choice>(out[0]).request;
+  CHECK(request.prompt == std::vector<token_id>{1, 2});
+  CHECK(request.resume == std::vector<token_id>{3});
+  CHECK(table.run(router_b, 9) != request.id);
+  CHECK(table.running() == 2);
+}
+
+TEST_CASE("one step gives one batch per router") {
+  table_with_two_routers table;
+  auto a1 = table.run(router_a, 1);
+  auto a2 = table.run(router_a, 2);
+  auto b1 = table.run(router_b, 1);
+  auto out =
+      table.step(step_of({output(b1, 30), output(a1, 10), output(a2, 20)}));
+  REQUIRE(out.size() == 2);
+  const auto& to_a = std::get<send_tokens>(out[0]);
+  CHECK(to_a.router == router_a);
+  CHECK(to_a.batch.replica == "m#1");
+  CHECK(to_a.batch.incarnation == 7);
+  CHECK(to_a.batch.step == 5);
+  REQUIRE(to_a.batch.choices.size() == 2);
+  CHECK(to_a.batch.choices[0].id == 1);
+  CHECK(to_a.batch.choices[0].tokens == std::vector<token_id>{10});
+  const auto& to_b = std::get<send_tokens>(out[1]);
+  CHECK(to_b.router == router_b);
+  CHECK(to_b.batch.choices[0].tokens == std::vector<token_id>{30});
+}
+
+TEST_CASE("all that an output says reaches the router") {
+  table_with_two_routers table;
+  auto id = table.run(router_a, 1);
+  auto x = output(id, 10, engine::finish_reason::stop);
+  x.logprobs = {{{10, -1.f}, {11, -2.f}}};
+  x.prompt_logprobs = {{}, {{2, -3.f}}};
+  x.cached_tokens = 16;
+  x.stop_token = 10;
+  auto out = table.step(step_of({x}));
+  const auto& news = std::get<send_tokens>(out[0]).batch.choices[0];
+  CHECK(news.reason == finish::stop);
+  CHECK(news.stop_token == 10);
+  CHECK(news.cached_tokens == 16);
+  REQUIRE(news.logprobs.size() == 1);
+  CHECK(news.logprobs[0][1] == protocol::token_logprob{11, -2.f});
+  REQUIRE(news.prompt_logprobs.size() == 2);
+  CHECK(news.prompt_logprobs[0].empty());
+  CHECK(table.running() == 0);
+  // Its id may be used again.
+  table.run(router_a, 1);
+}
+
+TEST_CASE("a cancelled choice is told once more, as cancelled") {
+  table_with_two_routers table;
+  auto id = table.run(router_a, 1);
+  auto out = table.cancel(router_a, 1);
+  REQUIRE(out.size() == 1);
+  CHECK(std::get<cancel_choice>(out[0]).engine_id == id);
+  CHECK(table.running() == 1); // until the engine says so
+  out = table.step(step_of({output(id, 4, engine::finish_reason::cancelled)}));
+  REQUIRE(out.size() == 1);
+  CHECK(std::get<send_tokens>(out[0]).batch.choices[0].reason ==
+        finish::cancelled);
+  CHECK(table.running() == 0);
+  CHECK(table.cancel(router_a, 1).empty());
+  CHECK(table.cancel(router_b, 1).empty());
+}
+
+TEST_CASE("a router that is gone takes its choices with it") {
+  table_with_two_routers table;
+  auto a1 = table.run(router_a, 1);
+  auto a2 = table.run(router_a, 2);
+  auto b1 = table.run(router_b, 1);
+  auto out = table.router_gone(router_a);
+  REQUIRE(out.size() == 2);
+  CHECK(std::get<cancel_choice>(out[0]).engine_id == a1);
+  CHECK(std::get<cancel_choice>(out[1]).engine_id == a2);
+  out = table.step(step_of({output(a1, 1), output(b1, 2)}));
+  REQUIRE(out.size() == 1);
+  CHECK(std::get<send_tokens>(out[0]).router == router_b);
+  CHECK(table.generate(router_a, record(3), start).empty());
+  table.step(step_of({output(a1, 1, engine::finish_reason::cancelled),
+                      output(a2, 1, engine::finish_reason::cancelled)}));
+  CHECK(table.running() == 1);
+}
+
+TEST_CASE("attaching again replaces the session") {
+  table_with_two_routers table;
+  auto old = table.run(router_a, 1);
+  auto out = table.attach(router_a, protocol::protocol_version);
+  REQUIRE(out.has_value());
+  REQUIRE(out->size() == 1);
+  CHECK(std::get<cancel_choice>((*out)[0]).engine_id == old);
+  auto fresh = table.run(router_a, 1);
+  auto tokens = table.step(step_of({output(old, 1), output(fresh, 2)}));
+  REQUIRE(tokens.size() == 1);
+  const auto& choices = std::get<send_tokens>(tokens[0]).batch.choices;
+  REQUIRE(choices.size() == 1);
+  CHECK(choices[0].tokens == std::vector<token_id>{2});
+}
+
+TEST_CASE("a router of a far protocol version is refused by name") {
+  session_table table{"m#1", 7, {}};
+  CHECK(table.attach(1, protocol::protocol_version + 1).has_value());
+  auto out = table.attach(2, protocol::protocol_version + 2);
+  REQUIRE_FALSE(out.has_value());
+  CHECK(out.error().code == errc::unsupported);
+}
+
+TEST_CASE("sessions and choices are bounded") {
+  session_limits limits;
+  limits.routers_max = 2;
+  limits.choices_max = 2;
+  table_with_two_routers table{limits};
+  CHECK_FALSE(table.attach(300, protocol::protocol_version).has_value());
+  auto first = table.run(router_a, 1);
+  table.run(router_a, 2);
+  CHECK(refusal(table.generate(router_b, record(1), start)).code ==
+        errc::limit);
+  table.step(step_of({output(first, 1, engine::finish_reason::length)}));
+  table.run(router_b, 1);
+}
+
+TEST_CASE("a closed replica refuses new choices and finishes running ones") {
+  session_table loading{"m#1", 7, {}};
+  REQUIRE(loading.attach(router_a, protocol::protocol_version).has_value());
+  CHECK(refusal(loading.generate(router_a, record(1), start)).code ==
+        errc::unavailable);
+  table_with_two_routers table;
+  auto id = table.run(router_a, 1);
+  table.close("the replica is draining");
+  auto news = refusal(table.generate(router_a, record(2), start));
+  CHECK(news.code == errc::unavailable);
+  CHECK(news.message == "the replica is draining");
+  CHECK(table.step(step_of({output(id, 1)})).size() == 1);
+}
+
+TEST_CASE("a broken record is refused if its id can be read") {
+  table_with_two_routers table;
+  auto bytes = record(42);
+  auto cut = bytes;
+  cut.pop_back();
+  auto news = refusal(table.generate(router_a, cut, start));
+  CHECK(news.id == 42);
+  CHECK(news.code == errc::corrupt);
+  CHECK(table.generate(router_a, codec::bytes{1, 2, 3}, start).empty());
+  CHECK(table.running() == 0);
+}
+
+TEST_CASE("an id that is in use is refused") {
+  table_with_two_routers table;
+  table.run(router_a, 1);
+  CHECK(refusal(table.generate(router_a, record(1), start)).code ==
+        errc::invalid_argument);
+}
+
+TEST_CASE("a choice past its deadline is cancelled and told so once") {
+  table_with_two_routers table;
+  auto out = table.generate(router_a, record(1, 500), start);
+  auto id = std::get<submit_choice>(out[0]).request.id;
+  CHECK(table.tick(start + 499ms).empty());
+  REQUIRE(table.tick(start + 500ms).size() == 1);
+  CHECK(table.tick(start + 501ms).empty());
+  out = table.step(step_of({output(id, 1, engine::finish_reason::cancelled)}));
+  const auto& news = std::get<send_tokens>(out[0]).batch.choices[0];
+  CHECK(news.reason == finish::error);
+  CHECK(news.code == errc::cancelled);
+  // The longest deadline that can be sent is far away, not in the past.
+  table.generate(router_a, record(2, UINT64_MAX), start);
+  CHECK(table.tick(start + 24h).empty());
+}
+
+TEST_CASE("outputs that nobody waits for are dropped") {
+  table_with_two_routers table;
+  CHECK(table.step(step_of({output(999, 1)})).empty());
+}
