@@ -4,11 +4,14 @@ add_library(troupe_options INTERFACE)
 target_compile_features(troupe_options INTERFACE cxx_std_20)
 target_include_directories(troupe_options INTERFACE ${PROJECT_SOURCE_DIR})
 # -ffp-contract=off is part of the arithmetic contract: a multiply-add is fused
-# only where the source says so. GCC 12's -Wmaybe-uninitialized is wrong about
-# std::variant at -O2 and about code that sanitizers change.
+# only where the source says so.
 target_compile_options(troupe_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-maybe-uninitialized
-  -ffp-contract=off>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -ffp-contract=off>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 sees moved-from members of std::variant as uninitialised.
+  target_compile_options(troupe_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized>)
+endif()
 if(TROUPE_SANITIZE)
   target_compile_options(troupe_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TROUPE_SANITIZE}

@@ -2,6 +2,7 @@
 
 #include "engine/text/split_pattern.hpp"
 
+#include <cstdlib>
 #include <fmt/format.h>
 #include <pcre2.h>
 

@@ -1,10 +1,12 @@
 """Compares our token ids with those of Hugging Face's tokenizers.
 
   compare_tokenizer.py --tokenize PROGRAM [--gguf FILE] [--bytes N] [--seed N]
+                       [--every-character]
 
 PROGRAM is tokenize_file (built beside the tests). Without --gguf only the small
-tokenizers of fixtures/ are compared. Prints a line per comparison; exit status
-1 on any difference.
+tokenizers of fixtures/ are compared. --every-character adds texts with every
+character there is (minutes). Prints a line per comparison; exit status 1 on any
+difference.
 """
 
 import argparse
@@ -142,6 +144,7 @@ def main():
     parser.add_argument("--gguf")
     parser.add_argument("--bytes", type=int, default=5_500_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every-character", action="store_true")
     options = parser.parse_args()
     good = True
     with tempfile.TemporaryDirectory() as folder:
@@ -158,6 +161,8 @@ def main():
             added = json.loads(path.read_text())["added_tokens"]
             texts = list(tokenizer_corpus.texts(
                 options.seed, size, [t["content"] for t in added]))
+            if options.every_character:
+                texts += tokenizer_corpus.every_character()
             good = compare(name, options.tokenize, path, texts, temp) and good
     return 0 if good else 1
 

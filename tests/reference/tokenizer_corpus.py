@@ -173,3 +173,11 @@ def texts(seed, bytes_min, specials=()):
         out = b"".join(parts)
         size += len(out)
         yield out
+
+
+def every_character():
+    """Texts with every scalar value between letters, spaces and digits."""
+    return ["".join(f"a{chr(c)} {chr(c)}{chr(c)}1\n{chr(c)}"
+                    for c in range(base, base + 512)
+                    if not 0xD800 <= c < 0xE000).encode()
+            for base in range(0, 0x110000, 512)]

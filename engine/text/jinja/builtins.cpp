@@ -223,7 +223,8 @@ marked_string joined(meter& cost, const runtime_value& over,
                      const marked_string& by, const runtime_value* member) {
   marked_string out;
   auto first = true;
-  for (const auto& item : *iterate(over)) {
+  auto items = iterate(over);
+  for (const auto& item : *items) {
     if (!first)
       out.append(by);
     first = false;
@@ -300,7 +301,8 @@ runtime_value sorted_dict(meter& cost, const runtime_value& v,
 
 runtime_value unique(meter& cost, const runtime_value& over) {
   list out;
-  for (const auto& item : *iterate(over)) {
+  auto items = iterate(over);
+  for (const auto& item : *items) {
     cost.spend(out.size() + 1);
     if (std::none_of(out.begin(), out.end(),
                      [&](const auto& old) { return equal(old, item); }))
@@ -336,7 +338,8 @@ runtime_value selected(meter& cost, const runtime_value& over,
   call_arguments rest;
   for (auto i = next + 1; i < args.positional.size(); ++i)
     rest.positional.push_back(args.positional[i]);
-  for (const auto& item : *iterate(over)) {
+  auto items = iterate(over);
+  for (const auto& item : *items) {
     cost.spend(1);
     auto subject =
         by_attribute
@@ -359,7 +362,8 @@ runtime_value mapped(meter& cost, const runtime_value& over,
   call_arguments rest;
   for (std::size_t i = 1; i < args.positional.size(); ++i)
     rest.positional.push_back(args.positional[i]);
-  for (const auto& item : *iterate(over)) {
+  auto items = iterate(over);
+  for (const auto& item : *items) {
     cost.spend(1);
     if (by == nullptr) {
       auto filter = text_argument(args.find(0, ""), "map").text();
@@ -486,7 +490,8 @@ runtime_value sum(meter& cost, const runtime_value& over,
   };
   if (start)
     add(*start);
-  for (const auto& item : *iterate(over))
+  auto items = iterate(over);
+  for (const auto& item : *items)
     add(by ? member_by_path(item, text_argument(by, "sum").text()) : item);
   if (floating)
     return real + static_cast<double>(whole);
