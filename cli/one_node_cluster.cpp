@@ -105,11 +105,7 @@ result<void> cluster::start(const options& from, runtime::authority issuer) {
 result<void> cluster::start_agent(const options& from,
                                   runtime::authority issuer) {
   node_agent::node_agent_options agent{
-      .run_directory = from.state_dir / "run" / "replicas",
-      .issuer = std::move(issuer),
-      .replica_logging = {},
-      .limits = {},
-  };
+      std::move(issuer), from.state_dir / "run" / "replicas"};
   agent.replica_logging.level = from.config.logging.level;
   agent.replica_logging.json = from.config.logging.json;
   auto spawned =

@@ -48,7 +48,8 @@ std::optional<std::string> fetch(const status_arguments& args) {
     io.restart();
     io.run();
   };
-  step([&] { stream.async_connect({address, args.admin_port}, keep); });
+  asio::ip::tcp::endpoint there{address, args.admin_port};
+  step([&] { stream.async_connect(there, keep); });
   if (code) {
     fmt::print(stderr,
                "no cluster answers on {} ({}); is `troupe run` running, and "
