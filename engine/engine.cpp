@@ -54,7 +54,7 @@ int threads_for_hash(const options& o) {
 std::string arithmetic_class_of(const std::string& content_hash,
                                 const std::string& arithmetic) {
   const std::string whole = content_hash + "/" + arithmetic;
-  const auto key = kv_cache::siphash({}, {}, std::as_bytes(std::span{whole}));
+  const auto key = kv_cache::siphash({}, std::as_bytes(std::span{whole}));
   return fmt::format("{:016x}", key.low);
 }
 
