@@ -55,7 +55,7 @@ http_options:
     assert said.returncode != 0
     for place, words in [(":8:", ("model_sorce", "model_source")),
                          (":10:", ("num_replicas",)),
-                         (":11:", ("lora_config", "not supported yet")),
+                         (":12:", ("lora_config", "not supported yet")),
                          (":14:", ("port", "65535"))]:
         lines = [line for line in text.splitlines()
                  if f"serve.yaml{place}" in line]
