@@ -29,12 +29,18 @@ router::options router_options(const one_node_cluster::options& from,
   out.host = http.host;
   out.port = http.port;
   out.admin_port = from.admin_port;
+  out.root_path = http.root_path;
   out.bounds.keep_alive = to_milliseconds(http.keep_alive_timeout_s);
   out.request_timeout = to_milliseconds(http.request_timeout_s.value_or(0));
   out.api_keys = from.config.troupe.api_keys;
   out.requests_max = from.config.troupe.max_requests_in_flight;
   out.tls = tls;
   out.access_log = from.config.logging.enable_access_log;
+  for (const auto& application : from.config.applications)
+    for (const auto& model : application.models)
+      if (auto queued = model.deployment.max_queued_requests; queued > 0)
+        out.table.waiting_max_of[{application.name, model.model_id}] =
+            static_cast<std::size_t>(queued);
   return out;
 }
 
@@ -105,11 +111,7 @@ result<void> cluster::start(const options& from, runtime::authority issuer) {
 result<void> cluster::start_agent(const options& from,
                                   runtime::authority issuer) {
   node_agent::node_agent_options agent{
-      .run_directory = from.state_dir / "run" / "replicas",
-      .issuer = std::move(issuer),
-      .replica_logging = {},
-      .limits = {},
-  };
+      std::move(issuer), from.state_dir / "run" / "replicas"};
   agent.replica_logging.level = from.config.logging.level;
   agent.replica_logging.json = from.config.logging.json;
   auto spawned =

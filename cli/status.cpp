@@ -48,7 +48,8 @@ std::optional<std::string> fetch(const status_arguments& args) {
     io.restart();
     io.run();
   };
-  step([&] { stream.async_connect({address, args.admin_port}, keep); });
+  asio::ip::tcp::endpoint there{address, args.admin_port};
+  step([&] { stream.async_connect(there, keep); });
   if (code) {
     fmt::print(stderr,
                "no cluster answers on {} ({}); is `troupe run` running, and "
@@ -77,6 +78,13 @@ std::uint64_t number(simdjson::dom::element object, std::string_view key) {
   return object[key].get(out) == simdjson::SUCCESS ? out : 0;
 }
 
+simdjson::dom::array items(simdjson::dom::element object,
+                           std::string_view key) {
+  simdjson::dom::array out;
+  return object[key].get(out) == simdjson::SUCCESS ? out
+                                                   : simdjson::dom::array{};
+}
+
 void print_replica(simdjson::dom::element replica) {
   fmt::print("    {} {}", text(replica, "replica"), text(replica, "phase"));
   if (number(replica, "pid") != 0)
@@ -87,7 +95,9 @@ void print_replica(simdjson::dom::element replica) {
     fmt::print(", {} of {} MB", number(replica, "bytes_done") / 1'000'000,
                number(replica, "bytes_total") / 1'000'000);
   if (text(replica, "phase") == "ready") {
-    auto load = replica["load"].value();
+    simdjson::dom::element load;
+    if (replica["load"].get(load) != simdjson::SUCCESS)
+      return;
     auto total = number(load, "kv_blocks_total");
     auto used = total - number(load, "kv_blocks_free");
     fmt::print(", {} running, {} waiting, KV {}/{} blocks, {}",
@@ -101,7 +111,7 @@ void print_replica(simdjson::dom::element replica) {
 
 void print_status(simdjson::dom::element all) {
   fmt::print("Nodes\n");
-  for (auto node : all["nodes"].get_array().value()) {
+  for (auto node : items(all, "nodes")) {
     fmt::print("  {}: {} CPUs, {} MiB", text(node, "node"),
                number(node, "cpus"), number(node, "memory_bytes") >> 20);
     if (number(node, "gpus") == 0)
@@ -111,7 +121,7 @@ void print_status(simdjson::dom::element all) {
                  text(node, "accelerator_type"));
   }
   fmt::print("Models\n");
-  for (auto model : all["models"].get_array().value()) {
+  for (auto model : items(all, "models")) {
     fmt::print("  {}: {}, {} of {} replicas ready", text(model, "model"),
                text(model, "status"), number(model, "replicas_ready"),
                number(model, "replicas_wanted"));
@@ -120,7 +130,7 @@ void print_status(simdjson::dom::element all) {
     fmt::print("\n");
     if (!text(model, "note").empty())
       fmt::print("    note: {}\n", text(model, "note"));
-    for (auto replica : model["replicas"].get_array().value())
+    for (auto replica : items(model, "replicas"))
       print_replica(replica);
   }
 }

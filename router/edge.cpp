@@ -177,13 +177,13 @@ void edge::route(http::request& request, std::unique_ptr<exchange> client) {
     client->fail(busy("The service is starting."));
     return;
   }
-  auto place = locate(*known, request.path);
+  auto place = locate(*known, without_root(request.path));
   auto endpoint = place ? endpoint_of(place->rest) : std::string_view{};
   if (endpoint.empty()) {
     if (place && place->rest.ends_with('/') &&
         !endpoint_of(place->rest.substr(0, place->rest.size() - 1)).empty())
       client->respond(307, "text/plain; charset=utf-8", "",
-                      {{"location", without_slash(request.target)}});
+                      {{"location", moved_to(request.target)}});
     else
       client->fail(not_found(request.path));
     return;
@@ -199,6 +199,18 @@ void edge::route(http::request& request, std::unique_ptr<exchange> client) {
   else
     model(place->prefix,
           std::string_view{place->rest}.substr(model_path.size()), *client);
+}
+
+std::string_view edge::without_root(std::string_view path) const {
+  auto& root = options_.root_path;
+  auto inside = path.starts_with(root) && path.size() > root.size() &&
+                path[root.size()] == '/';
+  return inside ? path.substr(root.size()) : path;
+}
+
+std::string edge::moved_to(const std::string& target) const {
+  auto inside = without_root(target).size() != target.size();
+  return (inside ? "" : options_.root_path) + without_slash(target);
 }
 
 void edge::health(const http::request& request, exchange& client) const {

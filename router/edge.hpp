@@ -76,6 +76,8 @@ private:
   using pending_ptr = std::shared_ptr<pending>;
 
   void route(http::request&, std::unique_ptr<exchange>);
+  std::string_view without_root(std::string_view path) const;
+  std::string moved_to(const std::string& target) const;
   void health(const http::request&, exchange&) const;
   void models(const std::string& prefix, exchange&) const;
   void model(const std::string& prefix, std::string_view id, exchange&) const;

@@ -34,6 +34,9 @@ struct options {
   std::string admin_host = "127.0.0.1";
   std::uint16_t admin_port = 8265;
   http::limits bounds;
+  /// Where a proxy before this server mounts it ("/serve"): taken off paths
+  /// that have it, put before the places of redirects.
+  std::string root_path;
   std::vector<std::string> api_keys; ///< none: any key is taken
   /// Until the first byte of an answer (408), and for the whole of one that has
   /// begun (its stream is cut). 0 = none.

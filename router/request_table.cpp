@@ -60,7 +60,7 @@ command_list request_table::submit(submission what, time_point now) {
     enqueue({what.request, i}, now);
   pump(key, out);
   // What is left over waits; it must fit.
-  if (model->second.waiting.size() > limits_.waiting_max &&
+  if (model->second.waiting.size() > waiting_max(key) &&
       model->second.waiting.back().key.request == what.request)
     fail_request(what.request, {errc::limit, "Too many requests are waiting."},
                  out);
@@ -228,6 +228,12 @@ std::size_t request_table::choices_waiting() const {
 std::size_t request_table::outstanding(std::uint64_t incarnation) const {
   auto replica = replicas_.find(incarnation);
   return replica == replicas_.end() ? 0 : replica->second.sent.size();
+}
+
+std::size_t request_table::waiting_max(const model_key& model) const {
+  auto own = limits_.waiting_max_of.find(model);
+  return own == limits_.waiting_max_of.end() ? limits_.waiting_max
+                                             : own->second;
 }
 
 request_table::choice_state* request_table::find(choice_key key) {

@@ -28,6 +28,8 @@ struct table_limits {
   /// Prompt tokens of all choices in the table (each keeps its own).
   std::size_t prompt_tokens_max = 32u << 20;
   std::size_t waiting_max = 1024; ///< of one model, before a new one is refused
+  /// The same for single models, by application and model.
+  std::map<std::pair<std::string, std::string>, std::size_t> waiting_max_of;
   /// From submission; then a choice that no replica took fails.
   std::chrono::milliseconds wait_max{30'000};
   /// Replicas that may be lost, or refuse, under a choice without a token.
@@ -198,6 +200,7 @@ private:
     std::deque<waiting_choice> waiting;  // oldest first
   };
 
+  std::size_t waiting_max(const model_key&) const;
   choice_state* find(choice_key);
   void enqueue(choice_key, time_point since);
   void pump(const model_key&, command_list&);

@@ -572,6 +572,20 @@ TEST_CASE("with keys every path but health needs one") {
             .status() == 200);
 }
 
+TEST_CASE("the root path is taken off paths and put before redirects") {
+  auto some = fixture::plain();
+  some.root_path = "/serve";
+  fixture with{some};
+  with.serve();
+  CHECK(with.whole("GET", "/serve/v1/models").status() == 200);
+  CHECK(with.whole("GET", "/v1/models").status() == 200);
+  CHECK(with.whole("GET", "/servev1/models").status() == 404);
+  CHECK(with.whole("GET", "/v1/models/").header("location") ==
+        "/serve/v1/models");
+  CHECK(with.whole("GET", "/serve/v1/models/").header("location") ==
+        "/serve/v1/models");
+}
+
 TEST_CASE("past the requests in flight the answer is 503 at once") {
   auto some = fixture::plain();
   some.requests_max = 1;

@@ -209,6 +209,15 @@ TEST_CASE_METHOD(fixture, "prompt tokens in flight are bounded, whoever holds "
   CHECK(all<command::fail>(table.submit(more, now)).empty());
 }
 
+TEST_CASE("a model may have a queue of its own length") {
+  auto limits = fixture::limits();
+  limits.waiting_max_of[{"app", "m"}] = 1;
+  request_table table{limits, 1};
+  table.route_by(table_of(1, {}), start);
+  CHECK(all<command::fail>(table.submit(ask(1), start)).empty());
+  CHECK(all<command::fail>(table.submit(ask(2), start)).size() == 1);
+}
+
 TEST_CASE_METHOD(fixture, "waiting ends after the limit, with an error") {
   list({});
   table.submit(ask(1), now);
