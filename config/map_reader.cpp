@@ -10,7 +10,7 @@ namespace troupe::config {
 position located::where() const {
   auto mark = node.IsDefined() ? node.Mark() : YAML::Mark::null_mark();
   if (mark.is_null())
-    return absent;
+    return absent.line == 0 ? position{file, 0, 0} : absent;
   return {file, mark.line + 1, mark.column + 1};
 }
 
