@@ -10,6 +10,7 @@
 #include <simdjson.h>
 
 #include <optional>
+#include <vector>
 
 namespace troupe::cli {
 
@@ -78,11 +79,12 @@ std::uint64_t number(simdjson::dom::element object, std::string_view key) {
   return object[key].get(out) == simdjson::SUCCESS ? out : 0;
 }
 
-simdjson::dom::array items(simdjson::dom::element object,
-                           std::string_view key) {
-  simdjson::dom::array out;
-  return object[key].get(out) == simdjson::SUCCESS ? out
-                                                   : simdjson::dom::array{};
+std::vector<simdjson::dom::element> items(simdjson::dom::element object,
+                                          std::string_view key) {
+  simdjson::dom::array list;
+  if (object[key].get(list) != simdjson::SUCCESS)
+    return {};
+  return {list.begin(), list.end()};
 }
 
 void print_replica(simdjson::dom::element replica) {
