@@ -10,7 +10,7 @@ namespace troupe::config {
 position located::where() const {
   auto mark = node.IsDefined() ? node.Mark() : YAML::Mark::null_mark();
   if (mark.is_null())
-    return {file, 0, 0};
+    return absent.line == 0 ? position{file, 0, 0} : absent;
   return {file, mark.line + 1, mark.column + 1};
 }
 
@@ -182,7 +182,8 @@ located map_reader::take(std::string_view key) {
                                   : fmt::format("{}.{}", value_.path, key);
   auto found = value_.present() ? std::as_const(value_.node)[std::string{key}]
                                 : YAML::Node{YAML::NodeType::Undefined};
-  return {found, value_.file, std::move(path), value_.findings};
+  return {found, value_.file, std::move(path), value_.findings,
+          value_.where()};
 }
 
 std::optional<std::string> map_reader::text(std::string_view key) {

@@ -21,6 +21,7 @@ struct located {
   std::string file;
   std::string path;
   diagnostics* findings = nullptr;
+  position absent = {}; ///< where to point if there is no node: its map
 
   position where() const;
   void error(std::string message) const;

@@ -1,6 +1,7 @@
 """The verbs, as a user types them, and the admin side."""
 
 import json
+import re
 
 from cluster import (ROOT, WEIGHTS, model_config, run_verb, serve_config)
 
@@ -53,9 +54,13 @@ http_options:
 """)
     text = said.stdout + said.stderr
     assert said.returncode != 0
+    *errors, count = text.splitlines()
+    assert count == f"{len(errors)} errors" and len(errors) >= 4
+    assert all(re.search(r"serve.yaml:\d+:\d+: \w", line)
+               for line in errors), text
     for place, words in [(":8:", ("model_sorce", "model_source")),
                          (":10:", ("num_replicas",)),
-                         (":11:", ("lora_config", "not supported yet")),
+                         (":12:", ("lora_config", "not supported yet")),
                          (":14:", ("port", "65535"))]:
         lines = [line for line in text.splitlines()
                  if f"serve.yaml{place}" in line]
