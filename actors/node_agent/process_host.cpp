@@ -11,11 +11,13 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
+
+// glibc 2.36 declares it without C linkage.
+extern "C" int pidfd_open(pid_t pid, unsigned int flags) noexcept;
 
 namespace troupe::node_agent {
 

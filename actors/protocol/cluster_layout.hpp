@@ -45,6 +45,8 @@ struct layout<replica_spec> {
       number(16, &r::max_ongoing_requests),
       number(17, &r::graceful_shutdown_timeout_ms),
       number(18, &r::start_retries),
+      number(19, &r::health_check_period_ms),
+      number(20, &r::health_check_timeout_ms),
   };
 };
 

@@ -30,6 +30,11 @@ struct replica_spec {
   std::uint32_t max_ongoing_requests = 0;
   std::uint32_t graceful_shutdown_timeout_ms = 20'000;
   std::uint32_t start_retries = 20; ///< max_constructor_retry_count
+  /// A replica with running choices whose engine makes no step for three of
+  /// these is hung.
+  std::uint32_t health_check_period_ms = 10'000;
+  /// A process that is not heard for so long is lost.
+  std::uint32_t health_check_timeout_ms = 10'000;
 
   bool operator==(const replica_spec&) const = default;
 };

@@ -1,0 +1,185 @@
+#include "actors/protocol/cluster_status.hpp"
+
+#include "actors/protocol/cluster_layout.hpp"
+
+#include <array>
+
+namespace troupe::protocol {
+
+template <>
+struct layout<model_status> {
+  using r = model_status;
+  static constexpr std::string_view name = "model_status";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::application),     number(2, &r::route_prefix),
+      number(3, &r::model),           number(4, &r::status),
+      number(5, &r::reason),          number(6, &r::note),
+      number(7, &r::replicas_wanted), number(8, &r::replicas_ready),
+      number(9, &r::created),         number(10, &r::replicas),
+  };
+};
+
+template <>
+struct layout<cluster_status> {
+  using r = cluster_status;
+  static constexpr std::string_view name = "cluster_status";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::table_version),
+      number(2, &r::nodes),
+      number(3, &r::models),
+  };
+};
+
+codec::bytes encode(const cluster_status& from) {
+  return encode_record(from);
+}
+
+result<cluster_status> decode_cluster_status(codec::bytes_view from) {
+  return decode_record<cluster_status>(from);
+}
+
+std::string_view to_string(replica_phase phase) {
+  constexpr std::array<std::string_view, 6> names{
+      "starting", "loading", "ready", "draining", "stopped", "failed"};
+  return names[static_cast<std::size_t>(phase)];
+}
+
+namespace {
+
+/// Writes one JSON object, member by member.
+class json_object {
+public:
+  explicit json_object(std::string& out) : out_(out) {
+    out_ += '{';
+  }
+
+  ~json_object() {
+    out_ += '}';
+  }
+
+  std::string& member(std::string_view name) {
+    if (!first_)
+      out_ += ',';
+    first_ = false;
+    quote(name);
+    out_ += ':';
+    return out_;
+  }
+
+  void text(std::string_view name, std::string_view value) {
+    member(name);
+    quote(value);
+  }
+
+  void number(std::string_view name, std::uint64_t value) {
+    member(name) += std::to_string(value);
+  }
+
+  void flag(std::string_view name, bool value) {
+    member(name) += value ? "true" : "false";
+  }
+
+  template <class List, class Write>
+  void list(std::string_view name, const List& values, Write write) {
+    member(name) += '[';
+    auto comma = false;
+    for (const auto& value : values) {
+      if (comma)
+        out_ += ',';
+      comma = true;
+      write(out_, value);
+    }
+    out_ += ']';
+  }
+
+private:
+  void quote(std::string_view text) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    out_ += '"';
+    for (unsigned char c : text) {
+      if (c == '"' || c == '\\') {
+        out_ += '\\';
+        out_ += static_cast<char>(c);
+      } else if (c < ' ') {
+        out_ += "\\u00";
+        out_ += hex[c >> 4];
+        out_ += hex[c & 15];
+      } else {
+        out_ += static_cast<char>(c);
+      }
+    }
+    out_ += '"';
+  }
+
+  std::string& out_;
+  bool first_ = true;
+};
+
+void write_load(std::string& out, const replica_load& load) {
+  json_object object{out};
+  object.number("steps", load.steps);
+  object.number("running", load.running);
+  object.number("waiting", load.waiting);
+  object.number("waiting_tokens", load.waiting_tokens);
+  object.number("kv_blocks_total", load.kv_blocks_total);
+  object.number("kv_blocks_free", load.kv_blocks_free);
+  object.number("prompt_tokens", load.prompt_tokens);
+  object.number("output_tokens", load.output_tokens);
+  object.number("prefix_queries", load.prefix_queries);
+  object.number("prefix_hits", load.prefix_hits);
+  object.number("preemptions", load.preemptions);
+  object.number("weight_bytes_read", load.weight_bytes_read);
+}
+
+void write_replica(std::string& out, const replica_report& report) {
+  json_object object{out};
+  object.text("replica", report.replica);
+  object.text("phase", to_string(report.phase));
+  object.number("pid", static_cast<std::uint64_t>(report.pid));
+  object.number("restarts", report.restarts);
+  object.number("bytes_done", report.bytes_done);
+  object.number("bytes_total", report.bytes_total);
+  object.number("load_ms", report.load_ms);
+  object.text("device", report.device);
+  object.text("arithmetic_class", report.arithmetic_class);
+  object.text("reason", report.reason);
+  write_load(object.member("load"), report.load);
+}
+
+void write_model(std::string& out, const model_status& model) {
+  json_object object{out};
+  object.text("application", model.application);
+  object.text("route_prefix", model.route_prefix);
+  object.text("model", model.model);
+  object.text("status", model.status);
+  object.text("reason", model.reason);
+  object.text("note", model.note);
+  object.number("replicas_wanted", model.replicas_wanted);
+  object.number("replicas_ready", model.replicas_ready);
+  object.number("created", model.created);
+  object.list("replicas", model.replicas, write_replica);
+}
+
+void write_node(std::string& out, const node_joined& node) {
+  json_object object{out};
+  object.text("node", node.node);
+  object.number("cpus", node.cpus);
+  object.number("memory_bytes", node.memory_bytes);
+  object.number("gpus", node.gpus);
+  object.text("accelerator_type", node.accelerator_type);
+}
+
+} // namespace
+
+std::string to_json(const cluster_status& status) {
+  std::string out;
+  {
+    json_object object{out};
+    object.number("table_version", status.table_version);
+    object.list("nodes", status.nodes, write_node);
+    object.list("models", status.models, write_model);
+  }
+  return out;
+}
+
+} // namespace troupe::protocol
