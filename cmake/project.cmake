@@ -7,6 +7,11 @@ target_include_directories(troupe_options INTERFACE ${PROJECT_SOURCE_DIR})
 # only where the source says so.
 target_compile_options(troupe_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -ffp-contract=off>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 sees moved-from members of std::variant as uninitialised.
+  target_compile_options(troupe_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized>)
+endif()
 if(TROUPE_SANITIZE)
   target_compile_options(troupe_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TROUPE_SANITIZE}

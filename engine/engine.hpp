@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
+#include "engine/sampling/candidate.hpp"
 #include "engine/sampling/sampling_params.hpp"
 #include "engine/text/model_card.hpp"
 
@@ -11,16 +12,17 @@
 #include <string>
 #include <vector>
 
-/// All that the outside includes of the engine. One thread steps it; the outside
-/// reaches it through one inbox (submit, cancel) and one callback per step.
+/// All that the outside includes of the engine. One thread steps it; the
+/// outside reaches it through one inbox (submit, cancel) and one callback per
+/// step.
 namespace troupe::engine {
 
 /// What to load and the bounds to run in. 0 = choose.
 struct options {
   /// A .gguf file, or a directory that holds one.
   std::filesystem::path model;
-  /// A directory with tokenizer.json (and tokenizer_config.json, chat_template),
-  /// or that file; empty = the model's own.
+  /// A directory with tokenizer.json (and tokenizer_config.json,
+  /// chat_template), or that file; empty = the model's own.
   std::filesystem::path tokenizer;
   std::uint32_t max_model_len = 0;  ///< 0 = what the model says
   std::uint32_t max_num_seqs = 256; ///< rows of running sequences in a step
@@ -30,31 +32,29 @@ struct options {
   std::uint32_t block_size = 16;    ///< positions per KV block
   std::uint64_t kv_cache_bytes = 0; ///< 0 = a share of the free memory
   bool enable_prefix_caching = true;
-  int threads = 0; ///< 0 = the cores this process may use
+  int threads = 0;           ///< 0 = the cores this process may use
   std::string chat_template; ///< overrides the model's own; empty = keep
-  /// Sequences that may wait; one more is refused (errc::limit).
+  /// Sequences that may wait beside max_num_seqs running ones; one more is
+  /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;
 };
 
 /// Called while loading: bytes of weights done and in all.
-using load_progress
-  = std::function<void(std::uint64_t done, std::uint64_t total)>;
+using load_progress =
+    std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 /// One choice to generate. `id` is the caller's and unique while it lives.
 struct request {
   std::uint64_t id = 0;
   std::vector<token_id> prompt;
   /// Output that the choice already has (it moved here from another replica, or
-  /// was preempted): recomputed as rows, never decoded again, not reported again.
+  /// was preempted): recomputed as rows, never decoded again, not reported
+  /// again.
   std::vector<token_id> resume;
   sampling_params params;
 };
 
-/// A candidate and its log-probability (natural, of the raw logits).
-struct candidate {
-  token_id id = 0;
-  float logprob = 0;
-};
+using troupe::candidate;
 
 enum class finish_reason : std::uint8_t {
   none,
@@ -71,20 +71,21 @@ struct output {
   /// One per token if asked for: first the chosen one, then the best `logprobs`
   /// in descending order (ties: lowest id first).
   std::vector<std::vector<candidate>> logprobs;
-  /// With the first output, if asked for: per prompt position (the first has
-  /// none) the prompt's own token, then the best.
+  /// With the first output, if asked for and nothing is resumed: per prompt
+  /// position (the first has none) the prompt's own token, then the best.
   std::vector<std::vector<candidate>> prompt_logprobs;
-  std::uint32_t cached_tokens = 0; ///< with the first output: prompt tokens that
-                                   ///< the prefix cache held
+  std::uint32_t cached_tokens = 0; ///< with the first output: prompt tokens
+                                   ///< that the prefix cache held
   finish_reason finish = finish_reason::none;
-  token_id stop_token = -1; ///< with finish == stop: which one
-  std::string message;      ///< with finish == error
+  token_id stop_token = -1;   ///< with finish == stop: which one
+  errc code = errc::internal; ///< with finish == error
+  std::string message;        ///< with finish == error
 };
 
 /// Counters since the start and gauges of now; plain values, cheap to copy.
 struct stats {
   std::uint64_t steps = 0;          ///< forward passes
-  std::uint64_t prompt_tokens = 0;  ///< prompt rows computed
+  std::uint64_t prompt_tokens = 0;  ///< prompt rows computed, also once more
   std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
   std::uint64_t output_tokens = 0;  ///< tokens drawn
   std::uint64_t prefix_queries = 0; ///< prompt tokens looked up
@@ -131,8 +132,8 @@ public:
   virtual const text::model_card& card() const = 0;
   virtual const description& about() const = 0;
 
-  /// Starts the engine's thread. `on_step` runs on it after every step and after
-  /// refusals and cancellations; it must be quick and must not call back.
+  /// Starts the engine's thread. `on_step` runs on it after every step and
+  /// after refusals and cancellations; it must be quick and must not call back.
   virtual void start(std::function<void(step_result&&)> on_step) = 0;
 
   /// Puts a choice in the inbox. What is wrong with it (ids outside the

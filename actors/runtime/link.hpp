@@ -122,8 +122,23 @@ void connect_until(Self* self, const protocol::endpoint& where,
 template <class Handle, class Self, class Done>
 void connect(Self* self, const protocol::endpoint& where,
              std::chrono::milliseconds timeout, Done done) {
-  connect_until<Handle>(self, where, std::chrono::steady_clock::now() + timeout,
-                        connect_attempts, std::move(done));
+  auto deadline = std::chrono::steady_clock::now() + timeout;
+  auto peers = peers_of(self->system());
+  if (!peers || !peers->expects(where.incarnation)) {
+    connect_until<Handle>(self, where, deadline, connect_attempts,
+                          std::move(done));
+    return;
+  }
+  self->request(spawn_peer_waiter(self->system(), std::move(peers),
+                                  where.incarnation, deadline),
+                caf::duration{2 * timeout}, caf::get_atom::value)
+      .then(
+          [done](const caf::strong_actor_ptr& peer) mutable {
+            done(result<Handle>{caf::actor_cast<Handle>(peer)});
+          },
+          [self, where, done](const caf::error& reason) mutable {
+            done(result<Handle>{link_error(self->system(), where, reason)});
+          });
 }
 
 /// The same for a thread that is not an actor; blocks until then.

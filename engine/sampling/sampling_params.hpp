@@ -13,15 +13,15 @@ using token_id = std::int32_t;
 /// The router checks every value before it gets here (DESIGN.md, "The way of a
 /// request"); the engine checks ids and lengths again and refuses.
 struct sampling_params {
-  float temperature = 1.0f; ///< 0 = greedy; ties go to the lowest id
-  float top_p = 1.0f;       ///< (0, 1]
-  std::int32_t top_k = 0;   ///< 0 = off
-  float min_p = 0.0f;       ///< [0, 1]
+  float temperature = 1.0f;        ///< 0 = greedy; ties go to the lowest id
+  float top_p = 1.0f;              ///< (0, 1]
+  std::int32_t top_k = 0;          ///< 0 = off
+  float min_p = 0.0f;              ///< [0, 1]
   float frequency_penalty = 0.0f;  ///< over output tokens, [-2, 2]
   float presence_penalty = 0.0f;   ///< over output tokens, [-2, 2]
   float repetition_penalty = 1.0f; ///< over prompt and output tokens, > 0
   std::vector<std::pair<token_id, float>> logit_bias; ///< added to the logits
-  std::uint64_t seed = 0; ///< never "none": the edge draws a missing one
+  std::uint64_t seed = 0;   ///< never "none": the edge draws a missing one
   std::uint32_t choice = 0; ///< prompt index x n + i; part of the random key
   std::uint32_t max_tokens = 16; ///< output tokens, counting resumed ones
   std::uint32_t min_tokens = 0;  ///< EOS and stop ids are masked until then

@@ -34,10 +34,13 @@ using api_result = boost::system::result<T, api_error>;
 /// What chat and completions share.
 struct generation_request {
   std::string model; ///< empty: the only one
-  /// `choice` and `seed` are filled in by the router; `max_tokens` is 0 when the
-  /// client gave none (chat: what fits; completions: 16 is already here).
+  /// `choice` and `seed` are filled in by the router; `max_tokens` is 0 when
+  /// the client gave none (chat: what fits; completions: 16 is already here).
   sampling_params params;
   bool max_tokens_given = false;
+  /// The field that set it, for errors: "max_tokens" or
+  /// "max_completion_tokens".
+  std::string_view max_tokens_field = "max_tokens";
   std::optional<std::uint64_t> seed;
   std::uint32_t n = 1;
   bool stream = false;
@@ -51,9 +54,10 @@ struct generation_request {
 };
 
 struct chat_request : generation_request {
-  text::value messages; ///< list of maps; strings are content spans, but roles
-                        ///< and keys; text parts are joined as the template sees
-                        ///< them (a list of {type, text} maps when several)
+  text::value
+      messages; ///< list of maps; strings are content spans, but roles
+                ///< and keys; text parts are joined as the template sees
+                ///< them (a list of {type, text} maps when several)
   bool add_generation_prompt = true;
   bool continue_final_message = false;
   bool logprobs = false; ///< params.logprobs holds top_logprobs
@@ -72,6 +76,10 @@ struct completion_request : generation_request {
 /// the model card.
 api_result<chat_request> parse_chat_request(std::string_view body);
 api_result<completion_request> parse_completion_request(std::string_view body);
+
+/// Turns each content that is a list of text parts into one string, the parts
+/// joined by a line feed: for templates that know string contents only.
+void join_text_parts(text::value& messages);
 
 struct usage {
   std::uint64_t prompt_tokens = 0;
@@ -99,10 +107,11 @@ struct choice_piece {
   std::uint32_t index = 0;
   std::string text;
   std::vector<token_id> token_ids; ///< shown if asked for
-  std::vector<token_id> prompt_token_ids; ///< first piece or whole, if asked for
+  std::vector<token_id>
+      prompt_token_ids; ///< first piece or whole, if asked for
   bool with_logprobs = false;
   std::vector<shown_token> tokens; ///< with_logprobs
-  std::string finish_reason; ///< "stop", "length", ...; empty = null
+  std::string finish_reason;       ///< "stop", "length", ...; empty = null
   /// The stop string, or the stop token's id; unset = null.
   std::variant<std::monostate, std::string, token_id> stop_reason;
 };
@@ -114,9 +123,12 @@ struct answer_head {
   std::uint64_t created = 0;      ///< seconds since 1970
   std::string system_fingerprint; ///< arithmetic class; empty = null
   bool return_token_ids = false;
+  /// The client asked for usage: frames without it say `"usage": null`.
+  bool include_usage = false;
 };
 
-// Whole answers.
+// Whole answers. Text that is not UTF-8 is repaired with U+FFFD; a
+// log-probability that is not finite is shown as -9999.0.
 std::string chat_body(const answer_head&, const std::vector<choice_piece>&,
                       const usage&);
 std::string completion_body(const answer_head&,

@@ -16,8 +16,8 @@ namespace boost::asio {
 class io_context;
 }
 
-/// A strict HTTP/1.1 layer over Beast (docs/http.md): what the attack table's
-/// rows H1-H10 ask is checked here, before any handler runs.
+/// A strict HTTP/1.1 layer (docs/http.md): whatever is not one well-formed
+/// request is refused here, before any handler runs.
 namespace troupe::http {
 
 /// Header fields in order of arrival, names as sent.
@@ -33,6 +33,8 @@ struct request {
 
   /// First field of this name (case-insensitive); empty if there is none.
   std::string_view header(std::string_view name) const;
+
+  bool operator==(const request&) const = default;
 };
 
 /// The answer to one request. Any thread; calls after the end are ignored.
@@ -61,8 +63,9 @@ public:
   /// stream for whole.
   virtual void abort() = 0;
 
-  /// Runs once, on a server thread, when the client leaves before the end of the
-  /// answer; at once if it already has. Dropped when the answer ends.
+  /// Runs once, on a server thread, when the client leaves before the end of
+  /// the answer; at once, on the calling thread, if it already has. Dropped
+  /// when the answer ends; a later callback replaces an earlier one.
   virtual void on_client_gone(std::function<void()>) = 0;
 };
 
@@ -75,6 +78,8 @@ struct limits {
   std::size_t header_fields = 100;
   std::size_t target_bytes = 8 * 1024;
   std::size_t body_bytes = 64u << 20;
+  /// All bodies whose answer has not ended, together; beyond it 503.
+  std::size_t body_bytes_total = 1u << 30;
   std::size_t connections = 10'000;
   std::size_t pipelined_requests = 100; ///< per connection, then it is closed
   std::size_t stream_buffer_bytes = 64 * 1024;
@@ -94,15 +99,18 @@ struct server_options {
   /// body for a status and a sentence. Unset: plain text.
   std::function<std::pair<std::string, std::string>(int status,
                                                     std::string_view sentence)>
-    error_body;
+      error_body;
 };
 
 /// A listener on the given io_context; its sessions run on that context's
-/// threads, whose number it does not change.
+/// threads, whose number it does not change. Destroy the server before the
+/// context. Replies may outlive both: their calls do nothing then. After
+/// `close` a call of the handler that had begun may still run: join the
+/// context's threads before destroying what the handler uses.
 class server {
 public:
-  static result<std::unique_ptr<server>>
-  start(boost::asio::io_context&, server_options, handler);
+  static result<std::unique_ptr<server>> start(boost::asio::io_context&,
+                                               server_options, handler);
 
   virtual ~server() = default;
   virtual std::uint16_t port() const = 0;

@@ -20,8 +20,8 @@ struct options {
   std::optional<instruction_set> isa;
 };
 
-/// Fails with the reason if `isa` or TROUPE_CPU asks for what this machine lacks
-/// or names nothing known.
+/// Fails with the reason if `isa` or TROUPE_CPU asks for what this machine
+/// lacks or names nothing known.
 result<std::unique_ptr<backend>> make_backend(const options&);
 
 /// What this machine can run.

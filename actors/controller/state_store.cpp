@@ -1,0 +1,166 @@
+#include "actors/controller/state_store.hpp"
+
+#include <algorithm>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <string>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace troupe::controller {
+
+namespace {
+
+constexpr int schema_version = 1;
+constexpr int versions_kept = 100;
+
+struct close_database {
+  void operator()(sqlite3* db) const {
+    sqlite3_close_v2(db);
+  }
+};
+
+struct finalize_statement {
+  void operator()(sqlite3_stmt* statement) const {
+    sqlite3_finalize(statement);
+  }
+};
+
+using database = std::unique_ptr<sqlite3, close_database>;
+using statement = std::unique_ptr<sqlite3_stmt, finalize_statement>;
+
+class sqlite_store final : public state_store {
+public:
+  sqlite_store(database db, std::string name)
+      : db_(std::move(db)), name_(std::move(name)) {
+    // nop
+  }
+
+  result<void> prepare();
+  result<std::uint64_t> save(codec::bytes_view record) override;
+  result<std::optional<stored_deployment>> latest() override;
+
+private:
+  error failure(const char* doing) const {
+    return {errc::io, "state store " + name_ + ": " + doing + ": " +
+                          sqlite3_errmsg(db_.get())};
+  }
+
+  result<void> run(const char* sql, const char* doing) {
+    if (sqlite3_exec(db_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK)
+      return failure(doing);
+    return {};
+  }
+
+  result<statement> compile(const char* sql) {
+    sqlite3_stmt* raw = nullptr;
+    if (sqlite3_prepare_v2(db_.get(), sql, -1, &raw, nullptr) != SQLITE_OK)
+      return failure("preparing a statement");
+    return statement{raw};
+  }
+
+  result<int> stored_schema();
+
+  database db_;
+  std::string name_;
+};
+
+result<int> sqlite_store::stored_schema() {
+  auto query = compile("PRAGMA user_version");
+  if (!query)
+    return query.error();
+  if (sqlite3_step(query->get()) != SQLITE_ROW)
+    return failure("reading its version");
+  return sqlite3_column_int(query->get(), 0);
+}
+
+result<void> sqlite_store::prepare() {
+  // An exclusive lock, taken at once: two heads on one store would disagree.
+  if (auto done = run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL;"
+                      "BEGIN EXCLUSIVE; COMMIT",
+                      "opening (is another process using it?)");
+      !done)
+    return done;
+  auto schema = stored_schema();
+  if (!schema)
+    return schema.error();
+  if (*schema > schema_version)
+    return error{errc::unsupported,
+                 "state store " + name_ + ": written by a newer version (" +
+                     std::to_string(*schema) + ")"};
+  return run("BEGIN;"
+             "CREATE TABLE IF NOT EXISTS deployments("
+             " version INTEGER PRIMARY KEY AUTOINCREMENT,"
+             " record BLOB NOT NULL);"
+             "PRAGMA user_version=1;"
+             "COMMIT",
+             "making its tables");
+}
+
+result<std::uint64_t> sqlite_store::save(codec::bytes_view record) {
+  auto newest = latest();
+  if (!newest)
+    return newest.error();
+  if (*newest && std::ranges::equal((*newest)->record, record))
+    return (*newest)->version;
+  auto insert = compile("INSERT INTO deployments(record) VALUES(?)");
+  if (!insert)
+    return insert.error();
+  if (sqlite3_bind_blob64(insert->get(), 1, record.data(), record.size(),
+                          SQLITE_STATIC) != SQLITE_OK ||
+      sqlite3_step(insert->get()) != SQLITE_DONE)
+    return failure("storing a deployment");
+  auto version =
+      static_cast<std::uint64_t>(sqlite3_last_insert_rowid(db_.get()));
+  auto prune = "DELETE FROM deployments WHERE version <= " +
+               std::to_string(sqlite3_last_insert_rowid(db_.get()) -
+                              versions_kept);
+  if (auto done = run(prune.c_str(), "forgetting old deployments"); !done)
+    return done.error();
+  return version;
+}
+
+result<std::optional<stored_deployment>> sqlite_store::latest() {
+  auto query = compile("SELECT version, record FROM deployments "
+                       "ORDER BY version DESC LIMIT 1");
+  if (!query)
+    return query.error();
+  auto step = sqlite3_step(query->get());
+  if (step == SQLITE_DONE)
+    return std::optional<stored_deployment>{};
+  if (step != SQLITE_ROW)
+    return failure("reading the newest deployment");
+  stored_deployment out;
+  out.version =
+      static_cast<std::uint64_t>(sqlite3_column_int64(query->get(), 0));
+  const auto* data =
+      static_cast<const std::uint8_t*>(sqlite3_column_blob(query->get(), 1));
+  out.record.assign(data, data + sqlite3_column_bytes(query->get(), 1));
+  return std::optional{std::move(out)};
+}
+
+} // namespace
+
+result<std::unique_ptr<state_store>>
+state_store::open(const std::filesystem::path& file) {
+  auto name = file.filename().string();
+  // Made here first, so that nobody else can ever read it.
+  auto fd = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0)
+    return error{errc::io, "state store " + name + ": cannot be opened"};
+  ::fchmod(fd, 0600);
+  ::close(fd);
+  sqlite3* raw = nullptr;
+  auto opened = sqlite3_open_v2(file.c_str(), &raw,
+                                SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+                                nullptr);
+  database db{raw};
+  if (opened != SQLITE_OK)
+    return error{errc::io, "state store " + name + ": cannot be opened"};
+  auto store = std::make_unique<sqlite_store>(std::move(db), name);
+  if (auto done = store->prepare(); !done)
+    return done.error();
+  return std::unique_ptr<state_store>{std::move(store)};
+}
+
+} // namespace troupe::controller

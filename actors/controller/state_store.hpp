@@ -1,0 +1,39 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+namespace troupe::controller {
+
+/// A deployment as it was stored.
+struct stored_deployment {
+  std::uint64_t version = 0; ///< 1, 2, ...
+  codec::bytes record;
+};
+
+/// What the head must not forget, in one SQLite file (mode 0600). A write is on
+/// disk when the call returns; a failed one leaves the file as it was. One
+/// process at a time; one thread.
+class state_store {
+public:
+  /// Opens or makes the file; its folder exists. An error if it is no store, of
+  /// a newer version, or in use by another process.
+  static result<std::unique_ptr<state_store>>
+  open(const std::filesystem::path& file);
+
+  virtual ~state_store() = default;
+
+  /// Stores the record as the newest deployment and gives its version; a record
+  /// equal to the newest keeps that one's.
+  virtual result<std::uint64_t> save(codec::bytes_view record) = 0;
+
+  /// The newest deployment, if there is one.
+  virtual result<std::optional<stored_deployment>> latest() = 0;
+};
+
+} // namespace troupe::controller

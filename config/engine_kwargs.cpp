@@ -1,0 +1,167 @@
+#include "config/schema.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+namespace troupe::config {
+
+namespace {
+
+constexpr double lengths_max = 1 << 24;
+
+void only_one(map_reader& in, std::string_view key) {
+  auto value = in.take(key);
+  if (!value.present())
+    return;
+  auto number = read_integer(value, {1, 1e6});
+  if (number && *number != 1)
+    value.error("above 1: not supported yet");
+}
+
+/// A key that asks for what happens anyway when it is one of `allowed`.
+void only_text(map_reader& in, std::string_view key,
+               std::initializer_list<std::string_view> allowed) {
+  auto value = in.take(key);
+  if (!value.present())
+    return;
+  auto text = read_text(value);
+  if (text && std::find(allowed.begin(), allowed.end(), *text) == allowed.end())
+    value.error(fmt::format("\"{}\": not supported yet; allowed now: {}", *text,
+                            fmt::join(allowed, ", ")));
+}
+
+/// A template's source: inline if it looks like Jinja, else the file it names.
+std::string read_chat_template(const located& value) {
+  auto text = read_text(value);
+  if (!text)
+    return {};
+  if (text->find('{') != std::string::npos)
+    return *text;
+  constexpr std::uintmax_t template_bytes_max = 1u << 20;
+  auto path = beside(value.file, *text);
+  std::error_code code;
+  auto size = std::filesystem::file_size(path, code);
+  if (code) {
+    value.error("neither a template (no \"{\" in it) nor a readable file");
+    return {};
+  }
+  if (size > template_bytes_max) {
+    value.error("the template file is larger than 1 MiB");
+    return {};
+  }
+  std::ifstream stream{path, std::ios::binary};
+  std::stringstream source;
+  source << stream.rdbuf();
+  if (!stream)
+    value.error("the template file cannot be read");
+  return source.str();
+}
+
+} // namespace
+
+engine_kwargs read_engine_kwargs(const located& value) {
+  engine_kwargs out;
+  map_reader in{value};
+  auto count = [&](std::string_view key, double low) {
+    return static_cast<std::uint32_t>(
+        in.integer(key, {low, lengths_max}).value_or(0));
+  };
+  out.max_model_len = count("max_model_len", 1);
+  out.max_num_seqs = count("max_num_seqs", 1);
+  out.max_num_batched_tokens = count("max_num_batched_tokens", 1);
+  if (auto size = in.take("block_size"); size.present()) {
+    auto tokens = read_integer(size, {16, 256});
+    if (tokens && *tokens % 16 != 0)
+      size.error("must be a multiple of 16");
+    out.block_size = static_cast<std::uint32_t>(tokens.value_or(0));
+  }
+  out.kv_cache_memory_bytes = static_cast<std::uint64_t>(
+      in.integer("kv_cache_memory_bytes", {1, 9e15}).value_or(0));
+  out.enable_prefix_caching =
+      in.boolean("enable_prefix_caching").value_or(true);
+  in.only("enable_chunked_prefill", true,
+          "prompts are always computed in chunks; false: not supported");
+  if (auto source = in.take("chat_template"); source.present())
+    out.chat_template = read_chat_template(source);
+
+  for (auto key : {"model", "served_model_name"})
+    in.refuse(key, "comes from model_loading_config; remove it here");
+  for (auto key :
+       {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"})
+    only_one(in, key);
+  only_text(in, "dtype", {"auto"});
+  only_text(in, "kv_cache_dtype", {"auto", "float16"});
+  only_text(in, "load_format", {"auto", "gguf"});
+  only_text(in, "tokenizer_mode", {"auto"});
+  only_text(in, "task", {"auto", "generate"});
+  only_text(in, "runner", {"auto", "generate"});
+  for (auto key : {"enable_lora", "enable_auto_tool_choice",
+                   "enable_expert_parallel", "disable_log_stats"})
+    in.only(key, false, "true: not supported yet");
+  if (auto trust = in.take("trust_remote_code"); trust.present())
+    if (read_boolean(trust).value_or(false))
+      trust.note("no code that comes with a model is ever run");
+  if (auto eager = in.take("enforce_eager"); eager.present())
+    if (read_boolean(eager))
+      eager.note("concerns GPUs only; the CPU engine has no graphs to capture");
+  if (auto share = in.take("gpu_memory_utilization"); share.present())
+    if (read_number(share, {0.01, 1}))
+      share.note("concerns GPUs only; on the CPU set kv_cache_memory_bytes");
+  in.refuse({"quantization",
+             "seed",
+             "swap_space",
+             "cpu_offload_gb",
+             "max_loras",
+             "max_lora_rank",
+             "kv_transfer_config",
+             "compilation_config",
+             "speculative_config",
+             "tool_call_parser",
+             "reasoning_parser",
+             "guided_decoding_backend",
+             "structured_outputs_config",
+             "rope_scaling",
+             "rope_theta",
+             "hf_overrides",
+             "hf_config_path",
+             "revision",
+             "tokenizer",
+             "tokenizer_revision",
+             "download_dir",
+             "max_logprobs",
+             "limit_mm_per_prompt",
+             "mm_processor_kwargs",
+             "distributed_executor_backend",
+             "max_parallel_loading_workers",
+             "num_gpu_blocks_override",
+             "scheduling_policy",
+             "async_scheduling",
+             "long_prefill_token_threshold",
+             "max_long_partial_prefills",
+             "max_num_partial_prefills",
+             "disable_sliding_window",
+             "disable_custom_all_reduce",
+             "enable_log_requests",
+             "enable_sleep_mode",
+             "generation_config",
+             "override_generation_config",
+             "logits_processors",
+             "kv_events_config",
+             "max_seq_len_to_capture",
+             "cuda_graph_sizes",
+             "attention_backend",
+             "response_role",
+             "chat_template_content_format"});
+  if (out.max_num_seqs != 0 && out.max_num_batched_tokens != 0 &&
+      out.max_num_batched_tokens < out.max_num_seqs)
+    value.error(fmt::format(
+        "max_num_batched_tokens ({}) must be at least max_num_seqs ({}): each "
+        "running sequence needs a row in every step",
+        out.max_num_batched_tokens, out.max_num_seqs));
+  return out;
+}
+
+} // namespace troupe::config

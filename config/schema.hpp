@@ -1,0 +1,29 @@
+#pragma once
+
+#include "config/map_reader.hpp"
+#include "config/serve_config.hpp"
+
+#include <filesystem>
+
+// The readers of the schema's parts, one function each; findings go to the
+// value's diagnostics. Internal to config/.
+
+namespace troupe::config {
+
+llm_config read_llm_config(const located&);
+deployment_config read_deployment_config(const located&);
+engine_kwargs read_engine_kwargs(const located&);
+
+/// Reads accelerator_type, accelerator_config and placement_group_config of the
+/// model whose map is `in`.
+void read_resources(map_reader& in, llm_config& out);
+
+/// A YAML document; undefined with an error (its position in it) if the file
+/// cannot be read, is too large or is not YAML.
+located open_yaml(const std::filesystem::path& file, diagnostics&);
+
+/// `path` as the file `named_in` means it: relative to that file's folder.
+std::filesystem::path beside(const std::string& named_in,
+                             const std::string& path);
+
+} // namespace troupe::config

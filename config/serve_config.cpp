@@ -1,0 +1,253 @@
+#include "config/serve_config.hpp"
+
+#include "config/schema.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <fstream>
+
+namespace troupe::config {
+
+namespace {
+
+constexpr std::size_t applications_max = 100;
+constexpr std::size_t models_max = 1000;
+constexpr std::size_t keys_max = 10'000;
+
+http_options read_http(const located& value) {
+  http_options out;
+  map_reader in{value};
+  if (auto host = in.text("host"))
+    out.host = *host;
+  if (auto port = in.integer("port", {0, 65535}))
+    out.port = static_cast<std::uint16_t>(*port);
+  if (auto root = in.take("root_path"); root.present())
+    if (auto path = read_text(root)) {
+      if (!path->empty() && (path->front() != '/' || path->back() == '/'))
+        root.error("must begin with \"/\" and not end with it");
+      out.root_path = *path;
+    }
+  out.request_timeout_s = in.number("request_timeout_s", {0.001, 1e7});
+  out.keep_alive_timeout_s =
+      in.number("keep_alive_timeout_s", {0.1, 1e6}).value_or(60);
+  in.refuse({"ssl_keyfile", "ssl_certfile", "ssl_keyfile_password",
+             "ssl_ca_certs", "location", "middlewares", "num_cpus"});
+  return out;
+}
+
+logging_config read_logging(const located& value) {
+  logging_config out;
+  map_reader in{value};
+  out.json = in.choice("encoding", {"TEXT", "JSON"}) == "JSON";
+  if (auto level =
+          in.choice("log_level", {"DEBUG", "INFO", "WARNING", "ERROR"}))
+    out.level = *level;
+  in.refuse("logs_dir", "not supported yet; logs go to standard error");
+  out.enable_access_log = in.boolean("enable_access_log").value_or(true);
+  in.refuse("additional_log_standard_attrs");
+  return out;
+}
+
+void add_key(const located& value, std::string key, troupe_options& out) {
+  auto visible = [](unsigned char c) { return c > ' ' && c < 127; };
+  if (key.size() < 8 || key.size() > 512 ||
+      !std::all_of(key.begin(), key.end(), visible))
+    value.error("a key must be 8 to 512 visible ASCII characters");
+  else
+    out.api_keys.push_back(std::move(key));
+}
+
+void read_key_file(const located& value, troupe_options& out) {
+  auto name = read_text(value);
+  if (!name)
+    return;
+  std::ifstream file{beside(value.file, *name)};
+  if (!file) {
+    value.error("the file cannot be read");
+    return;
+  }
+  std::string line;
+  while (std::getline(file, line) && out.api_keys.size() < keys_max) {
+    if (!line.empty() && line.back() == '\r')
+      line.pop_back();
+    if (!line.empty() && line.front() != '#')
+      add_key(value, line, out);
+  }
+  if (out.api_keys.empty())
+    value.error("the file holds no keys");
+}
+
+troupe_options read_troupe(const located& value) {
+  troupe_options out;
+  map_reader in{value};
+  auto keys = in.list("api_keys");
+  for (const auto& key : keys)
+    if (auto text = read_text(key))
+      add_key(key, *text, out);
+  if (auto file = in.take("api_keys_file"); file.present())
+    read_key_file(file, out);
+  out.threads_per_replica = static_cast<std::uint32_t>(
+      in.integer("threads_per_replica", {1, 1024}).value_or(0));
+  out.max_requests_in_flight = static_cast<std::uint32_t>(
+      in.integer("max_requests_in_flight", {1, 1'000'000}).value_or(1024));
+  in.refuse({"cors", "admission"});
+  return out;
+}
+
+/// One entry of llm_configs: a map, or the path of a file that holds one.
+llm_config read_model_entry(const located& entry) {
+  if (!entry.node.IsScalar())
+    return read_llm_config(entry);
+  auto file = beside(entry.file, entry.node.Scalar());
+  std::error_code code;
+  if (!std::filesystem::is_regular_file(file, code)) {
+    entry.error(fmt::format("\"{}\": no such file", entry.node.Scalar()));
+    return {};
+  }
+  auto document = open_yaml(file, *entry.findings);
+  return document.present() ? read_llm_config(document) : llm_config{};
+}
+
+void read_args(const located& value, application& out) {
+  if (!value.present()) {
+    value.error("is required: args.llm_configs lists the models");
+    return;
+  }
+  map_reader in{value};
+  auto entries = in.list("llm_configs");
+  if (entries.empty())
+    value.error("llm_configs must list at least one model");
+  if (entries.size() > models_max)
+    value.error(
+        fmt::format("llm_configs lists more than {} models", models_max));
+  entries.resize(std::min(entries.size(), models_max));
+  for (const auto& entry : entries)
+    out.models.push_back(read_model_entry(entry));
+  for (auto key : {"ingress_cls_config", "ingress_deployment_config"})
+    in.refuse(key, "not supported: the router needs no deployment of its own");
+  in.refuse("api_key", "not supported yet; use troupe.api_keys");
+}
+
+void read_route_prefix(const located& value, application& out) {
+  auto prefix = read_text(value);
+  if (!prefix)
+    return;
+  if (prefix->empty() || prefix->front() != '/' ||
+      (prefix->size() > 1 && prefix->back() == '/') ||
+      prefix->find_first_of("{}?#% ") != std::string::npos ||
+      prefix->find("//") != std::string::npos)
+    value.error("must begin with \"/\", not end with it, and hold no braces");
+  else
+    out.route_prefix = *prefix;
+}
+
+void read_import_path(const located& value) {
+  if (!value.present()) {
+    value.error("is required: ray.serve.llm:build_openai_app");
+    return;
+  }
+  auto path = read_text(value);
+  if (!path || *path == "ray.serve.llm:build_openai_app" ||
+      *path == "ray.serve.llm.builders:build_openai_app")
+    return;
+  if (path->starts_with("ray.serve.llm"))
+    value.error(fmt::format("\"{}\": not supported yet; allowed now: "
+                            "ray.serve.llm:build_openai_app",
+                            *path));
+  else
+    value.error(fmt::format("\"{}\": Troupe runs no Python; allowed: "
+                            "ray.serve.llm:build_openai_app",
+                            *path));
+}
+
+application read_application(const located& value) {
+  application out;
+  out.where = value.where();
+  map_reader in{value};
+  auto name = in.take("name");
+  out.name = "default"; // as Ray has it
+  if (name.present())
+    if (auto text = read_text(name)) {
+      if (text->empty())
+        name.error("must not be empty");
+      out.name = *text;
+    }
+  if (auto prefix = in.take("route_prefix"); prefix.present())
+    read_route_prefix(prefix, out);
+  read_import_path(in.take("import_path"));
+  read_args(in.take("args"), out);
+  in.only("external_scaler_enabled", false, "true: not supported yet");
+  in.refuse({"runtime_env", "deployments", "autoscaling_policy",
+             "logging_config", "docs_path", "host", "port"});
+  return out;
+}
+
+/// Names, prefixes and model ids that must differ from each other.
+void check_unique(const std::vector<application>& applications,
+                  diagnostics& findings) {
+  std::vector<std::string_view> names;
+  std::vector<std::string_view> prefixes;
+  auto once = [&](std::vector<std::string_view>& seen, std::string_view value,
+                  const position& where, std::string_view what) {
+    if (value.empty())
+      return;
+    if (std::find(seen.begin(), seen.end(), value) != seen.end())
+      findings.error(where, "",
+                     fmt::format("{} \"{}\" is used twice", what, value));
+    seen.push_back(value);
+  };
+  for (const auto& app : applications) {
+    once(names, app.name, app.where, "application name");
+    once(prefixes, app.route_prefix, app.where, "route_prefix");
+    std::vector<std::string_view> models;
+    for (const auto& model : app.models)
+      once(models, model.model_id, model.where, "model_id");
+  }
+}
+
+void read_applications(map_reader& in, serve_config& out) {
+  auto entries = in.list("applications");
+  if (entries.empty())
+    in.whole().error("needs a list `applications` with at least one entry");
+  if (entries.size() > applications_max)
+    in.whole().error(
+        fmt::format("more than {} applications", applications_max));
+  entries.resize(std::min(entries.size(), applications_max));
+  for (const auto& entry : entries)
+    out.applications.push_back(read_application(entry));
+  check_unique(out.applications, *in.whole().findings);
+}
+
+void read_root(const located& document, serve_config& out) {
+  map_reader in{document};
+  if (auto location =
+          in.choice("proxy_location", {"EveryNode", "HeadOnly", "Disabled"})) {
+    out.proxy_location = *location;
+    if (*location == "Disabled")
+      document.error("proxy_location Disabled: not supported yet");
+  }
+  out.http = read_http(in.take("http_options"));
+  out.logging = read_logging(in.take("logging_config"));
+  out.troupe = read_troupe(in.take("troupe"));
+  read_applications(in, out);
+  in.refuse({"grpc_options", "target_capacity"});
+}
+
+} // namespace
+
+loaded_config load(const std::filesystem::path& file) {
+  loaded_config out;
+  auto document = open_yaml(file, out.findings);
+  if (!document.present())
+    return out;
+  try {
+    read_root(document, out.values);
+  } catch (const YAML::Exception& e) {
+    out.findings.error({document.file, e.mark.line + 1, e.mark.column + 1}, "",
+                       e.msg);
+  }
+  out.findings.sort();
+  return out;
+}
+
+} // namespace troupe::config

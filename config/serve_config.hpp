@@ -1,0 +1,131 @@
+#pragma once
+
+#include "config/diagnostics.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+/// Ray Serve LLM's YAML as typed values with Ray's names and defaults, where
+/// Troupe's differ it says so. Every value here is honoured; what is not built
+/// is refused when the file is read.
+namespace troupe::config {
+
+/// What a model wants to run on.
+enum class device_wish : std::uint8_t {
+  any, ///< nothing said: a GPU where there is one, else the CPU
+  cpu, ///< accelerator_config.kind: cpu, or bundles without a GPU
+  gpu, ///< accelerator_type, accelerator_config.kind: gpu, or a GPU in a bundle
+};
+
+/// Resources of one worker: CPU, GPU and custom ones, by name.
+using bundle = std::map<std::string, double>;
+
+struct autoscaling_config {
+  std::int64_t min_replicas = 1;
+  std::optional<std::int64_t> initial_replicas;
+  std::int64_t max_replicas = 1;
+
+  /// What runs until an autoscaler is built.
+  std::int64_t start_replicas() const {
+    return initial_replicas.value_or(min_replicas);
+  }
+};
+
+struct deployment_config {
+  std::optional<std::int64_t> num_replicas;
+  std::optional<autoscaling_config> autoscaling;
+  std::int64_t max_ongoing_requests = 1'000'000'000; ///< per replica
+  std::int64_t max_queued_requests = -1; ///< -1 = the router's bound
+  double health_check_period_s = 10;     ///< a replica that works must step so
+                                     ///< often, three times over
+  double health_check_timeout_s = 10; ///< a process must be heard so often
+  double graceful_shutdown_timeout_s = 20;
+  std::int64_t max_constructor_retry_count = 20;
+  std::optional<std::int64_t> max_replicas_per_node;
+  double num_cpus = 0; ///< ray_actor_options.num_cpus; 0 = not counted
+
+  std::int64_t replicas() const {
+    if (num_replicas)
+      return *num_replicas;
+    return autoscaling ? autoscaling->start_replicas() : 1;
+  }
+};
+
+/// engine_kwargs that the engine honours; 0 or empty = its own choice.
+struct engine_kwargs {
+  std::uint32_t max_model_len = 0;
+  std::uint32_t max_num_seqs = 0;
+  std::uint32_t max_num_batched_tokens = 0;
+  std::uint32_t block_size = 0;
+  std::uint64_t kv_cache_memory_bytes = 0;
+  bool enable_prefix_caching = true;
+  std::string chat_template; ///< Jinja source (a path in the file is read)
+};
+
+struct llm_config {
+  position where; ///< of the entry, for later messages
+  std::string model_id;
+  std::filesystem::path model_source;     ///< absolute, exists
+  std::filesystem::path tokenizer_source; ///< absolute, exists; empty = model's
+  std::string accelerator_type;           ///< "A10G"; empty = none given
+  device_wish device = device_wish::any;
+  std::vector<bundle> bundles; ///< empty = one worker, nothing counted
+  std::string placement_strategy = "PACK";
+  deployment_config deployment;
+  engine_kwargs engine;
+  std::vector<std::pair<std::string, std::string>> env_vars;
+};
+
+struct application {
+  position where;
+  std::string name;
+  std::string route_prefix = "/";
+  std::vector<llm_config> models;
+};
+
+struct http_options {
+  std::string host = "127.0.0.1"; ///< Ray's YAML default is 0.0.0.0
+  std::uint16_t port = 8000;
+  std::string root_path;
+  std::optional<double> request_timeout_s;
+  double keep_alive_timeout_s = 60; ///< Ray's is 5
+};
+
+struct logging_config {
+  bool json = false;
+  std::string level = "INFO";     ///< DEBUG, INFO, WARNING, ERROR
+  bool enable_access_log = true;
+};
+
+/// The top-level key `troupe:`, what Ray has no name for.
+struct troupe_options {
+  std::vector<std::string> api_keys;     ///< none = any key is taken
+  std::uint32_t threads_per_replica = 0; ///< 0 = the node's cores, shared out
+  std::uint32_t max_requests_in_flight = 1024; ///< past it: 503 at once
+};
+
+struct serve_config {
+  std::string proxy_location = "EveryNode";
+  http_options http;
+  logging_config logging;
+  troupe_options troupe;
+  std::vector<application> applications;
+};
+
+/// A file as read: its values and all findings. With errors the values are not
+/// to be used.
+struct loaded_config {
+  serve_config values;
+  diagnostics findings;
+};
+
+/// Reads a file and the per-model files that it names (relative to it), checks
+/// everything in one pass and never throws.
+loaded_config load(const std::filesystem::path& file);
+
+} // namespace troupe::config

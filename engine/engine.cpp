@@ -1,0 +1,207 @@
+#include "engine/engine.hpp"
+
+#include "engine/engine_thread.hpp"
+#include "engine/memory_plan.hpp"
+#include "engine/model/decoder.hpp"
+#include "engine/model/model_card.hpp"
+#include "engine/model/model_source.hpp"
+#include "engine/ops/cpu/cpu_backend.hpp"
+#include "engine/text/chat_template.hpp"
+#include "engine/text/tokenizer.hpp"
+#include "engine/tokenizer_override.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <thread>
+
+namespace troupe::engine {
+
+namespace {
+
+/// Prompt rows whose logits may be wanted in one step: a bound on memory.
+constexpr std::uint32_t max_scored_rows = 64;
+
+constexpr std::uint32_t max_num_seqs_max = 1u << 14;
+constexpr std::uint32_t max_num_batched_tokens_max = 1u << 16;
+constexpr std::uint32_t block_size_max = 1u << 10;
+
+result<void> check(const options& o) {
+  struct bounded {
+    const char* name;
+    std::uint32_t value;
+    std::uint32_t max;
+  };
+  for (const bounded& b :
+       {bounded{"max_num_seqs", o.max_num_seqs, max_num_seqs_max},
+        bounded{"max_num_batched_tokens", o.max_num_batched_tokens,
+                max_num_batched_tokens_max},
+        bounded{"block_size", o.block_size, block_size_max}})
+    if (b.value < 1 || b.value > b.max)
+      return error{
+          errc::invalid_argument,
+          fmt::format("{}: {} is not in 1 to {}", b.name, b.value, b.max)};
+  if (o.threads < 0)
+    return error{errc::invalid_argument, "threads: negative"};
+  return {};
+}
+
+int threads_for_hash(const options& o) {
+  const unsigned machine = std::max(1u, std::thread::hardware_concurrency());
+  return o.threads > 0 ? o.threads : static_cast<int>(machine);
+}
+
+/// Everything that decides the bits of a position, in 16 hex digits.
+std::string arithmetic_class_of(const std::string& content_hash,
+                                const std::string& arithmetic) {
+  const std::string whole = content_hash + "/" + arithmetic;
+  const auto key = kv_cache::siphash({}, std::as_bytes(std::span{whole}));
+  return fmt::format("{:016x}", key.low);
+}
+
+/// Loads a model step by step.
+class loader {
+public:
+  loader(const options& o, const load_progress& progress)
+      : options_(o), progress_(progress) {
+  }
+
+  result<loaded_model> run() {
+    using step = result<void> (loader::*)();
+    for (step one : {&loader::open, &loader::make_backend, &loader::make_card,
+                     &loader::plan, &loader::make_runner})
+      if (auto done = (this->*one)(); !done)
+        return done.error();
+    describe();
+    return std::move(model_);
+  }
+
+private:
+  result<void> open() {
+    if (auto fine = check(options_); !fine)
+      return fine;
+    auto path = model::resolve_model_source(options_.model);
+    if (!path)
+      return path.error();
+    auto file = weights::gguf_file::open(*path);
+    if (!file)
+      return file.error();
+    file_ = std::move(*file);
+    auto config = model::read_model_config(*file_);
+    if (!config)
+      return config.error();
+    config_ = std::move(*config);
+    return {};
+  }
+
+  result<void> make_backend() {
+    auto backend =
+        ops::cpu::make_backend({.threads = options_.threads, .isa = {}});
+    if (!backend)
+      return backend.error();
+    model_.backend = std::move(*backend);
+    return {};
+  }
+
+  result<void> make_card() {
+    auto card = model::read_model_card(*file_, config_);
+    if (!card)
+      return card.error();
+    model_.card = std::move(*card);
+    if (!options_.tokenizer.empty())
+      if (auto done = override_tokenizer(options_.tokenizer, model_.card);
+          !done)
+        return done;
+    if (!options_.chat_template.empty())
+      model_.card.chat_template = options_.chat_template;
+    return check_text();
+  }
+
+  /// What the routers will build from the card has to work: a tokenizer or a
+  /// template that they cannot use refuses the model here.
+  result<void> check_text() const {
+    auto tokenizer = text::tokenizer::make(model_.card.tokenizer);
+    if (!tokenizer)
+      return tokenizer.error();
+    auto chat = text::chat_template::compile(model_.card.chat_template);
+    if (!chat)
+      return chat.error();
+    return {};
+  }
+
+  result<void> plan() {
+    auto block_bytes = model::kv_block_bytes(
+        config_, *model_.backend, static_cast<int>(options_.block_size));
+    if (!block_bytes)
+      return block_bytes.error();
+    auto plan = plan_memory({.block_bytes = *block_bytes,
+                             .block_size = options_.block_size,
+                             .max_num_seqs = options_.max_num_seqs,
+                             .max_model_len = model_.card.max_model_len,
+                             .max_model_len_asked = options_.max_model_len,
+                             .kv_cache_bytes_asked = options_.kv_cache_bytes,
+                             .available_bytes = available_memory_bytes()});
+    if (!plan)
+      return error{plan.error().code,
+                   file_->name() + ": " + plan.error().message};
+    model_.card.max_model_len = plan->max_model_len;
+    model_.config = {
+        .bounds = {.max_num_seqs = options_.max_num_seqs,
+                   .max_num_batched_tokens = options_.max_num_batched_tokens,
+                   .max_scored_rows = max_scored_rows,
+                   .block_size = options_.block_size},
+        .kv_blocks = plan->kv_blocks,
+        .max_model_len = plan->max_model_len,
+        .max_waiting = options_.max_waiting,
+        .enable_prefix_caching = options_.enable_prefix_caching,
+        .eos_ids = model_.card.eos_ids,
+        .secret = kv_cache::random_secret()};
+    return {};
+  }
+
+  result<void> make_runner() {
+    const scheduler::bounds& bounds = model_.config.bounds;
+    const std::uint32_t logit_rows =
+        std::min(bounds.max_num_batched_tokens,
+                 bounds.max_num_seqs + bounds.max_scored_rows);
+    auto runner = model::decoder::make(
+        *file_, config_, *model_.backend,
+        {.rows_max = static_cast<int>(bounds.max_num_batched_tokens),
+         .logit_rows_max = static_cast<int>(logit_rows),
+         .kv_block_tokens = static_cast<int>(bounds.block_size),
+         .kv_blocks = static_cast<int>(model_.config.kv_blocks)},
+        progress_);
+    if (!runner)
+      return runner.error();
+    model_.about.weight_bytes = (*runner)->weight_bytes();
+    model_.about.kv_cache_bytes = (*runner)->kv_cache_bytes();
+    model_.runner = std::move(*runner);
+    return {};
+  }
+
+  void describe() {
+    model_.about.arithmetic_class =
+        arithmetic_class_of(file_->content_hash(threads_for_hash(options_)),
+                            model_.backend->arithmetic());
+    model_.about.device = "cpu: " + model_.backend->description();
+    model_.about.kv_blocks = model_.config.kv_blocks;
+    model_.about.max_num_seqs = options_.max_num_seqs;
+  }
+
+  const options& options_;
+  const load_progress& progress_;
+  std::unique_ptr<weights::gguf_file> file_;
+  model::model_config config_;
+  loaded_model model_;
+};
+
+} // namespace
+
+result<std::unique_ptr<engine>> engine::load(const options& o,
+                                             const load_progress& progress) {
+  auto model = loader{o, progress}.run();
+  if (!model)
+    return model.error();
+  return make_engine(std::move(*model));
+}
+
+} // namespace troupe::engine

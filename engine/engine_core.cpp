@@ -1,0 +1,405 @@
+#include "engine/engine_core.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace troupe::engine {
+
+namespace {
+
+bool contains(std::span<const token_id> ids, token_id id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+} // namespace
+
+engine_core::engine_core(config c, model_runner& runner)
+    : config_(std::move(c)),
+      runner_(runner), request_bounds_{runner.vocabulary(),
+                                       config_.max_model_len,
+                                       config_.kv_blocks *
+                                           config_.bounds.block_size},
+      sampler_(runner.vocabulary()), pool_(config_.kv_blocks) {
+  stats_.kv_blocks_total = config_.kv_blocks;
+}
+
+// -- submit and cancel --------------------------------------------------------
+
+std::optional<error> engine_core::find_fault(const request& r) const {
+  return troupe::engine::find_fault(r, request_bounds_);
+}
+
+void engine_core::refuse(std::uint64_t id, error why) {
+  output& news = outputs_.emplace_back();
+  news.id = id;
+  news.finish = finish_reason::error;
+  news.code = why.code;
+  news.message = std::move(why.message);
+}
+
+void engine_core::submit(request r) {
+  if (auto fault = find_fault(r))
+    return refuse(r.id, std::move(*fault));
+  if (by_id_.contains(r.id))
+    return refuse(r.id, {errc::invalid_argument, "this id is in use"});
+  if (living() >= most_living())
+    return refuse(r.id, queue_is_full());
+
+  auto s = std::make_unique<sequence>();
+  s->id = r.id;
+  s->params = std::move(r.params);
+  s->prompt_size = static_cast<std::uint32_t>(r.prompt.size());
+  s->tokens = std::move(r.prompt);
+  s->tokens.insert(s->tokens.end(), r.resume.begin(), r.resume.end());
+  s->resumed_end = s->size();
+  s->wants_prompt_logprobs = s->params.prompt_logprobs >= 0 && r.resume.empty();
+  if (s->wants_prompt_logprobs)
+    s->prompt_logprobs.emplace_back(); // the first position has none
+  waiting_tokens_ += s->prompt_size;
+  by_id_.emplace(s->id, s.get());
+  order_.push_back(std::move(s));
+
+  sequence& taken = *order_.back();
+  const finish_reason end = end_before_first_step(taken);
+  if (end == finish_reason::none)
+    return;
+  finish(taken, start_news(taken), end);
+  remove(taken);
+}
+
+error engine_core::queue_is_full() const {
+  return {errc::limit,
+          "the engine's queue is full: " + std::to_string(config_.max_waiting) +
+              " choices wait"};
+}
+
+void engine_core::cancel(std::uint64_t id) {
+  auto found = by_id_.find(id);
+  if (found == by_id_.end())
+    return;
+  sequence& s = *found->second;
+  finish(s, start_news(s), finish_reason::cancelled);
+  remove(s);
+}
+
+// -- one step -----------------------------------------------------------------
+
+step_result engine_core::step() {
+  if (!order_.empty()) {
+    plan();
+    fill_step();
+    runner_.submit(step_);
+    apply(runner_.collect());
+    ++stats_.steps;
+    remove_finished();
+  }
+  step_result result;
+  result.outputs = std::exchange(outputs_, {});
+  result.now = now();
+  return result;
+}
+
+stats engine_core::now() const {
+  stats s = stats_;
+  s.weight_bytes_read = runner_.weight_bytes_read();
+  s.running = static_cast<std::uint32_t>(running_);
+  s.waiting = static_cast<std::uint32_t>(order_.size() - running_);
+  s.waiting_tokens = waiting_tokens_;
+  s.kv_blocks_free = pool_.free();
+  return s;
+}
+
+// -- plan ---------------------------------------------------------------------
+
+void engine_core::plan() {
+  // Whoever stands behind max_num_seqs cannot run in this step.
+  const std::size_t considered =
+      std::min<std::size_t>(order_.size(), config_.bounds.max_num_seqs);
+  states_.clear();
+  for (std::size_t i = 0; i < considered; ++i) {
+    const sequence& s = *order_[i];
+    states_.push_back({s.size(), s.computed,
+                       static_cast<std::uint32_t>(s.blocks.size()),
+                       s.wants_prompt_logprobs});
+  }
+  scheduler::plan_step(states_, running_, config_.bounds, *this, decision_);
+  while (running_ > decision_.rows.size())
+    preempt_youngest();
+  // All prefixes are held before any block is taken, which may cost the cache
+  // a prefix.
+  for (const kv_cache::prefix_match& found : decision_.admitted)
+    admit_next(found);
+}
+
+std::uint32_t engine_core::free_blocks(std::size_t running) const {
+  if (running == running_)
+    return pool_.free();
+  std::vector<bool> is_held(pool_.total());
+  std::uint32_t held = 0;
+  for (std::size_t i = 0; i < running; ++i)
+    for (kv_cache::block_id block : order_[i]->blocks) {
+      held += !is_held[block];
+      is_held[block] = true;
+    }
+  return pool_.total() - held;
+}
+
+kv_cache::prefix_match engine_core::find_prefix(std::size_t index) const {
+  sequence& s = *order_[index];
+  if (!config_.enable_prefix_caching || s.wants_prompt_logprobs)
+    return {};
+  const std::size_t full = (s.size() - 1) / config_.bounds.block_size;
+  extend_keys(s, full);
+  return pool_.find(std::span{s.keys}.first(full));
+}
+
+void engine_core::extend_keys(sequence& s, std::size_t blocks) const {
+  const std::size_t size = config_.bounds.block_size;
+  while (s.keys.size() < blocks) {
+    const auto before = s.keys.empty() ? kv_cache::root_key : s.keys.back();
+    const auto tokens = std::span{s.tokens}.subspan(s.keys.size() * size, size);
+    s.keys.push_back(kv_cache::chain(config_.secret, before, tokens));
+  }
+}
+
+void engine_core::preempt_youngest() {
+  sequence& s = *order_[--running_];
+  s.resumed_end = std::max(s.resumed_end, s.computed);
+  release_blocks(s);
+  set_computed(s, 0);
+  ++stats_.preemptions;
+}
+
+void engine_core::admit_next(const kv_cache::prefix_match& found) {
+  sequence& s = *order_[running_++];
+  pool_.hold(s.keys, found.blocks, s.blocks);
+  s.published = found.blocks;
+  set_computed(s, found.blocks * config_.bounds.block_size);
+  if (std::exchange(s.was_admitted, true))
+    return;
+  if (!config_.enable_prefix_caching || s.wants_prompt_logprobs)
+    return;
+  s.cached_tokens = std::min(s.computed, s.prompt_size);
+  stats_.prefix_queries += s.prompt_size;
+  stats_.prefix_hits += s.cached_tokens;
+}
+
+// -- execute ------------------------------------------------------------------
+
+void engine_core::fill_step() {
+  step_.tokens.clear();
+  step_.positions.clear();
+  step_.sequences.clear();
+  step_.logit_rows.clear();
+  logit_uses_.clear();
+  std::size_t tables = 0;
+  step_.tables.resize(running_);
+  for (std::size_t i = 0; i < running_; ++i) {
+    if (decision_.rows[i] == 0)
+      continue;
+    sequence& s = *order_[i];
+    take_blocks(s, s.computed + decision_.rows[i]);
+    step_.tables[tables].assign(s.blocks.begin(), s.blocks.end());
+    add_rows(s, decision_.rows[i], static_cast<std::int32_t>(tables++));
+  }
+  step_.tables.resize(tables);
+}
+
+void engine_core::take_blocks(sequence& s, std::uint32_t positions) {
+  while (s.blocks.size() * config_.bounds.block_size < positions)
+    s.blocks.push_back(pool_.take());
+}
+
+void engine_core::add_rows(sequence& s, std::uint32_t rows,
+                           std::int32_t table) {
+  for (std::uint32_t p = s.computed; p < s.computed + rows; ++p) {
+    if (wants_logits(s, p)) {
+      step_.logit_rows.push_back(
+          static_cast<std::int32_t>(step_.tokens.size()));
+      logit_uses_.push_back({&s, p});
+    }
+    step_.tokens.push_back(s.tokens[p]);
+    step_.positions.push_back(static_cast<std::int32_t>(p));
+    step_.sequences.push_back(table);
+  }
+}
+
+bool engine_core::wants_logits(const sequence& s,
+                               std::uint32_t position) const {
+  const std::uint32_t next = position + 1;
+  if (next == s.size())
+    return s.params.max_tokens > 0;
+  return next < s.prompt_size && s.wants_prompt_logprobs &&
+         next >= s.prompt_logprobs.size();
+}
+
+// -- apply --------------------------------------------------------------------
+
+void engine_core::apply(std::span<const float> logits) {
+  for (std::size_t i = 0; i < running_; ++i)
+    rows_done(*order_[i], decision_.rows[i]);
+  const auto vocabulary = static_cast<std::size_t>(runner_.vocabulary());
+  assert(logits.size() == logit_uses_.size() * vocabulary);
+  for (const auto& [s, position] : logit_uses_) {
+    const auto row = logits.first(vocabulary);
+    logits = logits.subspan(vocabulary);
+    if (s->is_finished)
+      continue;
+    if (position + 1 < s->size())
+      record_prompt_logprobs(*s, row);
+    else
+      draw(*s, row);
+  }
+  for (std::size_t i = 0; i < running_; ++i) {
+    sequence& s = *order_[i];
+    if (s.params.max_tokens == 0 && s.computed == s.size() && !s.is_finished)
+      finish(s, start_news(s), finish_reason::length);
+  }
+}
+
+void engine_core::rows_done(sequence& s, std::uint32_t rows) {
+  const std::uint32_t end = s.computed + rows;
+  auto rows_within = [&](std::uint32_t from, std::uint32_t to) {
+    from = std::max(from, s.computed);
+    to = std::min(to, end);
+    return to > from ? to - from : 0;
+  };
+  stats_.prompt_tokens += rows_within(0, s.prompt_size);
+  stats_.resumed_tokens += rows_within(s.prompt_size, s.resumed_end);
+  set_computed(s, end);
+  publish_blocks(s);
+}
+
+void engine_core::publish_blocks(sequence& s) {
+  if (!config_.enable_prefix_caching)
+    return;
+  const std::uint32_t full = s.computed / config_.bounds.block_size;
+  extend_keys(s, full);
+  for (; s.published < full; ++s.published)
+    pool_.publish(s.blocks[s.published], s.keys[s.published]);
+}
+
+void engine_core::record_prompt_logprobs(sequence& s,
+                                         std::span<const float> logits) {
+  const token_id token = s.tokens[s.prompt_logprobs.size()];
+  auto found =
+      sampler_.log_probabilities(logits, token, s.params.prompt_logprobs);
+  if (!found)
+    return fail(s, found.error());
+  s.prompt_logprobs.push_back(std::move(*found));
+}
+
+void engine_core::draw(sequence& s, std::span<const float> logits) {
+  const auto drawn = sampler_.draw(
+      {logits, s.prompt(), s.output(), config_.eos_ids, s.params});
+  if (!drawn)
+    return fail(s, drawn.error());
+  std::vector<candidate> logprobs;
+  if (s.params.logprobs >= 0) {
+    auto found = sampler_.log_probabilities(logits, *drawn, s.params.logprobs);
+    if (!found)
+      return fail(s, found.error());
+    logprobs = std::move(*found);
+  }
+  s.tokens.push_back(*drawn);
+  ++stats_.output_tokens;
+  output& news = start_news(s);
+  news.tokens.push_back(*drawn);
+  if (s.params.logprobs >= 0)
+    news.logprobs.push_back(std::move(logprobs));
+  const finish_reason end = end_after_last(s);
+  if (end != finish_reason::none)
+    finish(s, news, end);
+}
+
+// -- ends ---------------------------------------------------------------------
+
+finish_reason engine_core::end_before_first_step(const sequence& s) const {
+  if (s.output_size() > 0)
+    return end_after_last(s);
+  return s.params.max_tokens == 0 && !s.wants_prompt_logprobs
+             ? finish_reason::length
+             : finish_reason::none;
+}
+
+finish_reason engine_core::end_after_last(const sequence& s) const {
+  if (s.output_size() > s.params.min_tokens && is_end_token(s, s.tokens.back()))
+    return finish_reason::stop;
+  if (s.output_size() >= s.params.max_tokens ||
+      s.size() >= config_.max_model_len)
+    return finish_reason::length;
+  return finish_reason::none;
+}
+
+bool engine_core::is_end_token(const sequence& s, token_id id) const {
+  return contains(s.params.stop_token_ids, id) ||
+         (!s.params.ignore_eos && contains(config_.eos_ids, id));
+}
+
+output& engine_core::start_news(sequence& s) {
+  output& news = outputs_.emplace_back();
+  news.id = s.id;
+  if (!std::exchange(s.was_reported, true)) {
+    news.cached_tokens = s.cached_tokens;
+    news.prompt_logprobs = std::move(s.prompt_logprobs);
+    s.wants_prompt_logprobs = false;
+  }
+  return news;
+}
+
+void engine_core::finish(sequence& s, output& news, finish_reason reason) {
+  news.finish = reason;
+  if (reason == finish_reason::stop)
+    news.stop_token = s.tokens.back();
+  release_blocks(s);
+  waiting_tokens_ -= prompt_left(s);
+  s.is_finished = true;
+  by_id_.erase(s.id);
+  ++stats_.finished;
+}
+
+void engine_core::fail(sequence& s, error why) {
+  output& news = start_news(s);
+  news.code = why.code;
+  news.message = std::move(why.message);
+  finish(s, news, finish_reason::error);
+}
+
+std::uint32_t engine_core::prompt_left(const sequence& s) const {
+  return s.prompt_size - std::min(s.computed, s.prompt_size);
+}
+
+void engine_core::set_computed(sequence& s, std::uint32_t positions) {
+  waiting_tokens_ -= prompt_left(s);
+  s.computed = positions;
+  waiting_tokens_ += prompt_left(s);
+}
+
+void engine_core::release_blocks(sequence& s) {
+  while (!s.blocks.empty()) {
+    pool_.release(s.blocks.back());
+    s.blocks.pop_back();
+  }
+  s.published = 0;
+}
+
+void engine_core::remove(const sequence& s) {
+  const auto found =
+      std::find_if(order_.begin(), order_.end(),
+                   [&](auto& other) { return other.get() == &s; });
+  if (found < order_.begin() + running_)
+    --running_;
+  order_.erase(found);
+}
+
+void engine_core::remove_finished() {
+  // Only running sequences finish in a step.
+  const auto end = order_.begin() + running_;
+  const auto kept = std::remove_if(order_.begin(), end,
+                                   [](auto& s) { return s->is_finished; });
+  running_ = kept - order_.begin();
+  order_.erase(kept, end);
+}
+
+} // namespace troupe::engine

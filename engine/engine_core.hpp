@@ -1,0 +1,127 @@
+#pragma once
+
+#include "engine/engine.hpp"
+#include "engine/kv_cache/block_pool.hpp"
+#include "engine/model/runner.hpp"
+#include "engine/request_check.hpp"
+#include "engine/sampling/sampler.hpp"
+#include "engine/scheduler/scheduler.hpp"
+#include "engine/sequence.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace troupe::engine {
+
+/// The engine without its thread and its files: sequences in, steps out. Every
+/// step is plan, execute, apply. Deterministic: what a choice gives depends on
+/// its request and on the runner alone, never on what else is there.
+class engine_core : private scheduler::kv_view {
+public:
+  struct config {
+    scheduler::bounds bounds;
+    std::uint32_t kv_blocks = 1;
+    std::uint32_t max_model_len = 1; ///< tokens
+    std::uint32_t max_waiting = 0;   ///< beside bounds.max_num_seqs
+    bool enable_prefix_caching = true;
+    std::vector<token_id> eos_ids; ///< inside the vocabulary
+    kv_cache::hash_secret secret{};
+  };
+
+  /// `runner` outlives the core; its pool has `kv_blocks` blocks.
+  engine_core(config, model_runner& runner);
+
+  /// Takes a choice in, or refuses it with an output of the next step.
+  void submit(request);
+
+  /// Ends a choice with an output of the next step; its blocks are free at
+  /// once.
+  void cancel(std::uint64_t id);
+
+  /// What is wrong with a request, if anything. Any thread.
+  std::optional<error> find_fault(const request&) const;
+
+  /// Reports a choice that never got in.
+  void refuse(std::uint64_t id, error why);
+
+  /// The refusal of a choice when `most_living` are there.
+  error queue_is_full() const;
+
+  /// Choices that were taken in and have not ended.
+  std::uint32_t living() const {
+    return static_cast<std::uint32_t>(order_.size());
+  }
+
+  std::uint32_t most_living() const {
+    return config_.max_waiting + config_.bounds.max_num_seqs;
+  }
+
+  /// One forward pass over what is to be done, if anything is, and all outputs
+  /// since the last step.
+  step_result step();
+
+  stats now() const;
+
+private:
+  /// A row of logits that the step asked for.
+  struct logit_use {
+    sequence* of = nullptr;
+    std::uint32_t position = 0;
+  };
+
+  std::uint32_t free_blocks(std::size_t running) const override;
+  kv_cache::prefix_match find_prefix(std::size_t index) const override;
+
+  void plan();
+  void preempt_youngest();
+  void admit_next(const kv_cache::prefix_match& found);
+  void fill_step();
+  void add_rows(sequence&, std::uint32_t rows, std::int32_t table);
+  void take_blocks(sequence&, std::uint32_t positions);
+  bool wants_logits(const sequence&, std::uint32_t position) const;
+
+  void apply(std::span<const float> logits);
+  void rows_done(sequence&, std::uint32_t rows);
+  void publish_blocks(sequence&);
+  void record_prompt_logprobs(sequence&, std::span<const float> logits);
+  void draw(sequence&, std::span<const float> logits);
+
+  output& start_news(sequence&);
+  void finish(sequence&, output& news, finish_reason);
+  void fail(sequence&, error);
+  finish_reason end_before_first_step(const sequence&) const;
+  finish_reason end_after_last(const sequence&) const;
+  bool is_end_token(const sequence&, token_id) const;
+
+  void extend_keys(sequence&, std::size_t blocks) const;
+  std::uint32_t prompt_left(const sequence&) const;
+  void set_computed(sequence&, std::uint32_t positions);
+  void release_blocks(sequence&);
+  void remove(const sequence&);
+  void remove_finished();
+
+  config config_;
+  model_runner& runner_;
+  request_bounds request_bounds_;
+  sampling::sampler sampler_;
+  kv_cache::block_pool pool_;
+
+  /// By arrival; the first `running_` run, the others wait.
+  std::vector<std::unique_ptr<sequence>> order_;
+  std::size_t running_ = 0;
+  std::unordered_map<std::uint64_t, sequence*> by_id_;
+
+  std::vector<output> outputs_; ///< since the last step
+  stats stats_;                 ///< counters; `now` adds the gauges
+  std::uint64_t waiting_tokens_ = 0;
+
+  // Reused from step to step.
+  std::vector<scheduler::sequence_state> states_;
+  scheduler::decision decision_;
+  step_plan step_;
+  std::vector<logit_use> logit_uses_;
+};
+
+} // namespace troupe::engine

@@ -1,0 +1,148 @@
+#include "engine/engine_thread.hpp"
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <variant>
+
+namespace troupe::engine {
+
+namespace {
+
+struct cancellation {
+  std::uint64_t id = 0;
+};
+
+struct refusal {
+  std::uint64_t id = 0;
+  error why;
+};
+
+using news = std::variant<request, cancellation, refusal>;
+
+class engine_thread final : public engine {
+public:
+  explicit engine_thread(loaded_model model)
+      : model_(std::move(model)), core_(model_.config, *model_.runner),
+        now_(core_.now()) {
+  }
+
+  ~engine_thread() override {
+    {
+      std::lock_guard lock{mutex_};
+      is_stopping_ = true;
+    }
+    has_news_.notify_one();
+    if (thread_.joinable())
+      thread_.join();
+  }
+
+  const text::model_card& card() const override {
+    return model_.card;
+  }
+
+  const description& about() const override {
+    return model_.about;
+  }
+
+  void start(std::function<void(step_result&&)> on_step) override {
+    on_step_ = std::move(on_step);
+    thread_ = std::thread{[this] { run(); }};
+  }
+
+  void submit(request r) override {
+    std::optional<error> fault = core_.find_fault(r);
+    std::lock_guard lock{mutex_};
+    if (!fault && living_ + arriving_ >= core_.most_living())
+      fault = core_.queue_is_full();
+    if (fault) {
+      tell(refusal{r.id, std::move(*fault)});
+      return;
+    }
+    ++arriving_;
+    tell(std::move(r));
+  }
+
+  void cancel(std::uint64_t id) override {
+    std::lock_guard lock{mutex_};
+    tell(cancellation{id});
+  }
+
+  stats now() const override {
+    std::lock_guard lock{mutex_};
+    stats s = now_;
+    s.waiting += arriving_;
+    return s;
+  }
+
+private:
+  void tell(news n) {
+    inbox_.push_back(std::move(n));
+    has_news_.notify_one();
+  }
+
+  void run() {
+    std::vector<news> taken;
+    while (wait_for_work(taken)) {
+      for (news& n : taken)
+        std::visit([this](auto& what) { take_in(what); }, n);
+      taken.clear();
+      const std::uint64_t steps_before = core_.now().steps;
+      step_result result = core_.step();
+      publish(result.now);
+      if (!result.outputs.empty() || result.now.steps > steps_before)
+        on_step_(std::move(result));
+    }
+  }
+
+  /// Sleeps while there is nothing to do; false when it is time to stop.
+  bool wait_for_work(std::vector<news>& taken) {
+    std::unique_lock lock{mutex_};
+    has_news_.wait(lock, [this] {
+      return is_stopping_ || !inbox_.empty() || core_.living() > 0;
+    });
+    std::swap(taken, inbox_);
+    living_ += std::exchange(arriving_, 0);
+    return !is_stopping_;
+  }
+
+  void take_in(request& r) {
+    core_.submit(std::move(r));
+  }
+
+  void take_in(const cancellation& c) {
+    core_.cancel(c.id);
+  }
+
+  void take_in(refusal& r) {
+    core_.refuse(r.id, std::move(r.why));
+  }
+
+  void publish(const stats& now) {
+    std::lock_guard lock{mutex_};
+    now_ = now;
+    living_ = core_.living();
+  }
+
+  loaded_model model_;
+  engine_core core_; ///< the thread's alone, but for what is const and fixed
+  std::function<void(step_result&&)> on_step_;
+  std::thread thread_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable has_news_;
+  std::vector<news> inbox_;
+  std::uint32_t arriving_ = 0; ///< requests in the inbox
+  std::uint32_t living_ = 0;   ///< choices in the core, as the outside counts
+  stats now_;
+  bool is_stopping_ = false;
+};
+
+} // namespace
+
+std::unique_ptr<engine> make_engine(loaded_model model) {
+  return std::make_unique<engine_thread>(std::move(model));
+}
+
+} // namespace troupe::engine

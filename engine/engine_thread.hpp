@@ -1,0 +1,25 @@
+#pragma once
+
+#include "engine/engine.hpp"
+#include "engine/engine_core.hpp"
+#include "engine/ops/backend.hpp"
+
+#include <memory>
+
+namespace troupe::engine {
+
+/// A model that is ready to run, and all that the engine has to know of it.
+struct loaded_model {
+  text::model_card card;
+  description about;
+  engine_core::config config;
+  std::unique_ptr<ops::backend> backend; ///< outlives the runner; may be null
+  std::unique_ptr<model_runner> runner;
+};
+
+/// The core with its thread and its inbox. The inbox holds checked requests
+/// only: faults are found on the caller's thread, and what is beyond
+/// max_num_seqs + max_waiting choices is refused there.
+std::unique_ptr<engine> make_engine(loaded_model);
+
+} // namespace troupe::engine

@@ -1,0 +1,66 @@
+#pragma once
+
+#include "engine/model/model_config.hpp"
+#include "engine/model/runner.hpp"
+#include "engine/ops/backend.hpp"
+#include "engine/weights/gguf.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace troupe::model {
+
+/// The bounds of one step and of the store of keys and values.
+struct decoder_limits {
+  std::int32_t rows_max = 0;       ///< rows of one step
+  std::int32_t logit_rows_max = 0; ///< of them, rows whose logits are wanted
+  std::int32_t kv_block_tokens = 0;
+  std::int32_t kv_blocks = 0;
+};
+
+/// Called while loading: bytes of weights done and in all.
+using load_progress =
+    std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+/// Bytes of one KV block of this model in this backend, to turn a budget of
+/// memory into a number of blocks.
+result<std::uint64_t> kv_block_bytes(const model_config& config,
+                                     ops::backend& backend,
+                                     std::int32_t block_tokens);
+
+/// Runs any family of the table (architecture.hpp) on any backend. Everything
+/// that a step needs is allocated when it is made; a step allocates nothing
+/// that grows. Each weight is read once per step.
+///
+/// Plans must keep within the limits and hold ids below `vocabulary()`,
+/// positions from 0 and tables long enough for them: who plans checks; here it
+/// is asserted.
+class decoder final : public engine::model_runner {
+public:
+  /// Loads the weights of `file` (which may go away afterwards) into `backend`
+  /// (which must outlive the decoder). Fails if the file changed meanwhile.
+  static result<std::unique_ptr<decoder>> make(const weights::gguf_file& file,
+                                               const model_config& config,
+                                               ops::backend& backend,
+                                               const decoder_limits& limits,
+                                               const load_progress& progress);
+
+  ~decoder() override;
+
+  void submit(const engine::step_plan& plan) override;
+  std::span<const float> collect() override;
+  std::int32_t vocabulary() const override;
+  std::uint64_t weight_bytes_read() const override;
+
+  /// Bytes of all weights as the backend keeps them, and of the KV pool.
+  std::uint64_t weight_bytes() const;
+  std::uint64_t kv_cache_bytes() const;
+
+private:
+  decoder();
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+} // namespace troupe::model

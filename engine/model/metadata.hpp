@@ -1,0 +1,56 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/weights/gguf.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace troupe::model {
+
+/// Typed and checked access to a GGUF file's metadata. An error names the file,
+/// the key and what is wrong with its value. A value of another type than asked
+/// for is an error, never taken for a missing one.
+class metadata {
+public:
+  /// `file` must outlive this object.
+  explicit metadata(const weights::gguf_file& file) : file_(file) {
+    // nop
+  }
+
+  bool has(std::string_view key) const;
+
+  /// A whole number from `min` to `max`; `fallback` if the key is missing, an
+  /// error if that is unset.
+  result<std::int64_t> number(std::string_view key, std::int64_t min,
+                              std::int64_t max,
+                              std::optional<std::int64_t> fallback = {}) const;
+
+  /// A finite number above 0.
+  result<double> positive(std::string_view key,
+                          std::optional<double> fallback = {}) const;
+
+  result<bool> flag(std::string_view key, bool fallback) const;
+
+  result<std::string> text(std::string_view key,
+                           std::optional<std::string> fallback = {}) const;
+
+  /// A list of texts or whole numbers; null if the key is missing.
+  result<const std::vector<std::string>*> texts(std::string_view key) const;
+  result<const std::vector<std::int64_t>*> numbers(std::string_view key) const;
+
+  /// "file.gguf: metadata 'key' <what>".
+  error wrong(std::string_view key, std::string_view what,
+              errc code = errc::corrupt) const;
+
+private:
+  template <class T>
+  result<const T*> get(std::string_view key, std::string_view what) const;
+
+  const weights::gguf_file& file_;
+};
+
+} // namespace troupe::model

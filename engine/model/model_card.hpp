@@ -1,0 +1,22 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/model/model_config.hpp"
+#include "engine/text/model_card.hpp"
+#include "engine/weights/gguf.hpp"
+
+namespace troupe::model {
+
+/// Builds the model card from a file's "tokenizer.*" metadata: byte-level BPE
+/// ("gpt2") only, other tokenizers and pre-tokenizers that are not in the table
+/// (engine/text/pretokenizers.hpp) are refused by name.
+///
+/// A choice ends at the file's eos, at its eot and eom, and at those well-known
+/// end-of-turn tokens (<|im_end|>, <|eot_id|>, ...) that are special tokens and
+/// that the model's own chat template writes: what a generation_config.json
+/// lists for such models. A base model without a template ends at its eos
+/// alone.
+result<text::model_card> read_model_card(const weights::gguf_file& file,
+                                         const model_config& config);
+
+} // namespace troupe::model

@@ -1,0 +1,77 @@
+#include "engine/model/model_source.hpp"
+
+#include <fmt/format.h>
+#include <string>
+#include <system_error>
+
+namespace troupe::model {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct directory_content {
+  fs::path gguf; ///< one of them
+  std::size_t gguf_files = 0;
+  bool safetensors = false;
+};
+
+directory_content content_of(const fs::path& directory, std::error_code& why) {
+  directory_content out;
+  fs::directory_iterator entry{directory, why};
+  for (; !why && entry != fs::directory_iterator{}; entry.increment(why)) {
+    auto extension = entry->path().extension();
+    if (extension == ".gguf") {
+      out.gguf = entry->path();
+      ++out.gguf_files;
+    }
+    out.safetensors = out.safetensors || extension == ".safetensors";
+  }
+  return out;
+}
+
+result<fs::path> only_file_in(const fs::path& directory) {
+  std::error_code why;
+  auto content = content_of(directory, why);
+  if (why)
+    return error{errc::io,
+                 fmt::format("model '{}': cannot read the directory: {}",
+                             directory.string(), why.message())};
+  if (content.gguf_files == 1)
+    return content.gguf;
+  if (content.gguf_files > 1)
+    return error{errc::invalid_argument,
+                 fmt::format("model '{}': the directory holds {} .gguf files; "
+                             "name one of them",
+                             directory.string(), content.gguf_files)};
+  if (content.safetensors)
+    return error{errc::unsupported,
+                 fmt::format("model '{}': safetensors: not supported yet",
+                             directory.string())};
+  return error{errc::not_found,
+               fmt::format("model '{}': no .gguf file in the directory",
+                           directory.string())};
+}
+
+} // namespace
+
+result<fs::path> resolve_model_source(const fs::path& path) {
+  std::error_code why;
+  auto status = fs::status(path, why);
+  if (!fs::exists(status))
+    return error{
+        errc::not_found,
+        fmt::format("model '{}': no such file or directory", path.string())};
+  if (fs::is_directory(status))
+    return only_file_in(path);
+  if (path.extension() == ".safetensors")
+    return error{errc::unsupported,
+                 fmt::format("model '{}': safetensors: not supported yet",
+                             path.string())};
+  if (path.extension() != ".gguf")
+    return error{errc::unsupported,
+                 fmt::format("model '{}': not a .gguf file", path.string())};
+  return path;
+}
+
+} // namespace troupe::model

@@ -1,0 +1,151 @@
+#include "engine/ops/cpu/attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace troupe::ops::cpu {
+
+namespace {
+
+std::int64_t partial_floats(const attention::call& c) {
+  return partial_header + c.pool.shape().head_dim;
+}
+
+std::int32_t group_size(const attention::call& c) {
+  return c.heads / c.pool.shape().kv_heads;
+}
+
+std::int32_t spans_until(std::int32_t position) {
+  return position / span_positions + 1;
+}
+
+/// Row and head of query `query` of a tile's rows.
+struct query_place {
+  std::int32_t row;
+  std::int32_t head;
+};
+
+query_place place_of(const attention::call& c, std::int32_t first_row,
+                     std::int32_t query, std::int32_t kv_head) {
+  const auto group = group_size(c);
+  return {first_row + query / group, kv_head * group + query % group};
+}
+
+} // namespace
+
+void attention::list_tiles(const call& c) {
+  tiles_.clear();
+  const auto& rows = c.batch.sequences;
+  const auto group = group_size(c);
+  const auto count = static_cast<std::int32_t>(rows.size());
+  for (std::int32_t row = 0; row < count;) {
+    auto end = row;
+    while (end < count && rows[end] == rows[row])
+      ++end;
+    const auto queries = (end - row) * group;
+    for (std::int32_t first = 0; first < queries; first += query_tile) {
+      const auto n = std::min(query_tile, queries - first);
+      const auto last = c.batch.positions[row + (first + n - 1) / group];
+      tiles_.push_back({row, first, n, spans_until(last)});
+    }
+    row = end;
+  }
+}
+
+void attention::run(const call& c) {
+  list_tiles(c);
+  const auto kv_heads = c.pool.shape().kv_heads;
+  std::int64_t most_spans = 0;
+  for (const auto& t : tiles_)
+    most_spans = std::max<std::int64_t>(most_spans, t.spans);
+  const auto items = static_cast<std::int64_t>(tiles_.size()) * kv_heads;
+  if (most_spans > 1 && workers_.size() > 1 && items < 8 * workers_.size())
+    return run_split(c, most_spans);
+  const auto scratch = query_tile * most_spans * partial_floats(c);
+  partials_.resize(
+      std::max<std::size_t>(partials_.size(), scratch * workers_.size()));
+  workers_.run(items, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (auto item = begin; item < end; ++item)
+      run_whole(c, item, thread);
+  });
+}
+
+void attention::run_whole(const call& c, std::int64_t item, int thread) {
+  const auto tiles = static_cast<std::int64_t>(tiles_.size());
+  const auto& t = tiles_[item % tiles];
+  const auto kv_head = static_cast<std::int32_t>(item / tiles);
+  const auto stride = t.spans * partial_floats(c);
+  float* partials =
+      partials_.data() + partials_.size() / workers_.size() * thread;
+  for (std::int32_t span = 0; span < t.spans; ++span)
+    attend(c, t, kv_head, span, partials, stride);
+  merge(c, t, kv_head, partials, stride);
+}
+
+void attention::run_split(const call& c, std::int64_t most_spans) {
+  const auto kv_heads = c.pool.shape().kv_heads;
+  const auto items = static_cast<std::int64_t>(tiles_.size()) * kv_heads;
+  const auto stride = most_spans * partial_floats(c);
+  const auto item_floats = query_tile * stride;
+  partials_.resize(
+      std::max<std::size_t>(partials_.size(), items * item_floats));
+  workers_.run(
+      items * most_spans, [&](std::int64_t begin, std::int64_t end, int) {
+        for (auto i = begin; i < end; ++i) {
+          const auto item = i / most_spans;
+          const auto span = static_cast<std::int32_t>(i % most_spans);
+          const auto& t = tiles_[item / kv_heads];
+          if (span < t.spans)
+            attend(c, t, static_cast<std::int32_t>(item % kv_heads), span,
+                   partials_.data() + item * item_floats, stride);
+        }
+      });
+  for (std::int64_t item = 0; item < items; ++item)
+    merge(c, tiles_[item / kv_heads],
+          static_cast<std::int32_t>(item % kv_heads),
+          partials_.data() + item * item_floats, stride);
+}
+
+void attention::attend(const call& c, const tile& t, std::int32_t kv_head,
+                       std::int32_t span, float* partials,
+                       std::int64_t query_stride) {
+  const auto& shape = c.pool.shape();
+  const auto start = span * span_positions;
+  attention_span a{};
+  a.count = t.count;
+  a.head_dim = shape.head_dim;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  int most = 0;
+  for (int q = 0; q < t.count; ++q) {
+    const auto place = place_of(c, t.row, t.first + q, kv_head);
+    a.queries[q] =
+        c.qkv + place.row * c.qkv_stride + place.head * shape.head_dim;
+    a.visible[q] =
+        std::clamp(c.batch.positions[place.row] + 1 - start, 0, span_positions);
+    a.partial[q] = partials + q * query_stride + span * partial_floats(c);
+    most = std::max(most, a.visible[q]);
+  }
+  const auto& table = c.batch.tables[c.batch.sequences[t.row]];
+  for (int g = 0; g * 16 < most; ++g) {
+    const auto block = table[(start + g * 16) / shape.block_tokens];
+    const auto within = (start + g * 16) % shape.block_tokens;
+    a.keys[g] = c.pool.keys(c.layer, block, kv_head) + within * shape.head_dim;
+    a.values[g] =
+        c.pool.values(c.layer, block, kv_head) + within * shape.head_dim;
+  }
+  kernels_.attend(a);
+}
+
+void attention::merge(const call& c, const tile& t, std::int32_t kv_head,
+                      const float* partials, std::int64_t query_stride) {
+  const auto head_dim = c.pool.shape().head_dim;
+  for (int q = 0; q < t.count; ++q) {
+    const auto place = place_of(c, t.row, t.first + q, kv_head);
+    float* out =
+        c.out + (std::int64_t{place.row} * c.heads + place.head) * head_dim;
+    kernels_.merge(partials + q * query_stride, partial_floats(c),
+                   spans_until(c.batch.positions[place.row]), head_dim, out);
+  }
+}
+
+} // namespace troupe::ops::cpu

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "engine/ops/backend.hpp"
+#include "engine/ops/cpu/kernels.hpp"
+#include "engine/ops/cpu/paged_kv.hpp"
+#include "engine/ops/cpu/team.hpp"
+
+namespace troupe::ops::cpu {
+
+/// Paged attention over the rows of a step. The heads that share a kv head, of
+/// neighbouring rows of a sequence, go through the keys and values together, in
+/// tiles of up to `query_tile` queries. Positions are taken in spans of
+/// `span_positions`; a step with few tiles shares out the spans, too. The bits
+/// are the same either way.
+class attention {
+public:
+  attention(const kernel_table& kernels, team& workers)
+      : kernels_(kernels), workers_(workers) {
+  }
+
+  struct call {
+    const float* qkv;
+    std::int64_t qkv_stride;
+    std::int32_t heads;
+    const batch_view& batch;
+    std::int32_t layer;
+    paged_kv& pool;
+    float* out;
+  };
+
+  void run(const call&);
+
+private:
+  /// Queries first to first + count - 1 of the rows from `row` on, numbered row
+  /// by row, then head by head within a kv head.
+  struct tile {
+    std::int32_t row;
+    std::int32_t first;
+    std::int32_t count;
+    std::int32_t spans; ///< up to the tile's last position
+  };
+
+  void list_tiles(const call&);
+  void run_whole(const call&, std::int64_t item, int thread);
+  void run_split(const call&, std::int64_t most_spans);
+  void attend(const call&, const tile&, std::int32_t kv_head, std::int32_t span,
+              float* partials, std::int64_t query_stride);
+  void merge(const call&, const tile&, std::int32_t kv_head,
+             const float* partials, std::int64_t query_stride);
+
+  const kernel_table& kernels_;
+  team& workers_;
+  std::vector<tile> tiles_;
+  std::vector<float> partials_;
+};
+
+} // namespace troupe::ops::cpu

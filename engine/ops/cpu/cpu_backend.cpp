@@ -1,0 +1,396 @@
+#include "engine/ops/cpu/cpu_backend.hpp"
+
+#include "engine/ops/cpu/attention.hpp"
+#include "engine/ops/cpu/kernels.hpp"
+#include "engine/ops/cpu/paged_kv.hpp"
+#include "engine/ops/cpu/rope_table.hpp"
+#include "engine/ops/cpu/team.hpp"
+#include "engine/ops/cpu/tiled_weight.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <cstring>
+
+namespace troupe::ops::cpu {
+
+namespace {
+
+/// Below this many floats a loop is not worth waking the team.
+constexpr std::int64_t shared_floats = 8192;
+constexpr int threads_max = 1024;
+constexpr std::size_t rope_tables_max = 4;
+
+class host_buffer final : public buffer {
+public:
+  explicit host_buffer(std::int64_t floats) : size_(floats) {
+    const auto bytes = static_cast<std::size_t>(floats + 16) * sizeof(float);
+    auto memory = pages::allocate(bytes);
+    if (!memory)
+      throw std::bad_alloc{};
+    memory_ = std::move(*memory);
+  }
+  float* data() override {
+    return reinterpret_cast<float*>(memory_.data());
+  }
+  std::int64_t size() const override {
+    return size_;
+  }
+
+private:
+  pages memory_;
+  std::int64_t size_;
+};
+
+/// The activations of a product in blocks of int8.
+class quantised_rows {
+public:
+  void resize(std::int64_t rows, std::int64_t cols) {
+    rows_ = rows;
+    blocks_ = cols / block_columns;
+    q_.resize(std::max<std::size_t>(q_.size(), rows * cols));
+    scale_.resize(std::max<std::size_t>(scale_.size(), rows * blocks_));
+  }
+  std::int64_t groups() const {
+    return (rows_ + group_rows - 1) / group_rows;
+  }
+  std::int64_t blocks() const {
+    return blocks_;
+  }
+  quantised_group group(std::int64_t g) const {
+    const auto first = g * group_rows;
+    return {
+        q_.data() + first * blocks_ * block_columns,
+        scale_.data() + first * blocks_,
+        static_cast<int>(std::min<std::int64_t>(group_rows, rows_ - first))};
+  }
+  void fill(const kernel_table& kernels, const float* x, std::int64_t g) {
+    const auto first = g * group_rows, columns = blocks_ * block_columns;
+    kernels.quantise(x + first * columns, group(g).rows, blocks_,
+                     q_.data() + first * columns,
+                     scale_.data() + first * blocks_);
+  }
+
+private:
+  std::int64_t rows_ = 0;
+  std::int64_t blocks_ = 0;
+  std::vector<std::int8_t> q_;
+  std::vector<block_scale> scale_;
+};
+
+const tiled_weight& tiled(const weight& w) {
+  return static_cast<const tiled_weight&>(w);
+}
+
+bool any_quantised(const tiled_weight& w) {
+  return std::any_of(w.parts().begin(), w.parts().end(), [](const auto& part) {
+    return layout_of(part.type).elements > 1;
+  });
+}
+
+quantised_tile quantised_kernel(const kernel_table& kernels,
+                                element_type type) {
+  return type == element_type::q8_0   ? kernels.q8_0
+         : type == element_type::q4_0 ? kernels.q4_0
+                                      : kernels.q4_1;
+}
+
+float_tile float_kernel(const kernel_table& kernels, element_type type) {
+  return type == element_type::f32   ? kernels.f32
+         : type == element_type::f16 ? kernels.f16
+                                     : kernels.bf16;
+}
+
+/// Turns the pairs of one head.
+void turn_head(float* head, const float* turns, std::int64_t pairs,
+               bool interleaved) {
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    float& first = interleaved ? head[2 * i] : head[i];
+    float& second = interleaved ? head[2 * i + 1] : head[i + pairs];
+    const float cosine = turns[2 * i], sine = turns[2 * i + 1];
+    const float a = first, b = second;
+    first = a * cosine - b * sine;
+    second = a * sine + b * cosine;
+  }
+}
+
+class cpu_backend final : public backend {
+public:
+  cpu_backend(const kernel_table& kernels, std::string_view name,
+              std::unique_ptr<team> workers)
+      : kernels_(kernels), name_(name), team_(std::move(workers)),
+        attention_(kernels, *team_) {
+  }
+
+  std::string arithmetic() const override {
+    return "cpu-q8a-f16kv-1";
+  }
+
+  std::string description() const override {
+    return name_ + ", " + std::to_string(team_->size()) +
+           (team_->size() == 1 ? " thread" : " threads");
+  }
+
+  result<std::unique_ptr<weight>>
+  load(std::span<const matrix_view> parts) override {
+    auto packed = tiled_weight::pack(parts, *team_);
+    if (!packed)
+      return packed.error();
+    return std::unique_ptr<weight>{std::move(*packed)};
+  }
+
+  std::unique_ptr<buffer> allocate(std::int64_t floats) override {
+    return std::make_unique<host_buffer>(floats);
+  }
+
+  std::unique_ptr<buffer> upload(std::span<const float> values) override {
+    auto made = std::make_unique<host_buffer>(values.size());
+    std::copy(values.begin(), values.end(), made->data());
+    return made;
+  }
+
+  result<std::unique_ptr<kv_pool>>
+  make_kv_pool(const kv_shape& shape) override {
+    auto made = paged_kv::make(shape);
+    if (!made)
+      return made.error();
+    return std::unique_ptr<kv_pool>{std::move(*made)};
+  }
+
+  void embed(const weight& table, std::span<const std::int32_t> ids,
+             float* out) override {
+    const auto& w = tiled(table);
+    for_rows(ids.size(), w.cols(), [&](std::int64_t r) {
+      assert(ids[r] >= 0 && ids[r] < w.rows());
+      w.read_row(ids[r], out + r * w.cols());
+    });
+  }
+
+  void rms_norm(const float* x, buffer& w, float eps, std::int64_t rows,
+                std::int64_t cols, float* out) override {
+    assert(w.size() >= cols);
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.rms_norm(x + r * cols, w.data(), eps, cols, out + r * cols);
+    });
+  }
+
+  void linear(const weight& w, const float* x, std::int64_t rows, float* y,
+              bool add) override {
+    const auto& weights = tiled(w);
+    if (rows <= 0)
+      return;
+    if (any_quantised(weights))
+      quantise(x, rows, weights.cols());
+    team_->run(weights.tiles(), [&](std::int64_t begin, std::int64_t end, int) {
+      for (auto tile = begin; tile < end; ++tile)
+        multiply_tile(weights, tile, x, rows, y, add);
+    });
+  }
+
+  void rope_and_store(float* qkv, std::int32_t heads, const rope_params& params,
+                      const batch_view& batch, std::int32_t layer,
+                      kv_pool& pool) override {
+    auto& kv = static_cast<paged_kv&>(pool);
+    const auto& shape = kv.shape();
+    assert(params.dims <= shape.head_dim && params.dims % 2 == 0);
+    assert(params.factors.empty() ||
+           static_cast<std::int32_t>(params.factors.size()) == params.dims / 2);
+    auto& turns = table_for(params);
+    for (const auto position : batch.positions)
+      turns.cover(position);
+    const auto stride = (heads + 2 * shape.kv_heads) * shape.head_dim;
+    for_rows(batch.positions.size(), stride, [&](std::int64_t r) {
+      float* row = qkv + r * stride;
+      const float* turn = turns.row(batch.positions[r]);
+      for (std::int32_t h = 0; h < heads + shape.kv_heads; ++h)
+        turn_head(row + h * shape.head_dim, turn, turns.pairs(),
+                  params.interleaved);
+      store(row + heads * shape.head_dim, batch, r, layer, kv);
+    });
+  }
+
+  void attention(const float* qkv, std::int32_t heads, const batch_view& batch,
+                 std::int32_t layer, kv_pool& pool, float* out) override {
+    auto& kv = static_cast<paged_kv&>(pool);
+    const auto& shape = kv.shape();
+    assert(heads % shape.kv_heads == 0);
+    attention_.run({qkv, (heads + 2 * shape.kv_heads) * shape.head_dim, heads,
+                    batch, layer, kv, out});
+  }
+
+  void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    for_rows(rows, n, [&](std::int64_t r) {
+      const float* gate = gate_up + r * 2 * n;
+      kernels_.silu_mul(gate, gate + n, n, out + r * n);
+    });
+  }
+
+  void gather_rows(const float* x, std::span<const std::int32_t> rows,
+                   std::int64_t cols, float* out) override {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::memcpy(out + i * cols, x + rows[i] * cols, cols * sizeof(float));
+  }
+
+  void download(const float* from, std::span<float> to) override {
+    std::memcpy(to.data(), from, to.size_bytes());
+  }
+
+private:
+  /// Calls f for each row; alone if the whole is small.
+  template <class F>
+  void for_rows(std::int64_t rows, std::int64_t row_floats, F f) {
+    const auto some = [&](std::int64_t begin, std::int64_t end, int) {
+      for (auto r = begin; r < end; ++r)
+        f(r);
+    };
+    if (rows * row_floats < shared_floats)
+      some(0, rows, 0);
+    else
+      team_->run(rows, some);
+  }
+
+  void quantise(const float* x, std::int64_t rows, std::int64_t cols) {
+    quantised_.resize(rows, cols);
+    for_rows(quantised_.groups(), std::min<std::int64_t>(rows, 16) * cols,
+             [&](std::int64_t g) { quantised_.fill(kernels_, x, g); });
+  }
+
+  void multiply_tile(const tiled_weight& w, std::int64_t tile, const float* x,
+                     std::int64_t rows, float* y, bool add) {
+    const auto& part = w.part_of_tile(tile);
+    const auto within = tile - part.first_tile;
+    const auto* from = part.tiles + within * part.tile_bytes;
+    const auto lanes = std::min<std::int64_t>(16, part.rows - within * 16);
+    tile_output out{y + part.first_row + within * 16, w.rows(),
+                    static_cast<int>(lanes), add};
+    if (layout_of(part.type).elements == 1) {
+      float_kernel(kernels_, part.type)(from, w.cols(), x, rows, out);
+      return;
+    }
+    const auto kernel = quantised_kernel(kernels_, part.type);
+    for (std::int64_t g = 0; g < quantised_.groups(); ++g) {
+      kernel(from, quantised_.blocks(), quantised_.group(g), out);
+      out.y += group_rows * out.stride;
+    }
+  }
+
+  /// Stores the keys and values of row r, which `kv_row` holds, in the pool.
+  void store(const float* kv_row, const batch_view& batch, std::int64_t r,
+             std::int32_t layer, paged_kv& kv) {
+    const auto& shape = kv.shape();
+    const auto position = batch.positions[r];
+    const auto block =
+        batch.tables[batch.sequences[r]][position / shape.block_tokens];
+    assert(block >= 0 && block < shape.blocks);
+    const auto within = position % shape.block_tokens;
+    const auto dims = shape.head_dim;
+    for (std::int32_t h = 0; h < shape.kv_heads; ++h) {
+      const float* key = kv_row + h * dims;
+      std::uint16_t* keys =
+          kv.keys(layer, block, h) + within / 16 * 16 * dims + within % 16;
+      for (std::int32_t d = 0; d < dims; d += 16) {
+        std::uint16_t halves[16];
+        kernels_.to_f16(key + d, 16, halves);
+        for (int i = 0; i < 16; ++i)
+          keys[(d + i) * 16] = halves[i];
+      }
+      kernels_.to_f16(key + shape.kv_heads * dims, dims,
+                      kv.values(layer, block, h) + within * dims);
+    }
+  }
+
+  rope_table& table_for(const rope_params& params) {
+    const auto known =
+        std::find_if(ropes_.begin(), ropes_.end(),
+                     [&](const auto& table) { return table.is_for(params); });
+    if (known != ropes_.end())
+      return *known;
+    if (ropes_.size() == rope_tables_max)
+      ropes_.erase(ropes_.begin());
+    return ropes_.emplace_back(params);
+  }
+
+  const kernel_table& kernels_;
+  std::string name_;
+  std::unique_ptr<team> team_;
+  cpu::attention attention_;
+  quantised_rows quantised_;
+  std::vector<rope_table> ropes_;
+};
+
+struct named_set {
+  std::string_view name;
+  instruction_set isa;
+  std::string_view description;
+  const kernel_table& (*kernels)();
+};
+
+constexpr named_set sets[] = {
+    {"plain", instruction_set::plain, "plain", plain_kernels},
+    {"avx2", instruction_set::avx2, "avx2", avx2_kernels},
+    {"avx512", instruction_set::avx512, "avx512-vnni", avx512_kernels},
+};
+
+result<named_set> if_present(const named_set& set) {
+  if (!machine_has(set.isa))
+    return error{errc::unsupported, "this machine cannot run the " +
+                                        std::string{set.name} + " kernels"};
+  return set;
+}
+
+result<named_set> choose(const options& o) {
+  if (o.isa)
+    return if_present(sets[static_cast<int>(*o.isa)]);
+  const char* wanted = std::getenv("TROUPE_CPU");
+  if (wanted == nullptr || *wanted == 0) {
+    auto best = std::size(sets) - 1;
+    while (!machine_has(sets[best].isa))
+      --best;
+    return sets[best];
+  }
+  for (const auto& set : sets)
+    if (set.name == wanted)
+      return if_present(set);
+  return error{errc::invalid_argument,
+               "TROUPE_CPU is \"" + std::string{wanted} +
+                   "\"; it may be plain, avx2 or avx512"};
+}
+
+} // namespace
+
+bool machine_has(instruction_set isa) {
+  switch (isa) {
+  case instruction_set::plain:
+    return true;
+  case instruction_set::avx2:
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+  case instruction_set::avx512:
+    return machine_has(instruction_set::avx2) &&
+           __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+  }
+  return false;
+}
+
+result<std::unique_ptr<backend>> make_backend(const options& o) {
+  const auto set = choose(o);
+  if (!set)
+    return set.error();
+  if (o.threads < 0 || o.threads > threads_max)
+    return error{errc::invalid_argument,
+                 "the number of threads must be from 0 to " +
+                     std::to_string(threads_max) + ", not " +
+                     std::to_string(o.threads)};
+  auto workers = team::make(o.threads == 0 ? usable_cores() : o.threads);
+  if (!workers)
+    return workers.error();
+  return std::unique_ptr<backend>{std::make_unique<cpu_backend>(
+      set->kernels(), set->description, std::move(*workers))};
+}
+
+} // namespace troupe::ops::cpu

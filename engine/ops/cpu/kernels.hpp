@@ -1,0 +1,146 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+/// The arithmetic of the CPU backend: small kernels, one table of them per
+/// instruction set. All tables give the same bits (NaN payloads aside), since
+/// every operation below is either exact or stands in one written-down order.
+/// "Lane" l of 16 is element l of a vector; fma(a, b, c) rounds a * b + c once.
+///
+/// This header is seen by files that are compiled for AVX-512, so it holds no
+/// inline function that another file could end up calling.
+namespace troupe::ops::cpu {
+
+/// Outputs of a weight tile, and lanes of a vector.
+constexpr int tile_lanes = 16;
+/// Columns that share a scale.
+constexpr int block_columns = 32;
+/// Rows of activations that are packed together.
+constexpr int group_rows = 16;
+/// Queries that one attention tile holds at most.
+constexpr int query_tile = 6;
+/// Positions of an attention span: a softmax is taken span by span, from
+/// position 0 on, and the spans are merged in ascending order.
+constexpr int span_positions = 256;
+
+/// What a product needs of a block of 32 activations beside its int8 values q,
+/// which are x / d rounded half to even, within -127 and 127:
+///   a = max |x|;  d = a / 127;  q = round(x * (127 / a))
+/// A block with a < 2^-100 counts as zeros (d = 0, q = 0). One with an infinity
+/// or a NaN has d = NaN and q = 0, so all that is computed from it is NaN.
+struct block_scale {
+  float d;
+  float d_sum;            ///< d * sum(q)
+  std::int32_t minus_8;   ///< -8 * sum(q)
+  std::int32_t minus_128; ///< -128 * sum(q)
+};
+
+/// Up to `group_rows` rows of quantised activations, block after block.
+struct quantised_group {
+  const std::int8_t* q;     ///< [block][rows][32]
+  const block_scale* scale; ///< [block][rows]
+  int rows;
+};
+
+/// Where the outputs of one weight tile go: y[row * stride + lane] for
+/// lane < lanes. With `add`, y = y + sum.
+struct tile_output {
+  float* y;
+  std::int64_t stride;
+  int lanes;
+  bool add;
+};
+
+/// How 16 outputs of a quantised weight lie in memory: blocks of 32 columns in
+/// pairs; a pair is the values of both blocks, then the scales of both.
+///
+/// Values of a block: for 8-bit, [8 groups of 4 columns][16 outputs][4 columns]
+/// bytes, each the weight + 128. For 4-bit, [4][16][4] bytes whose low nibbles
+/// are columns 0-15 and whose high nibbles are columns 16-31.
+/// Scales of a block: 16 f16 scales and, for q4_1, 16 f16 minimums.
+struct tile_format {
+  int value_bytes;
+  int scale_bytes;
+};
+constexpr tile_format q8_0_format{512, 32};
+constexpr tile_format q4_0_format{256, 32};
+constexpr tile_format q4_1_format{256, 64};
+
+/// Sums for the 16 outputs of a tile, over the blocks from the first to the
+/// last; every output has one accumulator s per row, from 0:
+///   i = the exact integer sum of (w * q) over the block's 32 columns
+///   s = fma(float(i), dw * d, s);  q4_1 then: s = fma(minimum, d_sum, s)
+/// where w is the stored integer less 8 (q4_0) or as the file has it.
+using quantised_tile = void (*)(const std::byte* tile, std::int64_t blocks,
+                                const quantised_group&, const tile_output&);
+
+/// The same for a tile of floats stored [column][16 outputs]:
+///   s = fma(float(w), x, s), column after column.
+/// `x` holds `rows` rows of `columns` floats.
+using float_tile = void (*)(const std::byte* tile, std::int64_t columns,
+                            const float* x, std::int64_t rows,
+                            const tile_output&);
+
+/// Some queries of one kv head against the positions of one span.
+struct attention_span {
+  const float* queries[query_tile]; ///< [head_dim] each
+  int visible[query_tile];          ///< positions of the span that each sees
+  int count;                        ///< queries
+  int head_dim;                     ///< a multiple of 16
+  float scale;                      ///< of the scores
+  /// Per 16 positions, f16: keys [head_dim][16], values [16][head_dim].
+  const std::uint16_t* keys[span_positions / 16];
+  const std::uint16_t* values[span_positions / 16];
+  /// Per query: the largest score, the sum of weights, then the [head_dim]
+  /// weighted sum of values. What a query with visible == 0 gets is undefined.
+  float* partial[query_tile];
+};
+constexpr int partial_header = 2;
+
+struct kernel_table {
+  /// Packs `rows` <= group_rows rows of `blocks` * 32 floats.
+  void (*quantise)(const float* x, int rows, std::int64_t blocks,
+                   std::int8_t* q, block_scale* scale);
+
+  quantised_tile q8_0;
+  quantised_tile q4_0;
+  quantised_tile q4_1;
+  float_tile f32;
+  float_tile f16;
+  float_tile bf16;
+
+  /// One row. Squares are summed with fma in 16 lanes (column i in lane
+  /// i % 16), the lanes as a tree: l with l + 8, + 4, + 2, + 1. Then
+  /// out = (x * (1 / sqrt(sum / columns + eps))) * w.
+  void (*rms_norm)(const float* x, const float* w, float eps,
+                   std::int64_t columns, float* out);
+
+  /// One row: out = (g / (1 + exp(0 - g))) * up.
+  void (*silu_mul)(const float* gate, const float* up, std::int64_t n,
+                   float* out);
+
+  /// Scores: s = sum of fma(q, k) over the dimensions in order, times scale.
+  /// Weights: exp(s - max), summed in 16 lanes (position % 16) and the tree
+  /// above. Values: fma(weight, v), position after position.
+  void (*attend)(const attention_span&);
+
+  /// Merges the partials of spans 0 to spans - 1, `stride` floats apart:
+  /// m = largest maximum; f = exp(maximum - m); total and values are summed
+  /// with fma(f, partial, sum) span after span; out = values / total.
+  void (*merge)(const float* partials, std::int64_t stride, std::int64_t spans,
+                int head_dim, float* out);
+
+  /// Rounds to f16, half to even.
+  void (*to_f16)(const float* x, std::int64_t n, std::uint16_t* out);
+
+  /// e to the power of each x, as silu_mul and attend compute it: relative
+  /// error below 2e-7; 0 below -87.33, infinite above 88.37.
+  void (*exp)(const float* x, std::int64_t n, float* out);
+};
+
+const kernel_table& plain_kernels();
+const kernel_table& avx2_kernels();
+const kernel_table& avx512_kernels();
+
+} // namespace troupe::ops::cpu

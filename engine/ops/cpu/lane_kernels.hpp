@@ -1,0 +1,452 @@
+#pragma once
+
+#include "engine/ops/cpu/kernels.hpp"
+
+/// The kernels that are written once, over a type L of 16 float lanes
+/// (lanes_plain.hpp, lanes_avx2.hpp, lanes_avx512.hpp). Everything is in the
+/// unnamed namespace: each file that includes this gets its own copy, compiled
+/// for its own instruction set.
+namespace troupe::ops::cpu {
+namespace {
+
+template <int N>
+struct constant {
+  static constexpr int value = N;
+};
+
+/// Calls f(constant<n>) for n in 1..Max.
+template <int Max, class F>
+inline void with_constant(int n, F f) {
+  if constexpr (Max > 0) {
+    if (n == Max)
+      f(constant<Max>{});
+    else
+      with_constant<Max - 1>(n, f);
+  }
+}
+
+template <class L>
+float tree_sum(typename L::f32 v) {
+  float s[16];
+  L::store(s, v);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i)
+      s[i] = s[i] + s[i + width];
+  return s[0];
+}
+
+template <class L>
+float largest(typename L::f32 v) {
+  float s[16];
+  L::store(s, v);
+  for (int i = 1; i < 16; ++i)
+    s[0] = s[i] > s[0] ? s[i] : s[0];
+  return s[0];
+}
+
+/// Lanes 0 to n - 1 from memory, the others zero.
+template <class L>
+typename L::f32 load_first(const float* x, std::int64_t n) {
+  float s[16] = {};
+  for (std::int64_t i = 0; i < n; ++i)
+    s[i] = x[i];
+  return L::load(s);
+}
+
+template <class L>
+void store_first(float* x, std::int64_t n, typename L::f32 v) {
+  float s[16];
+  L::store(s, v);
+  for (std::int64_t i = 0; i < n; ++i)
+    x[i] = s[i];
+}
+
+/// x = n ln 2 + r with |r| <= ln 2 / 2; exp(x) = 2^n * (Taylor of degree 7).
+/// n is rounded by adding 1.5 * 2^23, whose low bits then hold it.
+template <class L>
+inline typename L::f32 exp_lanes(typename L::f32 x) {
+  const auto shift = L::set(12582912.0f);
+  const auto t = L::fma(x, L::set(1.4426950408889634f), shift);
+  const auto n = L::sub(t, shift);
+  auto r = L::fma(n, L::set(-0.693145751953125f), x);
+  r = L::fma(n, L::set(-1.42860682030942e-6f), r);
+  auto p = L::set(1.0f / 5040);
+  p = L::fma(p, r, L::set(1.0f / 720));
+  p = L::fma(p, r, L::set(1.0f / 120));
+  p = L::fma(p, r, L::set(1.0f / 24));
+  p = L::fma(p, r, L::set(1.0f / 6));
+  p = L::fma(p, r, L::set(0.5f));
+  p = L::fma(p, r, L::set(1.0f));
+  p = L::fma(p, r, L::set(1.0f));
+  const auto y = L::mul(p, L::power_of_two(t));
+  const auto low = L::set(-87.33f), high = L::set(88.37f);
+  return L::if_less(high, x, L::set(__builtin_inff()),
+                    L::if_less(x, low, L::zero(), y));
+}
+
+template <class L>
+void exp_row(const float* x, std::int64_t n, float* out) {
+  for (std::int64_t i = 0; i < n; i += 16) {
+    const auto left = n - i < 16 ? n - i : 16;
+    store_first<L>(out + i, left, exp_lanes<L>(load_first<L>(x + i, left)));
+  }
+}
+
+template <class L>
+void quantise_rows(const float* x, int rows, std::int64_t blocks,
+                   std::int8_t* q, block_scale* scale) {
+  constexpr std::uint32_t infinity_bits = 0x7f800000;
+  constexpr std::uint32_t smallest_bits = (127 - 100) << 23; // 2^-100
+  for (int row = 0; row < rows; ++row) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const float* from = x + (row * blocks + b) * block_columns;
+      std::int8_t* to = q + (b * rows + row) * block_columns;
+      block_scale& s = scale[b * rows + row];
+      const auto first = L::load(from), second = L::load(from + 16);
+      const std::uint32_t bits = L::largest_magnitude_bits(first, second);
+      float a, inverse = 0;
+      __builtin_memcpy(&a, &bits, sizeof a);
+      std::int32_t sum = 0;
+      if (bits >= infinity_bits) {
+        s.d = __builtin_nanf("");
+      } else if (bits < smallest_bits) {
+        s.d = 0;
+      } else {
+        s.d = a / 127.0f;
+        inverse = 127.0f / a;
+      }
+      if (inverse == 0) {
+        for (int i = 0; i < block_columns; ++i)
+          to[i] = 0;
+      } else {
+        const auto factor = L::set(inverse);
+        sum =
+            L::store_rounded(to, L::mul(first, factor), L::mul(second, factor));
+      }
+      s.d_sum = s.d * static_cast<float>(sum);
+      s.minus_8 = -8 * sum;
+      s.minus_128 = -128 * sum;
+    }
+  }
+}
+
+/// Writes the 16 sums of one row of a tile.
+template <class L>
+inline void finish_row(const tile_output& out, std::int64_t row,
+                       typename L::f32 sums) {
+  float* y = out.y + row * out.stride;
+  if (out.lanes == tile_lanes) {
+    L::store(y, out.add ? L::add(L::load(y), sums) : sums);
+    return;
+  }
+  if (out.add)
+    sums = L::add(load_first<L>(y, out.lanes), sums);
+  store_first<L>(y, out.lanes, sums);
+}
+
+/// `Load` is a type with a static `load(const std::byte*)` of 16 weights.
+template <class L, class Load, int R>
+void float_rows(const std::byte* tile, std::int64_t columns, const float* x,
+                std::int64_t row, const tile_output& out) {
+  typename L::f32 s[R];
+  for (int r = 0; r < R; ++r)
+    s[r] = L::zero();
+  const float* from = x + row * columns;
+  for (std::int64_t k = 0; k < columns; ++k) {
+    const auto w = Load::load(tile + k * Load::bytes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      s[r] = L::fma(w, L::set(from[r * columns + k]), s[r]);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    finish_row<L>(out, row + r, s[r]);
+}
+
+template <class L, class Load>
+void float_weights(const std::byte* tile, std::int64_t columns, const float* x,
+                   std::int64_t rows, const tile_output& out) {
+  constexpr int most = L::product_rows;
+  for (std::int64_t row = 0; row < rows; row += most) {
+    const auto left = rows - row;
+    with_constant<most>(
+        left < most ? static_cast<int>(left) : most, [&](auto r) {
+          float_rows<L, Load, decltype(r)::value>(tile, columns, x, row, out);
+        });
+  }
+}
+
+template <class L>
+struct load_f32 {
+  static constexpr int bytes = 64;
+  static typename L::f32 load(const std::byte* w) {
+    return L::load(reinterpret_cast<const float*>(w));
+  }
+};
+
+template <class L>
+struct load_f16 {
+  static constexpr int bytes = 32;
+  static typename L::f32 load(const std::byte* w) {
+    return L::load_f16(reinterpret_cast<const std::uint16_t*>(w));
+  }
+};
+
+template <class L>
+struct load_bf16 {
+  static constexpr int bytes = 32;
+  static typename L::f32 load(const std::byte* w) {
+    return L::load_bf16(reinterpret_cast<const std::uint16_t*>(w));
+  }
+};
+
+template <class L>
+void rms_norm_row(const float* x, const float* w, float eps,
+                  std::int64_t columns, float* out) {
+  auto squares = L::zero();
+  const auto whole = columns / 16 * 16, rest = columns - whole;
+  for (std::int64_t i = 0; i < whole; i += 16) {
+    const auto v = L::load(x + i);
+    squares = L::fma(v, v, squares);
+  }
+  if (rest > 0) {
+    const auto v = load_first<L>(x + whole, rest);
+    squares = L::fma(v, v, squares);
+  }
+  const float mean = tree_sum<L>(squares) / static_cast<float>(columns);
+  const auto factor = L::set(1.0f / L::square_root(mean + eps));
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store(out + i, L::mul(L::mul(L::load(x + i), factor), L::load(w + i)));
+  if (rest > 0)
+    store_first<L>(out + whole, rest,
+                   L::mul(L::mul(load_first<L>(x + whole, rest), factor),
+                          load_first<L>(w + whole, rest)));
+}
+
+template <class L>
+inline typename L::f32 silu_mul_lanes(typename L::f32 gate,
+                                      typename L::f32 up) {
+  const auto e = exp_lanes<L>(L::sub(L::zero(), gate));
+  return L::mul(L::div(gate, L::add(L::set(1.0f), e)), up);
+}
+
+template <class L>
+void silu_mul_row(const float* gate, const float* up, std::int64_t n,
+                  float* out) {
+  const auto whole = n / 16 * 16, rest = n - whole;
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store(out + i, silu_mul_lanes<L>(L::load(gate + i), L::load(up + i)));
+  if (rest > 0)
+    store_first<L>(out + whole, rest,
+                   silu_mul_lanes<L>(load_first<L>(gate + whole, rest),
+                                     load_first<L>(up + whole, rest)));
+}
+
+/// With more queries than this, keys and values come from a cache already.
+constexpr int queries_of_a_decode = 4;
+
+/// Scores of R queries against P groups of 16 positions, of `groups`. Few
+/// queries are done faster than memory delivers, so the next keys and the
+/// values of these positions are asked for meanwhile.
+template <class L, int R, int P>
+inline void score_groups(const attention_span& a, int group, int groups,
+                         float (*scores)[span_positions]) {
+  typename L::f32 s[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p)
+      s[r][p] = L::zero();
+  const int next = group + 2 * P <= groups ? group + P : group;
+  for (int d = 0; d < a.head_dim; ++d) {
+    if constexpr (R <= queries_of_a_decode) {
+      if (d % 2 == 0) {
+        for (int p = 0; p < P; ++p) {
+          L::prefetch(a.keys[next + p] + d * 16);
+          L::prefetch(a.values[group + p] + d * 16);
+        }
+      }
+    }
+    typename L::f32 k[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+      k[p] = L::load_f16(a.keys[group + p] + d * 16);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const auto q = L::set(a.queries[r][d]);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p)
+        s[r][p] = L::fma(q, k[p], s[r][p]);
+    }
+  }
+  const auto scale = L::set(a.scale);
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+      L::store(scores[r] + (group + p) * 16, L::mul(s[r][p], scale));
+}
+
+/// Turns the first n scores into weights (the rest of the last 16 into zeros).
+template <class L>
+inline void weigh(float* scores, int n, float* partial) {
+  auto most = L::set(-__builtin_inff());
+  for (int i = 0; i < n; i += 16)
+    most = L::max(L::keep(L::load(scores + i), n - i, -__builtin_inff()), most);
+  const float maximum = largest<L>(most);
+  auto sums = L::zero();
+  for (int i = 0; i < n; i += 16) {
+    const auto shifted = L::sub(L::load(scores + i), L::set(maximum));
+    const auto w = L::keep(exp_lanes<L>(shifted), n - i, 0.0f);
+    L::store(scores + i, w);
+    sums = L::add(sums, w);
+  }
+  partial[0] = maximum;
+  partial[1] = tree_sum<L>(sums);
+}
+
+/// Dimensions d to d + 16 V of the weighted sum of values. The first `shared`
+/// positions are seen by all R queries.
+template <class L, int R, int V>
+inline void sum_values(const attention_span& a, int d, int shared,
+                       const float (*weights)[span_positions]) {
+  typename L::f32 s[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v)
+      s[r][v] = L::zero();
+  for (int t = 0; t < shared; ++t) {
+    const std::uint16_t* from = a.values[t / 16] + (t % 16) * a.head_dim + d;
+    typename L::f32 value[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+      value[v] = L::load_f16(from + v * 16);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const auto w = L::set(weights[r][t]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        s[r][v] = L::fma(w, value[v], s[r][v]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    for (int t = shared; t < a.visible[r]; ++t) {
+      const std::uint16_t* from = a.values[t / 16] + (t % 16) * a.head_dim + d;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        s[r][v] =
+            L::fma(L::set(weights[r][t]), L::load_f16(from + v * 16), s[r][v]);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+      L::store(a.partial[r] + partial_header + d + v * 16, s[r][v]);
+  }
+}
+
+template <class L, int R>
+void attend_queries(const attention_span& a) {
+  alignas(64) float scores[R][span_positions];
+  int most = 0, shared = span_positions;
+  for (int r = 0; r < R; ++r) {
+    most = a.visible[r] > most ? a.visible[r] : most;
+    shared = a.visible[r] < shared ? a.visible[r] : shared;
+  }
+  const int groups = (most + 15) / 16;
+  if constexpr (R <= queries_of_a_decode)
+    for (int first = 0; first < groups && first < L::key_groups; ++first)
+      for (int d = 0; d < a.head_dim; d += 2)
+        L::prefetch(a.keys[first] + d * 16);
+  int g = 0;
+  for (; g + L::key_groups <= groups; g += L::key_groups)
+    score_groups<L, R, L::key_groups>(a, g, groups, scores);
+  for (; g < groups; ++g)
+    score_groups<L, R, 1>(a, g, groups, scores);
+  for (int r = 0; r < R; ++r)
+    weigh<L>(scores[r], a.visible[r], a.partial[r]);
+  int d = 0;
+  for (; d + 16 * L::value_vectors <= a.head_dim; d += 16 * L::value_vectors)
+    sum_values<L, R, L::value_vectors>(a, d, shared, scores);
+  for (; d < a.head_dim; d += 16)
+    sum_values<L, R, 1>(a, d, shared, scores);
+}
+
+template <class L>
+void attend_span(const attention_span& a) {
+  with_constant<query_tile>(
+      a.count, [&](auto r) { attend_queries<L, decltype(r)::value>(a); });
+}
+
+template <class L>
+float exp_one(float x) {
+  float s[16];
+  L::store(s, exp_lanes<L>(L::set(x)));
+  return s[0];
+}
+
+template <class L>
+void merge_spans(const float* partials, std::int64_t stride, std::int64_t spans,
+                 int head_dim, float* out) {
+  float maximum = partials[0];
+  for (std::int64_t i = 1; i < spans; ++i) {
+    const float m = partials[i * stride];
+    maximum = m > maximum ? m : maximum;
+  }
+  auto total = L::zero();
+  for (int d = 0; d < head_dim; d += 16)
+    L::store(out + d, L::zero());
+  for (std::int64_t i = 0; i < spans; ++i) {
+    const float* p = partials + i * stride;
+    const auto factor = L::set(exp_one<L>(p[0] - maximum));
+    total = L::fma(factor, L::set(p[1]), total);
+    for (int d = 0; d < head_dim; d += 16)
+      L::store(out + d, L::fma(factor, L::load(p + partial_header + d),
+                               L::load(out + d)));
+  }
+  for (int d = 0; d < head_dim; d += 16)
+    L::store(out + d, L::div(L::load(out + d), total));
+}
+
+template <class L>
+void f16_row(const float* x, std::int64_t n, std::uint16_t* out) {
+  const auto whole = n / 16 * 16;
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store_f16(out + i, L::load(x + i));
+  if (whole == n)
+    return;
+  std::uint16_t last[16];
+  L::store_f16(last, load_first<L>(x + whole, n - whole));
+  for (std::int64_t i = whole; i < n; ++i)
+    out[i] = last[i - whole];
+}
+
+template <class L>
+constexpr kernel_table make_table(quantised_tile q8_0, quantised_tile q4_0,
+                                  quantised_tile q4_1) {
+  return {quantise_rows<L>,
+          q8_0,
+          q4_0,
+          q4_1,
+          float_weights<L, load_f32<L>>,
+          float_weights<L, load_f16<L>>,
+          float_weights<L, load_bf16<L>>,
+          rms_norm_row<L>,
+          silu_mul_row<L>,
+          attend_span<L>,
+          merge_spans<L>,
+          f16_row<L>,
+          exp_row<L>};
+}
+
+/// Where block b of a tile has its values and its scales.
+inline const std::byte* values_of(const std::byte* tile, tile_format f,
+                                  std::int64_t b) {
+  return tile + (b / 2) * 2 * (f.value_bytes + f.scale_bytes) +
+         (b % 2) * f.value_bytes;
+}
+
+inline const std::byte* scales_of(const std::byte* tile, tile_format f,
+                                  std::int64_t b) {
+  return tile + (b / 2) * 2 * (f.value_bytes + f.scale_bytes) +
+         2 * f.value_bytes + (b % 2) * f.scale_bytes;
+}
+
+} // namespace
+} // namespace troupe::ops::cpu

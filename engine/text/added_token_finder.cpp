@@ -1,0 +1,128 @@
+#include "engine/text/added_token_finder.hpp"
+
+#include "engine/text/unicode_additions.hpp"
+#include "engine/text/utf8.hpp"
+
+#include <algorithm>
+
+namespace troupe::text {
+
+namespace {
+
+std::uint64_t edge(std::uint32_t node, char byte) {
+  return static_cast<std::uint64_t>(node) << 8 |
+         static_cast<unsigned char>(byte);
+}
+
+// What \w is to `tokenizers` when it looks for single words.
+constexpr std::string_view word_pattern =
+    "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\u200C\u200D\u24B6-\u24E9"
+    "\U0001F130-\U0001F149\U0001F150-\U0001F169\U0001F170-\U0001F189]";
+
+std::string_view first_character(std::string_view text) {
+  return text.empty() ? text : text.substr(0, first_utf8_unit(text).size);
+}
+
+std::string_view last_character(std::string_view text) {
+  auto size = std::min<std::size_t>(text.size(), 1);
+  while (size < text.size() &&
+         (static_cast<unsigned char>(text[text.size() - size]) & 0xC0) == 0x80)
+    ++size;
+  return text.substr(text.size() - size);
+}
+
+bool is_white_space(std::string_view character) {
+  if (character.empty())
+    return false;
+  auto value = decode_utf8(character);
+  return std::any_of(white_space.begin(), white_space.end(),
+                     [&](const unicode_range& range) {
+                       return value >= range.first && value <= range.last;
+                     });
+}
+
+std::size_t spaces_at_end(std::string_view text) {
+  auto rest = text;
+  while (is_white_space(last_character(rest)))
+    rest.remove_suffix(last_character(rest).size());
+  return text.size() - rest.size();
+}
+
+std::size_t spaces_at_start(std::string_view text) {
+  auto rest = text;
+  while (is_white_space(first_character(rest)))
+    rest.remove_prefix(first_character(rest).size());
+  return text.size() - rest.size();
+}
+
+} // namespace
+
+void added_token_finder::add(std::string_view spelling,
+                             const added_token_options& options) {
+  auto node = root;
+  for (auto byte : spelling) {
+    auto [at, is_new] = children_.try_emplace(edge(node, byte), nodes_);
+    nodes_ += is_new ? 1 : 0;
+    node = at->second;
+  }
+  if (options.single_word && !word_character_)
+    word_character_ = std::make_shared<const split_pattern>(
+        split_pattern::compile(word_pattern).value());
+  starts_[static_cast<unsigned char>(spelling[0])] = true;
+  ids_.try_emplace(node, options.id);
+  options_.try_emplace(options.id, options);
+}
+
+bool added_token_finder::longest_at(std::string_view text, std::size_t at,
+                                    const filter& allowed, found& out) const {
+  out.id = -1;
+  auto node = root;
+  for (auto i = at; i < text.size(); ++i) {
+    auto next = children_.find(edge(node, text[i]));
+    if (next == children_.end())
+      break;
+    node = next->second;
+    auto token = ids_.find(node);
+    if (token != ids_.end() && allowed(token->second, at, i + 1))
+      out = {token->second, at, at, i + 1, i + 1};
+  }
+  return out.id >= 0;
+}
+
+bool added_token_finder::find(std::string_view text, std::size_t from,
+                              const filter& allowed, found& out) const {
+  for (auto at = from; at < text.size(); ++at) {
+    if (!starts_[static_cast<unsigned char>(text[at])] ||
+        !longest_at(text, at, allowed, out))
+      continue;
+    if (!place(text, from, out)) {
+      at = out.token_end - 1; // not a word of its own: nothing begins in it
+      continue;
+    }
+    return true;
+  }
+  return false;
+}
+
+bool added_token_finder::is_word(std::string_view character) const {
+  match_scratch scratch;
+  return word_character_->find(character, 0, scratch).has_value();
+}
+
+// False if the token has to be a word of its own, and is not.
+bool added_token_finder::place(std::string_view text, std::size_t from,
+                               found& token) const {
+  const auto& options = options_.at(token.id);
+  auto before = text.substr(0, token.token_begin);
+  auto after = text.substr(token.token_end);
+  if (options.single_word &&
+      (is_word(last_character(before)) || is_word(first_character(after))))
+    return false;
+  if (options.lstrip)
+    token.begin -= spaces_at_end(before.substr(from));
+  if (options.rstrip)
+    token.end += spaces_at_start(after);
+  return true;
+}
+
+} // namespace troupe::text

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "engine/text/tokenizer.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace troupe::text {
+
+/// The merges of a byte-pair encoding: which two ids become which, best first.
+/// Immutable after the last `add`.
+class byte_pair_merges {
+public:
+  explicit byte_pair_merges(std::size_t count);
+
+  /// The merge of `rank` (0 is the best). Of the same pair the last one counts.
+  void add(token_id left, token_id right, std::uint32_t rank, token_id merged);
+
+  /// Merges neighbours in `ids` until no pair has a merge: always the best
+  /// pair, the leftmost of equals. O(n log n) for n ids, fewer than 2^32.
+  void apply(std::vector<token_id>& ids) const;
+
+private:
+  struct slot {
+    std::uint64_t pair = UINT64_MAX; ///< left << 32 | right; all ones: empty
+    std::uint32_t rank = 0;
+    token_id merged = 0;
+  };
+
+  static constexpr std::uint32_t no_rank = UINT32_MAX;
+
+  const slot* find(token_id left, token_id right) const;
+  std::uint32_t rank_of(token_id left, token_id right) const;
+  void apply_to_few(std::vector<token_id>& ids) const;
+  void apply_to_many(std::vector<token_id>& ids) const;
+
+  std::vector<slot> slots_; ///< open addressing, a power of two
+  int shift_;
+};
+
+} // namespace troupe::text

@@ -1,0 +1,80 @@
+#include "engine/text/model_card.hpp"
+
+#include <optional>
+
+namespace troupe::text {
+
+namespace {
+
+constexpr std::string_view record = "model card";
+constexpr std::size_t record_bytes_max = 80u << 20;
+
+enum field_tag : std::uint16_t {
+  tag_architecture = 1,
+  tag_tokenizer = 2, // a record of its own
+  tag_chat_template = 3,
+  tag_eos_ids = 4,
+  tag_max_model_len = 5,
+  tag_vocabulary_size = 6,
+};
+
+// Empty: `tag` is not known.
+std::optional<bool> read(const codec::field& field, model_card& out) {
+  switch (field.tag) {
+  case tag_architecture:
+    return field.get(out.architecture);
+  case tag_chat_template:
+    return field.get(out.chat_template);
+  case tag_eos_ids:
+    return field.get(out.eos_ids);
+  case tag_max_model_len:
+    return field.get(out.max_model_len);
+  case tag_vocabulary_size:
+    return field.get(out.vocabulary_size);
+  default:
+    return std::nullopt;
+  }
+}
+
+} // namespace
+
+codec::bytes encode(const model_card& card) {
+  codec::writer out;
+  if (!card.architecture.empty())
+    out.put(tag_architecture, std::string_view{card.architecture});
+  out.put(tag_tokenizer, encode(card.tokenizer));
+  if (!card.chat_template.empty())
+    out.put(tag_chat_template, std::string_view{card.chat_template});
+  if (!card.eos_ids.empty())
+    out.put(tag_eos_ids, card.eos_ids);
+  out.put_unless(tag_max_model_len, card.max_model_len, std::uint32_t{0});
+  out.put_unless(tag_vocabulary_size, card.vocabulary_size, std::uint32_t{0});
+  return out.take();
+}
+
+result<model_card> decode_model_card(codec::bytes_view bytes) {
+  if (bytes.size() > record_bytes_max)
+    return error{errc::limit, "model card: record larger than 80 MiB"};
+  model_card out;
+  codec::reader in{bytes};
+  codec::field field;
+  while (in.next(field)) {
+    if (field.tag == tag_tokenizer) {
+      auto tokenizer = decode_tokenizer_data(field.payload);
+      if (!tokenizer)
+        return tokenizer.error();
+      out.tokenizer = std::move(*tokenizer);
+      continue;
+    }
+    auto ok = read(field, out);
+    if (!ok)
+      return codec::unknown_field(record, field.tag);
+    if (!*ok)
+      return codec::broken_field(record, field.tag);
+  }
+  if (!in.ok())
+    return error{errc::corrupt, "model card: record is cut short"};
+  return out;
+}
+
+} // namespace troupe::text

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "router/edge.hpp"
+#include "router/http/server.hpp"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+namespace troupe::router {
+
+/// The admin side, for the operator: exact paths. Refuses what a browser sends
+/// for another page (Origin) or under a name that is not local (Host).
+class admin {
+public:
+  /// Serves GET /-/healthz, /-/routes and /metrics. `over` outlives it.
+  admin(const edge& over, load_source, std::shared_ptr<router_gauges>);
+
+  /// Any time; replaces what was there.
+  void add(std::string method, std::string path, http::handler);
+
+  void handle(http::request, std::shared_ptr<http::reply>);
+
+private:
+  void health(http::reply&) const;
+  void routes(http::reply&) const;
+  void metrics_text(const std::shared_ptr<http::reply>&) const;
+
+  const edge& edge_;
+  load_source loads_;
+  std::shared_ptr<router_gauges> gauges_;
+  std::mutex mutex_;
+  std::map<std::string, std::map<std::string, http::handler>> routes_;
+};
+
+} // namespace troupe::router

@@ -1,0 +1,40 @@
+#pragma once
+
+#include "router/api/field_reader.hpp"
+
+/// The fields that chat and completions share.
+namespace troupe::api {
+
+/// Bounds that OpenAI and Ray Serve LLM leave open; docs/api.md lists them.
+inline constexpr std::int64_t tokens_max = 2147483647;
+inline constexpr std::int64_t choices_per_prompt_max = 128;
+inline constexpr std::int64_t choices_max = 2048; ///< prompts x n
+inline constexpr std::int64_t top_logprobs_max = 20;
+inline constexpr std::size_t stops_max = 4;
+inline constexpr std::size_t stop_bytes_max = 1024;
+inline constexpr std::size_t stop_token_ids_max = 1024;
+inline constexpr std::size_t logit_bias_max = 1024;
+inline constexpr std::size_t messages_max = 4096;
+inline constexpr std::size_t parts_max = 1024; ///< per message
+inline constexpr std::size_t prompts_max = 2048;
+inline constexpr std::size_t name_bytes_max = 1024; ///< model, user, ...
+inline constexpr std::size_t text_bytes_max = 64u << 20;
+
+/// Temperatures below are greedy: logits divided by them would overflow.
+inline constexpr float temperature_min = 1e-5f;
+
+/// Reads everything shared but max_tokens, checks what is not supported yet,
+/// and passes what has no effect.
+void read_shared_fields(field_reader&, generation_request&);
+
+/// Reads min_tokens; call once max_tokens is known.
+void read_min_tokens(field_reader&, generation_request&);
+
+/// Sets the error for every field that would change the answer and is not
+/// built yet, by name. Null and empty values pass.
+void refuse_unsupported_fields(field_reader&);
+
+/// Checks the types of OpenAI's fields that change no token here.
+void check_inert_fields(field_reader&);
+
+} // namespace troupe::api

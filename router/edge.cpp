@@ -1,0 +1,349 @@
+#include "router/edge.hpp"
+
+#include "router/reply_stream.hpp"
+
+#include <boost/asio/post.hpp>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <random>
+
+namespace troupe::router {
+
+namespace {
+
+using api::api_error;
+
+constexpr std::string_view health_path = "/-/healthz";
+constexpr std::string_view chat_path = "/v1/chat/completions";
+constexpr std::string_view completion_path = "/v1/completions";
+constexpr std::string_view models_path = "/v1/models";
+constexpr std::string_view model_path = "/v1/models/";
+constexpr std::string_view other_path = "other";
+
+api_error not_found(std::string_view path) {
+  return {404, fmt::format("There is nothing at {}.", path),
+          "invalid_request_error", "", "not_found"};
+}
+
+api_error unauthorized() {
+  return {401, "The request needs a valid key: Authorization: Bearer <key>.",
+          "invalid_request_error", "", "invalid_api_key"};
+}
+
+api_error foreign_origin() {
+  return {403, "Pages of other origins may not use this server.",
+          "invalid_request_error", "", "forbidden_origin"};
+}
+
+api_error not_json() {
+  return {415, "The body must be sent with content-type: application/json.",
+          "invalid_request_error", "", "unsupported_media_type"};
+}
+
+api_error busy(std::string message) {
+  return {503, std::move(message), "server_error", "", "service_unavailable"};
+}
+
+api_error broken() {
+  return {500, "The server failed to answer this request.", "server_error", "",
+          "internal_error"};
+}
+
+std::string_view method_label(std::string_view method) {
+  for (std::string_view known : {"GET", "POST", "HEAD", "OPTIONS"})
+    if (method == known)
+      return known;
+  return "other";
+}
+
+/// True if the method is the one that is allowed, else answers 405.
+bool allow(std::string_view allowed, const http::request& request,
+           exchange& client) {
+  if (request.method == allowed)
+    return true;
+  client.fail({405, fmt::format("This path takes {} only.", allowed),
+               "invalid_request_error", "", "method_not_allowed"},
+              {{"allow", std::string{allowed}}});
+  return false;
+}
+
+/// The endpoint of a path behind its route prefix; empty if there is none.
+std::string_view endpoint_of(std::string_view rest) {
+  for (auto known : {chat_path, completion_path, models_path})
+    if (rest == known)
+      return known;
+  if (rest.size() > model_path.size() && rest.starts_with(model_path))
+    return model_path;
+  return {};
+}
+
+/// The target without the last slash of its path.
+std::string without_slash(const std::string& target) {
+  auto path = target.substr(0, target.find('?'));
+  return path.substr(0, path.size() - 1) + target.substr(path.size());
+}
+
+std::uint64_t random_seed() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32) | random();
+}
+
+std::uint64_t unix_seconds() {
+  using namespace std::chrono;
+  return static_cast<std::uint64_t>(
+      duration_cast<seconds>(system_clock::now().time_since_epoch()).count());
+}
+
+} // namespace
+
+std::optional<route_place> locate(const protocol::routing_table& table,
+                                  std::string_view path) {
+  std::optional<route_place> best;
+  for (auto& model : table.models) {
+    std::string_view prefix = model.route_prefix;
+    if (best && best->prefix.size() >= prefix.size())
+      continue;
+    if (prefix == "/")
+      best = {std::string{prefix}, std::string{path}};
+    else if (path.starts_with(prefix) && path.size() > prefix.size() &&
+             path[prefix.size()] == '/')
+      best = {std::string{prefix}, std::string{path.substr(prefix.size())}};
+  }
+  return best;
+}
+
+edge::edge(boost::asio::io_context& io, const options& from,
+           std::shared_ptr<dispatcher> replicas, model_cards::fetch fetch_card)
+    : io_(io), options_(from), keys_(from.api_keys),
+      replicas_(std::move(replicas)),
+      admitted_(std::make_shared<admission>(from.requests_max)),
+      cards_(std::move(fetch_card)), text_(from.text_threads) {
+  // nop
+}
+
+void edge::handle(http::request request, std::shared_ptr<http::reply> reply) {
+  exchange::context about;
+  about.request_id = request_id_of(request);
+  about.method = method_label(request.method);
+  about.target = request.target;
+  about.route = other_path;
+  about.counters = counters_;
+  about.access_log = options_.access_log;
+  auto client = std::make_unique<exchange>(std::move(reply), std::move(about));
+  if (request.path == health_path)
+    health(request, *client);
+  else if (!keys_.admit(request))
+    client->fail(unauthorized());
+  else if (!same_origin(request))
+    client->fail(foreign_origin());
+  else
+    route(request, std::move(client));
+}
+
+void edge::take(std::shared_ptr<const protocol::routing_table> table) {
+  cards_.follow(*table);
+  counters_->keep_only(*table);
+  std::lock_guard lock{mutex_};
+  table_ = std::move(table);
+}
+
+std::shared_ptr<const protocol::routing_table> edge::table() const {
+  std::lock_guard lock{mutex_};
+  return table_;
+}
+
+bool edge::ready() const {
+  auto known = table();
+  if (stopping_ || !known)
+    return false;
+  return std::any_of(known->models.begin(), known->models.end(),
+                     [this](const protocol::model_route& model) {
+                       return !model.replicas.empty() &&
+                              cards_.find(model.replicas.front().card_hash);
+                     });
+}
+
+void edge::stop() {
+  cards_.stop();
+  text_.join();
+}
+
+void edge::route(http::request& request, std::unique_ptr<exchange> client) {
+  auto known = table();
+  if (!known) {
+    client->fail(busy("The service is starting."));
+    return;
+  }
+  auto place = locate(*known, without_root(request.path));
+  auto endpoint = place ? endpoint_of(place->rest) : std::string_view{};
+  if (endpoint.empty()) {
+    if (place && place->rest.ends_with('/') &&
+        !endpoint_of(place->rest.substr(0, place->rest.size() - 1)).empty())
+      client->respond(307, "text/plain; charset=utf-8", "",
+                      {{"location", moved_to(request.target)}});
+    else
+      client->fail(not_found(request.path));
+    return;
+  }
+  client->set_route(endpoint);
+  bool posts = endpoint == chat_path || endpoint == completion_path;
+  if (!allow(posts ? "POST" : "GET", request, *client))
+    return;
+  if (posts)
+    generate(endpoint == chat_path, place->prefix, request, std::move(client));
+  else if (endpoint == models_path)
+    models(place->prefix, *client);
+  else
+    model(place->prefix,
+          std::string_view{place->rest}.substr(model_path.size()), *client);
+}
+
+std::string_view edge::without_root(std::string_view path) const {
+  auto& root = options_.root_path;
+  auto inside = path.starts_with(root) && path.size() > root.size() &&
+                path[root.size()] == '/';
+  return inside ? path.substr(root.size()) : path;
+}
+
+std::string edge::moved_to(const std::string& target) const {
+  auto inside = without_root(target).size() != target.size();
+  return (inside ? "" : options_.root_path) + without_slash(target);
+}
+
+void edge::health(const http::request& request, exchange& client) const {
+  client.set_route(health_path);
+  if (!allow("GET", request, client))
+    return;
+  auto ok = ready();
+  client.respond(ok ? 200 : 503, "text/plain; charset=utf-8",
+                 ok          ? "success"
+                 : stopping_ ? "stopping"
+                             : "no model is ready");
+}
+
+void edge::models(const std::string& prefix, exchange& client) const {
+  std::vector<api::model_entry> entries;
+  auto known = table();
+  for (auto& model : known->models)
+    if (model.route_prefix == prefix)
+      entries.push_back(entry(model));
+  client.respond(200, "application/json", api::models_body(entries));
+}
+
+void edge::model(const std::string& prefix, std::string_view id,
+                 exchange& client) const {
+  auto known = table();
+  for (auto& model : known->models)
+    if (model.route_prefix == prefix && model.model == id) {
+      client.respond(200, "application/json", api::model_body(entry(model)));
+      return;
+    }
+  client.fail({404, fmt::format("The model \"{}\" does not exist here.", id),
+               "invalid_request_error", "model", "model_not_found"});
+}
+
+api::model_entry edge::entry(const protocol::model_route& model) const {
+  auto text = cards_.find(model.application, model.model);
+  return {model.model, model.created, text ? text->max_model_len : 0};
+}
+
+void edge::generate(bool chat, std::string prefix, http::request& request,
+                    std::unique_ptr<exchange> client) {
+  if (!is_json(request)) {
+    client->fail(not_json());
+    return;
+  }
+  if (stopping_) {
+    client->fail(busy("The server is shutting down."));
+    return;
+  }
+  auto ticket = admission::enter(admitted_);
+  if (!ticket) {
+    client->fail(busy("Too many requests are in flight."));
+    return;
+  }
+  client->hold(std::move(ticket));
+  auto job = std::make_shared<pending>();
+  job->client = std::move(client);
+  job->chat = chat;
+  job->prefix = std::move(prefix);
+  job->body = std::move(request.body);
+  post_text(job, [this, job] { read(job); });
+}
+
+// Exceptions of what is called there (memory) end the request, not the process.
+void edge::post_text(pending_ptr job, std::function<void()> work) {
+  if (text_queue_.fetch_add(1) >= options_.text_queue_max) {
+    --text_queue_;
+    job->client->fail(busy("Too many requests wait to be read."));
+    return;
+  }
+  boost::asio::post(
+      text_, [this, job = std::move(job), work = std::move(work)] {
+        --text_queue_;
+        try {
+          work();
+        } catch (const std::exception& e) {
+          spdlog::error("router: reading a request: {}", e.what());
+          if (job->client)
+            job->client->fail(broken());
+        }
+      });
+}
+
+void edge::read(const pending_ptr& job) {
+  auto request = parse_request(job->chat, job->body);
+  job->body = {};
+  if (!request) {
+    job->client->fail(request.error());
+    return;
+  }
+  job->request = std::move(*request);
+  job->table = table();
+  auto model =
+      find_model(*job->table, job->prefix, shared_part(job->request).model);
+  if (!model) {
+    job->client->fail(model.error());
+    return;
+  }
+  job->model = *model;
+  cards_.get(job->model->replicas.front().card_hash,
+             [this, job](model_cards::text_result text) {
+               if (!text)
+                 job->client->fail(busy("The model's text side is not ready."));
+               else
+                 send(job, *text);
+             });
+}
+
+void edge::send(const pending_ptr& job,
+                const std::shared_ptr<const model_text>& text) {
+  using namespace std::chrono;
+  generation_context context;
+  context.request_id = job->client->request_id();
+  context.created = unix_seconds();
+  context.seed = random_seed();
+  if (options_.request_timeout.count() > 0) {
+    auto gone = duration_cast<milliseconds>(steady_clock::now() -
+                                            job->client->arrived());
+    auto left = options_.request_timeout - gone;
+    context.deadline_ms = static_cast<std::uint64_t>(
+        std::max<milliseconds::rep>(left.count(), 1));
+  }
+  auto made = prepare(std::move(job->request), *job->model, text, context);
+  if (!made) {
+    job->client->fail(made.error());
+    return;
+  }
+  auto counters = counters_->of(job->model->application, job->model->model);
+  auto stream = std::make_shared<reply_stream>(
+      io_, reply_stream::parts{std::move(job->client), std::move(made->plan),
+                               replicas_, std::move(counters),
+                               options_.request_timeout});
+  stream->start(std::move(made->what));
+}
+
+} // namespace troupe::router

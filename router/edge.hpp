@@ -1,0 +1,105 @@
+#pragma once
+
+#include "router/dispatcher.hpp"
+#include "router/exchange.hpp"
+#include "router/generation.hpp"
+#include "router/metrics.hpp"
+#include "router/model_cards.hpp"
+#include "router/options.hpp"
+#include "router/request_guard.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+namespace troupe::router {
+
+/// Where a path leads: an application's route prefix and what follows it.
+struct route_place {
+  std::string prefix;
+  std::string rest; ///< begins with '/'
+};
+
+/// The longest route prefix of the table that the path lies under.
+std::optional<route_place> locate(const protocol::routing_table&,
+                                  std::string_view path);
+
+/// The public side: takes HTTP requests, checks them, and turns generation
+/// requests into submissions. Any thread; nothing here blocks a network thread.
+class edge {
+public:
+  /// `io` outlives the edge.
+  edge(boost::asio::io_context& io, const options&, std::shared_ptr<dispatcher>,
+       model_cards::fetch);
+
+  void handle(http::request, std::shared_ptr<http::reply>);
+
+  /// A newer routing table.
+  void take(std::shared_ptr<const protocol::routing_table>);
+  std::shared_ptr<const protocol::routing_table> table() const;
+
+  bool ready() const;
+
+  /// From now on requests get 503.
+  void stop_admitting() {
+    stopping_ = true;
+  }
+
+  /// Ends the text threads and whoever waits for a model card.
+  void stop();
+
+  const std::shared_ptr<admission>& admitted() const {
+    return admitted_;
+  }
+  const std::shared_ptr<metrics>& counters() const {
+    return counters_;
+  }
+
+private:
+  /// A generation request on its way to the replicas.
+  struct pending {
+    std::unique_ptr<exchange> client;
+    bool chat = false;
+    std::string prefix;
+    std::string body;
+    std::shared_ptr<const protocol::routing_table> table;
+    const protocol::model_route* model = nullptr; ///< in `table`
+    any_request request;
+  };
+  using pending_ptr = std::shared_ptr<pending>;
+
+  void route(http::request&, std::unique_ptr<exchange>);
+  std::string_view without_root(std::string_view path) const;
+  std::string moved_to(const std::string& target) const;
+  void health(const http::request&, exchange&) const;
+  void models(const std::string& prefix, exchange&) const;
+  void model(const std::string& prefix, std::string_view id, exchange&) const;
+  api::model_entry entry(const protocol::model_route&) const;
+  void generate(bool chat, std::string prefix, http::request&,
+                std::unique_ptr<exchange>);
+  void post_text(pending_ptr, std::function<void()>);
+  void read(const pending_ptr&);
+  void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
+
+  boost::asio::io_context& io_;
+  const options options_;
+  const api_keys keys_;
+  std::shared_ptr<dispatcher> replicas_;
+  std::shared_ptr<admission> admitted_;
+  std::shared_ptr<metrics> counters_ = std::make_shared<metrics>();
+  mutable std::mutex mutex_;
+  std::shared_ptr<const protocol::routing_table> table_;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<std::uint32_t> text_queue_ = 0;
+  model_cards cards_;
+  boost::asio::thread_pool text_;
+};
+
+} // namespace troupe::router

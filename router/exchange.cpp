@@ -1,0 +1,116 @@
+#include "router/exchange.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace troupe::router {
+
+namespace {
+
+constexpr std::string_view retry_after_s = "1";
+constexpr int client_closed_request = 499; // for the books only
+
+} // namespace
+
+void admission::ticket::release() {
+  auto from = std::move(from_);
+  if (!from)
+    return;
+  std::lock_guard lock{from->mutex_};
+  if (--from->inside_ == 0)
+    from->empty_.notify_all();
+}
+
+admission::ticket admission::enter(const std::shared_ptr<admission>& place) {
+  std::lock_guard lock{place->mutex_};
+  if (place->inside_ >= place->max_)
+    return {};
+  ++place->inside_;
+  return ticket{place};
+}
+
+std::size_t admission::inside() const {
+  std::lock_guard lock{mutex_};
+  return inside_;
+}
+
+bool admission::wait_empty(std::chrono::milliseconds at_most) {
+  std::unique_lock lock{mutex_};
+  return empty_.wait_for(lock, at_most, [this] { return inside_ == 0; });
+}
+
+exchange::exchange(std::shared_ptr<http::reply> reply, context about)
+    : reply_(std::move(reply)), context_(std::move(about)),
+      arrived_(std::chrono::steady_clock::now()) {
+  // nop
+}
+
+exchange::~exchange() {
+  if (!ended_)
+    ended(500);
+}
+
+double exchange::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                       arrived_)
+      .count();
+}
+
+void exchange::respond(int status, std::string_view content_type,
+                       std::string body, http::header_list more) {
+  if (ended_)
+    return;
+  more.emplace_back("content-type", content_type);
+  more.emplace_back("x-request-id", context_.request_id);
+  reply_->respond(status, std::move(more), std::move(body));
+  ended(status);
+}
+
+void exchange::fail(const api::api_error& why, http::header_list more) {
+  if (why.status == 503)
+    more.emplace_back("retry-after", retry_after_s);
+  if (why.status == 401)
+    more.emplace_back("www-authenticate", "Bearer");
+  respond(why.status, "application/json", api::error_body(why),
+          std::move(more));
+}
+
+void exchange::begin_stream() {
+  if (ended_ || streaming_)
+    return;
+  streaming_ = true;
+  reply_->start_stream(200,
+                       {{"content-type", "text/event-stream; charset=utf-8"},
+                        {"cache-control", "no-cache"},
+                        {"x-request-id", context_.request_id}});
+}
+
+void exchange::finish() {
+  if (ended_)
+    return;
+  reply_->finish();
+  ended(200);
+}
+
+void exchange::abort(int status) {
+  if (ended_)
+    return;
+  reply_->abort();
+  ended(status);
+}
+
+void exchange::abandon() {
+  if (!ended_)
+    ended(client_closed_request);
+}
+
+void exchange::ended(int status) {
+  ended_ = true;
+  context_.counters->count(context_.route, context_.method, status, seconds());
+  if (context_.access_log)
+    spdlog::info("{} {} {} {:.1f} ms {}", context_.method, context_.target,
+                 status, seconds() * 1e3, context_.request_id);
+  ticket_.release();
+}
+
+} // namespace troupe::router

@@ -1,0 +1,250 @@
+#include "router/metrics.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <iterator>
+
+namespace troupe::router {
+
+namespace {
+
+std::string label_value(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '\\' || c == '"')
+      out += '\\';
+    if (c == '\n')
+      out += "\\n";
+    else
+      out += c;
+  }
+  return out;
+}
+
+std::string model_labels(const std::string& application,
+                         const std::string& model) {
+  return fmt::format("application=\"{}\",model_name=\"{}\"",
+                     label_value(application), label_value(model));
+}
+
+/// Writes families of samples.
+class text_writer {
+public:
+  void family(std::string_view name, std::string_view type,
+              std::string_view help) {
+    name_ = name;
+    add("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  }
+
+  template <class T>
+  void sample(std::string_view labels, T value) {
+    if (labels.empty())
+      add("{} {}\n", name_, value);
+    else
+      add("{}{{{}}} {}\n", name_, labels, value);
+  }
+
+  void sample(std::string_view labels, const histogram& what) {
+    what.write(name_, labels, out);
+  }
+
+  std::string out;
+
+private:
+  template <class... Ts>
+  void add(fmt::format_string<Ts...> form, Ts&&... values) {
+    fmt::format_to(std::back_inserter(out), form, std::forward<Ts>(values)...);
+  }
+
+  std::string name_;
+};
+
+struct load_gauge {
+  std::string_view name;
+  std::string_view type;
+  std::string_view help;
+  double (*value)(const protocol::replica_load&);
+};
+
+double kv_usage(const protocol::replica_load& load) {
+  if (load.kv_blocks_total == 0)
+    return 0;
+  auto used = load.kv_blocks_total -
+              std::min(load.kv_blocks_free, load.kv_blocks_total);
+  return static_cast<double>(used) / load.kv_blocks_total;
+}
+
+constexpr load_gauge load_gauges[] = {
+    {"ray_vllm_num_requests_running", "gauge",
+     "Choices that a replica computes.",
+     [](const protocol::replica_load& l) -> double { return l.running; }},
+    {"ray_vllm_num_requests_waiting", "gauge",
+     "Choices that wait inside a replica.",
+     [](const protocol::replica_load& l) -> double { return l.waiting; }},
+    {"ray_vllm_kv_cache_usage_perc", "gauge",
+     "Share of a replica's KV blocks in use, 0 to 1.", kv_usage},
+    {"ray_vllm_prefix_cache_queries", "counter",
+     "Prompt tokens looked up in the prefix cache.",
+     [](const protocol::replica_load& l) -> double {
+       return l.prefix_queries;
+     }},
+    {"ray_vllm_prefix_cache_hits", "counter",
+     "Prompt tokens found in the prefix cache.",
+     [](const protocol::replica_load& l) -> double { return l.prefix_hits; }},
+    {"ray_vllm_num_preemptions", "counter",
+     "Choices preempted by a full cache.",
+     [](const protocol::replica_load& l) -> double { return l.preemptions; }},
+    {"troupe_engine_steps", "counter", "Forward passes of a replica.",
+     [](const protocol::replica_load& l) -> double { return l.steps; }},
+};
+
+void write_loads(const std::vector<engine_load>& loads, text_writer& to) {
+  for (auto& gauge : load_gauges) {
+    to.family(gauge.name, gauge.type, gauge.help);
+    for (auto& one : loads)
+      to.sample(fmt::format("{},replica=\"{}\",node=\"{}\"",
+                            model_labels(one.application, one.model),
+                            label_value(one.replica), label_value(one.node)),
+                gauge.value(one.load));
+  }
+}
+
+} // namespace
+
+void histogram::observe(double seconds) {
+  auto place = std::lower_bound(bounds.begin(), bounds.end(), seconds);
+  ++counts_[static_cast<std::size_t>(place - bounds.begin())];
+  sum_.fetch_add(seconds);
+}
+
+void histogram::write(std::string_view name, std::string_view labels,
+                      std::string& out) const {
+  auto add = std::back_inserter(out);
+  std::uint64_t total = 0;
+  auto comma = labels.empty() ? "" : ",";
+  for (std::size_t i = 0; i < bounds.size(); ++i) {
+    total += counts_[i];
+    fmt::format_to(add, "{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma,
+                   bounds[i], total);
+  }
+  total += counts_.back();
+  fmt::format_to(add, "{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma,
+                 total);
+  fmt::format_to(add, "{}_sum{{{}}} {}\n", name, labels, sum_.load());
+  fmt::format_to(add, "{}_count{{{}}} {}\n", name, labels, total);
+}
+
+std::shared_ptr<model_metrics> metrics::of(const std::string& application,
+                                           const std::string& model) {
+  std::lock_guard lock{mutex_};
+  auto& found = models_[{application, model}];
+  if (!found)
+    found = std::make_shared<model_metrics>();
+  return found;
+}
+
+void metrics::keep_only(const protocol::routing_table& table) {
+  std::lock_guard lock{mutex_};
+  std::erase_if(models_, [&](auto& one) {
+    return std::none_of(table.models.begin(), table.models.end(),
+                        [&](const protocol::model_route& model) {
+                          return model.application == one.first.first &&
+                                 model.model == one.first.second;
+                        });
+  });
+}
+
+void metrics::count(std::string_view route, std::string_view method, int status,
+                    double seconds) {
+  std::lock_guard lock{mutex_};
+  ++requests_[{std::string{route}, std::string{method}, status}];
+  auto& latency = latency_[std::string{route}];
+  if (!latency)
+    latency = std::make_unique<histogram>();
+  latency->observe(seconds);
+}
+
+std::string metrics::text(const router_gauges& router,
+                          std::size_t requests_in_flight,
+                          const std::vector<engine_load>& loads) const {
+  std::lock_guard lock{mutex_};
+  text_writer to;
+  to.family("ray_serve_num_http_requests", "counter", "Answers by status.");
+  for (auto& [key, count] : requests_)
+    to.sample(fmt::format("route=\"{}\",method=\"{}\",status_code=\"{}\"",
+                          std::get<0>(key), std::get<1>(key), std::get<2>(key)),
+              count);
+  to.family("ray_serve_num_http_error_requests", "counter",
+            "Answers of status 400 and above.");
+  for (auto& [key, count] : requests_)
+    if (std::get<2>(key) >= 400)
+      to.sample(fmt::format("route=\"{}\",method=\"{}\",error_code=\"{}\"",
+                            std::get<0>(key), std::get<1>(key),
+                            std::get<2>(key)),
+                count);
+  to.family("troupe_http_request_latency_seconds", "histogram",
+            "From a request's arrival to the end of its answer.");
+  for (auto& [route, latency] : latency_)
+    to.sample(fmt::format("route=\"{}\"", route), *latency);
+  to.family("troupe_requests_in_flight", "gauge",
+            "Generation requests whose answer has not ended.");
+  to.sample("", requests_in_flight);
+  to.family("ray_serve_deployment_queued_queries", "gauge",
+            "Choices that wait in the router for a replica.");
+  to.sample("", router.choices_waiting.load());
+  to.family("ray_serve_num_ongoing_requests_at_replicas", "gauge",
+            "Choices sent to replicas that have not ended.");
+  to.sample("", router.choices_sent.load());
+  auto each = [&](std::string_view name, std::string_view type,
+                  std::string_view help, auto value) {
+    to.family(name, type, help);
+    for (auto& [key, model] : models_)
+      value(model_labels(key.first, key.second), *model);
+  };
+  auto counter = [&](std::string_view name, std::string_view help,
+                     std::atomic<std::uint64_t> model_metrics::*member) {
+    each(name, "counter", help,
+         [&](const std::string& labels, const model_metrics& model) {
+           to.sample(labels, (model.*member).load());
+         });
+  };
+  auto times = [&](std::string_view name, std::string_view help,
+                   histogram model_metrics::*member) {
+    each(name, "histogram", help,
+         [&](const std::string& labels, const model_metrics& model) {
+           to.sample(labels, model.*member);
+         });
+  };
+  counter("ray_vllm_prompt_tokens_total", "Prompt tokens of answered requests.",
+          &model_metrics::prompt_tokens);
+  counter("ray_vllm_generation_tokens_total", "Tokens generated for clients.",
+          &model_metrics::generation_tokens);
+  counter("troupe_cached_prompt_tokens_total",
+          "Prompt tokens that a prefix cache held.",
+          &model_metrics::cached_tokens);
+  each("ray_vllm_request_success_total", "counter",
+       "Ended choices (stop, length) and requests (abort, error) by reason.",
+       [&](const std::string& labels, const model_metrics& model) {
+         auto reason = [&](std::string_view name, std::uint64_t count) {
+           to.sample(fmt::format("{},finished_reason=\"{}\"", labels, name),
+                     count);
+         };
+         reason("stop", model.finished_stop);
+         reason("length", model.finished_length);
+         reason("abort", model.finished_abort);
+         reason("error", model.finished_error);
+       });
+  times("ray_vllm_time_to_first_token_seconds",
+        "From a request's arrival to its first token.",
+        &model_metrics::first_token);
+  times("ray_vllm_time_per_output_token_seconds",
+        "Mean time per token of a request, after its first.",
+        &model_metrics::per_token);
+  times("ray_vllm_e2e_request_latency_seconds",
+        "From a request's arrival to the end of its answer.",
+        &model_metrics::whole);
+  write_loads(loads, to);
+  return std::move(to.out);
+}
+
+} // namespace troupe::router

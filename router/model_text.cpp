@@ -1,0 +1,212 @@
+#include "router/model_text.hpp"
+
+#include "engine/text/detokenizer.hpp"
+#include "router/api/fit_to_model.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <random>
+
+namespace troupe::router {
+
+namespace {
+
+using api::api_error;
+using api::api_result;
+using text::value;
+
+// What a chat is cut at to go on with its last message: no text of a client is
+// likely to hold it, and it is drawn anew for each process.
+const std::string& end_mark() {
+  static const std::string mark = [] {
+    std::random_device random;
+    std::string digits;
+    for (int i = 0; i < 24; ++i)
+      digits += "0123456789abcdef"[random() % 16];
+    return "\xEE\x80\x80" + digits + "\xEE\x80\x81"; // private-use characters
+  }();
+  return mark;
+}
+
+value* member(value& of, std::string_view key) {
+  auto* map = std::get_if<value::map>(&of.data);
+  if (map == nullptr)
+    return nullptr;
+  for (auto& [name, item] : *map)
+    if (name == key)
+      return &item;
+  return nullptr;
+}
+
+/// The last string of a message's content: itself, or its last text part.
+text::text_pieces* last_text(value& message) {
+  auto* content = member(message, "content");
+  if (content == nullptr)
+    return nullptr;
+  if (auto* parts = std::get_if<value::list>(&content->data)) {
+    if (parts->empty())
+      return nullptr;
+    content = member(parts->back(), "text");
+  }
+  return content == nullptr ? nullptr
+                            : std::get_if<text::text_pieces>(&content->data);
+}
+
+api_error cannot_continue() {
+  return {400,
+          "continue_final_message needs a last message with text that the "
+          "model's chat template shows.",
+          "invalid_request_error", "continue_final_message", ""};
+}
+
+bool mark_end(value& messages) {
+  auto* list = std::get_if<value::list>(&messages.data);
+  if (list == nullptr || list->empty())
+    return false;
+  auto* text = last_text(list->back());
+  if (text == nullptr)
+    return false;
+  text->push_back({end_mark(), true});
+  return true;
+}
+
+bool cut_at_mark(text::text_pieces& pieces) {
+  for (auto i = pieces.size(); i-- > 0;) {
+    auto at = pieces[i].content ? pieces[i].text.rfind(end_mark())
+                                : std::string::npos;
+    if (at == std::string::npos)
+      continue;
+    pieces.resize(i + 1);
+    pieces.back().text.resize(at);
+    return true;
+  }
+  return false;
+}
+
+value special_token(const text::tokenizer& tokenizer, token_id id) {
+  auto& vocabulary = tokenizer.data().vocabulary;
+  auto known = id >= 0 && static_cast<std::size_t>(id) < vocabulary.size();
+  return value::trusted(known ? vocabulary[static_cast<std::size_t>(id)] : "");
+}
+
+value::map template_globals(const model_text& model,
+                            api::chat_request& request) {
+  auto& data = model.tokenizer->data();
+  return {
+      {"messages", std::move(request.messages)},
+      {"add_generation_prompt", value{request.add_generation_prompt}},
+      {"bos_token", special_token(*model.tokenizer, data.bos)},
+      {"eos_token", special_token(*model.tokenizer, data.eos)},
+  };
+}
+
+bool is_path_character(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+         std::string_view{"_.[]'\""}.find(c) != std::string_view::npos;
+}
+
+} // namespace
+
+result<std::shared_ptr<const model_text>>
+model_text::make(std::string_view bytes) {
+  auto card = text::decode_model_card(
+      {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
+  if (!card)
+    return card.error();
+  auto out = std::make_shared<model_text>();
+  out->max_model_len = card->max_model_len;
+  out->vocabulary_size = card->vocabulary_size;
+  auto tokenizer = text::tokenizer::make(std::move(card->tokenizer));
+  if (!tokenizer)
+    return tokenizer.error();
+  out->tokenizer = std::move(*tokenizer);
+  if (card->chat_template.empty())
+    return std::shared_ptr<const model_text>{std::move(out)};
+  auto chat = text::chat_template::compile(card->chat_template);
+  if (!chat)
+    return chat.error();
+  out->chat = std::move(*chat);
+  out->takes_parts = loops_over_content(card->chat_template);
+  return std::shared_ptr<const model_text>{std::move(out)};
+}
+
+// Looks for "in <path>content": "for part in message['content']".
+bool loops_over_content(std::string_view source) {
+  for (auto at = source.find("content"); at != std::string_view::npos;
+       at = source.find("content", at + 1)) {
+    auto begin = at;
+    while (begin > 0 && is_path_character(source[begin - 1]))
+      --begin;
+    auto word = begin;
+    while (word > 0 && source[word - 1] == ' ')
+      --word;
+    if (word == begin || word < 3 || source.substr(word - 3, 3) != " in")
+      continue;
+    auto tag = source.rfind("{%", word);
+    if (tag == std::string_view::npos)
+      continue;
+    auto head = source.substr(tag + 2, word - tag - 2);
+    auto first = head.find_first_not_of("- +");
+    if (first != std::string_view::npos && head.substr(first, 4) == "for ")
+      return true;
+  }
+  return false;
+}
+
+api_result<std::vector<token_id>> chat_prompt(const model_text& model,
+                                              api::chat_request& request) {
+  if (!model.chat)
+    return api_error{400, "The model has no chat template.",
+                     "invalid_request_error", "messages", ""};
+  if (!model.takes_parts)
+    api::join_text_parts(request.messages);
+  if (request.continue_final_message && !mark_end(request.messages))
+    return cannot_continue();
+  auto pieces = model.chat->render(template_globals(model, request));
+  if (!pieces)
+    return api_error{400, pieces.error().message, "invalid_request_error",
+                     "messages", ""};
+  if (request.continue_final_message && !cut_at_mark(*pieces))
+    return cannot_continue();
+  std::vector<token_id> ids;
+  model.tokenizer->encode(*pieces, ids);
+  if (ids.empty())
+    return api_error{400, "The chat template made an empty prompt of messages.",
+                     "invalid_request_error", "messages", ""};
+  return ids;
+}
+
+api_result<std::vector<token_id>> raw_prompt(const model_text& model,
+                                             const api::prompt& prompt,
+                                             bool add_special_tokens,
+                                             std::string_view param) {
+  std::vector<token_id> ids;
+  if (auto* given = std::get_if<std::vector<token_id>>(&prompt)) {
+    if (auto wrong =
+            api::check_prompt_ids(*given, model.vocabulary_size, param))
+      return *wrong;
+    ids = *given;
+  } else {
+    auto& data = model.tokenizer->data();
+    if (add_special_tokens && data.add_bos && data.bos >= 0)
+      ids.push_back(data.bos);
+    model.tokenizer->encode(std::get<std::string>(prompt), true, ids);
+  }
+  if (ids.empty())
+    return api_error{400, std::string{param} + " must not be empty.",
+                     "invalid_request_error", std::string{param}, ""};
+  return ids;
+}
+
+std::string shown_prompt(const model_text& model, const api::prompt& prompt) {
+  if (auto* text = std::get_if<std::string>(&prompt))
+    return *text;
+  std::string out;
+  text::detokenizer detokenizer{model.tokenizer, false};
+  for (auto id : std::get<std::vector<token_id>>(prompt))
+    detokenizer.push(id, out);
+  detokenizer.finish(out);
+  return out;
+}
+
+} // namespace troupe::router

@@ -1,0 +1,177 @@
+#include "router/reply_stream.hpp"
+
+#include <boost/asio/post.hpp>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+namespace troupe::router {
+
+api::api_error client_error(const error& why) {
+  constexpr auto server_error = "server_error";
+  switch (why.code) {
+  case errc::invalid_argument:
+  case errc::unsupported:
+    return {400, why.message, "invalid_request_error", "", ""};
+  case errc::not_found:
+    return {404, why.message, "invalid_request_error", "", ""};
+  case errc::limit:
+  case errc::unavailable:
+  case errc::cancelled:
+    return {503, why.message, server_error, "", "service_unavailable"};
+  case errc::corrupt:
+  case errc::io:
+  case errc::internal:
+    break;
+  }
+  // The sentence may name files or addresses of the cluster.
+  spdlog::error("router: {}", why.message);
+  return {500, "The server failed to answer this request.", server_error, "",
+          "internal_error"};
+}
+
+reply_stream::reply_stream(boost::asio::io_context& io, parts from)
+    : strand_(boost::asio::make_strand(io)), timer_(strand_),
+      client_(std::move(from.client)), answer_(std::move(from.plan)),
+      replicas_(std::move(from.replicas)), counters_(std::move(from.counters)),
+      time_limit_(from.time_limit) {
+  // nop
+}
+
+void reply_stream::start(submission what) {
+  request_ = what.request = replicas_->next_request();
+  replicas_->submit(std::move(what), shared_from_this());
+  run([this] {
+    if (time_limit_.count() > 0)
+      watch_time(time_limit_);
+    watch_client();
+  });
+}
+
+void reply_stream::on_tokens(
+    std::uint32_t choice, protocol::choice_tokens news,
+    std::shared_ptr<const protocol::replica_route> from) {
+  run([this, choice, news = std::move(news), from = std::move(from)] {
+    take(choice, news, *from);
+  });
+}
+
+void reply_stream::on_failed(error why) {
+  run([this, why = std::move(why)] { fail(client_error(why)); });
+}
+
+// Everything happens on the strand, as long as the answer has not ended.
+void reply_stream::run(std::function<void()> what) {
+  boost::asio::post(strand_,
+                    [self = shared_from_this(), what = std::move(what)] {
+                      if (!self->ended_)
+                        what();
+                    });
+}
+
+void reply_stream::watch_client() {
+  client_->on_client_gone([weak = weak_from_this()] {
+    if (auto self = weak.lock())
+      self->run([self = self.get()] { self->client_gone(); });
+  });
+}
+
+void reply_stream::watch_time(std::chrono::milliseconds limit) {
+  timer_.expires_at(client_->arrived() + limit);
+  timer_.async_wait([weak = weak_from_this()](boost::system::error_code ec) {
+    auto self = weak.lock();
+    if (ec || !self || self->ended_)
+      return;
+    self->replicas_->cancel_request(self->request_);
+    self->fail({408, "The answer took longer than the server's time limit.",
+                "server_error", "", "request_timeout"});
+  });
+}
+
+void reply_stream::take(std::uint32_t choice,
+                        const protocol::choice_tokens& news,
+                        const protocol::replica_route& from) {
+  if (!first_token_s_)
+    first_news(from);
+  std::string frames;
+  auto unwanted = answer_.take(choice, news, frames);
+  if (!unwanted) {
+    replicas_->cancel_request(request_);
+    fail(client_error(unwanted.error()));
+    return;
+  }
+  if (*unwanted)
+    replicas_->cancel_choice(request_, choice);
+  if (answer_.complete()) {
+    if (answer_.plan().stream)
+      frames += answer_.closing_frames();
+  }
+  if (!frames.empty() && !client_->write(std::move(frames))) {
+    client_gone();
+    return;
+  }
+  if (answer_.complete())
+    complete();
+}
+
+void reply_stream::first_news(const protocol::replica_route& from) {
+  first_token_s_ = client_->seconds();
+  counters_->first_token.observe(*first_token_s_);
+  answer_.head().system_fingerprint = from.arithmetic_class;
+  if (answer_.plan().stream)
+    client_->begin_stream();
+}
+
+void reply_stream::complete() {
+  count_answer();
+  if (answer_.plan().stream)
+    client_->finish();
+  else
+    client_->respond(200, "application/json", answer_.body());
+  end();
+}
+
+// Before the first byte an error is a plain answer, after it a frame and a cut.
+void reply_stream::fail(const api::api_error& why) {
+  ++counters_->finished_error;
+  if (client_->streaming()) {
+    client_->write(api::error_frame(why));
+    client_->abort(why.status);
+  } else {
+    client_->fail(why);
+  }
+  end();
+}
+
+void reply_stream::client_gone() {
+  replicas_->cancel_request(request_);
+  ++counters_->finished_abort;
+  client_->abandon();
+  end();
+}
+
+void reply_stream::end() {
+  ended_ = true;
+  timer_.cancel();
+  client_.reset();
+}
+
+void reply_stream::count_answer() {
+  auto usage = answer_.usage();
+  auto whole = client_->seconds();
+  counters_->prompt_tokens += usage.prompt_tokens;
+  counters_->generation_tokens += usage.completion_tokens;
+  counters_->cached_tokens += usage.cached_tokens;
+  counters_->whole.observe(whole);
+  auto& plan = answer_.plan();
+  auto choices = plan.prompts.size() * plan.n;
+  auto per_choice = static_cast<double>(usage.completion_tokens) /
+                    static_cast<double>(choices);
+  if (per_choice > 1)
+    counters_->per_token.observe((whole - *first_token_s_) / (per_choice - 1));
+  for (std::uint32_t i = 0; i < choices; ++i)
+    ++(answer_.finish_reason(i) == "stop" ? counters_->finished_stop
+                                          : counters_->finished_length);
+}
+
+} // namespace troupe::router

@@ -1,0 +1,91 @@
+#!/bin/bash
+# Installs what the tests need, builds, and runs everything that runs without a
+# GPU: unit, actor and kernel tests (ctest), comparisons with reference
+# implementations, and the tests against a running cluster (pytest).
+# The last line is the count over all of them; the exit status is 0 only if
+# nothing failed and no suite was empty.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/packages.sh
+. scripts/build.sh
+
+passed=0
+failed=0
+
+# record SUITE PASSED FAILED: adds to the count. A suite without a single test is
+# a failure: something that should have run did not.
+record() {
+  local name=$1 good=$2 bad=$3
+  if [ $((good + bad)) = 0 ]; then
+    echo "$name ran no test" >&2
+    bad=1
+  fi
+  echo "-- $name: $good passed, $bad failed"
+  passed=$((passed + good))
+  failed=$((failed + bad))
+}
+
+prepare() {
+  require_packages "${packages_build[@]}" "${packages_weights[@]}" \
+    "${packages_test[@]}"
+  local venv=build/venv
+  if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
+    echo "Installing the tests' Python packages into $venv ..."
+    python3 -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement tests/requirements.txt
+    cp tests/requirements.txt "$venv/requirements.txt"
+  fi
+  python=$PWD/$venv/bin/python
+  scripts/fetch_model.sh
+  echo "Building ..."
+  build_release ON
+}
+
+# The C++ programs, one ctest entry each.
+run_ctest() {
+  local report=build/release/ctest.xml
+  rm -f "$report"
+  (cd build/release && ctest --output-on-failure --no-tests=error \
+    --timeout 300 --output-junit ctest.xml \
+    --test-output-size-passed 1000000) || true
+  record ctest $(count_of "$report")
+}
+
+# Each comparison is one test.
+run_reference() {
+  local good=0 bad=0
+  if [ -f tests/reference/compare_tokenizer.py ]; then
+    if "$python" tests/reference/compare_tokenizer.py \
+      --tokenize "$(find build/release -name tokenize_file -type f)" \
+      --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf; then
+      good=$((good + 1))
+    else
+      bad=$((bad + 1))
+    fi
+  fi
+  record reference "$good" "$bad"
+}
+
+# run_pytest SUITE PATH
+run_pytest() {
+  local report=build/pytest-$1.xml
+  rm -f "$report"
+  "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" "$2" || true
+  record "$1" $(count_of "$report")
+}
+
+# count_of REPORT: "PASSED FAILED" of a JUnit report; "0 1" if there is none
+# (the runner died). A ctest entry that is a Catch2 program counts as its test
+# cases. A skipped test counts as failed: nothing here may be skipped.
+count_of() {
+  "$python" scripts/count_tests.py "$1"
+}
+
+prepare
+run_ctest
+run_reference
+run_pytest layout tests/layout
+run_pytest e2e tests/e2e
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

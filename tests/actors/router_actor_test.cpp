@@ -1,0 +1,292 @@
+#include "actors/protocol/request_record.hpp"
+#include "router/router_actor.hpp"
+#include "tests/actors/deterministic.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <caf/send.hpp>
+#include <caf/stateful_actor.hpp>
+#include <spdlog/spdlog.h>
+
+#include <optional>
+
+using namespace troupe;
+using namespace std::chrono_literals;
+using protocol::finish;
+
+namespace {
+
+/// What a fake replica was asked.
+struct replica_log {
+  std::uint64_t incarnation = 0;
+  bool silent = false; ///< never answers an attach
+  std::vector<protocol::request_record> asked;
+  std::vector<std::uint64_t> cancelled;
+  protocol::token_sink_actor sink;
+  int sessions = 0;
+};
+
+protocol::replica_actor::behavior_type
+fake_replica(protocol::replica_actor::pointer self,
+             std::shared_ptr<replica_log> log) {
+  return {
+      [=](protocol::attach_atom, std::uint64_t, std::uint32_t,
+          const protocol::token_sink_actor& sink)
+          -> caf::typed_response_promise<std::uint64_t> {
+        auto answer = self->make_response_promise<std::uint64_t>();
+        ++log->sessions;
+        log->sink = sink;
+        if (!log->silent)
+          answer.deliver(log->incarnation);
+        return answer;
+      },
+      [=](protocol::generate_atom, std::uint64_t, const codec::bytes& bytes) {
+        log->asked.push_back(*protocol::decode_request_record(bytes));
+      },
+      [=](protocol::cancel_atom, std::uint64_t, std::uint64_t id) {
+        log->cancelled.push_back(id);
+      },
+      [](protocol::drain_atom, std::uint32_t) {},
+  };
+}
+
+struct sink_log : router::reply_sink {
+  void
+  on_tokens(std::uint32_t, protocol::choice_tokens news,
+            std::shared_ptr<const protocol::replica_route> route) override {
+    tokens.insert(tokens.end(), news.tokens.begin(), news.tokens.end());
+    reason = news.reason;
+    from = route->replica;
+  }
+
+  void on_failed(error why) override {
+    ++failures;
+    failure = std::move(why);
+  }
+
+  std::vector<token_id> tokens;
+  finish reason = finish::none;
+  std::string from;
+  int failures = 0;
+  error failure;
+};
+
+struct fixture : test::deterministic {
+  std::map<std::uint64_t, std::shared_ptr<replica_log>> logs;
+  std::map<std::uint64_t, protocol::replica_actor> replicas;
+  std::shared_ptr<router::dispatcher> inbox =
+      std::make_shared<router::dispatcher>();
+  std::shared_ptr<const protocol::routing_table> seen;
+  std::shared_ptr<router::router_gauges> gauges =
+      std::make_shared<router::router_gauges>();
+  router::local_router_actor router;
+  std::uint64_t version = 0;
+
+  fixture() {
+    spdlog::set_level(spdlog::level::off);
+    router::router_arguments args;
+    args.incarnation = 77;
+    args.inbox = inbox;
+    args.on_table = [this](auto table) { seen = table; };
+    args.connect = [this](auto, const protocol::endpoint& where, auto,
+                          auto done) {
+      if (replicas.count(where.incarnation) != 0)
+        done(replicas[where.incarnation]);
+      else
+        done(error{errc::unavailable, "nobody there"});
+    };
+    router = system.spawn(router::router_actor, args, gauges);
+    settle();
+  }
+
+  ~fixture() {
+    caf::anon_send_exit(router, caf::exit_reason::kill);
+    for (auto& [incarnation, replica] : replicas)
+      caf::anon_send_exit(replica, caf::exit_reason::kill);
+    for (auto& [incarnation, log] : logs)
+      log->sink = nullptr;
+    settle();
+  }
+
+  replica_log& start(std::uint64_t incarnation) {
+    auto log = std::make_shared<replica_log>();
+    log->incarnation = incarnation;
+    logs[incarnation] = log;
+    replicas[incarnation] = system.spawn(fake_replica, log);
+    return *log;
+  }
+
+  void list(std::vector<std::uint64_t> incarnations) {
+    protocol::model_route model;
+    model.application = "app";
+    model.model = "m";
+    model.status = "RUNNING";
+    for (auto incarnation : incarnations) {
+      protocol::replica_route route;
+      route.replica = "m#" + std::to_string(incarnation);
+      route.where = {"127.0.0.1", 1, 2, incarnation};
+      model.replicas.push_back(route);
+    }
+    self->send(router, protocol::table_atom::value,
+               protocol::encode(protocol::routing_table{++version, {model}}));
+    settle();
+  }
+
+  std::pair<std::uint64_t, std::shared_ptr<sink_log>> ask() {
+    auto sink = std::make_shared<sink_log>();
+    auto request = inbox->next_request();
+    protocol::request_record record;
+    record.model = "m";
+    record.prompt = {1, 2, 3};
+    inbox->submit({request, "app", "m", {record}}, sink);
+    settle();
+    return {request, sink};
+  }
+
+  void tell(replica_log& replica, std::uint64_t id,
+            std::vector<token_id> tokens, finish reason = finish::none) {
+    protocol::token_batch batch;
+    batch.incarnation = replica.incarnation;
+    protocol::choice_tokens choice;
+    choice.id = id;
+    choice.tokens = std::move(tokens);
+    choice.reason = reason;
+    batch.choices = {choice};
+    self->send(replica.sink, protocol::tokens_atom::value,
+               protocol::encode(batch));
+    settle();
+  }
+};
+
+} // namespace
+
+TEST_CASE_METHOD(fixture, "the router attaches to the replicas of its table "
+                          "and passes tokens on") {
+  auto& replica = start(5);
+  list({5});
+  CHECK(replica.sessions == 1);
+  REQUIRE(seen);
+  CHECK(seen->version == 1);
+  auto [request, sink] = ask();
+  REQUIRE(replica.asked.size() == 1);
+  CHECK(replica.asked[0].prompt == std::vector<token_id>{1, 2, 3});
+  CHECK(gauges->choices_sent == 1);
+  tell(replica, replica.asked[0].id, {10});
+  tell(replica, replica.asked[0].id, {11}, finish::stop);
+  CHECK(sink->tokens == std::vector<token_id>{10, 11});
+  CHECK(sink->reason == finish::stop);
+  CHECK(sink->from == "m#5");
+  CHECK(gauges->choices_sent == 0);
+  CHECK(sink.use_count() == 1);
+}
+
+TEST_CASE_METHOD(fixture, "a client that leaves is cancelled at the replica") {
+  auto& replica = start(5);
+  list({5});
+  auto [request, sink] = ask();
+  inbox->cancel_request(request);
+  settle();
+  CHECK(replica.cancelled == std::vector{replica.asked[0].id});
+  CHECK(sink.use_count() == 1);
+  tell(replica, replica.asked[0].id, {10});
+  CHECK(sink->tokens.empty());
+}
+
+TEST_CASE_METHOD(fixture, "the end of a replica moves what has no token and "
+                          "ends what has") {
+  start(5);
+  list({5});
+  auto [one, streaming] = ask();
+  tell(*logs[5], logs[5]->asked[0].id, {10});
+  auto [two, waiting] = ask();
+  start(6);
+  list({5, 6});
+  caf::anon_send_exit(replicas[5], caf::exit_reason::kill);
+  replicas.erase(5);
+  settle();
+  CHECK(streaming->failures == 1);
+  CHECK(streaming->failure.code == errc::unavailable);
+  CHECK(waiting->failures == 0);
+  REQUIRE(logs[6]->asked.size() == 1);
+  tell(*logs[6], logs[6]->asked[0].id, {4}, finish::length);
+  CHECK(waiting->tokens == std::vector<token_id>{4});
+}
+
+TEST_CASE_METHOD(fixture, "a lost replica is attached to again after a pause, "
+                          "and what waits for it goes on") {
+  start(5);
+  list({5});
+  caf::anon_send_exit(replicas[5], caf::exit_reason::kill);
+  replicas.erase(5);
+  settle();
+  auto [request, sink] = ask();
+  auto& again = start(5);
+  settle();
+  CHECK(again.sessions == 0);
+  advance(200ms);
+  CHECK(again.sessions == 1);
+  CHECK(again.asked.size() == 1);
+  CHECK(sink->failures == 0);
+}
+
+TEST_CASE_METHOD(fixture, "what no replica takes fails after the limit") {
+  list({});
+  auto [request, sink] = ask();
+  advance(29s);
+  CHECK(sink->failures == 0);
+  advance(2s);
+  CHECK(sink->failures == 1);
+  CHECK(sink.use_count() == 1);
+}
+
+TEST_CASE_METHOD(fixture, "a replica that never answers the attach is tried "
+                          "again, not waited for") {
+  start(5).silent = true;
+  list({5});
+  advance(5s);
+  advance(1s);
+  CHECK(logs[5]->sessions >= 2);
+}
+
+TEST_CASE_METHOD(fixture, "another process at a replica's port gets no "
+                          "session") {
+  auto& other = start(5);
+  other.incarnation = 6;
+  list({5});
+  auto [request, sink] = ask();
+  CHECK(other.sessions >= 1);
+  CHECK(other.asked.empty());
+}
+
+TEST_CASE_METHOD(fixture, "closing the dispatcher ends all that is under way "
+                          "and refuses the rest") {
+  auto& replica = start(5);
+  list({5});
+  auto [one, before] = ask();
+  inbox->close({errc::unavailable, "Shutting down."});
+  settle();
+  CHECK(before->failures == 1);
+  CHECK(replica.cancelled.size() == 1);
+  auto [two, after] = ask();
+  CHECK(after->failures == 1);
+}
+
+TEST_CASE_METHOD(fixture,
+                 "when the router dies its waiting requests are told") {
+  list({});
+  auto [request, sink] = ask();
+  caf::anon_send_exit(router, caf::exit_reason::kill);
+  settle();
+  CHECK(sink->failures == 1);
+}
+
+TEST_CASE_METHOD(fixture, "broken bytes from a peer change nothing") {
+  auto& replica = start(5);
+  list({5});
+  auto [request, sink] = ask();
+  self->send(replica.sink, protocol::tokens_atom::value, codec::bytes{1, 2, 3});
+  self->send(router, protocol::table_atom::value, codec::bytes{9});
+  settle();
+  tell(replica, replica.asked[0].id, {10}, finish::length);
+  CHECK(sink->tokens == std::vector<token_id>{10});
+}

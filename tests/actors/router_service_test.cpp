@@ -1,0 +1,785 @@
+#include "actors/protocol/request_record.hpp"
+#include "actors/runtime/authority.hpp"
+#include "actors/runtime/blob_listener.hpp"
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/stop_actor.hpp"
+#include "actors/runtime/system_config.hpp"
+#include "router/service.hpp"
+#include "tests/actors/http_client.hpp"
+#include "tests/actors/temporary_directory.hpp"
+#include "tests/unit/router/byte_model.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/send.hpp>
+#include <simdjson.h>
+#include <spdlog/spdlog.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+using namespace troupe;
+using namespace troupe::test;
+using namespace std::chrono_literals;
+using protocol::finish;
+
+namespace {
+
+constexpr auto patience = 10s;
+
+/// A replica in the test's hands: it shows what it was asked, and says what the
+/// test tells it to. Any thread.
+class fake_replica {
+public:
+  explicit fake_replica(caf::actor_system& system, std::uint64_t incarnation)
+      : incarnation_(incarnation) {
+    actor_ = system.spawn([this](protocol::replica_actor::pointer)
+                              -> protocol::replica_actor::behavior_type {
+      return {
+          [this](protocol::attach_atom, std::uint64_t, std::uint32_t,
+                 const protocol::token_sink_actor& sink) {
+            std::lock_guard lock{mutex_};
+            sink_ = sink;
+            return incarnation_;
+          },
+          [this](protocol::generate_atom, std::uint64_t,
+                 const codec::bytes& bytes) {
+            auto record = *protocol::decode_request_record(bytes);
+            if (answer_) {
+              say(record.id, *answer_, finish::length);
+              return;
+            }
+            std::lock_guard lock{mutex_};
+            asked_.push_back(std::move(record));
+            changed_.notify_all();
+          },
+          [this](protocol::cancel_atom, std::uint64_t, std::uint64_t id) {
+            std::lock_guard lock{mutex_};
+            cancelled_.push_back(id);
+            changed_.notify_all();
+          },
+          [](protocol::drain_atom, std::uint32_t) {},
+      };
+    });
+  }
+
+  ~fake_replica() {
+    kill();
+    std::lock_guard lock{mutex_};
+    sink_ = nullptr;
+  }
+
+  void kill() {
+    caf::anon_send_exit(actor_, caf::exit_reason::kill);
+    actor_ = nullptr;
+  }
+
+  const protocol::replica_actor& actor() const {
+    return actor_;
+  }
+
+  /// The next request that has not been looked at.
+  protocol::request_record next() {
+    std::unique_lock lock{mutex_};
+    REQUIRE(changed_.wait_for(lock, patience,
+                              [this] { return seen_ < asked_.size(); }));
+    return asked_[seen_++];
+  }
+
+  bool was_cancelled(std::uint64_t id) {
+    std::unique_lock lock{mutex_};
+    return changed_.wait_for(lock, patience, [&] {
+      return std::find(cancelled_.begin(), cancelled_.end(), id) !=
+             cancelled_.end();
+    });
+  }
+
+  void say(std::uint64_t id, std::string_view text,
+           finish reason = finish::none) {
+    protocol::choice_tokens news;
+    news.id = id;
+    news.tokens = ids_of(text);
+    news.reason = reason;
+    tell(std::move(news));
+  }
+
+  void tell(protocol::choice_tokens news) {
+    protocol::token_batch batch;
+    batch.incarnation = incarnation_;
+    batch.choices.push_back(std::move(news));
+    protocol::token_sink_actor sink;
+    {
+      std::lock_guard lock{mutex_};
+      sink = sink_;
+    }
+    caf::anon_send(sink, protocol::tokens_atom::value, protocol::encode(batch));
+  }
+
+  /// From now on every request is answered with this.
+  void answer_with(std::string text) {
+    answer_ = std::move(text);
+  }
+
+private:
+  const std::uint64_t incarnation_;
+  protocol::replica_actor actor_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  protocol::token_sink_actor sink_;
+  std::vector<protocol::request_record> asked_;
+  std::vector<std::uint64_t> cancelled_;
+  std::size_t seen_ = 0;
+  std::optional<std::string> answer_;
+};
+
+struct actor_config : caf::actor_system_config {
+  actor_config() {
+    add_message_types<caf::id_block::troupe>();
+    set("scheduler.max-threads", 2u);
+    set("scheduler.policy", caf::atom("sharing"));
+    set("logger.console", caf::atom("none"));
+  }
+};
+
+/// A service on real sockets, with one fake replica behind the model "m".
+struct fixture {
+  actor_config config;
+  caf::actor_system system{config};
+  fake_replica replica{system, 5};
+  std::unique_ptr<router::service> service;
+  std::uint64_t version = 0;
+  std::atomic<bool> cards_there = true;
+  simdjson::dom::parser parser;
+
+  static router::options plain() {
+    spdlog::set_level(spdlog::level::off);
+    router::options some;
+    some.port = some.admin_port = 0;
+    some.access_log = false;
+    return some;
+  }
+
+  explicit fixture(router::options some = plain()) {
+    router::replica_access access;
+    access.connect = [this](auto, const protocol::endpoint& where, auto,
+                            auto done) {
+      if (where.incarnation == 5 && replica.actor())
+        done(replica.actor());
+      else
+        done(error{errc::unavailable, "nobody there"});
+    };
+    access.fetch_card = [this](const protocol::endpoint&,
+                               const std::string&) -> result<std::string> {
+      if (!cards_there)
+        return error{errc::unavailable, "not yet"};
+      auto bytes = text::encode(byte_model_card());
+      return std::string{bytes.begin(), bytes.end()};
+    };
+    service = *router::service::start(std::move(some), system, {}, access);
+  }
+
+  ~fixture() {
+    service.reset();
+  }
+
+  static protocol::model_route model(std::string name, std::string prefix = "/",
+                                     bool running = true) {
+    protocol::model_route route;
+    route.application = prefix == "/" ? "app" : prefix.substr(1);
+    route.route_prefix = prefix;
+    route.model = std::move(name);
+    route.created = 1'700'000'000;
+    route.status = running ? "RUNNING" : "PENDING";
+    route.reason = running ? "" : "no node has a GPU";
+    if (!running)
+      return route;
+    protocol::replica_route one;
+    one.replica = route.model + "#1";
+    one.where = {"127.0.0.1", 1, 2, 5};
+    one.arithmetic_class = "00112233aabbccdd";
+    one.card_hash = "card";
+    route.replicas.push_back(one);
+    return route;
+  }
+
+  void publish(std::vector<protocol::model_route> models) {
+    caf::anon_send(service->actor(), protocol::table_atom::value,
+                   protocol::encode(
+                       protocol::routing_table{++version, std::move(models)}));
+  }
+
+  /// Publishes the table and waits until it is served.
+  void serve(std::vector<protocol::model_route> models = {model("m")}) {
+    publish(std::move(models));
+    auto end = std::chrono::steady_clock::now() + patience;
+    while (!service->ready() && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(1ms);
+    REQUIRE(service->ready());
+  }
+
+  http_client start(std::string_view method, std::string_view target,
+                    std::string_view body = {}, std::string_view headers = {}) {
+    http_client client{service->port()};
+    client.send(method, target, body, headers);
+    return client;
+  }
+
+  http_client whole(std::string_view method, std::string_view target,
+                    std::string_view body = {}, std::string_view headers = {}) {
+    auto client = start(method, target, body, headers);
+    client.read_all();
+    return client;
+  }
+
+  std::string error_code(const http_client& client) {
+    auto body = client.body();
+    auto code = parser.parse(body)["error"]["code"];
+    return code.is_null() ? "" : std::string{std::string_view(code)};
+  }
+};
+
+constexpr std::string_view chat = "/v1/chat/completions";
+constexpr std::string_view completions = "/v1/completions";
+constexpr std::string_view hello =
+    R"({"model":"m","messages":[{"role":"user","content":"Hello"}]})";
+constexpr std::string_view hello_stream =
+    R"({"model":"m","messages":[{"role":"user","content":"Hello"}],)"
+    R"("stream":true})";
+
+std::vector<token_id> joined(std::initializer_list<std::vector<token_id>> of) {
+  std::vector<token_id> out;
+  for (auto& part : of)
+    out.insert(out.end(), part.begin(), part.end());
+  return out;
+}
+
+} // namespace
+
+TEST_CASE_METHOD(fixture, "health is open and says when a model can be asked") {
+  CHECK(whole("GET", "/-/healthz").status() == 503);
+  CHECK(whole("POST", chat, hello).status() == 503);
+  serve();
+  auto answer = whole("GET", "/-/healthz");
+  CHECK(answer.status() == 200);
+  CHECK(answer.body() == "success");
+  CHECK(whole("POST", "/-/healthz").status() == 405);
+}
+
+TEST_CASE_METHOD(fixture,
+                 "a chat goes through template, tokenizer, replica and "
+                 "back") {
+  serve();
+  auto client = start("POST", chat, hello, "X-Request-Id: my-1\r\n");
+  auto asked = replica.next();
+  CHECK(asked.prompt == joined({{im_start},
+                                ids_of("user\nHello"),
+                                {im_end},
+                                ids_of("\n"),
+                                {im_start},
+                                ids_of("assistant\n")}));
+  CHECK(asked.request_id == "my-1");
+  CHECK(asked.params.max_tokens == 256 - asked.prompt.size());
+  replica.say(asked.id, "Hi");
+  replica.say(asked.id, " you", finish::length);
+  client.read_all();
+  CHECK(client.status() == 200);
+  CHECK(client.header("x-request-id") == "my-1");
+  CHECK(client.header("content-type") == "application/json");
+  auto body = client.body();
+  auto json = parser.parse(body);
+  CHECK(std::string_view(json["id"]) == "chatcmpl-my-1");
+  CHECK(std::string_view(json["system_fingerprint"]) == "00112233aabbccdd");
+  auto choice = json["choices"].at(0);
+  CHECK(std::string_view(choice["message"]["content"]) == "Hi you");
+  CHECK(std::string_view(choice["finish_reason"]) == "length");
+  CHECK(std::uint64_t(json["usage"]["completion_tokens"]) == 6);
+}
+
+TEST_CASE_METHOD(fixture, "a stream's first token is sent before the second is "
+                          "known") {
+  serve();
+  auto client = start("POST", chat, hello_stream);
+  auto asked = replica.next();
+  replica.say(asked.id, "A");
+  CHECK(client.wait_for("\"content\":\"A\""));
+  CHECK(client.header("content-type") == "text/event-stream; charset=utf-8");
+  CHECK(!client.header("x-request-id").empty());
+  replica.say(asked.id, "B", finish::length);
+  client.read_all();
+  CHECK(client.body().ends_with("data: [DONE]\n\n"));
+  CHECK(client.whole());
+}
+
+TEST_CASE_METHOD(fixture, "content never yields special tokens, raw prompts "
+                          "do") {
+  serve();
+  auto one = start("POST", chat,
+                   R"({"messages":[{"role":"user","content":"<|im_end|>"}]})");
+  auto asked = replica.next();
+  CHECK(std::count(asked.prompt.begin(), asked.prompt.end(), im_end) == 1);
+  replica.say(asked.id, "x", finish::length);
+  one.read_all();
+  auto two = start("POST", completions, R"({"prompt":"<|im_end|>"})");
+  asked = replica.next();
+  CHECK(asked.prompt == std::vector<token_id>{im_end});
+  replica.say(asked.id, "x", finish::length);
+  two.read_all();
+}
+
+TEST_CASE_METHOD(fixture, "several prompts and n make choices with numbers and "
+                          "one seed") {
+  serve();
+  auto client = start("POST", completions,
+                      R"({"prompt":["ab","cd"],"n":2,"max_tokens":4})");
+  std::optional<std::uint64_t> seed;
+  for (int i = 0; i < 4; ++i) {
+    auto asked = replica.next();
+    auto choice = asked.params.choice;
+    CHECK(asked.prompt == ids_of(choice < 2 ? "ab" : "cd"));
+    CHECK(asked.params.seed == seed.value_or(asked.params.seed));
+    seed = asked.params.seed;
+    replica.say(asked.id, std::string(1, static_cast<char>('0' + choice)),
+                finish::length);
+  }
+  client.read_all();
+  auto body = client.body();
+  auto choices = parser.parse(body)["choices"];
+  REQUIRE(choices.get_array().size() == 4);
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(std::string_view(choices.at(i)["text"]) == std::to_string(i));
+}
+
+TEST_CASE_METHOD(fixture, "a given seed is passed on, a missing one is drawn") {
+  serve();
+  auto one = start("POST", completions, R"({"prompt":"a","seed":99})");
+  auto asked = replica.next();
+  CHECK(asked.params.seed == 99);
+  auto two = start("POST", completions, R"({"prompt":"a"})");
+  auto three = start("POST", completions, R"({"prompt":"a"})");
+  CHECK(replica.next().params.seed != replica.next().params.seed);
+}
+
+TEST_CASE_METHOD(fixture, "a stop string ends the choice and cancels it at the "
+                          "replica") {
+  serve();
+  auto client =
+      start("POST", completions,
+            R"({"prompt":"a","stop":"END","max_tokens":50,"stream":true})");
+  auto asked = replica.next();
+  replica.say(asked.id, "xENDy");
+  CHECK(replica.was_cancelled(asked.id));
+  client.read_all();
+  CHECK(client.raw().find("\"finish_reason\":\"stop\"") != std::string::npos);
+  CHECK(client.raw().find('y' + std::string{"\""}) == std::string::npos);
+  CHECK(client.whole());
+}
+
+TEST_CASE_METHOD(fixture, "a connection that closes cancels its request") {
+  serve();
+  auto streaming = start("POST", chat, hello_stream);
+  auto asked = replica.next();
+  replica.say(asked.id, "A");
+  CHECK(streaming.wait_for("\"A\""));
+  streaming.close();
+  CHECK(replica.was_cancelled(asked.id));
+  auto waiting = start("POST", chat, hello);
+  asked = replica.next();
+  waiting.close();
+  CHECK(replica.was_cancelled(asked.id));
+}
+
+TEST_CASE_METHOD(fixture, "a replica lost in mid-stream ends it with an error "
+                          "and without [DONE]") {
+  serve();
+  auto client = start("POST", chat, hello_stream);
+  auto asked = replica.next();
+  replica.say(asked.id, "A");
+  CHECK(client.wait_for("\"A\""));
+  replica.kill();
+  client.read_all();
+  CHECK(client.body().find("\"error\"") != std::string::npos);
+  CHECK(client.body().find("[DONE]") == std::string::npos);
+  CHECK(!client.whole());
+}
+
+TEST_CASE_METHOD(fixture, "an error before the first token is a plain answer, "
+                          "also for a stream") {
+  serve();
+  auto client = start("POST", chat, hello_stream);
+  protocol::choice_tokens news;
+  news.id = replica.next().id;
+  news.reason = finish::error;
+  news.code = errc::limit;
+  news.message = "The replica is full.";
+  replica.tell(news);
+  client.read_all();
+  CHECK(client.status() == 503);
+  CHECK(client.header("retry-after") == "1");
+  CHECK(client.header("content-type") == "application/json");
+  auto body = client.body();
+  CHECK(std::string_view(parser.parse(body)["error"]["message"]) ==
+        "The replica is full.");
+}
+
+TEST_CASE_METHOD(fixture, "what is internal stays internal") {
+  serve();
+  auto client = start("POST", chat, hello);
+  protocol::choice_tokens news;
+  news.id = replica.next().id;
+  news.reason = finish::error;
+  news.code = errc::internal;
+  news.message = "assertion failed in /secret/place";
+  replica.tell(news);
+  client.read_all();
+  CHECK(client.status() == 500);
+  CHECK(client.body().find("secret") == std::string::npos);
+}
+
+TEST_CASE_METHOD(fixture, "wrong paths, methods and types are told apart") {
+  serve();
+  CHECK(whole("GET", "/v1/nope").status() == 404);
+  CHECK(whole("GET", "/").status() == 404);
+  CHECK(whole("GET", "/metrics").status() == 404);
+  CHECK(whole("GET", "/-/routes").status() == 404);
+  CHECK(whole("POST", "/V1/completions", "{}").status() == 404);
+  auto wrong = whole("GET", chat);
+  CHECK(wrong.status() == 405);
+  CHECK(wrong.header("allow") == "POST");
+  CHECK(whole("OPTIONS", chat).status() == 405);
+  wrong = whole("POST", "/v1/models", "{}");
+  CHECK(wrong.status() == 405);
+  CHECK(wrong.header("allow") == "GET");
+  CHECK(whole("HEAD", "/v1/models").status() == 405);
+  auto moved = whole("POST", "/v1/chat/completions/?a=1", hello);
+  CHECK(moved.status() == 307);
+  CHECK(moved.header("location") == "/v1/chat/completions?a=1");
+  CHECK(whole("POST", chat, hello, "Content-Type: text/plain\r\n").status() ==
+        415);
+  CHECK(
+      whole("POST", chat, hello, "Origin: http://evil.example\r\n").status() ==
+      403);
+  CHECK(whole("POST", chat, "{").status() == 400);
+}
+
+TEST_CASE_METHOD(fixture,
+                 "models are listed, with slashes in their names, each "
+                 "under its application") {
+  serve({model("a/b"), model("c"), model("d", "/other")});
+  auto all = whole("GET", "/v1/models").body();
+  auto data = parser.parse(all)["data"];
+  REQUIRE(data.get_array().size() == 2);
+  CHECK(std::string_view(data.at(0)["id"]) == "a/b");
+  CHECK(whole("GET", "/v1/models/a/b").status() == 200);
+  CHECK(whole("GET", "/v1/models/a%2Fb").status() == 200);
+  CHECK(whole("GET", "/v1/models/d").status() == 404);
+  CHECK(whole("GET", "/other/v1/models/d").status() == 200);
+  CHECK(whole("GET", "/otherv1/models/d").status() == 404);
+  CHECK(error_code(whole("GET", "/v1/models/nope")) == "model_not_found");
+}
+
+TEST_CASE_METHOD(fixture, "the model of a request is found, or it is said why "
+                          "not") {
+  serve({model("m"), model("gpu", "/", false)});
+  auto unknown = whole("POST", completions, R"({"model":"x","prompt":"a"})");
+  CHECK(unknown.status() == 404);
+  CHECK(error_code(unknown) == "model_not_found");
+  auto adapter = whole("POST", completions, R"({"model":"m:a","prompt":"a"})");
+  CHECK(adapter.status() == 404);
+  auto missing = whole("POST", completions, R"({"prompt":"a"})");
+  CHECK(missing.status() == 400);
+  CHECK(missing.body().find("m, gpu") != std::string::npos);
+  auto pending = whole("POST", completions, R"({"model":"gpu","prompt":"a"})");
+  CHECK(pending.status() == 503);
+  CHECK(pending.body().find("no node has a GPU") != std::string::npos);
+  CHECK(!pending.header("retry-after").empty());
+}
+
+TEST_CASE_METHOD(fixture,
+                 "what does not fit the model is refused at the edge") {
+  serve();
+  auto prompt = [](std::size_t size, std::string_view more) {
+    return R"({"prompt":")" + std::string(size, 'a') + "\"" +
+           std::string{more} + "}";
+  };
+  CHECK(
+      whole("POST", completions, prompt(256, R"(,"max_tokens":1)")).status() ==
+      400);
+  CHECK(
+      whole("POST", completions, prompt(255, R"(,"max_tokens":2)")).status() ==
+      400);
+  auto exact = start("POST", completions, prompt(255, R"(,"max_tokens":1)"));
+  replica.say(replica.next().id, "x", finish::length);
+  exact.read_all();
+  CHECK(exact.status() == 200);
+  CHECK(whole("POST", completions, R"({"prompt":[258]})").status() == 400);
+  CHECK(whole("POST", completions, R"({"prompt":[-1]})").status() == 400);
+  CHECK(whole("POST", completions, R"({"prompt":"a","logit_bias":{"258":1}})")
+            .status() == 400);
+}
+
+TEST_CASE_METHOD(fixture, "the last message is continued where it ends") {
+  serve();
+  auto client = start("POST", chat,
+                      R"({"messages":[{"role":"user","content":"Q"},)"
+                      R"({"role":"assistant","content":"It is "}],)"
+                      R"("add_generation_prompt":false,)"
+                      R"("continue_final_message":true})");
+  auto asked = replica.next();
+  CHECK(asked.prompt == joined({{im_start},
+                                ids_of("user\nQ"),
+                                {im_end},
+                                ids_of("\n"),
+                                {im_start},
+                                ids_of("assistant\nIt is ")}));
+}
+
+TEST_CASE_METHOD(fixture, "echo without tokens shows the prompt") {
+  serve();
+  auto client = start("POST", completions,
+                      R"({"prompt":"abc","echo":true,"max_tokens":0})");
+  auto asked = replica.next();
+  CHECK(asked.params.max_tokens == 1);
+  replica.say(asked.id, "x");
+  client.read_all();
+  auto body = client.body();
+  auto json = parser.parse(body);
+  CHECK(std::string_view(json["choices"].at(0)["text"]) == "abc");
+  CHECK(std::uint64_t(json["usage"]["completion_tokens"]) == 0);
+}
+
+TEST_CASE("with keys every path but health needs one") {
+  auto some = fixture::plain();
+  some.api_keys = {"sesame"};
+  fixture with{some};
+  with.serve();
+  CHECK(with.whole("GET", "/-/healthz").status() == 200);
+  for (auto target : {"/v1/models", "/v1/nope", "/", "/v1/models/"}) {
+    auto refused = with.whole("GET", target);
+    CHECK(refused.status() == 401);
+    CHECK(refused.header("www-authenticate") == "Bearer");
+    CHECK(!refused.header("x-request-id").empty());
+  }
+  CHECK(with.whole("GET", "/v1/models", "", "Authorization: Bearer no\r\n")
+            .status() == 401);
+  CHECK(with.whole("GET", "/v1/models?api_key=sesame").status() == 401);
+  CHECK(with.whole("GET", "/v1/models", "", "Authorization: Bearer sesame\r\n")
+            .status() == 200);
+}
+
+TEST_CASE("the root path is taken off paths and put before redirects") {
+  auto some = fixture::plain();
+  some.root_path = "/serve";
+  fixture with{some};
+  with.serve();
+  CHECK(with.whole("GET", "/serve/v1/models").status() == 200);
+  CHECK(with.whole("GET", "/v1/models").status() == 200);
+  CHECK(with.whole("GET", "/servev1/models").status() == 404);
+  CHECK(with.whole("GET", "/v1/models/").header("location") ==
+        "/serve/v1/models");
+  CHECK(with.whole("GET", "/serve/v1/models/").header("location") ==
+        "/serve/v1/models");
+}
+
+TEST_CASE("past the requests in flight the answer is 503 at once") {
+  auto some = fixture::plain();
+  some.requests_max = 1;
+  fixture with{some};
+  with.serve();
+  auto first = with.start("POST", chat, hello);
+  auto asked = with.replica.next();
+  auto second = with.whole("POST", chat, hello);
+  CHECK(second.status() == 503);
+  CHECK(second.header("retry-after") == "1");
+  with.replica.say(asked.id, "x", finish::length);
+  first.read_all();
+  CHECK(first.status() == 200);
+  auto third = with.start("POST", chat, hello);
+  with.replica.say(with.replica.next().id, "x", finish::length);
+  third.read_all();
+  CHECK(third.status() == 200);
+}
+
+TEST_CASE("the time limit is a 408 before the first byte and a cut after it") {
+  auto some = fixture::plain();
+  some.request_timeout = 300ms;
+  fixture with{some};
+  with.serve();
+  auto silent = with.start("POST", chat, hello_stream);
+  auto asked = with.replica.next();
+  silent.read_all();
+  CHECK(silent.status() == 408);
+  CHECK(with.replica.was_cancelled(asked.id));
+  auto begun = with.start("POST", chat, hello_stream);
+  asked = with.replica.next();
+  with.replica.say(asked.id, "A");
+  begun.read_all();
+  CHECK(begun.status() == 200);
+  CHECK(!begun.whole());
+  CHECK(with.replica.was_cancelled(asked.id));
+}
+
+TEST_CASE_METHOD(fixture, "a model whose card cannot be fetched is not ready, "
+                          "until it can") {
+  cards_there = false;
+  replica.answer_with("x");
+  publish({model("m")});
+  while (whole("POST", chat, hello).body().find("starting") !=
+         std::string::npos)
+    std::this_thread::sleep_for(1ms);
+  CHECK(whole("POST", chat, hello).status() == 503);
+  CHECK(!service->ready());
+  cards_there = true;
+  auto end = std::chrono::steady_clock::now() + patience;
+  while (!service->ready() && std::chrono::steady_clock::now() < end)
+    whole("POST", chat, hello);
+  CHECK(whole("POST", chat, hello).status() == 200);
+}
+
+TEST_CASE_METHOD(fixture, "the admin side has routes, metrics and what is "
+                          "added") {
+  serve({model("m"), model("d", "/other")});
+  replica.answer_with("xy");
+  CHECK(
+      whole("POST", completions, R"({"model":"m","prompt":"abc"})").status() ==
+      200);
+  service->add_admin_route(
+      "GET", "/api/status",
+      [](http::request, std::shared_ptr<http::reply> reply) {
+        reply->respond(200, {{"content-type", "text/plain"}}, "fine");
+      });
+  auto get = [&](std::string_view target, std::string_view headers = {}) {
+    http_client client{service->admin_port()};
+    client.send("GET", target, {}, headers);
+    client.read_all();
+    return client;
+  };
+  CHECK(get("/-/healthz").body() == "success");
+  CHECK(get("/-/routes").body() == R"({"/":"app","/other":"other"})");
+  CHECK(get("/api/status").body() == "fine");
+  auto metrics = get("/metrics").body();
+  auto labels = std::string{"{application=\"app\",model_name=\"m\"} "};
+  for (auto& line : std::vector<std::string>{
+           "ray_vllm_prompt_tokens_total" + labels + "3\n",
+           "ray_vllm_generation_tokens_total" + labels + "2\n",
+           "ray_vllm_time_to_first_token_seconds_count"
+           "{application=\"app\",model_name=\"m\"} 1\n"})
+    CHECK(metrics.find(line) != std::string::npos);
+  CHECK(get("/v1/models").status() == 404);
+  CHECK(get("/metrics", "Host: evil.example\r\n").status() == 403);
+  CHECK(get("/metrics", "Origin: http://evil.example\r\n").status() == 403);
+}
+
+TEST_CASE_METHOD(fixture, "stopping lets answers end, refuses new ones and "
+                          "closes") {
+  serve();
+  auto client = start("POST", chat, hello_stream);
+  auto asked = replica.next();
+  replica.say(asked.id, "A");
+  CHECK(client.wait_for("\"A\""));
+  auto stopped =
+      std::async(std::launch::async, [&] { return service->stop(10s); });
+  while (service->ready())
+    std::this_thread::sleep_for(1ms);
+  replica.say(asked.id, "B", finish::length);
+  client.read_all();
+  CHECK(client.whole());
+  CHECK(stopped.get());
+  CHECK_THROWS(http_client{service->port()});
+}
+
+TEST_CASE_METHOD(fixture, "at the deadline of stopping what is left ends with "
+                          "an error") {
+  serve();
+  auto streaming = start("POST", chat, hello_stream);
+  auto asked = replica.next();
+  replica.say(asked.id, "A");
+  CHECK(streaming.wait_for("\"A\""));
+  auto waiting = start("POST", chat, hello);
+  replica.next();
+  CHECK(!service->stop(50ms));
+  streaming.read_all();
+  CHECK(streaming.body().find("shutting down") != std::string::npos);
+  CHECK(!streaming.whole());
+  waiting.read_all();
+  CHECK(waiting.status() == 503);
+}
+
+TEST_CASE_METHOD(fixture, "many streams take no more threads than one") {
+  auto threads = [] {
+    std::size_t count = 0;
+    for (auto& one : std::filesystem::directory_iterator{"/proc/self/task"})
+      count += one.path().empty() ? 0 : 1;
+    return count;
+  };
+  serve();
+  std::vector<http_client> clients;
+  std::vector<protocol::request_record> asked;
+  auto open = [&] {
+    clients.push_back(start("POST", chat, hello_stream));
+    asked.push_back(replica.next());
+    replica.say(asked.back().id, "A");
+    CHECK(clients.back().wait_for("\"A\""));
+  };
+  open();
+  auto with_one = threads();
+  while (clients.size() < 200)
+    open();
+  CHECK(threads() == with_one);
+  for (auto& one : asked)
+    replica.say(one.id, "B", finish::length);
+  for (auto& client : clients) {
+    client.read_all();
+    CHECK(client.whole());
+  }
+}
+
+TEST_CASE("over mutual TLS the router fetches the card, attaches and sees its "
+          "replica's process go") {
+  spdlog::set_level(spdlog::level::off);
+  temporary_directory tmp;
+  auto ca = runtime::authority::open(tmp.path() / "ca").value();
+  auto here = ca.issue("router", tmp.path() / "router").value();
+  auto there = ca.issue("replica", tmp.path() / "replica").value();
+  runtime::system_config here_config{{here, 2, 200ms, 1s}};
+  caf::actor_system here_system{here_config};
+  auto some = fixture::plain();
+  some.tls = here;
+  auto service = *router::service::start(some, here_system, {});
+  {
+    runtime::system_config there_config{{there, 2, 200ms, 1s}};
+    caf::actor_system there_system{there_config};
+    fake_replica replica{there_system, 5};
+    auto blobs = runtime::blob_listener::start(there, "127.0.0.1").value();
+    auto bytes = text::encode(byte_model_card());
+    auto model = fixture::model("m");
+    auto& route = model.replicas.front();
+    route.card_hash = blobs->add({bytes.begin(), bytes.end()}).value();
+    route.where.port = runtime::publish(replica.actor(), "127.0.0.1").value();
+    route.where.blob_port = blobs->port();
+    caf::anon_send(service->actor(), protocol::table_atom::value,
+                   protocol::encode(protocol::routing_table{1, {model}}));
+    while (!service->ready())
+      std::this_thread::sleep_for(1ms);
+    http_client client{service->port()};
+    client.send("POST", chat, hello_stream);
+    auto asked = replica.next();
+    replica.say(asked.id, "A");
+    CHECK(client.wait_for("\"A\""));
+    http_client leaving{service->port()};
+    leaving.send("POST", chat, hello);
+    asked = replica.next();
+    leaving.close();
+    CHECK(replica.was_cancelled(asked.id));
+    runtime::stop_actor(there_system, replica.actor(), 2s);
+    client.read_all();
+    CHECK(client.body().find("was lost") != std::string::npos);
+    CHECK(!client.whole());
+  }
+  service.reset();
+}

@@ -1,0 +1,173 @@
+"""The verbs, as a user types them, and the admin side."""
+
+import json
+import re
+
+from cluster import (ROOT, WEIGHTS, model_config, run_verb, serve_config)
+
+
+def validate(folder, text):
+    path = folder / "serve.yaml"
+    path.write_text(text)
+    return run_verb("validate", path)
+
+
+def test_help_and_version_are_there():
+    assert "0.1.0" in run_verb("--version").stdout
+    for verb in ("run", "validate", "status"):
+        assert verb in run_verb("--help").stdout
+        help_ = run_verb(verb, "--help")
+        assert help_.returncode == 0
+        assert "Example" in help_.stdout
+
+
+def test_a_wrong_argument_is_named():
+    said = run_verb("run", "x.yaml", "--prot", "1")
+    assert said.returncode == 2
+    assert "--prot" in said.stderr + said.stdout
+
+
+def test_the_examples_are_valid():
+    files = sorted((ROOT / "cluster-configs").glob("*.yaml"))
+    assert files
+    for path in files:
+        said = run_verb("validate", path)
+        assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_validate_finds_everything_in_one_pass(tmp_path):
+    said = validate(tmp_path, f"""\
+applications:
+  - name: llm
+    import_path: ray.serve.llm:build_openai_app
+    args:
+      llm_configs:
+        - model_loading_config:
+            model_id: smollm2
+            model_sorce: {WEIGHTS}
+          deployment_config:
+            num_replicas: many
+          lora_config:
+            max_num_adapters_per_replica: 4
+http_options:
+  port: 70000
+""")
+    text = said.stdout + said.stderr
+    assert said.returncode != 0
+    *errors, count = text.splitlines()
+    assert count == f"{len(errors)} errors" and len(errors) >= 4
+    assert all(re.search(r"serve.yaml:\d+:\d+: \w", line)
+               for line in errors), text
+    for place, words in [(":8:", ("model_sorce", "model_source")),
+                         (":10:", ("num_replicas",)),
+                         (":12:", ("lora_config", "not supported yet")),
+                         (":14:", ("port", "65535"))]:
+        lines = [line for line in text.splitlines()
+                 if f"serve.yaml{place}" in line]
+        assert lines, (place, text)
+        assert all(any(word in line for line in lines) for word in words), text
+
+
+def test_run_refuses_what_validate_refuses(tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text("applications: 5\n")
+    said = run_verb("run", path, "--state-dir", tmp_path / "state")
+    assert said.returncode == 2
+    assert "serve.yaml:1:" in said.stderr
+
+
+def test_remote_sources_are_refused_by_name(tmp_path):
+    for source in ("Qwen/Qwen2.5-0.5B-Instruct", "s3://bucket/model",
+                   "gs://bucket/model"):
+        config = model_config()
+        config["model_loading_config"]["model_source"] = source
+        said = validate(tmp_path, serve_config(config))
+        assert said.returncode != 0
+        assert "model_source" in said.stdout + said.stderr
+        assert source.split(":")[0].split("/")[0] in said.stdout + said.stderr
+
+
+def test_validate_says_that_nothing_scales_yet(tmp_path):
+    said = validate(tmp_path, serve_config(model_config(deployment_config={
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": 4}})))
+    assert said.returncode == 0
+    assert "autoscal" in said.stdout + said.stderr
+
+
+def test_per_model_files_are_relative_to_the_file(tmp_path, start):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "a.yaml").write_text(json.dumps(model_config("a")))
+    config = json.loads(serve_config())
+    config["applications"][0]["args"]["llm_configs"] = [str(
+        models.relative_to(tmp_path) / "a.yaml")]
+    config["applications"][0]["import_path"] = (
+        "ray.serve.llm.builders:build_openai_app")
+    said = validate(tmp_path, json.dumps(config))
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_port_that_is_taken_is_named(cluster, tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text(serve_config(model_config()))
+    said = run_verb("run", path, "--port", cluster.port, "--admin-port", "0",
+                    "--state-dir", tmp_path / "state")
+    assert said.returncode == 1
+    assert str(cluster.port) in said.stderr
+
+
+def test_status_shows_nodes_models_and_replicas(cluster):
+    cluster.chat()
+    said = run_verb("status", "--admin-port", cluster.admin_port)
+    assert said.returncode == 0, said.stderr
+    for word in ("smollm2", "RUNNING", "ready"):
+        assert word in said.stdout
+    whole = json.loads(run_verb("status", "--admin-port", cluster.admin_port,
+                                "--json").stdout)
+    (model,) = whole["models"]
+    assert model["replicas_ready"] == model["replicas_wanted"] == 1
+    assert whole["nodes"][0]["cpus"] > 0
+
+
+def test_status_without_a_cluster_says_so():
+    said = run_verb("status", "--admin-port", "1")
+    assert said.returncode != 0
+    assert "127.0.0.1:1" in said.stderr
+
+
+def test_routes_are_on_the_admin_side_only(cluster):
+    assert cluster.admin.get("/-/routes").json() == {"/": "llm"}
+    for path in ("/-/routes", "/metrics", "/api/status"):
+        assert cluster.http.get(path).status_code == 404
+
+
+def test_the_admin_side_refuses_foreign_pages(cluster):
+    for headers in ({"Origin": "http://a.example"}, {"Host": "a.example"}):
+        assert cluster.admin.get("/api/status",
+                                 headers=headers).status_code == 403
+
+
+def test_metrics_count_what_happened(cluster):
+    before = cluster.metrics()
+    prompt = "Nobody asked this before: how many metrics are there?"
+    cluster.complete(prompt, max_tokens=7, ignore_eos=True)
+    cluster.complete(temperature=9)
+    after = cluster.metrics()
+
+    def grew(name):
+        return after[name] - before.get(name, 0)
+    assert grew("ray_serve_num_http_requests") == 2
+    assert grew("ray_serve_num_http_error_requests") == 1
+    assert grew("ray_vllm_generation_tokens_total") == 7
+    assert grew("ray_vllm_prompt_tokens_total") > 7
+    assert grew("ray_vllm_request_success_total") == 1
+    for histogram in ("time_to_first_token_seconds",
+                      "time_per_output_token_seconds",
+                      "e2e_request_latency_seconds"):
+        assert grew(f"ray_vllm_{histogram}_count") == 1
+        assert grew(f"ray_vllm_{histogram}_sum") > 0
+    for gauge in ("ray_vllm_num_requests_running",
+                  "ray_vllm_num_requests_waiting",
+                  "ray_vllm_kv_cache_usage_perc",
+                  "troupe_requests_in_flight"):
+        assert gauge in after

@@ -1,0 +1,301 @@
+#include "kernel_fixture.hpp"
+
+#include "engine/ops/cpu/half.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+using namespace troupe;
+using namespace troupe::ops;
+using namespace troupe::ops::test;
+
+namespace {
+
+struct model_shape {
+  std::int32_t heads, kv_heads, head_dim, block_tokens;
+};
+
+constexpr model_shape shapes[] = {{9, 3, 64, 16},
+                                  {4, 4, 32, 32},
+                                  {8, 1, 16, 16},
+                                  {14, 2, 80, 48},
+                                  {2, 1, 128, 64}};
+
+std::int64_t row_floats(const model_shape& s) {
+  return (s.heads + 2 * s.kv_heads) * s.head_dim;
+}
+
+/// Sequences of the same length as one step, with blocks in a scattered order.
+struct sequences {
+  model_shape shape;
+  std::int32_t count;
+  std::int32_t length;
+  std::vector<std::vector<std::int32_t>> tables;
+  std::vector<float> qkv; ///< [sequence][position], rope not yet applied
+
+  sequences(const model_shape& s, std::int32_t n, std::int32_t tokens,
+            random_numbers& random)
+      : shape(s), count(n), length(tokens) {
+    const auto blocks = (tokens + s.block_tokens - 1) / s.block_tokens;
+    tables.resize(n);
+    for (std::int32_t b = 0; b < blocks; ++b)
+      for (std::int32_t i = 0; i < n; ++i)
+        tables[i].push_back((blocks - 1 - b) * n + i);
+    qkv = random.values(std::int64_t{n} * tokens * row_floats(s), 2.0f);
+  }
+
+  kv_shape pool_shape() const {
+    const auto blocks = count * static_cast<std::int32_t>(tables[0].size());
+    return {2, shape.kv_heads, shape.head_dim, shape.block_tokens, blocks};
+  }
+};
+
+/// One step: rows of sequence s at positions [from, to).
+struct piece {
+  std::int32_t sequence, from, to;
+};
+
+class session {
+public:
+  session(backend& ops, const sequences& all)
+      : ops_(ops), all_(all), pool_(ops.make_kv_pool(all.pool_shape()).value()),
+        out_(poisoned(std::int64_t{all.count} * all.length * width())) {
+    rope_.dims = all.shape.head_dim;
+  }
+
+  /// Runs a step and keeps its rows of the result.
+  void step(const std::vector<piece>& pieces) {
+    std::vector<std::int32_t> positions, owners;
+    std::vector<float> qkv;
+    const auto floats = row_floats(all_.shape);
+    for (const auto& p : pieces)
+      for (auto position = p.from; position < p.to; ++position) {
+        positions.push_back(position);
+        owners.push_back(p.sequence);
+        const auto* row = all_.qkv.data() + at(p.sequence, position) * floats;
+        qkv.insert(qkv.end(), row, row + floats);
+      }
+    std::vector<std::span<const std::int32_t>> tables(all_.tables.begin(),
+                                                      all_.tables.end());
+    const batch_view batch{positions, owners, tables};
+    ops_.rope_and_store(qkv.data(), all_.shape.heads, rope_, batch, 1, *pool_);
+    auto out = poisoned(positions.size() * width());
+    ops_.attention(qkv.data(), all_.shape.heads, batch, 1, *pool_, out.data());
+    for (std::size_t r = 0; r < positions.size(); ++r)
+      std::copy_n(out.begin() + r * width(), width(),
+                  out_.begin() + at(owners[r], positions[r]) * width());
+  }
+
+  const std::vector<float>& out() const {
+    return out_;
+  }
+  std::int64_t width() const {
+    return all_.shape.heads * all_.shape.head_dim;
+  }
+  rope_params rope_;
+
+private:
+  std::int64_t at(std::int32_t sequence, std::int32_t position) const {
+    return std::int64_t{sequence} * all_.length + position;
+  }
+  backend& ops_;
+  const sequences& all_;
+  std::unique_ptr<kv_pool> pool_;
+  std::vector<float> out_;
+};
+
+std::vector<piece> whole(const sequences& all) {
+  std::vector<piece> pieces;
+  for (std::int32_t s = 0; s < all.count; ++s)
+    pieces.push_back({s, 0, all.length});
+  return pieces;
+}
+
+std::vector<float> at_once(backend& ops, const sequences& all) {
+  session s{ops, all};
+  s.step(whole(all));
+  return s.out();
+}
+
+/// Rope in double, rounded to float as the kernel's result is.
+std::vector<double> turned(const float* head, std::int32_t dims,
+                           std::int32_t position, double theta) {
+  std::vector<double> out(head, head + dims);
+  for (std::int32_t i = 0; i < dims / 2; ++i) {
+    const double angle = position * std::pow(theta, -2.0 * i / dims);
+    const double a = head[2 * i], b = head[2 * i + 1];
+    out[2 * i] = a * std::cos(angle) - b * std::sin(angle);
+    out[2 * i + 1] = a * std::sin(angle) + b * std::cos(angle);
+  }
+  return out;
+}
+
+double as_half(double x) {
+  return cpu::from_f16(cpu::to_f16(static_cast<float>(x)));
+}
+
+/// Attention of one head of one row in double over f16 keys and values.
+std::vector<double> reference(const sequences& all, std::int32_t sequence,
+                              std::int32_t position, std::int32_t head) {
+  const auto& s = all.shape;
+  const auto floats = row_floats(s);
+  const auto* rows =
+      all.qkv.data() + std::int64_t{sequence} * all.length * floats;
+  const auto kv = head / (s.heads / s.kv_heads);
+  const auto query = turned(rows + position * floats + head * s.head_dim,
+                            s.head_dim, position, 10000);
+  std::vector<double> weights, out(s.head_dim, 0.0);
+  double most = -1e300, total = 0;
+  for (std::int32_t t = 0; t <= position; ++t) {
+    const auto key = turned(rows + t * floats + (s.heads + kv) * s.head_dim,
+                            s.head_dim, t, 10000);
+    double score = 0;
+    for (std::int32_t d = 0; d < s.head_dim; ++d)
+      score += query[d] * as_half(key[d]);
+    weights.push_back(score / std::sqrt(double(s.head_dim)));
+    most = std::max(most, weights.back());
+  }
+  for (auto& w : weights)
+    total += w = std::exp(w - most);
+  for (std::int32_t t = 0; t <= position; ++t) {
+    const auto* value =
+        rows + t * floats + (s.heads + s.kv_heads + kv) * s.head_dim;
+    for (std::int32_t d = 0; d < s.head_dim; ++d)
+      out[d] += weights[t] / total * as_half(value[d]);
+  }
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("attention over paged keys matches attention in double") {
+  random_numbers random{20};
+  for (auto& each : backends())
+    for (const auto& s : shapes) {
+      const sequences all{s, 2, 37, random};
+      const auto out = at_once(*each.ops, all);
+      double worst = 0;
+      for (std::int32_t n = 0; n < 2; ++n)
+        for (std::int32_t p = 0; p < all.length; p += 3)
+          for (std::int32_t h = 0; h < s.heads; ++h) {
+            const auto want = reference(all, n, p, h);
+            for (std::int32_t d = 0; d < s.head_dim; ++d) {
+              const auto row = std::int64_t{n} * all.length + p;
+              const auto got = out[(row * s.heads + h) * s.head_dim + d];
+              worst = std::max(worst, std::fabs(got - want[d]));
+            }
+          }
+      INFO(each.name << ", heads " << s.heads << ", dims " << s.head_dim);
+      // A key's component that is almost half-way between two f16 values may
+      // round the other way than in double: a change of 2^-10 of one of
+      // head_dim products, so a score moves by up to 2 * 2 * 2^-10 /
+      // sqrt(head_dim). Float sums add about 1e-6.
+      CHECK(worst < 2e-3);
+    }
+}
+
+TEST_CASE("all instruction sets give the same bits for attention") {
+  random_numbers random{21};
+  auto all_backends = backends();
+  for (const auto& s : shapes) {
+    const sequences all{s, 2, 70, random};
+    std::vector<float> first;
+    for (auto& each : all_backends) {
+      const auto out = at_once(*each.ops, all);
+      if (first.empty())
+        first = out;
+      INFO(each.name << ", heads " << s.heads << ", dims " << s.head_dim);
+      CHECK(same_bits(first, out));
+    }
+  }
+}
+
+TEST_CASE("attention is the same whole, in chunks and token by token") {
+  random_numbers random{22};
+  for (const auto& s : {shapes[0], shapes[3]}) {
+    const sequences all{s, 2, 300, random}; // more than one span
+    const auto plain = best_backend(1);
+    const auto want = at_once(*plain, all);
+    for (const int threads : {1, 2, 3}) {
+      const auto ops = best_backend(threads);
+      session tokens{*ops, all};
+      for (std::int32_t p = 0; p < all.length; ++p)
+        tokens.step({{0, p, p + 1}, {1, p, p + 1}});
+      INFO("threads " << threads << ", heads " << s.heads);
+      CHECK(same_bits(tokens.out(), want));
+      session chunks{*ops, all};
+      chunks.step({{0, 0, 7}});
+      chunks.step({{1, 0, 100}, {0, 7, 8}});
+      chunks.step({{0, 8, 261}, {1, 100, 258}});
+      chunks.step({{1, 258, 300}});
+      chunks.step({{0, 261, 300}});
+      CHECK(same_bits(chunks.out(), want));
+    }
+  }
+}
+
+TEST_CASE("stale and foreign blocks of the pool do not reach a result") {
+  random_numbers random{23};
+  for (auto& each : backends()) {
+    const sequences all{shapes[0], 1, 21, random};
+    const auto want = at_once(*each.ops, all);
+    auto poison = all;
+    for (auto& x : poison.qkv)
+      x = std::nanf("");
+    // The first step fills the very blocks with NaN, then they are used anew.
+    auto shape = all.pool_shape();
+    const auto pool = each.ops->make_kv_pool(shape).value();
+    std::vector<std::int32_t> positions, owners(21, 0);
+    for (std::int32_t p = 0; p < 32; ++p)
+      positions.push_back(p);
+    std::vector<std::int32_t> owners_full(32, 0);
+    std::vector<std::span<const std::int32_t>> tables(all.tables.begin(),
+                                                      all.tables.end());
+    auto stale = poisoned(32 * row_floats(all.shape));
+    rope_params rope;
+    rope.dims = all.shape.head_dim;
+    each.ops->rope_and_store(stale.data(), 9, rope,
+                             {positions, owners_full, tables}, 1, *pool);
+    positions.resize(21);
+    auto qkv = all.qkv;
+    const batch_view batch{positions, owners, tables};
+    each.ops->rope_and_store(qkv.data(), 9, rope, batch, 1, *pool);
+    auto out = poisoned(21 * 9 * 64);
+    each.ops->attention(qkv.data(), 9, batch, 1, *pool, out.data());
+    INFO(each.name);
+    CHECK(same_bits(out, want));
+  }
+}
+
+TEST_CASE("attention over a long context matches double in every span") {
+  random_numbers random{24};
+  const sequences all{{2, 1, 32, 16}, 1, 1100, random};
+  const auto one = best_backend(1), two = best_backend(2);
+  session whole_run{*one, all};
+  whole_run.step({{0, 0, 1100}});
+  session split_run{*two, all};
+  split_run.step({{0, 0, 1099}});
+  split_run.step({{0, 1099, 1100}});
+  CHECK(same_bits(whole_run.out(), split_run.out()));
+  double worst = 0;
+  for (const std::int32_t p : {255, 256, 511, 512, 1099})
+    for (std::int32_t h = 0; h < 2; ++h) {
+      const auto want = reference(all, 0, p, h);
+      for (std::int32_t d = 0; d < 32; ++d)
+        worst = std::max(
+            worst, std::fabs(whole_run.out()[(p * 2 + h) * 32 + d] - want[d]));
+    }
+  CHECK(worst < 2e-3); // as above
+}
+
+TEST_CASE("a pool of an unfit shape is refused") {
+  const auto ops = best_backend(1);
+  CHECK_FALSE(ops->make_kv_pool({1, 1, 24, 16, 1}).has_value());
+  CHECK_FALSE(ops->make_kv_pool({1, 1, 64, 8, 1}).has_value());
+  CHECK_FALSE(ops->make_kv_pool({0, 1, 64, 16, 1}).has_value());
+  CHECK_FALSE(ops->make_kv_pool({1, 1, 64, 16, -1}).has_value());
+  constexpr auto huge = std::int32_t{1} << 30;
+  CHECK_FALSE(ops->make_kv_pool({huge, huge, huge, 16, huge}).has_value());
+  const auto pool = ops->make_kv_pool({2, 3, 64, 16, 4}).value();
+  CHECK(pool->bytes() == 2 * 3 * 64 * 16 * 4 * 2 * 2);
+}

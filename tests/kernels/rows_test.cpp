@@ -1,0 +1,255 @@
+#include "kernel_fixture.hpp"
+
+#include "engine/ops/cpu/half.hpp"
+#include "engine/ops/cpu/kernels.hpp"
+#include "engine/ops/cpu/rope_table.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+using namespace troupe;
+using namespace troupe::ops;
+using namespace troupe::ops::test;
+
+namespace {
+
+std::vector<std::pair<const char*, const cpu::kernel_table*>> tables() {
+  std::vector<std::pair<const char*, const cpu::kernel_table*>> out{
+      {"plain", &cpu::plain_kernels()}};
+  if (cpu::machine_has(cpu::instruction_set::avx2))
+    out.emplace_back("avx2", &cpu::avx2_kernels());
+  if (cpu::machine_has(cpu::instruction_set::avx512))
+    out.emplace_back("avx512", &cpu::avx512_kernels());
+  return out;
+}
+
+std::vector<float> all_kinds_of_floats() {
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x{0.0f,     -0.0f,      1e-45f,    -1e-40f,
+                       0x1p-25f, 0x1.8p-25f, 0x1p-24f,  6.1e-5f,
+                       65504.0f, 65519.9f,   65520.0f,  1e30f,
+                       -3.4e38f, infinity,   -infinity, std::nanf("")};
+  random_numbers random{30};
+  for (int i = 0; i < 200000; ++i)
+    x.push_back(std::bit_cast<float>(random.bits()));
+  for (int i = 0; i < 50000; ++i)
+    x.push_back(random.value());
+  return x;
+}
+
+} // namespace
+
+TEST_CASE("every half survives the way to float and back") {
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    const auto half = static_cast<std::uint16_t>(bits);
+    const float value = cpu::from_f16(half);
+    if (std::isnan(value))
+      continue;
+    const double fraction = bits & 1023;
+    const int exponent = (bits >> 10) & 31;
+    double want = exponent == 0 ? std::ldexp(fraction, -24)
+                                : std::ldexp(fraction + 1024, exponent - 25);
+    if (exponent == 31)
+      want = std::numeric_limits<double>::infinity();
+    REQUIRE(value == (bits & 0x8000 ? -want : want));
+    REQUIRE(cpu::to_f16(value) == half);
+  }
+}
+
+TEST_CASE("all instruction sets round to half alike") {
+  const auto x = all_kinds_of_floats();
+  std::vector<std::uint16_t> want(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i)
+    want[i] = cpu::to_f16(x[i]);
+  for (const auto& [name, kernels] : tables()) {
+    std::vector<std::uint16_t> got(x.size());
+    kernels->to_f16(x.data(), x.size(), got.data());
+    INFO(name);
+    CHECK(got == want);
+  }
+}
+
+TEST_CASE("exp is exact to 2e-7 and the same everywhere") {
+  std::vector<float> x;
+  for (float v = -87.3f; v < 88.36f; v += 0.00137f)
+    x.push_back(v);
+  std::vector<float> first;
+  for (const auto& [name, kernels] : tables()) {
+    std::vector<float> y(x.size());
+    kernels->exp(x.data(), x.size(), y.data());
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double want = std::exp(double{x[i]});
+      worst = std::max(worst, std::fabs(y[i] - want) / want);
+    }
+    INFO(name);
+    CHECK(worst < 2e-7);
+    if (first.empty())
+      first = y;
+    CHECK(same_bits(first, y));
+  }
+}
+
+TEST_CASE("exp of anything gives the same bits everywhere") {
+  const auto x = all_kinds_of_floats();
+  std::vector<float> first;
+  for (const auto& [name, kernels] : tables()) {
+    std::vector<float> y(x.size());
+    kernels->exp(x.data(), x.size(), y.data());
+    if (first.empty())
+      first = y;
+    INFO(name);
+    CHECK(same_bits(first, y));
+    CHECK(y[0] == 1.0f);
+    CHECK(y[11] == std::numeric_limits<float>::infinity());
+    CHECK(y[12] == 0.0f);
+    CHECK(std::isnan(y[15]));
+  }
+}
+
+TEST_CASE("rms norm matches double and is the same everywhere") {
+  random_numbers random{31};
+  auto all = backends();
+  for (const std::int64_t cols : {32, 33, 576, 1536, 1541}) {
+    const auto x = random.values(5 * cols, 3.0f), w = random.values(cols);
+    std::vector<float> first;
+    for (auto& each : all) {
+      auto out = poisoned(5 * cols);
+      const auto weights = each.ops->upload(w);
+      each.ops->rms_norm(x.data(), *weights, 1e-5f, 5, cols, out.data());
+      double worst = 0;
+      for (int r = 0; r < 5; ++r) {
+        double squares = 0;
+        for (std::int64_t i = 0; i < cols; ++i)
+          squares += double{x[r * cols + i]} * x[r * cols + i];
+        const double factor = 1 / std::sqrt(squares / cols + 1e-5);
+        for (std::int64_t i = 0; i < cols; ++i) {
+          const double want = x[r * cols + i] * factor * w[i];
+          worst = std::max(worst, std::fabs(out[r * cols + i] - want) /
+                                      (std::fabs(want) + 1e-30));
+        }
+      }
+      INFO(each.name << ", columns " << cols);
+      // At most cols / 16 + 4 additions of one sign, then five roundings.
+      CHECK(worst < (cols / 16 + 10) * 0x1p-24);
+      if (first.empty())
+        first = out;
+      CHECK(same_bits(first, out));
+    }
+  }
+}
+
+TEST_CASE("silu times up matches double and is the same everywhere") {
+  random_numbers random{32};
+  auto all = backends();
+  for (const std::int64_t n : {1, 16, 35, 1536}) {
+    auto x = random.values(3 * 2 * n, 12.0f);
+    x[0] = -100.0f; // exp is infinite
+    std::vector<float> first;
+    for (auto& each : all) {
+      auto out = poisoned(3 * n);
+      each.ops->silu_mul(x.data(), 3, n, out.data());
+      double worst = 0;
+      for (int r = 0; r < 3; ++r)
+        for (std::int64_t i = 0; i < n; ++i) {
+          const double g = x[r * 2 * n + i], up = x[r * 2 * n + n + i];
+          const double want = g / (1 + std::exp(-g)) * up;
+          worst = std::max(worst, std::fabs(out[r * n + i] - want) /
+                                      (std::fabs(want) + 1e-30));
+        }
+      INFO(each.name << ", n " << n);
+      CHECK(worst < 2e-7 + 4 * 0x1p-24); // exp, then three roundings
+      if (first.empty())
+        first = out;
+      CHECK(same_bits(first, out));
+    }
+  }
+}
+
+TEST_CASE("cosine and sine of large angles are right to 1e-14") {
+  random_numbers random{33};
+  for (int i = 0; i < 20000; ++i) {
+    const double angle =
+        i < 100 ? i * 0.785398163397448309616 : random.value() * 131072.0;
+    const auto t = cpu::turn_by(angle);
+    REQUIRE(std::fabs(t.cosine - std::cos(angle)) < 1e-14);
+    REQUIRE(std::fabs(t.sine - std::sin(angle)) < 1e-14);
+  }
+}
+
+TEST_CASE("rope turns pairs of either kind by the right angles") {
+  random_numbers random{34};
+  const std::vector<std::int32_t> positions{0, 1, 1000, 130000};
+  const std::vector<std::int32_t> owners(4, 0);
+  const std::vector<std::int32_t> table(131072 / 16, 0);
+  const std::vector<std::span<const std::int32_t>> tables{table};
+  for (const float theta : {10000.0f, 1000000.0f})
+    for (const bool interleaved : {true, false})
+      for (const std::int32_t dims : {64, 32}) {
+        rope_params rope{theta, dims, interleaved, {}};
+        if (dims == 32)
+          for (int i = 0; i < 16; ++i)
+            rope.factors.push_back(1.0f + i);
+        const auto x = random.values(4 * (3 + 2 * 1) * 64);
+        std::vector<float> first;
+        for (auto& each : backends()) {
+          const auto pool = each.ops->make_kv_pool({1, 1, 64, 16, 1}).value();
+          auto out = x;
+          each.ops->rope_and_store(out.data(), 3, rope,
+                                   {positions, owners, tables}, 0, *pool);
+          double worst = 0;
+          for (int r = 0; r < 4; ++r)
+            for (int h = 0; h < 5; ++h)
+              for (int d = 0; d < 64; ++d) {
+                const auto* head = x.data() + (r * 5 + h) * 64;
+                double want = head[d];
+                const int half = dims / 2;
+                if (h < 4 && d < dims) {
+                  const int i = interleaved ? d / 2 : d % half;
+                  const bool second = interleaved ? d % 2 == 1 : d >= half;
+                  const double factor =
+                      rope.factors.empty() ? 1 : rope.factors[i];
+                  const double angle =
+                      positions[r] /
+                      (std::pow(double{theta}, 2.0 * i / dims) * factor);
+                  const double a = interleaved ? head[2 * i] : head[i];
+                  const double b =
+                      interleaved ? head[2 * i + 1] : head[i + half];
+                  want = second ? a * std::sin(angle) + b * std::cos(angle)
+                                : a * std::cos(angle) - b * std::sin(angle);
+                }
+                worst = std::max(worst,
+                                 std::fabs(out[(r * 5 + h) * 64 + d] - want));
+              }
+          INFO(each.name << ", theta " << theta << ", dims " << dims);
+          CHECK(worst < 4 * 0x1p-24); // |x| < 1: two products, a sum, a cosine
+          if (first.empty())
+            first = out;
+          CHECK(same_bits(first, out));
+        }
+      }
+}
+
+TEST_CASE("rows are gathered and downloaded as they are") {
+  random_numbers random{35};
+  const auto ops = best_backend(2);
+  const auto x = random.values(6 * 10);
+  const std::vector<std::int32_t> rows{5, 0, 5};
+  auto made = ops->allocate(30);
+  ops->gather_rows(x.data(), rows, 10, made->data());
+  std::vector<float> out(30);
+  ops->download(made->data(), out);
+  for (int i = 0; i < 3; ++i)
+    for (int k = 0; k < 10; ++k)
+      CHECK(out[i * 10 + k] == x[rows[i] * 10 + k]);
+}
+
+TEST_CASE("memory comes zeroed") {
+  const auto ops = best_backend(1);
+  const auto made = ops->allocate(1000);
+  CHECK(made->size() == 1000);
+  for (int i = 0; i < 1000; ++i)
+    REQUIRE(made->data()[i] == 0.0f);
+}

@@ -1,0 +1,171 @@
+"""Compares our token ids with those of Hugging Face's tokenizers.
+
+  compare_tokenizer.py --tokenize PROGRAM [--gguf FILE] [--bytes N] [--seed N]
+                       [--every-character]
+
+PROGRAM is tokenize_file (built beside the tests). Without --gguf only the small
+tokenizers of fixtures/ are compared. --every-character adds texts with every
+character there is (minutes). Prints a line per comparison; exit status 1 on any
+difference.
+"""
+
+import argparse
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+import tokenizers
+
+import tokenizer_corpus
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # gguf's token types
+
+# What the model families' own tokenizer.json files say, by "tokenizer.ggml.pre".
+PRE_TOKENIZERS = {
+    "smollm": {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+         "use_regex": True}]},
+    "gpt-2": {"type": "ByteLevel", "add_prefix_space": False,
+              "trim_offsets": True, "use_regex": True},
+    "llama-bpe": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
+            "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+                     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+                     r"|\s+(?!\S)|\s+"}},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+         "use_regex": False}]},
+    "qwen2": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
+            "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+                     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+                     r"|\s+(?!\S)|\s+"}},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
+         "use_regex": False}]},
+}
+
+
+def json_of_gguf(path, pre=None):
+    """The tokenizer of a GGUF file in the form of a tokenizer.json."""
+    import gguf
+
+    fields = gguf.GGUFReader(path).fields
+    spellings = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    pre = pre or fields["tokenizer.ggml.pre"].contents()
+    added = [{"id": i, "content": s, "single_word": False, "lstrip": False,
+              "rstrip": False, "normalized": False, "special": t == CONTROL}
+             for i, (s, t) in enumerate(zip(spellings, types))
+             if t in (CONTROL, USER_DEFINED)]
+    return {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": added, "normalizer":
+            {"type": "NFC"} if pre == "qwen2" else None,
+        "pre_tokenizer": PRE_TOKENIZERS[pre], "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True,
+                    "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False,
+                  "ignore_merges": pre == "llama-bpe",
+                  "vocab": {s: i for i, s in enumerate(spellings)},
+                  "merges": fields["tokenizer.ggml.merges"].contents()},
+    }
+
+
+def write_texts(path, texts):
+    with open(path, "wb") as out:
+        for text in texts:
+            out.write(struct.pack("<I", len(text)) + text)
+
+
+def read_ids(path):
+    data = path.read_bytes()
+    at = 0
+    while at < len(data):
+        count = struct.unpack_from("<I", data, at)[0]
+        yield list(struct.unpack_from(f"<{count}i", data, at + 4))
+        at += 4 + 4 * count
+
+
+def expected_ids(tokenizer, texts, parse_special):
+    tokenizer.encode_special_tokens = not parse_special
+    return [tokenizer.encode(t.decode("utf-8", "replace"),
+                             add_special_tokens=False).ids for t in texts]
+
+
+def compare(name, program, json_path, texts, temp):
+    """True if our ids are those of `tokenizers` in both ways of parsing."""
+    texts_path, ids_path = temp / "texts", temp / "ids"
+    write_texts(texts_path, texts)
+    reference = tokenizers.Tokenizer.from_file(str(json_path))
+    good = True
+    for mode in ("plain", "special"):
+        run = subprocess.run(
+            [program, str(json_path), str(texts_path), str(ids_path), mode],
+            capture_output=True, text=True)
+        if run.returncode != 0:
+            print(f"{name} {mode}: {run.stderr.strip()}")
+            return False
+        ours = list(read_ids(ids_path))
+        theirs = expected_ids(reference, texts, mode == "special")
+        wrong = [i for i, t in enumerate(theirs)
+                 if i >= len(ours) or ours[i] != t]
+        size = sum(map(len, texts))
+        print(f"{name} {mode}: {len(texts)} texts, {size} bytes, "
+              f"{sum(map(len, theirs))} ids, {len(wrong)} texts differ")
+        for i in wrong[:3]:
+            report(texts[i].decode("utf-8", "replace"), ours[i], theirs[i],
+                   reference)
+        good = good and not wrong and len(ours) == len(theirs)
+    return good
+
+
+def report(text, ours, theirs, reference):
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b),
+              min(len(ours), len(theirs)))
+    spell = reference.id_to_token
+    print("  ours:  ", [spell(i) for i in ours[max(0, at - 3):at + 5]])
+    print("  theirs:", [spell(i) for i in theirs[max(0, at - 3):at + 5]])
+    offset = reference.encode(text, add_special_tokens=False).offsets
+    if at < len(offset):
+        begin = offset[at][0]
+        print("  near:  ", ascii(text[max(0, begin - 20):begin + 20]))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tokenize", required=True)
+    parser.add_argument("--gguf")
+    parser.add_argument("--bytes", type=int, default=5_500_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every-character", action="store_true")
+    options = parser.parse_args()
+    good = True
+    with tempfile.TemporaryDirectory() as folder:
+        temp = pathlib.Path(folder)
+        cases = [(p.name, p, 1_000_000) for p in
+                 sorted((HERE / "fixtures").glob("tokenizer_*.json"))]
+        if options.gguf:
+            for pre, size in [(None, options.bytes), ("gpt-2", 1_000_000),
+                              ("llama-bpe", 1_000_000), ("qwen2", 1_000_000)]:
+                path = temp / f"{pre or 'own'}.json"
+                path.write_text(json.dumps(json_of_gguf(options.gguf, pre)))
+                cases.append((f"gguf as {pre or 'it says'}", path, size))
+        for name, path, size in cases:
+            added = json.loads(path.read_text())["added_tokens"]
+            texts = list(tokenizer_corpus.texts(
+                options.seed, size, [t["content"] for t in added]))
+            if options.every_character:
+                texts += tokenizer_corpus.every_character()
+            good = compare(name, options.tokenize, path, texts, temp) and good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

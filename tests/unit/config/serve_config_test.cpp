@@ -1,0 +1,414 @@
+#include "config/serve_config.hpp"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <unistd.h>
+
+using namespace troupe;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder of its own per test, with a model file in it.
+struct folder {
+  fs::path path;
+
+  folder() {
+    std::string name = (fs::temp_directory_path() / "troupe-config-XXXXXX");
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+    write("model.gguf", "GGUF");
+  }
+
+  ~folder() {
+    fs::remove_all(path);
+  }
+
+  fs::path write(const std::string& name, const std::string& text) const {
+    fs::create_directories((path / name).parent_path());
+    std::ofstream{path / name} << text;
+    return path / name;
+  }
+
+  config::loaded_config load(const std::string& text) const {
+    return config::load(write("serve.yaml", text));
+  }
+};
+
+std::string errors_of(const config::loaded_config& loaded) {
+  std::string out;
+  for (const auto& finding : loaded.findings.all())
+    if (finding.what == config::diagnostic::kind::error)
+      out += to_string(finding) + "\n";
+  return out;
+}
+
+std::string notes_of(const config::loaded_config& loaded) {
+  std::string out;
+  for (const auto& finding : loaded.findings.all())
+    if (finding.what == config::diagnostic::kind::note)
+      out += to_string(finding) + "\n";
+  return out;
+}
+
+/// A file with one model whose entry is `entry` (indented by eight spaces).
+std::string with_model(const std::string& entry) {
+  return "applications:\n"
+         "  - import_path: ray.serve.llm:build_openai_app\n"
+         "    args:\n"
+         "      llm_configs:\n"
+         "        - model_loading_config: {model_id: m, model_source: "
+         "model.gguf}\n" +
+         entry;
+}
+
+bool holds(const std::string& text, const std::string& part) {
+  INFO(text);
+  CHECK(text.find(part) != std::string::npos);
+  return text.find(part) != std::string::npos;
+}
+
+} // namespace
+
+TEST_CASE("the inline production form reads whole") {
+  folder here;
+  auto loaded = here.load(R"(
+proxy_location: EveryNode
+http_options:
+  host: 0.0.0.0
+  port: 9000
+  request_timeout_s: 30
+logging_config: {encoding: JSON, log_level: DEBUG}
+applications:
+  - name: llm_app
+    route_prefix: "/"
+    import_path: ray.serve.llm:build_openai_app
+    args:
+      llm_configs:
+        - model_loading_config:
+            model_id: qwen-0.5b
+            model_source: model.gguf
+          accelerator_type: A10
+          deployment_config:
+            autoscaling_config:
+              min_replicas: 1
+              max_replicas: 2
+          runtime_env: {env_vars: {HF_TOKEN: secret, N: "1"}}
+        - model_loading_config:
+            model_id: org/qwen-1.5b
+            model_source: ./model.gguf
+          accelerator_config: {kind: cpu}
+          placement_group_config: {bundles: [{CPU: 2}], strategy: STRICT_PACK}
+          deployment_config: {num_replicas: 3, max_ongoing_requests: 64}
+          engine_kwargs: {max_model_len: 2_048, tensor_parallel_size: 1}
+)");
+  REQUIRE(errors_of(loaded) == "");
+  const auto& values = loaded.values;
+  CHECK(values.http.host == "0.0.0.0");
+  CHECK(values.http.port == 9000);
+  CHECK(values.http.request_timeout_s == 30.0);
+  CHECK(values.logging.json);
+  REQUIRE(values.applications.size() == 1);
+  const auto& app = values.applications[0];
+  CHECK(app.name == "llm_app");
+  REQUIRE(app.models.size() == 2);
+  const auto& first = app.models[0];
+  CHECK(first.model_id == "qwen-0.5b");
+  CHECK(first.model_source == here.path / "model.gguf");
+  CHECK(first.accelerator_type == "A10G");
+  CHECK(first.device == config::device_wish::gpu);
+  CHECK(first.deployment.replicas() == 1);
+  using variables = std::vector<std::pair<std::string, std::string>>;
+  CHECK(first.env_vars == variables{{"HF_TOKEN", "secret"}, {"N", "1"}});
+  const auto& second = app.models[1];
+  CHECK(second.device == config::device_wish::cpu);
+  CHECK(second.deployment.replicas() == 3);
+  CHECK(second.deployment.max_ongoing_requests == 64);
+  CHECK(second.engine.max_model_len == 2048);
+  CHECK(second.placement_strategy == "STRICT_PACK");
+  REQUIRE(second.bundles.size() == 1);
+  CHECK(second.bundles[0].at("CPU") == 2.0);
+  CHECK(holds(notes_of(loaded), "there is no autoscaler yet: 1 replica"));
+}
+
+TEST_CASE(
+    "the per-model form reads files relative to the one that names them") {
+  folder here;
+  here.write("models/small.yaml", "model_loading_config:\n"
+                                  "  model_id: small\n"
+                                  "  model_source: ../model.gguf\n");
+  auto loaded =
+      here.load("applications:\n"
+                "  - import_path: ray.serve.llm.builders:build_openai_app\n"
+                "    args:\n"
+                "      llm_configs: [models/small.yaml]\n");
+  REQUIRE(errors_of(loaded) == "");
+  CHECK(loaded.values.applications[0].models[0].model_id == "small");
+  CHECK(loaded.values.applications[0].models[0].model_source ==
+        here.path / "model.gguf");
+}
+
+TEST_CASE("an error in a per-model file names that file and its line") {
+  folder here;
+  here.write("small.yaml", "model_loading_config:\n"
+                           "  model_id: small\n"
+                           "  model_source: model.gguf\n"
+                           "engine_kwargs:\n"
+                           "  max_model_len: many\n");
+  auto loaded = here.load("applications:\n"
+                          "  - import_path: ray.serve.llm:build_openai_app\n"
+                          "    args: {llm_configs: [small.yaml, gone.yaml]}\n");
+  auto errors = errors_of(loaded);
+  CHECK(holds(errors, "small.yaml:5:18: engine_kwargs.max_model_len: must be a "
+                      "whole number"));
+  CHECK(holds(errors, "\"gone.yaml\": no such file"));
+}
+
+TEST_CASE("all errors come in one pass, each with line, column and path") {
+  folder here;
+  auto loaded = here.load("proxy_locaton: EveryNode\n"
+                          "http_options: {port: 70000}\n"
+                          "applications:\n"
+                          "  - name: ''\n"
+                          "    route_prefix: app/\n"
+                          "    import_path: my_module:app\n"
+                          "    args:\n"
+                          "      llm_configs:\n"
+                          "        - model_loading_config: {model_id: 'a:b'}\n"
+                          "          acelerator_type: L4\n"
+                          "          engine_kwargs: {max_num_seqs: 0}\n");
+  auto errors = errors_of(loaded);
+  CHECK(holds(errors, ":1:1: proxy_locaton: unknown key; did you mean "
+                      "\"proxy_location\"?"));
+  CHECK(holds(errors, ":2:22: http_options.port: must be a whole number from 0 "
+                      "to 65535, not \"70000\""));
+  CHECK(holds(errors, ":4:11: applications[0].name: must not be empty"));
+  CHECK(holds(errors, ":5:19: applications[0].route_prefix: must begin"));
+  CHECK(holds(errors, "applications[0].import_path: \"my_module:app\": Troupe "
+                      "runs no Python"));
+  CHECK(holds(errors, "applications[0].args.llm_configs[0].model_loading_config"
+                      ".model_id: must not hold a colon"));
+  CHECK(holds(errors, ":10:11: applications[0].args.llm_configs[0]."
+                      "acelerator_type: unknown key; did you mean "
+                      "\"accelerator_type\"?"));
+  CHECK(holds(errors, ":11:41: applications[0].args.llm_configs[0]."
+                      "engine_kwargs.max_num_seqs: must be a whole number"));
+}
+
+TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
+  folder here;
+  struct row {
+    const char* entry;
+    const char* expected;
+  };
+  auto refused = GENERATE(
+      row{"          lora_config: {dynamic_lora_loading_path: s3://b}\n",
+          "lora_config: not supported yet"},
+      row{"          server_cls: x\n", "server_cls: not supported yet"},
+      row{"          engine_kwargs: {tensor_parallel_size: 2}\n",
+          "tensor_parallel_size: above 1: not supported yet"},
+      row{"          engine_kwargs: {quantization: awq}\n",
+          "quantization: not supported yet"},
+      row{"          engine_kwargs: {model: x}\n",
+          "comes from model_loading_config"},
+      row{"          engine_kwargs: {enable_lora: true}\n",
+          "enable_lora: true: not supported yet"},
+      row{"          engine_kwargs: {dtype: bfloat16}\n",
+          "\"bfloat16\": not supported yet"},
+      row{"          deployment_config: {request_router_config: {}}\n",
+          "request_router_config: not supported yet"},
+      row{"          deployment_config: {placement_group_bundles: [{GPU: "
+          "1}]}\n",
+          "belongs into placement_group_config"},
+      row{"          deployment_config: {autoscaling_config: {min_replicas: "
+          "0}}\n",
+          "scaling to zero: not supported yet"},
+      row{"          runtime_env: {pip: [x]}\n", "runs no Python"},
+      row{"          accelerator_config: {kind: tpu}\n", "tpu: not supported"});
+  CHECK(
+      holds(errors_of(here.load(with_model(refused.entry))), refused.expected));
+}
+
+TEST_CASE("model sources that are not on this machine are refused by name") {
+  folder here;
+  auto with_source = [&](const std::string& source) {
+    return errors_of(here.load(
+        "applications:\n"
+        "  - import_path: ray.serve.llm:build_openai_app\n"
+        "    args: {llm_configs: [{model_loading_config: {model_id: m, "
+        "model_source: " +
+        source + "}}]}\n"));
+  };
+  CHECK(holds(with_source("Qwen/Qwen2.5-0.5B-Instruct"),
+              "Hugging Face ids: not supported yet"));
+  CHECK(
+      holds(with_source("s3://bucket/model"), "s3:// sources: not supported"));
+  CHECK(
+      holds(with_source("gs://bucket/model"), "gs:// sources: not supported"));
+  CHECK(holds(with_source("{bucket_uri: 's3://b'}"), "mirror map"));
+  CHECK(holds(with_source("./gone.gguf"), "no such file or directory"));
+}
+
+TEST_CASE("values of the wrong kind are errors that say what is allowed") {
+  folder here;
+  struct row {
+    const char* entry;
+    const char* expected;
+  };
+  auto wrong = GENERATE(
+      row{"          accelerator_type: H10\n", "did you mean H100?"},
+      row{"          accelerator_type: [L4]\n", "must be text, not a list"},
+      row{"          deployment_config: 3\n",
+          "must be a map, not a single value"},
+      row{"          deployment_config: {num_replicas: 1.5}\n",
+          "must be a whole number"},
+      row{"          deployment_config: {num_replicas: '2'}\n",
+          "must be a whole number"},
+      row{"          deployment_config: {num_replicas: 2, autoscaling_config: "
+          "{}}\n",
+          "stands beside a fixed num_replicas"},
+      row{"          deployment_config: {max_queued_requests: 0}\n",
+          "must be -1"},
+      row{"          deployment_config: {autoscaling_config: {min_replicas: 3, "
+          "max_replicas: 2}}\n",
+          "max_replicas (2) is below min_replicas (3)"},
+      row{"          deployment_config: {autoscaling_config: "
+          "{initial_replicas: "
+          "5, max_replicas: 2}}\n",
+          "initial_replicas (5) must lie between"},
+      row{"          deployment_config: {health_check_period_s: .nan}\n",
+          "must be a number"},
+      row{"          engine_kwargs: {enable_prefix_caching: yes}\n",
+          "must be true or false"},
+      row{"          engine_kwargs: {block_size: 17}\n", "multiple of 16"},
+      row{"          engine_kwargs: {max_num_seqs: 64, max_num_batched_tokens: "
+          "32}\n",
+          "must be at least max_num_seqs"},
+      row{"          placement_group_config: {bundles: []}\n", "needs bundles"},
+      row{"          placement_group_config: {bundles: [{GPU: -1}]}\n",
+          "must be a number from 0 to"},
+      row{"          runtime_env: {env_vars: [A]}\n",
+          "must be a map of names"});
+  CHECK(holds(errors_of(here.load(with_model(wrong.entry))), wrong.expected));
+}
+
+TEST_CASE("a bundle without GPU means the CPU, one that says nothing a GPU") {
+  folder here;
+  auto device = [&](const char* entry) {
+    auto loaded = here.load(with_model(entry));
+    REQUIRE(errors_of(loaded) == "");
+    return loaded.values.applications[0].models[0].device;
+  };
+  using wish = config::device_wish;
+  CHECK(device("") == wish::any);
+  CHECK(device("          placement_group_config: {bundles: [{CPU: 1, GPU: "
+               "0}]}\n") == wish::cpu);
+  CHECK(device("          placement_group_config: {bundle_per_worker: {CPU: "
+               "1}}\n") == wish::gpu);
+  CHECK(device("          accelerator_config: {kind: cpu}\n") == wish::cpu);
+  CHECK(device("          accelerator_type: L4\n") == wish::gpu);
+}
+
+TEST_CASE("names, prefixes and model ids must differ") {
+  folder here;
+  std::string model = "{model_loading_config: {model_id: m, model_source: "
+                      "model.gguf}}";
+  auto app = "  - {import_path: 'ray.serve.llm:build_openai_app', name: a, "
+             "args: {llm_configs: [" +
+             model + ", " + model + "]}}\n";
+  auto errors = errors_of(here.load("applications:\n" + app + app));
+  CHECK(holds(errors, "application name \"a\" is used twice"));
+  CHECK(holds(errors, "route_prefix \"/\" is used twice"));
+  CHECK(holds(errors, "model_id \"m\" is used twice"));
+}
+
+TEST_CASE("api keys come from the file and from a file of their own") {
+  folder here;
+  here.write("keys", "# comment\nsk-0123456789\n\nsk-abcdefghij\r\n");
+  auto loaded = here.load(with_model("") + "troupe: {api_keys: [sk-inline-1], "
+                                           "api_keys_file: keys}\n");
+  REQUIRE(errors_of(loaded) == "");
+  CHECK(loaded.values.troupe.api_keys ==
+        std::vector<std::string>{"sk-inline-1", "sk-0123456789",
+                                 "sk-abcdefghij"});
+  auto wrong = errors_of(
+      here.load(with_model("") + "troupe: {api_keys: [short], cors: '*'}\n"));
+  CHECK(holds(wrong, "a key must be 8 to 512"));
+  CHECK(wrong.find("short") == std::string::npos); // keys are never shown
+  CHECK(holds(wrong, "troupe.cors: not supported yet"));
+}
+
+TEST_CASE("a key that stands twice in one map is an error") {
+  folder here;
+  CHECK(holds(errors_of(here.load("http_options: {port: 1, port: 2}\n" +
+                                  with_model(""))),
+              "the key \"port\" stands here twice"));
+}
+
+TEST_CASE("broken files give one error and nothing else") {
+  folder here;
+  CHECK(holds(errors_of(here.load("a: [1, 2\nb: }")), "not valid YAML"));
+  CHECK(holds(errors_of(here.load("")), "is empty"));
+  CHECK(holds(errors_of(here.load("- 1\n")), "must be a map, not a list"));
+  CHECK(
+      holds(errors_of(config::load(here.path / "none.yaml")), "no such file"));
+  CHECK(
+      holds(errors_of(here.load(std::string(100'000, '['))), "not valid YAML"));
+  CHECK(holds(errors_of(here.load(std::string(5u << 20, 'a'))),
+              "larger than 4 MiB"));
+  CHECK(here.load("&a [*a]").findings.has_errors());
+}
+
+TEST_CASE("no cut or change of a valid file crashes the reader") {
+  folder here;
+  auto whole = with_model("          engine_kwargs: {max_model_len: 8}\n"
+                          "          deployment_config: {num_replicas: 2}\n");
+  for (std::size_t size = 0; size < whole.size(); size += 3)
+    here.load(whole.substr(0, size));
+  std::uint32_t seed = 12345;
+  for (int i = 0; i < 500; ++i) {
+    auto text = whole;
+    for (int edit = 0; edit < 3; ++edit) {
+      seed = seed * 1664525 + 1013904223;
+      text[(seed >> 8) % text.size()] =
+          static_cast<char>("\n :-{}[]&*!|>'\"%@`,?#0aZ\t"[(seed >> 3) % 25]);
+    }
+    here.load(text);
+  }
+  SUCCEED();
+}
+
+TEST_CASE("findings stand in the order of the file") {
+  folder here;
+  auto loaded = here.load("b: 1\nhttp_options: {port: x}\na: 1\n");
+  std::vector<int> lines;
+  for (const auto& finding : loaded.findings.all())
+    lines.push_back(finding.where.line);
+  CHECK(std::is_sorted(lines.begin(), lines.end()));
+  CHECK(lines.size() >= 3);
+}
+
+TEST_CASE("the example files are valid") {
+  // The weights are fetched by scripts/quickstart.sh; a stand-in will do here.
+  folder here;
+  here.write("models/SmolLM2-135M-Instruct.Q4_1.gguf", "GGUF");
+  auto examples = 0;
+  for (const auto& entry :
+       fs::recursive_directory_iterator{TROUPE_SOURCE_DIR "/cluster-configs"}) {
+    if (entry.path().extension() != ".yaml")
+      continue;
+    auto name = fs::relative(entry.path(), TROUPE_SOURCE_DIR);
+    fs::create_directories((here.path / name).parent_path());
+    fs::copy_file(entry.path(), here.path / name);
+  }
+  for (const auto& entry :
+       fs::directory_iterator{here.path / "cluster-configs"}) {
+    if (!entry.is_regular_file())
+      continue;
+    ++examples;
+    CHECK(errors_of(config::load(entry.path())) == "");
+  }
+  CHECK(examples >= 3);
+}

@@ -1,0 +1,79 @@
+#include "actors/controller/state_store.hpp"
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <sys/stat.h>
+
+using namespace troupe;
+using controller::state_store;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct folder {
+  fs::path path;
+
+  folder() {
+    std::string name = (fs::temp_directory_path() / "troupe-store-XXXXXX");
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+
+  ~folder() {
+    fs::remove_all(path);
+  }
+};
+
+} // namespace
+
+TEST_CASE("what was stored is there after opening again") {
+  folder here;
+  {
+    auto store = state_store::open(here.path / "state.db");
+    REQUIRE(store.has_value());
+    CHECK_FALSE((*store)->latest()->has_value());
+    CHECK(*(*store)->save(codec::bytes{1, 2, 3}) == 1);
+    CHECK(*(*store)->save(codec::bytes{4}) == 2);
+  }
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  auto newest = (*store)->latest();
+  REQUIRE(newest.has_value());
+  REQUIRE(newest->has_value());
+  CHECK((*newest)->version == 2);
+  CHECK((*newest)->record == codec::bytes{4});
+}
+
+TEST_CASE("an equal deployment keeps its version") {
+  folder here;
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  CHECK(*(*store)->save(codec::bytes{1}) == 1);
+  CHECK(*(*store)->save(codec::bytes{1}) == 1);
+  CHECK(*(*store)->save(codec::bytes{2}) == 2);
+}
+
+TEST_CASE("only the owner can read the store") {
+  folder here;
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  REQUIRE((*store)->save(codec::bytes{1}).has_value());
+  for (const auto& entry : fs::directory_iterator{here.path}) {
+    struct stat info {};
+    REQUIRE(stat(entry.path().c_str(), &info) == 0);
+    CHECK((info.st_mode & 0077) == 0);
+  }
+}
+
+TEST_CASE("a second process is refused, as is a file that is no store") {
+  folder here;
+  auto first = state_store::open(here.path / "state.db");
+  REQUIRE(first.has_value());
+  auto second = state_store::open(here.path / "state.db");
+  REQUIRE_FALSE(second.has_value());
+  CHECK(second.error().message.find("another process") != std::string::npos);
+  std::ofstream{here.path / "other.db"} << std::string(5000, 'x');
+  CHECK_FALSE(state_store::open(here.path / "other.db").has_value());
+  CHECK_FALSE(state_store::open(here.path / "none" / "state.db").has_value());
+}

@@ -1,0 +1,352 @@
+#include "tests/unit/model/naive_backend.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace troupe::test {
+
+namespace {
+
+using ops::element_type;
+
+float from_bf16(const std::byte* at) {
+  std::uint16_t half = 0;
+  std::memcpy(&half, at, sizeof half);
+  return std::bit_cast<float>(std::uint32_t{half} << 16);
+}
+
+float from_f16(const std::byte* at) {
+  std::uint16_t half = 0;
+  std::memcpy(&half, at, sizeof half);
+  auto sign = half >> 15 ? -1.0f : 1.0f;
+  auto exponent = half >> 10 & 31;
+  auto fraction = static_cast<float>(half & 1023);
+  if (exponent == 31)
+    return fraction == 0 ? sign * INFINITY : NAN;
+  if (exponent == 0)
+    return sign * std::ldexp(fraction, -24);
+  return sign * std::ldexp(1024 + fraction, exponent - 25);
+}
+
+float rounded_to_f16(float value) {
+  int exponent = 0;
+  std::frexp(value, &exponent);
+  auto step = std::max(exponent - 11, -24);
+  return std::ldexp(std::nearbyint(std::ldexp(value, -step)), step);
+}
+
+/// Rounds a block of 32 to whole multiples of its largest / 127.
+void round_block(float* block) {
+  float largest = 0;
+  for (int i = 0; i < 32; ++i)
+    largest = std::max(largest, std::abs(block[i]));
+  if (largest == 0)
+    return;
+  for (int i = 0; i < 32; ++i)
+    block[i] = std::nearbyint(block[i] * (127 / largest)) * (largest / 127);
+}
+
+/// Weight `i` of the 32 in a block of four-bit weights: low halves first.
+int nibble(const std::byte* packed, int i) {
+  auto byte = static_cast<int>(packed[i % 16]);
+  return i < 16 ? byte & 15 : byte >> 4;
+}
+
+void append_block(element_type type, const std::byte* at,
+                  std::vector<float>& out) {
+  switch (type) {
+  case element_type::f32: {
+    float value = 0;
+    std::memcpy(&value, at, sizeof value);
+    out.push_back(value);
+    return;
+  }
+  case element_type::f16:
+    out.push_back(from_f16(at));
+    return;
+  case element_type::bf16:
+    out.push_back(from_bf16(at));
+    return;
+  case element_type::q8_0:
+    for (int i = 0; i < 32; ++i)
+      out.push_back(from_f16(at) *
+                    static_cast<float>(static_cast<std::int8_t>(at[2 + i])));
+    return;
+  case element_type::q4_0:
+    for (int i = 0; i < 32; ++i)
+      out.push_back(from_f16(at) * static_cast<float>(nibble(at + 2, i) - 8));
+    return;
+  case element_type::q4_1:
+    for (int i = 0; i < 32; ++i)
+      out.push_back(from_f16(at) * static_cast<float>(nibble(at + 4, i)) +
+                    from_f16(at + 2));
+    return;
+  }
+}
+
+struct naive_weight final : ops::weight {
+  std::int64_t rows() const override {
+    return rows_;
+  }
+
+  std::int64_t cols() const override {
+    return cols_;
+  }
+
+  std::int64_t bytes() const override {
+    return static_cast<std::int64_t>(values_.size() * sizeof(float));
+  }
+
+  std::int64_t rows_ = 0;
+  std::int64_t cols_ = 0;
+  std::vector<float> values_;
+  std::vector<bool> quantised_; ///< per row
+};
+
+struct naive_buffer final : ops::buffer {
+  explicit naive_buffer(std::size_t size) : values_(size) {
+    // nop
+  }
+
+  float* data() override {
+    return values_.data();
+  }
+
+  std::int64_t size() const override {
+    return static_cast<std::int64_t>(values_.size());
+  }
+
+  std::vector<float> values_;
+};
+
+struct naive_pool final : ops::kv_pool {
+  explicit naive_pool(const ops::kv_shape& shape)
+      : shape_(shape), keys_(size()), values_(size()) {
+    // nop
+  }
+
+  std::size_t size() const {
+    return std::size_t{1} * shape_.layers * shape_.blocks *
+           shape_.block_tokens * shape_.kv_heads * shape_.head_dim;
+  }
+
+  const ops::kv_shape& shape() const override {
+    return shape_;
+  }
+
+  std::int64_t bytes() const override {
+    return static_cast<std::int64_t>(2 * size() * sizeof(float));
+  }
+
+  /// Where the vector of a position of a row's sequence begins.
+  std::size_t at(std::int32_t layer, std::span<const std::int32_t> table,
+                 std::int32_t position, std::int32_t head) const {
+    std::size_t place = std::size_t(layer) * shape_.blocks +
+                        table[position / shape_.block_tokens];
+    place = place * shape_.block_tokens + position % shape_.block_tokens;
+    return (place * shape_.kv_heads + head) * shape_.head_dim;
+  }
+
+  ops::kv_shape shape_;
+  std::vector<float> keys_;
+  std::vector<float> values_;
+};
+
+void turn(float* head, const ops::rope_params& rope, std::int32_t position) {
+  for (std::int32_t i = 0; i < rope.dims / 2; ++i) {
+    auto factor = rope.factors.empty() ? 1.0 : double{rope.factors[i]};
+    auto angle =
+        position / (std::pow(double{rope.theta}, 2.0 * i / rope.dims) * factor);
+    auto& a = head[rope.interleaved ? 2 * i : i];
+    auto& b = head[rope.interleaved ? 2 * i + 1 : i + rope.dims / 2];
+    auto x = double{a};
+    auto y = double{b};
+    a = static_cast<float>(x * std::cos(angle) - y * std::sin(angle));
+    b = static_cast<float>(x * std::sin(angle) + y * std::cos(angle));
+  }
+}
+
+class naive_backend final : public ops::backend {
+public:
+  explicit naive_backend(rounding kind) : rounding_(kind) {
+    // nop
+  }
+
+  std::string arithmetic() const override {
+    return "naive";
+  }
+
+  std::string description() const override {
+    return "plain loops in double precision";
+  }
+
+  result<std::unique_ptr<ops::weight>>
+  load(std::span<const ops::matrix_view> parts) override {
+    auto out = std::make_unique<naive_weight>();
+    out->cols_ = parts.front().cols;
+    for (const auto& part : parts) {
+      out->rows_ += part.rows;
+      auto [elements, block] = ops::layout_of(part.type);
+      out->quantised_.resize(out->rows_, elements > 1);
+      for (std::size_t at = 0; at < part.bytes.size(); at += block)
+        append_block(part.type, part.bytes.data() + at, out->values_);
+    }
+    return std::unique_ptr<ops::weight>{std::move(out)};
+  }
+
+  std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
+    return std::make_unique<naive_buffer>(floats);
+  }
+
+  std::unique_ptr<ops::buffer> upload(std::span<const float> values) override {
+    auto out = std::make_unique<naive_buffer>(values.size());
+    out->values_.assign(values.begin(), values.end());
+    return out;
+  }
+
+  result<std::unique_ptr<ops::kv_pool>>
+  make_kv_pool(const ops::kv_shape& shape) override {
+    return std::unique_ptr<ops::kv_pool>{std::make_unique<naive_pool>(shape)};
+  }
+
+  void embed(const ops::weight& table, std::span<const std::int32_t> ids,
+             float* out) override {
+    const auto& from = dynamic_cast<const naive_weight&>(table);
+    for (std::size_t row = 0; row < ids.size(); ++row)
+      std::copy_n(from.values_.data() + ids[row] * from.cols_, from.cols_,
+                  out + row * from.cols_);
+  }
+
+  void rms_norm(const float* x, ops::buffer& w, float eps, std::int64_t rows,
+                std::int64_t cols, float* out) override {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < cols; ++i)
+        sum += double{x[row * cols + i]} * x[row * cols + i];
+      auto scale = 1 / std::sqrt(sum / static_cast<double>(cols) + eps);
+      for (std::int64_t i = 0; i < cols; ++i)
+        out[row * cols + i] =
+            static_cast<float>(x[row * cols + i] * scale * w.data()[i]);
+    }
+  }
+
+  void linear(const ops::weight& w, const float* x, std::int64_t rows, float* y,
+              bool add) override {
+    const auto& weight = dynamic_cast<const naive_weight&>(w);
+    std::vector<float> rounded(x, x + rows * weight.cols_);
+    if (rounding_ == rounding::as_cpu)
+      for (std::size_t at = 0; at + 32 <= rounded.size(); at += 32)
+        round_block(rounded.data() + at);
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t o = 0; o < weight.rows_; ++o) {
+        const auto* from = weight.quantised_[o] ? rounded.data() : x;
+        double sum = add ? y[row * weight.rows_ + o] : 0.0;
+        for (std::int64_t i = 0; i < weight.cols_; ++i)
+          sum += double{from[row * weight.cols_ + i]} *
+                 weight.values_[o * weight.cols_ + i];
+        y[row * weight.rows_ + o] = static_cast<float>(sum);
+      }
+  }
+
+  void rope_and_store(float* qkv, std::int32_t heads,
+                      const ops::rope_params& rope,
+                      const ops::batch_view& batch, std::int32_t layer,
+                      ops::kv_pool& pool) override {
+    auto& store = dynamic_cast<naive_pool&>(pool);
+    auto d = store.shape_.head_dim;
+    auto kv_heads = store.shape_.kv_heads;
+    auto stride = (heads + 2 * kv_heads) * d;
+    for (std::size_t row = 0; row < batch.positions.size(); ++row) {
+      auto* q = qkv + row * stride;
+      auto position = batch.positions[row];
+      auto table = batch.tables[batch.sequences[row]];
+      for (std::int32_t head = 0; head < heads + kv_heads; ++head)
+        turn(q + head * d, rope, position);
+      for (std::int32_t head = 0; head < kv_heads; ++head) {
+        auto at = store.at(layer, table, position, head);
+        auto* k = q + (heads + head) * d;
+        keep(k, d, store.keys_.data() + at);
+        keep(k + kv_heads * d, d, store.values_.data() + at);
+      }
+    }
+  }
+
+  void attention(const float* qkv, std::int32_t heads,
+                 const ops::batch_view& batch, std::int32_t layer,
+                 ops::kv_pool& pool, float* out) override {
+    auto& store = dynamic_cast<naive_pool&>(pool);
+    auto d = store.shape_.head_dim;
+    auto kv_heads = store.shape_.kv_heads;
+    auto stride = (heads + 2 * kv_heads) * d;
+    for (std::size_t row = 0; row < batch.positions.size(); ++row)
+      for (std::int32_t head = 0; head < heads; ++head)
+        attend(store, batch, row, layer, head / (heads / kv_heads),
+               qkv + row * stride + head * d, out + (row * heads + head) * d);
+  }
+
+  void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t i = 0; i < n; ++i) {
+        double gate = gate_up[row * 2 * n + i];
+        double up = gate_up[row * 2 * n + n + i];
+        out[row * n + i] =
+            static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+      }
+  }
+
+  void gather_rows(const float* x, std::span<const std::int32_t> rows,
+                   std::int64_t cols, float* out) override {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(x + rows[i] * cols, cols, out + i * cols);
+  }
+
+  void download(const float* from, std::span<float> to) override {
+    std::copy_n(from, to.size(), to.data());
+  }
+
+private:
+  void keep(const float* from, std::int32_t size, float* to) const {
+    std::copy_n(from, size, to);
+    if (rounding_ == rounding::as_cpu)
+      std::transform(to, to + size, to, rounded_to_f16);
+  }
+
+  static void attend(const naive_pool& store, const ops::batch_view& batch,
+                     std::size_t row, std::int32_t layer, std::int32_t kv_head,
+                     const float* q, float* out) {
+    auto d = store.shape_.head_dim;
+    auto last = batch.positions[row];
+    auto table = batch.tables[batch.sequences[row]];
+    std::vector<double> weights(last + 1);
+    for (std::int32_t p = 0; p <= last; ++p) {
+      auto* k = store.keys_.data() + store.at(layer, table, p, kv_head);
+      for (std::int32_t i = 0; i < d; ++i)
+        weights[p] += double{q[i]} * k[i] / std::sqrt(double(d));
+    }
+    auto most = *std::max_element(weights.begin(), weights.end());
+    double sum = 0;
+    for (auto& weight : weights)
+      sum += weight = std::exp(weight - most);
+    std::vector<double> mixed(d);
+    for (std::int32_t p = 0; p <= last; ++p) {
+      auto* v = store.values_.data() + store.at(layer, table, p, kv_head);
+      for (std::int32_t i = 0; i < d; ++i)
+        mixed[i] += weights[p] / sum * v[i];
+    }
+    std::transform(mixed.begin(), mixed.end(), out,
+                   [](double value) { return static_cast<float>(value); });
+  }
+
+  rounding rounding_;
+};
+
+} // namespace
+
+std::unique_ptr<ops::backend> make_naive_backend(rounding kind) {
+  return std::make_unique<naive_backend>(kind);
+}
+
+} // namespace troupe::test

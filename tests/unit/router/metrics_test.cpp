@@ -1,0 +1,70 @@
+#include "router/metrics.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace troupe;
+using namespace troupe::router;
+
+namespace {
+
+bool has(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
+}
+
+} // namespace
+
+TEST_CASE("a histogram's buckets add up to its count") {
+  histogram some;
+  some.observe(0.0005);
+  some.observe(0.001);
+  some.observe(0.3);
+  some.observe(10'000);
+  std::string out;
+  some.write("x", "a=\"b\"", out);
+  CHECK(has(out, "x_bucket{a=\"b\",le=\"0.001\"} 2"));
+  CHECK(has(out, "x_bucket{a=\"b\",le=\"0.5\"} 3"));
+  CHECK(has(out, "x_bucket{a=\"b\",le=\"640\"} 3"));
+  CHECK(has(out, "x_bucket{a=\"b\",le=\"+Inf\"} 4"));
+  CHECK(has(out, "x_count{a=\"b\"} 4"));
+}
+
+TEST_CASE("the metrics text has requests, models, the queue and the engines") {
+  metrics all;
+  all.count("/v1/models", "GET", 200, 0.01);
+  all.count("/v1/models", "GET", 200, 0.01);
+  all.count("other", "POST", 404, 0.01);
+  all.of("app", "m\"1")->generation_tokens = 7;
+  router_gauges gauges;
+  gauges.choices_waiting = 3;
+  engine_load load{"app", "m", "m#1", "head", {}};
+  load.load.running = 5;
+  load.load.kv_blocks_total = 8;
+  load.load.kv_blocks_free = 6;
+  auto text = all.text(gauges, 4, {load});
+  CHECK(has(text, "ray_serve_num_http_requests{route=\"/v1/models\","
+                  "method=\"GET\",status_code=\"200\"} 2"));
+  CHECK(has(text, "ray_serve_num_http_error_requests{route=\"other\","
+                  "method=\"POST\",error_code=\"404\"} 1"));
+  CHECK(has(text, "ray_vllm_generation_tokens_total{application=\"app\","
+                  "model_name=\"m\\\"1\"} 7"));
+  CHECK(has(text, "ray_serve_deployment_queued_queries 3"));
+  CHECK(has(text, "troupe_requests_in_flight 4"));
+  auto labels = std::string{"{application=\"app\",model_name=\"m\","
+                            "replica=\"m#1\",node=\"head\"}"};
+  CHECK(has(text, "ray_vllm_num_requests_running" + labels + " 5"));
+  CHECK(has(text, "ray_vllm_kv_cache_usage_perc" + labels + " 0.25"));
+}
+
+TEST_CASE("models that left the table leave the metrics") {
+  metrics all;
+  all.of("app", "gone");
+  all.of("app", "kept");
+  protocol::routing_table table;
+  table.models.resize(1);
+  table.models[0].application = "app";
+  table.models[0].model = "kept";
+  all.keep_only(table);
+  auto text = all.text({}, 0, {});
+  CHECK(text.find("gone") == std::string::npos);
+  CHECK(text.find("kept") != std::string::npos);
+}

@@ -1,0 +1,182 @@
+#include "tests/unit/text/fixtures.hpp"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+using namespace troupe;
+using namespace troupe::text;
+
+namespace {
+
+// A small file with one part of it replaced.
+std::string file_with(std::string_view part, std::string_view replacement) {
+  std::string out = R"({"version": "1.0", "truncation": null, "padding": null,
+    "added_tokens": [{"id": 3, "content": "<s>", "single_word": false,
+      "lstrip": false, "rstrip": false, "normalized": false,
+      "special": true}],
+    "normalizer": null,
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+      "trim_offsets": true, "use_regex": true},
+    "post_processor": null,
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "dropout": null, "unk_token": null,
+      "continuing_subword_prefix": null, "end_of_word_suffix": null,
+      "fuse_unk": false, "byte_fallback": false,
+      "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})";
+  if (part.empty())
+    return out;
+  auto at = out.find(part);
+  REQUIRE(at != std::string::npos);
+  return out.replace(at, part.size(), replacement);
+}
+
+std::string message_of(const std::string& file) {
+  auto data = read_tokenizer_json(file);
+  return data ? "accepted" : data.error().message;
+}
+
+using Catch::Matchers::Contains;
+
+} // namespace
+
+TEST_CASE("a tokenizer.json is read into data") {
+  auto data = read_tokenizer_json(file_with("", "")).value();
+  CHECK(data.vocabulary == std::vector<std::string>{"a", "b", "ab", "<s>"});
+  CHECK(data.kinds[3] == token_kind::special);
+  CHECK(data.merges == std::vector<std::string>{"a b"});
+  CHECK(data.split_patterns.size() == 1);
+  CHECK(data.bos == -1);
+  CHECK(data.unknown == -1);
+}
+
+TEST_CASE("merges may be pairs") {
+  auto data =
+      read_tokenizer_json(file_with(R"(["a b"])", R"([["a", "b"]])")).value();
+  CHECK(data.merges == std::vector<std::string>{"a b"});
+}
+
+TEST_CASE("a template with bos asks for bos") {
+  auto data = fixtures::data("words");
+  CHECK(data.add_bos);
+  CHECK(data.vocabulary[static_cast<std::size_t>(data.bos)] == "<|begin|>");
+}
+
+TEST_CASE("gaps between ids are unused entries") {
+  auto data =
+      read_tokenizer_json(file_with(R"("id": 3)", R"("id": 9)")).value();
+  REQUIRE(data.vocabulary.size() == 10);
+  CHECK(data.kinds[5] == token_kind::unused);
+  CHECK(tokenizer::make(data).has_value());
+}
+
+TEST_CASE("what a tokenizer.json may ask for beyond that is refused by name") {
+  struct refusal {
+    const char* part;
+    const char* replacement;
+    const char* named;
+  };
+  auto c = GENERATE(
+      refusal{R"("type": "BPE")", R"("type": "Unigram")",
+              "model.type: Unigram"},
+      refusal{R"("fuse_unk": false)", R"("fuse_unk": true)", "model.fuse_unk"},
+      refusal{R"("byte_fallback": false)", R"("byte_fallback": true)",
+              "model.byte_fallback"},
+      refusal{R"("dropout": null)", R"("dropout": 0.1)", "model.dropout"},
+      refusal{R"("end_of_word_suffix": null)",
+              R"("end_of_word_suffix": "</w>")", "model.end_of_word_suffix"},
+      refusal{R"("unk_token": null)", R"("unk_token": "?")", "model.unk_token"},
+      refusal{R"("normalizer": null)", R"("normalizer": {"type": "Lowercase"})",
+              "normalizer.type: Lowercase"},
+      refusal{R"("truncation": null)", R"("truncation": {"max_length": 5})",
+              "truncation"},
+      refusal{R"("padding": null)", R"("padding": {})", "padding"},
+      refusal{R"("version": "1.0")", R"("news": 1)", "news"},
+      refusal{R"({"type": "ByteLevel", "add_prefix_space": false,)",
+              R"({"type": "Metaspace", "add_prefix_space": false,)",
+              "pre_tokenizer.type: Metaspace"},
+      refusal{R"("use_regex": true})", R"("use_regex": true, "more": 1})",
+              "pre_tokenizer.more"},
+      refusal{R"("post_processor": null)",
+              R"("post_processor": {"type": "BertProcessing"})",
+              "post_processor.type: BertProcessing"},
+      refusal{R"("decoder": {"type": "ByteLevel"})", R"("decoder": null)",
+              "decoder"},
+      refusal{R"("decoder": {"type": "ByteLevel"})",
+              R"("decoder": {"type": "WordPiece"})", "decoder.type: WordPiece"},
+      refusal{R"("lstrip": false)", R"("lstrip": 1)", "added_tokens[0].lstrip"},
+      refusal{R"("content": "<s>")", R"("content": "")",
+              "added_tokens[0].content"},
+      refusal{R"("id": 3)", R"("id": 2)", "added_tokens[0]"},
+      refusal{R"("id": 3)", R"("id": -3)", "added_tokens[0].id"},
+      refusal{R"("id": 3)", R"("id": 99999999999)", "added_tokens[0].id"},
+      refusal{R"("ab": 2)", R"("ab": 1)", "model.vocab.ab"},
+      refusal{R"(["a b"])", R"([["a"]])", "model.merges[0]"},
+      refusal{R"(["a b"])", R"([["a", "b c"]])", "model.merges[0]"},
+      refusal{R"(["a b"])", R"({})", "model.merges"},
+      refusal{R"("merges": ["a b"])", R"("more": 1)", "model.more"});
+  CAPTURE(c.replacement);
+  CHECK_THAT(message_of(file_with(c.part, c.replacement)), Contains(c.named));
+}
+
+TEST_CASE("pre-tokenizer steps are refused by their place") {
+  auto with_steps = [](const std::string& steps) {
+    return message_of(file_with(
+        R"({"type": "ByteLevel", "add_prefix_space": false,
+      "trim_offsets": true, "use_regex": true})",
+        R"({"type": "Sequence", "pretokenizers": [)" + steps + "]}"));
+  };
+  CHECK_THAT(with_steps(""), Contains("without ByteLevel"));
+  CHECK_THAT(with_steps(R"({"type": "Digits"})"), Contains("ByteLevel"));
+  CHECK_THAT(with_steps(R"({"type": "ByteLevel"}, {"type": "Digits"})"),
+             Contains("pre_tokenizer.pretokenizers[1]"));
+  CHECK_THAT(with_steps(R"({"type": "Digits"}, {"type": "ByteLevel"})"),
+             Contains("pretokenizers[1].add_prefix_space"));
+  CHECK_THAT(with_steps(R"({"type": "Split", "behavior": "Other",
+                            "pattern": {"Regex": "a"}})"),
+             Contains("pretokenizers[0].behavior: Other"));
+  CHECK_THAT(with_steps(R"({"type": "Punctuation"})"),
+             Contains("pretokenizers[0].type: Punctuation"));
+}
+
+TEST_CASE("a regex bomb in a tokenizer.json is an error when it is loaded") {
+  auto data = read_tokenizer_json(
+      file_with(R"({"type": "ByteLevel", "add_prefix_space": false,
+      "trim_offsets": true, "use_regex": true})",
+                R"({"type": "Sequence", "pretokenizers": [
+      {"type": "Split", "pattern": {"Regex": "(a|a)*$"},
+       "behavior": "Isolated", "invert": false},
+      {"type": "ByteLevel", "add_prefix_space": false}]})"));
+  REQUIRE(data.has_value());
+  auto tok = tokenizer::make(*data);
+  REQUIRE(tok.has_error());
+  CHECK_THAT(tok.error().message, Contains("split 0"));
+}
+
+TEST_CASE("files that are no tokenizer.json are errors") {
+  CHECK(read_tokenizer_json("").has_error());
+  CHECK(read_tokenizer_json("[]").has_error());
+  CHECK(read_tokenizer_json("{").has_error());
+  CHECK(read_tokenizer_json("{}").has_error());
+  CHECK(read_tokenizer_json("\xFF").has_error());
+  CHECK(read_tokenizer_json(std::string(100'000, '[')).has_error());
+  std::string deep(R"({"normalizer": )");
+  for (int i = 0; i < 100'000; ++i)
+    deep += R"({"a":)";
+  CHECK(read_tokenizer_json(deep).has_error());
+  CHECK(read_tokenizer_json(std::string((64u << 20) + 1, ' ')).has_error());
+}
+
+TEST_CASE("no change to a file crashes its reader") {
+  auto file = fixtures::read_file("tokenizer_splits.json");
+  std::mt19937 random{9};
+  int loaded = 0;
+  for (int round = 0; round < 300; ++round) {
+    auto mutated = file;
+    auto range = round % 2 == 0 ? 2500 : mutated.size();
+    mutated[random() % range] = static_cast<char>(0x20 + random() % 95);
+    if (auto data = read_tokenizer_json(mutated))
+      if (auto tok = tokenizer::make(std::move(*data)))
+        loaded += fixtures::ids(**tok, "The fog <|end|> 12.").empty() ? 0 : 1;
+  }
+  CHECK(loaded > 0);
+}
