@@ -6,6 +6,8 @@
 #include "engine/model/model_card.hpp"
 #include "engine/model/model_source.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
+#include "engine/text/chat_template.hpp"
+#include "engine/text/tokenizer.hpp"
 #include "engine/tokenizer_override.hpp"
 
 #include <algorithm>
@@ -52,7 +54,7 @@ int threads_for_hash(const options& o) {
 std::string arithmetic_class_of(const std::string& content_hash,
                                 const std::string& arithmetic) {
   const std::string whole = content_hash + "/" + arithmetic;
-  const auto key = kv_cache::siphash({}, {}, std::as_bytes(std::span{whole}));
+  const auto key = kv_cache::siphash({}, std::as_bytes(std::span{whole}));
   return fmt::format("{:016x}", key.low);
 }
 
@@ -111,6 +113,18 @@ private:
         return done;
     if (!options_.chat_template.empty())
       model_.card.chat_template = options_.chat_template;
+    return check_text();
+  }
+
+  /// What the routers will build from the card has to work: a tokenizer or a
+  /// template that they cannot use refuses the model here.
+  result<void> check_text() const {
+    auto tokenizer = text::tokenizer::make(model_.card.tokenizer);
+    if (!tokenizer)
+      return tokenizer.error();
+    auto chat = text::chat_template::compile(model_.card.chat_template);
+    if (!chat)
+      return chat.error();
     return {};
   }
 

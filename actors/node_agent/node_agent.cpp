@@ -94,6 +94,8 @@ struct agent_state {
                        std::move(end.not_spawned));
     };
     host = options->make_host(std::move(events));
+    if (auto shared = runtime::peers_of(self->system()))
+      peers = std::move(shared);
     self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
     self->delayed_send(self, tick_interval, tick_atom::value);
   }
@@ -123,8 +125,11 @@ struct agent_state {
       i->second = actor;
       fresh = true;
     }
-    if (fresh)
+    if (fresh) {
       runtime::watch(self, actor);
+      peers->met(report->incarnation,
+                 caf::actor_cast<caf::strong_actor_ptr>(actor));
+    }
     run(machine.report(std::move(*report), now()));
     return true;
   }
@@ -146,13 +151,17 @@ struct agent_state {
   /// again; if it does not get that far, the supervisor ends it.
   void lost(const caf::actor_addr& source) {
     std::erase_if(replicas, [&](const auto& x) {
-      return caf::actor_cast<caf::actor_addr>(x.second) == source;
+      bool gone = x.second.address() == source;
+      if (gone)
+        peers->lost(x.first);
+      return gone;
     });
   }
 
   void ended(std::uint64_t which, process_end end) {
     spdlog::info("replica process {:016x} {}", which, end.to_string());
     replicas.erase(which);
+    peers->forget(which);
     std::error_code ignored;
     fs::remove_all(run_directory_of(which), ignored);
     run(machine.ended(which, end, now()));
@@ -193,6 +202,7 @@ struct agent_state {
                  std::int32_t{0}, launch.error().message);
       return;
     }
+    peers->expect(x.incarnation); // it registers here
     host->spawn(x.incarnation, {options->replica_executable,
                                 options->replica_arguments, encode(*launch)});
   }
@@ -253,6 +263,8 @@ struct agent_state {
   supervisor machine{{}, 0};
   std::map<std::uint64_t, replica_actor>
       replicas; ///< connected, by incarnation
+  std::shared_ptr<runtime::peer_directory> peers =
+      std::make_shared<runtime::peer_directory>();
   std::vector<caf::typed_response_promise<bool>> draining;
   clock::time_point drain_until{};
   std::unique_ptr<process_host> host;

@@ -1,6 +1,11 @@
 #include "actors/runtime/link.hpp"
 
+#include "actors/protocol/actors.hpp"
+#include "actors/runtime/system_config.hpp"
+
 #include <caf/actor_system_config.hpp>
+#include <caf/event_based_actor.hpp>
+#include <caf/response_promise.hpp>
 #include <caf/sec.hpp>
 
 #include <algorithm>
@@ -12,6 +17,49 @@ error link_error(caf::actor_system& system, const protocol::endpoint& where,
   return {errc::unavailable, "cannot reach " + where.address + ":" +
                                  std::to_string(where.port) + ": " +
                                  system.render(reason)};
+}
+
+std::shared_ptr<peer_directory> peers_of(caf::actor_system& system) {
+  auto* config = dynamic_cast<const system_config*>(&system.config());
+  return config ? config->peers : nullptr;
+}
+
+namespace {
+
+constexpr std::chrono::milliseconds look_again{20};
+
+caf::behavior wait_for_peer(caf::event_based_actor* self,
+                            std::shared_ptr<peer_directory> peers,
+                            std::uint64_t incarnation,
+                            std::chrono::steady_clock::time_point deadline) {
+  return {[=](caf::get_atom) {
+    auto promise = self->make_response_promise();
+    auto look = [=](protocol::tick_atom) mutable {
+      if (auto peer = peers->find(incarnation)) {
+        promise.deliver(peer);
+        self->quit();
+      } else if (!peers->expects(incarnation) ||
+                 std::chrono::steady_clock::now() >= deadline) {
+        promise.deliver(caf::make_error(caf::sec::cannot_connect_to_node));
+        self->quit();
+      } else {
+        self->delayed_send(self, look_again, protocol::tick_atom::value);
+      }
+    };
+    self->become(look);
+    self->send(self, protocol::tick_atom::value);
+    return promise;
+  }};
+}
+
+} // namespace
+
+caf::actor spawn_peer_waiter(caf::actor_system& system,
+                             std::shared_ptr<peer_directory> peers,
+                             std::uint64_t incarnation,
+                             std::chrono::steady_clock::time_point deadline) {
+  return system.spawn<caf::hidden>(wait_for_peer, std::move(peers), incarnation,
+                                   deadline);
 }
 
 bool worth_another_attempt(const caf::error& reason,

@@ -1,8 +1,10 @@
 #pragma once
 
 #include "actors/protocol/routing_table.hpp"
+#include "actors/runtime/peer_directory.hpp"
 #include "engine/codec/error.hpp"
 
+#include <caf/actor.hpp>
 #include <caf/actor_cast.hpp>
 #include <caf/actor_system.hpp>
 #include <caf/openssl/manager.hpp>
@@ -12,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -64,6 +67,17 @@ result<Handle> checked_handle(caf::actor_system& system,
   return caf::actor_cast<Handle>(peer);
 }
 
+/// The directory of a system that was made with a `system_config`; else null.
+std::shared_ptr<peer_directory> peers_of(caf::actor_system&);
+
+/// An actor that answers one `get_atom` with the actor of a process that
+/// connects to this one by itself, once it is there, or with an error at
+/// `deadline`.
+caf::actor spawn_peer_waiter(caf::actor_system&,
+                             std::shared_ptr<peer_directory>,
+                             std::uint64_t incarnation,
+                             std::chrono::steady_clock::time_point deadline);
+
 /// How often one call tries: CAF's heartbeat timer also ends connections whose
 /// handshake is under way when it fires, on either side.
 inline constexpr int connect_attempts = 4;
@@ -108,8 +122,23 @@ void connect_until(Self* self, const protocol::endpoint& where,
 template <class Handle, class Self, class Done>
 void connect(Self* self, const protocol::endpoint& where,
              std::chrono::milliseconds timeout, Done done) {
-  connect_until<Handle>(self, where, std::chrono::steady_clock::now() + timeout,
-                        connect_attempts, std::move(done));
+  auto deadline = std::chrono::steady_clock::now() + timeout;
+  auto peers = peers_of(self->system());
+  if (!peers || !peers->expects(where.incarnation)) {
+    connect_until<Handle>(self, where, deadline, connect_attempts,
+                          std::move(done));
+    return;
+  }
+  self->request(spawn_peer_waiter(self->system(), std::move(peers),
+                                  where.incarnation, deadline),
+                caf::duration{2 * timeout}, caf::get_atom::value)
+      .then(
+          [done](const caf::strong_actor_ptr& peer) mutable {
+            done(result<Handle>{caf::actor_cast<Handle>(peer)});
+          },
+          [self, where, done](const caf::error& reason) mutable {
+            done(result<Handle>{link_error(self->system(), where, reason)});
+          });
 }
 
 /// The same for a thread that is not an actor; blocks until then.
@@ -120,6 +149,20 @@ result<Handle> connect_now(caf::actor_system& system,
   auto deadline = std::chrono::steady_clock::now() + timeout;
   caf::scoped_actor self{system};
   result<Handle> out = error{errc::internal, "no answer"};
+  if (auto peers = peers_of(system);
+      peers && peers->expects(where.incarnation)) {
+    self->request(spawn_peer_waiter(system, std::move(peers), where.incarnation,
+                                    deadline),
+                  caf::duration{2 * timeout}, caf::get_atom::value)
+        .receive(
+            [&](const caf::strong_actor_ptr& peer) {
+              out = caf::actor_cast<Handle>(peer);
+            },
+            [&](const caf::error& reason) {
+              out = link_error(system, where, reason);
+            });
+    return out;
+  }
   bool again = true;
   for (int left = connect_attempts; again; --left) {
     again = false;

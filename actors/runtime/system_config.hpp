@@ -2,11 +2,13 @@
 
 #include "actors/protocol/actors.hpp"
 #include "actors/runtime/authority.hpp"
+#include "actors/runtime/peer_directory.hpp"
 
 #include <caf/actor_system_config.hpp>
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 
 namespace troupe::runtime {
 
@@ -26,6 +28,10 @@ struct system_options {
 class system_config : public caf::actor_system_config {
 public:
   explicit system_config(const system_options&);
+
+  /// For link.hpp, which asks it, and the node agent, which keeps it.
+  const std::shared_ptr<peer_directory> peers =
+      std::make_shared<peer_directory>();
 };
 
 } // namespace troupe::runtime

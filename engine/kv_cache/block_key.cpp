@@ -7,6 +7,14 @@ namespace troupe::kv_cache {
 
 namespace {
 
+/// Up to 8 bytes, the first one lowest.
+std::uint64_t word_of(std::span<const std::byte> bytes) {
+  std::uint64_t word = 0;
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    word |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
+  return word;
+}
+
 /// SipHash, fed word by word.
 class siphash_state {
 public:
@@ -23,11 +31,9 @@ public:
     v0_ ^= word;
   }
 
-  /// `rest` holds the bytes after the last whole word.
+  /// `rest` holds the up to 7 bytes after the last whole word.
   block_key finish(std::uint64_t bytes, std::span<const std::byte> rest) {
-    std::uint64_t last = bytes << 56;
-    for (std::size_t i = 0; i < rest.size(); ++i)
-      last |= std::to_integer<std::uint64_t>(rest[i]) << (8 * i);
+    const std::uint64_t last = bytes << 56 | word_of(rest);
     add(last);
     block_key key;
     v2_ ^= 0xee;
@@ -68,13 +74,12 @@ hash_secret random_secret() {
   return secret;
 }
 
-block_key siphash(const hash_secret& secret,
-                  std::span<const std::uint64_t> whole_words,
-                  std::span<const std::byte> rest) {
+block_key siphash(const hash_secret& secret, std::span<const std::byte> bytes) {
   siphash_state state{secret};
-  for (std::uint64_t word : whole_words)
-    state.add(word);
-  return state.finish(whole_words.size() * 8 + rest.size(), rest);
+  auto rest = bytes;
+  for (; rest.size() >= 8; rest = rest.subspan(8))
+    state.add(word_of(rest.first(8)));
+  return state.finish(bytes.size(), rest);
 }
 
 block_key chain(const hash_secret& secret, const block_key& before,

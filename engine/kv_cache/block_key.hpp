@@ -29,9 +29,7 @@ hash_secret random_secret();
 
 /// SipHash-2-4 with 128 bits of output (Aumasson, Bernstein, 2012). Two
 /// different inputs share a name with a chance of 2^-128.
-block_key siphash(const hash_secret& secret,
-                  std::span<const std::uint64_t> whole_words,
-                  std::span<const std::byte> rest);
+block_key siphash(const hash_secret& secret, std::span<const std::byte> bytes);
 
 /// The key of a block from the key of the block before it. Tokens are an even
 /// number or end with a padding word that no token has.

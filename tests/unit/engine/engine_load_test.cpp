@@ -340,6 +340,12 @@ TEST_CASE("a chat template can be given") {
   CHECK(session{o}.what().card().chat_template == o.chat_template);
 }
 
+TEST_CASE("a chat template that is not understood refuses the model") {
+  options o = small(tiny / "f32-tied.gguf");
+  o.chat_template = "line one\n{% include 'x' %}";
+  CHECK_THAT(failure(o), Catch::Contains("2"));
+}
+
 TEST_CASE("a tokenizer can be given as a directory or as a file") {
   const scratch_folder folder;
   folder.write("tokenizer.json", R"({

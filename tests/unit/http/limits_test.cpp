@@ -62,10 +62,11 @@ TEST_CASE("requests sent byte by byte are answered as whole ones are") {
 TEST_CASE("pipelined requests are answered in order and then closed") {
   limits bounds;
   bounds.pipelined_requests = 100;
-  std::shared_ptr<reply> first;
+  reply_box box;
+  auto keep = box.as_handler();
   test_server server(bounds, [&](request r, std::shared_ptr<reply> answer) {
     if (r.path == "/0")
-      first = std::move(answer);
+      keep(std::move(r), std::move(answer));
     else
       answer->respond(200, {}, r.path);
   });
@@ -74,8 +75,7 @@ TEST_CASE("pipelined requests are answered in order and then closed") {
   for (int i = 0; i < 1000; ++i)
     all += get("/" + std::to_string(i));
   client.send(all);
-  REQUIRE(eventually([&] { return server.seen().size() == 1; }));
-  first->respond(200, {}, "/0");
+  box.next()->respond(200, {}, "/0");
   for (int i = 0; i < 99; ++i)
     REQUIRE(client.read_answer().body == "/" + std::to_string(i));
   auto last = client.read_answer();
@@ -195,20 +195,17 @@ TEST_CASE("a reader that takes nothing is closed") {
 }
 
 TEST_CASE("a stream whose reader falls behind is closed, others go on") {
-  std::mutex mutex;
-  std::shared_ptr<reply> slow;
+  reply_box box;
+  auto keep = box.as_handler();
   test_server server({}, [&](request r, std::shared_ptr<reply> answer) {
-    if (r.path != "/slow")
-      return answer->respond(200, {}, "fine");
-    std::lock_guard guard{mutex};
-    slow = std::move(answer);
+    if (r.path == "/slow")
+      keep(std::move(r), std::move(answer));
+    else
+      answer->respond(200, {}, "fine");
   });
   raw_client client(server.port(), 4096);
   client.send(get("/slow"));
-  REQUIRE(eventually([&] {
-    std::lock_guard guard{mutex};
-    return slow != nullptr;
-  }));
+  auto slow = box.next();
   std::atomic<bool> gone{false};
   slow->on_client_gone([&] { gone = true; });
   slow->start_stream(200, {});
@@ -266,84 +263,75 @@ TEST_CASE("out of descriptors, accepting rests and recovers") {
 TEST_CASE("all bodies together are bounded") {
   limits bounds;
   bounds.body_bytes_total = 1000;
-  std::mutex mutex;
-  std::vector<std::shared_ptr<reply>> kept;
-  test_server server(bounds, [&](request, std::shared_ptr<reply> r) {
-    std::lock_guard guard{mutex};
-    kept.push_back(std::move(r));
-  });
+  reply_box box;
+  test_server server(bounds, box.as_handler());
   raw_client a(server.port());
   a.send(post("/", std::string(600, 'x')));
-  REQUIRE(eventually([&] { return server.seen().size() == 1; }));
+  auto first = box.next();
   raw_client b(server.port());
   b.send(post("/", std::string(600, 'x')));
   auto refused = b.read_answer();
   CHECK(refused.status == 503);
   CHECK(refused.headers["retry-after"] == "1");
   CHECK(b.at_end());
-  kept[0]->respond(200, {}, "");
+  first->respond(200, {}, "");
   CHECK(a.read_answer().status == 200);
   raw_client c(server.port());
   c.send(post("/", std::string(600, 'x')));
-  REQUIRE(eventually([&] { return server.seen().size() == 2; }));
-  kept[1]->respond(200, {}, "");
+  box.next()->respond(200, {}, "");
   CHECK(c.read_answer().status == 200);
 }
 
 TEST_CASE("streams cost no threads") {
-  std::mutex mutex;
-  std::vector<std::shared_ptr<reply>> streams;
-  test_server server({}, [&](request, std::shared_ptr<reply> r) {
-    r->start_stream(200, {});
-    r->write("a");
-    std::lock_guard guard{mutex};
-    streams.push_back(std::move(r));
-  });
+  reply_box box;
+  test_server server({}, box.as_handler());
   auto before = thread_count();
   std::vector<std::unique_ptr<raw_client>> clients;
   for (int i = 0; i < 200; ++i) {
     clients.push_back(std::make_unique<raw_client>(server.port()));
     clients.back()->send(get("/"));
   }
-  CHECK(eventually([&] { return server.get().requests_in_flight() == 200; }));
+  std::vector<std::shared_ptr<reply>> streams;
+  for (std::size_t i = 0; i < clients.size(); ++i) {
+    streams.push_back(box.next());
+    streams.back()->start_stream(200, {});
+    streams.back()->write("a");
+  }
+  CHECK(server.get().requests_in_flight() == 200);
   CHECK(server.get().connections() == 200);
   CHECK(thread_count() == before);
-  for (auto& s : streams)
-    s->finish();
+  for (std::size_t i = 0; i < clients.size(); ++i)
+    streams[i]->finish();
   for (auto& c : clients)
     CHECK(c->read_answer().body == "a");
 }
 
 TEST_CASE("a server that stops accepting finishes what it has") {
-  std::mutex mutex;
-  std::vector<std::shared_ptr<reply>> kept;
-  test_server server({}, [&](request, std::shared_ptr<reply> r) {
-    std::lock_guard guard{mutex};
-    kept.push_back(std::move(r));
-  });
+  reply_box box;
+  test_server server({}, box.as_handler());
   raw_client idle(server.port());
   raw_client waiting(server.port());
   waiting.send(get("/1"));
-  REQUIRE(eventually([&] { return server.seen().size() == 1; }));
+  auto answer_due = box.next();
   raw_client reading(server.port());
   reading.send(get("/2"));
-  REQUIRE(eventually([&] { return server.seen().size() == 2; }));
+  auto stream = box.next();
   raw_client half(server.port());
   half.send(get("/3").substr(0, 10));
-  kept[1]->start_stream(200, {});
+  stream->start_stream(200, {});
   reading.read_at_least(1);
   REQUIRE(eventually([&] { return server.get().connections() == 4; }));
 
   server.get().stop_accepting();
   CHECK(idle.at_end());
   CHECK(server.get().requests_in_flight() == 2);
-  kept[0]->respond(200, {}, "answered");
+  answer_due->respond(200, {}, "answered");
   auto got = waiting.read_answer();
   CHECK(got.body == "answered");
   CHECK(got.headers["connection"] == "close");
   CHECK(waiting.at_end());
-  CHECK(kept[1]->write("streamed"));
-  kept[1]->finish();
+  CHECK(stream->write("streamed"));
+  stream->finish();
   CHECK(reading.read_to_end() == "8\r\nstreamed\r\n0\r\n\r\n");
   waiting.close();
   reading.close();

@@ -55,6 +55,33 @@ std::vector<request> test_server::seen() const {
   return seen_;
 }
 
+handler reply_box::as_handler() {
+  return [this](request, std::shared_ptr<reply> r) {
+    std::lock_guard guard{mutex_};
+    replies_.push_back(std::move(r));
+  };
+}
+
+std::shared_ptr<reply> reply_box::next() {
+  std::shared_ptr<reply> r;
+  eventually([&] {
+    std::lock_guard guard{mutex_};
+    if (replies_.empty())
+      return false;
+    r = std::move(replies_.front());
+    replies_.pop_front();
+    return true;
+  });
+  if (!r)
+    throw std::runtime_error("no request came");
+  return r;
+}
+
+std::size_t reply_box::size() {
+  std::lock_guard guard{mutex_};
+  return replies_.size();
+}
+
 raw_client::raw_client(std::uint16_t port, int receive_buffer_bytes) {
   fd_ = ::socket(AF_INET, SOCK_STREAM, 0);
   timeval patience{10, 0};

@@ -5,6 +5,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -55,6 +56,22 @@ private:
   std::unique_ptr<server> server_;
   std::uint16_t port_ = 0;
   std::vector<std::thread> threads_;
+};
+
+/// Keeps the replies of a server's handler for the test to answer. Outlives the
+/// server.
+class reply_box {
+public:
+  handler as_handler();
+
+  /// Waits for the next one; throws if none comes.
+  std::shared_ptr<reply> next();
+
+  std::size_t size();
+
+private:
+  std::mutex mutex_;
+  std::deque<std::shared_ptr<reply>> replies_;
 };
 
 struct answer {

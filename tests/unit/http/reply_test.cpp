@@ -9,41 +9,6 @@ using namespace troupe::http::test;
 
 namespace {
 
-/// Keeps the replies of a server's handler for the test to answer.
-class reply_box {
-public:
-  handler as_handler() {
-    return [this](request, std::shared_ptr<reply> r) {
-      std::lock_guard guard{mutex_};
-      replies_.push_back(std::move(r));
-    };
-  }
-
-  /// Waits for the next one.
-  std::shared_ptr<reply> next() {
-    std::shared_ptr<reply> r;
-    eventually([&] {
-      std::lock_guard guard{mutex_};
-      if (replies_.empty())
-        return false;
-      r = std::move(replies_.front());
-      replies_.erase(replies_.begin());
-      return true;
-    });
-    REQUIRE(r);
-    return r;
-  }
-
-  std::size_t size() {
-    std::lock_guard guard{mutex_};
-    return replies_.size();
-  }
-
-private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<reply>> replies_;
-};
-
 std::string get_1_0(std::string_view more_fields = {}) {
   return std::string("GET / HTTP/1.0\r\nHost: h\r\n")
       .append(more_fields)

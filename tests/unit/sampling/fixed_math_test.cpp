@@ -27,7 +27,7 @@ TEST_CASE("fixed_exp is exact at 0 and ends at 0") {
 TEST_CASE("fixed_log is within a few units of the true value") {
   double worst = 0;
   for (int i = 1; i < 300000; ++i) {
-    const double x = 1 + i * i * 0.0001;
+    const double x = 1 + 0.0001 * i * i;
     worst = std::max(worst, std::abs(fixed_log(x) - std::log(x)) / std::log(x));
   }
   CHECK(worst < 1e-14);
