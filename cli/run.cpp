@@ -20,7 +20,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds look_every{100};
+/// How often the models are looked at while they come up, and later.
+constexpr milliseconds look_early{100};
+constexpr milliseconds look_later{1000};
 
 /// $XDG_STATE_HOME/troupe, else ~/.local/state/troupe.
 std::filesystem::path default_state_dir() {
@@ -83,7 +85,7 @@ milliseconds drain_time(const config::serve_config& config) {
 void watch(one_node_cluster& cluster, const std::string& url) {
   progress terminal{::isatty(STDOUT_FILENO) == 1};
   auto announced = false;
-  while (!signal_within(look_every)) {
+  while (!signal_within(announced ? look_later : look_early)) {
     auto status = cluster.status();
     if (!status)
       continue;

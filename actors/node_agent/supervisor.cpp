@@ -20,6 +20,22 @@ std::string process_end::to_string() const {
               : "killed by signal " + std::to_string(signal);
 }
 
+namespace {
+
+/// Without a word; it reports every second, so less would be no sign.
+milliseconds silence_max(const replica_spec& spec) {
+  return std::max(milliseconds{spec.health_check_timeout_ms},
+                  milliseconds{1500});
+}
+
+/// Without a step while requests run.
+milliseconds stall_max(const replica_spec& spec) {
+  return 3 *
+         std::max(milliseconds{spec.health_check_period_ms}, milliseconds{500});
+}
+
+} // namespace
+
 supervisor::supervisor(supervision_limits limits, std::uint64_t seed)
     : limits_(std::move(limits)), random_(seed) {
   // nop
@@ -262,9 +278,9 @@ void supervisor::watch(replica& x, clock::time_point now, commands& out) {
     return; // its end is on the way
   } else if (!x.heard && now >= x.heard_at + limits_.register_max) {
     kill(x, "it did not register in time", out);
-  } else if (x.heard && now >= x.heard_at + limits_.stall_max) {
+  } else if (x.heard && now >= x.heard_at + silence_max(x.spec)) {
     kill(x, "it stopped reporting", out);
-  } else if (x.heard && now >= x.step_at + limits_.stall_max) {
+  } else if (x.heard && now >= x.step_at + stall_max(x.spec)) {
     kill(x, "it made no step while requests were running", out);
   }
 }

@@ -28,9 +28,6 @@ struct supervision_limits {
                                      milliseconds{4000}};
   /// From the start of the process to its first word.
   milliseconds register_max{30'000};
-  /// Without a word (it reports every second) or, while requests run, without
-  /// a step.
-  milliseconds stall_max{30'000};
   /// From SIGTERM to SIGKILL.
   milliseconds terminate_max{1000};
 };

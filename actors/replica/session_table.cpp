@@ -201,8 +201,7 @@ choice_tokens session_table::to_tokens(engine::output&& from,
   out.reason = to_finish(from.finish);
   out.stop_token = from.stop_token;
   if (out.reason == finish::error) {
-    // The engine refuses what it cannot run: the request is at fault.
-    out.code = errc::invalid_argument;
+    out.code = from.code;
     out.message = std::move(from.message);
   } else if (out.reason == finish::cancelled && whose.late) {
     out.reason = finish::error;

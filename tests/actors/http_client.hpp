@@ -17,8 +17,9 @@ namespace troupe::test {
 class http_client {
 public:
   explicit http_client(std::uint16_t port)
-      : io_(std::make_unique<boost::asio::io_context>()), socket_(*io_) {
-    socket_.connect({boost::asio::ip::address_v4::loopback(), port});
+      : connection_(std::make_unique<connection>()) {
+    connection_->socket.connect(
+        {boost::asio::ip::address_v4::loopback(), port});
   }
 
   void send(std::string_view method, std::string_view target,
@@ -34,7 +35,7 @@ public:
       text.append("Content-Length: " + std::to_string(body.size()) + "\r\n");
     }
     text.append("\r\n").append(body);
-    boost::asio::write(socket_, boost::asio::buffer(text));
+    boost::asio::write(connection_->socket, boost::asio::buffer(text));
   }
 
   /// Reads until the answer holds `text`; false if it ended before.
@@ -51,7 +52,7 @@ public:
   }
 
   void close() {
-    socket_.close();
+    connection_->socket.close();
   }
 
   /// All bytes so far.
@@ -108,13 +109,18 @@ private:
   bool read_some() {
     char buffer[4096];
     boost::system::error_code wrong;
-    auto size = socket_.read_some(boost::asio::buffer(buffer), wrong);
+    auto size =
+        connection_->socket.read_some(boost::asio::buffer(buffer), wrong);
     raw_.append(buffer, size);
     return !wrong;
   }
 
-  std::unique_ptr<boost::asio::io_context> io_;
-  boost::asio::ip::tcp::socket socket_;
+  struct connection {
+    boost::asio::io_context io;
+    boost::asio::ip::tcp::socket socket{io};
+  };
+
+  std::unique_ptr<connection> connection_;
   std::string raw_;
 };
 

@@ -67,7 +67,8 @@ private:
 using reports = record_of<replica_report>;
 using batches = record_of<token_batch>;
 
-controller_actor::behavior_type recording_controller(reports* seen) {
+controller_actor::behavior_type recording_controller(controller_actor::pointer,
+                                                     reports* seen) {
   return {
       [](register_atom, const codec::bytes&, const node_agent_actor&) {},
       [seen](report_atom, const codec::bytes& bytes) {
@@ -79,7 +80,8 @@ controller_actor::behavior_type recording_controller(reports* seen) {
   };
 }
 
-token_sink_actor::behavior_type recording_sink(batches* seen) {
+token_sink_actor::behavior_type recording_sink(token_sink_actor::pointer,
+                                               batches* seen) {
   return {[seen](tokens_atom, const codec::bytes& bytes) {
     seen->add(decode_token_batch(bytes).value());
   }};
@@ -295,10 +297,11 @@ TEST_CASE("a replica can be stopped while it loads") {
 }
 
 TEST_CASE("a replica whose engine hangs is killed and started again") {
-  node_agent::supervision_limits limits;
-  limits.stall_max = node_agent::milliseconds{1500};
-  live_node node{limits};
-  node.start(spec());
+  live_node node;
+  auto watched = spec();
+  watched.health_check_period_ms = 500;
+  watched.health_check_timeout_ms = 1500;
+  node.start(watched);
   auto first = node.wait(replica_phase::ready);
   batches tokens;
   auto replica = node.attach(first.where, tokens);
@@ -312,10 +315,11 @@ TEST_CASE("a replica whose engine hangs is killed and started again") {
 }
 
 TEST_CASE("a stopped replica process is found out and replaced") {
-  node_agent::supervision_limits limits;
-  limits.stall_max = node_agent::milliseconds{1500};
-  live_node node{limits};
-  node.start(spec());
+  live_node node;
+  auto watched = spec();
+  watched.health_check_period_ms = 500;
+  watched.health_check_timeout_ms = 1500;
+  node.start(watched);
   auto first = node.wait(replica_phase::ready);
   ::kill(static_cast<pid_t>(first.pid), SIGSTOP);
   CHECK(node.wait(replica_phase::failed).reason == "it stopped reporting");

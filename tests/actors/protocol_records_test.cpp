@@ -95,6 +95,8 @@ replica_spec full_spec() {
   x.max_ongoing_requests = 5;
   x.graceful_shutdown_timeout_ms = 100;
   x.start_retries = 3;
+  x.health_check_period_ms = 7;
+  x.health_check_timeout_ms = 9;
   return x;
 }
 

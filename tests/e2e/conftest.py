@@ -1,4 +1,6 @@
 import contextlib
+import signal
+import sys
 
 import pytest
 
@@ -6,6 +8,8 @@ from cluster import BINARY, WEIGHTS, Cluster, model_config, serve_config
 
 
 def pytest_sessionstart():
+    # A runner that is told to end ends its clusters first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for needed, how in [(BINARY, "cmake --build --preset release"),
                         (WEIGHTS, "scripts/fetch_model.sh")]:
         if not needed.exists():

@@ -1,0 +1,68 @@
+#!/bin/bash
+# What takes too long for scripts/test.sh: all C++ tests under AddressSanitizer
+# and UndefinedBehaviorSanitizer, then the fuzz targets.
+#
+#   scripts/long.sh [FUZZ_SECONDS]     seconds per fuzz target, default 600
+#
+# Writes what it saw to bench/results/long-DATE.txt; commit that file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/packages.sh
+
+fuzz_seconds=${1:-600}
+results=bench/results/long-$(date -u +%Y-%m-%d).txt
+failed=0
+
+say() {
+  echo "$*" | tee -a "$results"
+}
+
+sanitized_tests() {
+  cmake --preset sanitize >build/sanitize.log 2>&1
+  ninja -C build/sanitize >>build/sanitize.log 2>&1
+  # CAF's and the tests' own processes are watched too; leaks end the run.
+  if (cd build/sanitize && ASAN_OPTIONS=detect_leaks=1 \
+    UBSAN_OPTIONS=halt_on_error=1 ctest --timeout 1200 --output-on-failure) \
+    >build/sanitize-tests.log 2>&1; then
+    say "sanitizers: $(grep 'tests passed' build/sanitize-tests.log)"
+  else
+    say "sanitizers: FAILED, see build/sanitize-tests.log"
+    grep -E 'Failed|\*\*\*' build/sanitize-tests.log | tee -a "$results"
+    failed=1
+  fi
+}
+
+# fuzz NAME SOURCE...: builds the target with libFuzzer and runs it.
+fuzz() {
+  local name=$1
+  shift
+  local program=build/fuzz/$name
+  mkdir -p "build/fuzz/corpus-$name"
+  clang++-14 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined \
+    -fno-sanitize=null -I. "tests/fuzz/$name.cpp" "$@" -lfmt -lcrypto \
+    -o "$program"
+  if "$program" -max_total_time="$fuzz_seconds" -max_len=65536 \
+    -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
+    -print_final_stats=1 "build/fuzz/corpus-$name" >"$program.log" 2>&1; then
+    say "$name: $(grep number_of_executed "$program.log" | tr -s ' ')" \
+      "in $fuzz_seconds s, no finding"
+  else
+    say "$name: FINDING, see $program.log"
+    failed=1
+  fi
+}
+
+require_packages "${packages_build[@]}" "${packages_test[@]}" clang-14 \
+  libclang-rt-14-dev
+mkdir -p build bench/results build/fuzz
+: >"$results"
+say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc) cores"
+scripts/fetch_model.sh
+sanitized_tests
+fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
+fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
+  engine/model/model_config.cpp engine/model/metadata.cpp \
+  engine/model/architecture.cpp engine/text/pretokenizers.cpp \
+  engine/text/value.cpp engine/codec/*.cpp
+say "done, $failed failed"
+exit "$failed"
