@@ -90,7 +90,9 @@ controller_machine::report(const protocol::replica_report& news) {
       continue;
     auto& replica = found->second;
     auto same_life = replica.last.incarnation == news.incarnation;
-    if (same_life && news.load.sequence < replica.last.load.sequence)
+    // Sequence 0: the node agent's own word on a process that has ended.
+    if (same_life && news.load.sequence != 0 &&
+        news.load.sequence < replica.last.load.sequence)
       return {};
     auto was = replica.last.phase == replica_phase::ready;
     auto is = news.phase == replica_phase::ready;

@@ -111,7 +111,7 @@ def family(pid):
 class Cluster:
     """`troupe run` on ports of its own, with a state directory of its own."""
 
-    def __init__(self, folder, config, *arguments, env=None):
+    def __init__(self, folder, config, *arguments, state=None):
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "serve.yaml"
         self.config.write_text(config)
@@ -119,9 +119,9 @@ class Cluster:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [BINARY, "run", self.config, "--port", "0", "--admin-port", "0",
-                 "--state-dir", folder / "state", *arguments],
+                 "--state-dir", state or folder / "state", *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, env={**os.environ, **(env or {})})
+                start_new_session=True)
         self.port = self.admin_port = None
 
     def said(self):

@@ -5,6 +5,8 @@ import asyncio
 import openai
 import pytest
 
+from cluster import wait_for
+
 PROMPTS = ["Once upon a time", "The sky is", "def add(a, b):",
            "Water boils at", "My name is", "In the year 2050,",
            "The quick brown fox", "Roses are red,"]
@@ -138,10 +140,13 @@ def test_64_streams_at_once_are_each_what_they_are_alone(cluster):
         async with openai.AsyncOpenAI(base_url=f"{cluster.url}/v1",
                                       api_key="any", max_retries=0,
                                       timeout=60) as client:
-            before = cluster.load()["steps"]
+            before = cluster.load()
             together = await asyncio.gather(
                 *(tokens(client, request) for request in requests))
-            steps = cluster.load()["steps"] - before
+            # Loads are reported now and then.
+            wait_for(lambda: cluster.load()["output_tokens"]
+                     >= before["output_tokens"] + 12 * 64, "no report")
+            steps = cluster.load()["steps"] - before["steps"]
             alone = [await tokens(client, request) for request in requests]
         return together, alone, steps
 

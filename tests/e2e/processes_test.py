@@ -1,5 +1,6 @@
 """What runs, what listens, and what is left when something dies."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -20,13 +21,15 @@ ONE_AT_A_TIME = serve_config(model_config(engine_kwargs={
 
 
 def open_stream(cluster, **more):
-    """A stream that has begun; read on with next()."""
+    """A stream that has begun, and its first piece. It may be cut: that the
+    last chunk of the body is missing is how a broken stream ends."""
     def pieces():
         with httpx.Client(timeout=DEADLINE_S, trust_env=False) as client:
             with client.stream("POST", f"{cluster.url}/v1/completions",
                                json={**LONG, **more}) as answer:
                 assert answer.status_code == 200
-                yield from answer.iter_text()
+                with contextlib.suppress(httpx.RemoteProtocolError):
+                    yield from answer.iter_text()
     stream = pieces()
     return stream, next(stream)
 
@@ -115,9 +118,7 @@ def test_nothing_outlives_a_killed_parent(start):
     cluster = start(serve_config(model_config()))
     stream, _ = open_stream(cluster)
     assert cluster.stop(signal.SIGKILL) == -signal.SIGKILL
-    with pytest.raises(httpx.TransportError):
-        for _ in stream:
-            pass
+    assert "[DONE]" not in "".join(stream)
 
 
 def test_a_second_signal_ends_at_once(start):
@@ -198,27 +199,27 @@ def test_what_wants_a_gpu_waits_and_the_others_serve(start):
 
 def test_keys_are_needed_where_there_are_keys(start):
     cluster = start(serve_config(model_config(),
-                                 troupe={"api_keys": ["sk-one", "sk-two"]}))
+                                 troupe={"api_keys": ["sk-number-one", "sk-number-two"]}))
     assert cluster.http.get("/-/healthz").status_code == 200
 
     def models(key):
         headers = {"Authorization": key} if key else {}
         return cluster.http.get("/v1/models", headers=headers).status_code
-    assert models("Bearer sk-one") == models("bearer sk-two") == 200
-    for wrong in (None, "Bearer sk-three", "Bearer ", "sk-one",
-                  "Bearer sk-one,sk-two", "Bearer " + "k" * 5000):
+    assert models("Bearer sk-number-one") == models("bearer sk-number-two") == 200
+    for wrong in (None, "Bearer sk-number-three", "Bearer", "sk-number-one",
+                  "Bearer sk-number-one,sk-number-two", "Bearer " + "k" * 5000):
         assert models(wrong) == 401, wrong
     for path in ("//v1/models", "/V1/models", "/%761/models", "/metrics",
                  "/v1/../metrics", "/v1/chat/completions"):
         assert cluster.http.get(path).status_code in (400, 401, 404), path
-    assert "sk-one" not in cluster.said()
+    assert "sk-number-one" not in cluster.said()
 
 
 def test_a_second_start_uses_the_same_state(start, tmp_path):
     config = serve_config(model_config())
     authority = []
     for _ in range(2):
-        cluster = start(config, "--state-dir", tmp_path / "kept")
+        cluster = start(config, state=tmp_path / "kept")
         assert cluster.chat(max_tokens=1).status_code == 200
         authority.append({
             path.name: path.read_bytes()

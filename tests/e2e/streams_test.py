@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
 
@@ -136,7 +137,7 @@ def test_a_stream_arrives_while_it_is_made(cluster):
     """The first frames are there before the last token is drawn."""
     with raw_stream(cluster, **LONG) as client:
         read_until(client, b"data: ")
-        assert cluster.load()["running"] == 1
+        wait_for(lambda: cluster.load()["running"] == 1, "it is not running")
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -175,10 +176,11 @@ def test_a_long_prompt_does_not_stop_a_stream(cluster):
         while not done.is_set():
             seen += client.recv(65536)
         asker.join()
-        end = cluster.load()
         assert answers[0].status_code == 200
+        # Loads are reported now and then.
+        wait_for(lambda: cluster.load()["prompt_tokens"]
+                 >= start["prompt_tokens"] + 1900, "no report")
         # The prompt took several steps, and the stream had a token in each.
-        assert end["prompt_tokens"] - start["prompt_tokens"] >= 1900
         assert seen.count(b"data: ") >= 1900 // 512
 
 
@@ -239,7 +241,7 @@ def test_broken_framing_closes_the_connection(cluster, request_text, status):
             while piece := client.recv(65536):
                 seen += piece
     assert seen.startswith(b"HTTP/1.1 %d " % status), seen[:200]
-    assert seen.count(b"HTTP/1.1 ") == 1
+    assert len(re.findall(rb"^HTTP/1.1 \d", seen, re.MULTILINE)) == 1
 
 
 def test_frames_hold_valid_json_only(cluster):

@@ -145,6 +145,18 @@ TEST_CASE("late reports of a life change nothing") {
   CHECK(machine.report(report("other#1", replica_phase::ready)).empty());
 }
 
+TEST_CASE("the end of a replica that had reported its load is believed") {
+  controller_machine machine;
+  machine.node_joined(node("head"));
+  machine.deploy({{model("m")}});
+  machine.report(report("app/m#1", replica_phase::ready, 1, 5));
+  REQUIRE(machine.table().models[0].replicas.size() == 1);
+  // The node agent says so, without a load.
+  auto ended = machine.report(report("app/m#1", replica_phase::failed, 1, 0));
+  CHECK(only<publish_table>(ended).size() == 1);
+  CHECK(machine.table().models[0].replicas.empty());
+}
+
 TEST_CASE("a model whose replicas are given up is DEPLOY_FAILED with the "
           "reason") {
   controller_machine machine;
