@@ -101,6 +101,9 @@ void read_placement(const located& value, bool cpu_asked, llm_config& out) {
   if (auto strategy = in.choice(
           "strategy", {"PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"}))
     out.placement_strategy = *strategy;
+  if (out.placement_strategy == "STRICT_SPREAD" && out.bundles.size() > 1)
+    value.error("STRICT_SPREAD over several bundles needs several nodes: not "
+                "supported yet");
   auto gpu = std::any_of(out.bundles.begin(), out.bundles.end(),
                          [](const auto& b) { return b.at("GPU") > 0; });
   if (cpu_asked && gpu)

@@ -68,8 +68,11 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.chat_template = model.engine.chat_template;
   spec.environment = model.env_vars;
   const auto& bounds = model.deployment;
-  spec.max_ongoing_requests =
-      static_cast<std::uint32_t>(bounds.max_ongoing_requests);
+  // Ray's default of 10^9 means no bound; a replica then keeps its own.
+  constexpr std::int64_t bounded_max = 65'536;
+  if (bounds.max_ongoing_requests <= bounded_max)
+    spec.max_ongoing_requests =
+        static_cast<std::uint32_t>(bounds.max_ongoing_requests);
   spec.graceful_shutdown_timeout_ms =
       milliseconds(bounds.graceful_shutdown_timeout_s);
   spec.start_retries =

@@ -226,6 +226,9 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
           "0}}\n",
           "scaling to zero: not supported yet"},
       row{"          runtime_env: {pip: [x]}\n", "runs no Python"},
+    row{"          placement_group_config: {bundles: [{CPU: 1, GPU: 0}, {CPU: "
+        "1, GPU: 0}], strategy: STRICT_SPREAD}\n",
+        "needs several nodes: not supported yet"},
       row{"          accelerator_config: {kind: tpu}\n", "tpu: not supported"});
   CHECK(
       holds(errors_of(here.load(with_model(refused.entry))), refused.expected));
