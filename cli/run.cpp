@@ -61,8 +61,12 @@ bool make_state_dir(const std::filesystem::path& folder) {
 sigset_t ending_signals() {
   sigset_t out;
   sigemptyset(&out);
-  for (auto number : {SIGINT, SIGTERM, SIGHUP})
-    sigaddset(&out, number);
+  for (auto number : {SIGINT, SIGTERM, SIGHUP}) {
+    // What our parent ignores for us (nohup, "&" in a script) we ignore too.
+    struct sigaction now {};
+    if (::sigaction(number, nullptr, &now) == 0 && now.sa_handler != SIG_IGN)
+      sigaddset(&out, number);
+  }
   return out;
 }
 
@@ -104,8 +108,9 @@ class impatience {
 public:
   impatience() {
     auto signals = ending_signals();
-    std::signal(SIGINT, [](int) { ::_exit(130); });
-    std::signal(SIGTERM, [](int) { ::_exit(143); });
+    for (auto number : {SIGINT, SIGTERM})
+      if (sigismember(&signals, number) == 1)
+        std::signal(number, [](int which) { ::_exit(128 + which); });
     pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   }
 };
@@ -141,6 +146,7 @@ int run(const run_arguments& args) {
   auto signals = ending_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGCHLD, SIG_DFL); // ignored by a parent, it would eat statuses
   auto patience = drain_time(options.config);
   auto host = options.config.http.host;
   auto cluster = one_node_cluster::start(std::move(options));
@@ -154,7 +160,12 @@ int run(const run_arguments& args) {
              patience.count() / 1000.0);
   std::fflush(stdout);
   impatience now;
-  return (*cluster)->stop(patience) ? 0 : 1;
+  auto clean = (*cluster)->stop(patience);
+  // Nothing is left to wait for; an actor that hangs must not hold us.
+  constexpr unsigned end_seconds = 10;
+  std::signal(SIGALRM, [](int) { ::_exit(1); });
+  ::alarm(end_seconds);
+  return clean ? 0 : 1;
 }
 
 } // namespace troupe::cli

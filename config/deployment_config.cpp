@@ -82,14 +82,14 @@ deployment_config read_deployment_config(const located& value) {
   auto seconds = [&](std::string_view key, double low, double fallback) {
     return in.number(key, {low, seconds_max}).value_or(fallback);
   };
-  out.health_check_period_s = seconds("health_check_period_s", 0.1, 10);
-  out.health_check_timeout_s = seconds("health_check_timeout_s", 0.1, 10);
+  out.health_check_period_s = seconds("health_check_period_s", 0.5, 10);
+  out.health_check_timeout_s = seconds("health_check_timeout_s", 1.5, 10);
   out.graceful_shutdown_timeout_s =
       seconds("graceful_shutdown_timeout_s", 0, 20);
   // Ray looks for the end of the last request so often; here it is an event.
   seconds("graceful_shutdown_wait_loop_s", 0, 2);
   out.max_constructor_retry_count =
-      in.integer("max_constructor_retry_count", {1, 1000}).value_or(20);
+      in.integer("max_constructor_retry_count", {1, 1000});
   out.max_replicas_per_node = in.integer("max_replicas_per_node", {1, 100});
   if (auto options = in.take("ray_actor_options"); options.present())
     out.num_cpus = read_actor_options(options);

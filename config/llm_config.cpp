@@ -74,6 +74,8 @@ bundle read_bundle(const located& value, double default_gpu) {
                    value.findings};
     if (name.empty())
       value.error("resource names must be plain text");
+    else if (name != "CPU" && name != "GPU")
+      amount.error("resources other than CPU and GPU: not supported yet");
     else
       out[name] = read_number(amount, {0, 1e6}).value_or(0);
   }

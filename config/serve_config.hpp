@@ -45,7 +45,8 @@ struct deployment_config {
                                      ///< often, three times over
   double health_check_timeout_s = 10; ///< a process must be heard so often
   double graceful_shutdown_timeout_s = 20;
-  std::int64_t max_constructor_retry_count = 20;
+  /// Unset: three per replica, at most 20, as Ray has it.
+  std::optional<std::int64_t> max_constructor_retry_count;
   std::optional<std::int64_t> max_replicas_per_node;
   double num_cpus = 0; ///< ray_actor_options.num_cpus; 0 = not counted
 

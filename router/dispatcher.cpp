@@ -16,6 +16,11 @@ void dispatcher::cancel_choice(std::uint64_t request, std::uint32_t choice) {
   put(choice_cancelled{request, choice});
 }
 
+bool dispatcher::closed() const {
+  std::lock_guard lock{mutex_};
+  return closed_;
+}
+
 void dispatcher::close(error why) {
   std::function<void()> ring;
   {

@@ -64,6 +64,9 @@ public:
   /// first call counts.
   void close(error why);
 
+  /// The actor is gone, or the router is stopping.
+  bool closed() const;
+
   // The actor's side.
 
   /// `ring` is called, with no lock held, when the inbox is no longer empty.
@@ -82,7 +85,7 @@ private:
   /// False once closed.
   bool put(event);
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::function<void()> ring_;
   std::vector<event> inbox_;
   bool rung_ = false;

@@ -155,14 +155,23 @@ std::shared_ptr<const protocol::routing_table> edge::table() const {
   return table_;
 }
 
+/// Asks for a card that a fetch failed to bring, so that a health check alone
+/// can get the model ready.
+bool edge::has_card(const std::string& hash) const {
+  if (cards_.find(hash))
+    return true;
+  cards_.get(hash, [](const model_cards::text_result&) {});
+  return false;
+}
+
 bool edge::ready() const {
   auto known = table();
-  if (stopping_ || !known)
+  if (stopping_ || !known || replicas_->closed())
     return false;
   return std::any_of(known->models.begin(), known->models.end(),
                      [this](const protocol::model_route& model) {
                        return !model.replicas.empty() &&
-                              cards_.find(model.replicas.front().card_hash);
+                              has_card(model.replicas.front().card_hash);
                      });
 }
 
@@ -302,6 +311,7 @@ void edge::read(const pending_ptr& job) {
     return;
   }
   job->request = std::move(*request);
+  job->client->set_user(shared_part(job->request).user);
   job->table = table();
   auto model =
       find_model(*job->table, job->prefix, shared_part(job->request).model);
@@ -315,7 +325,7 @@ void edge::read(const pending_ptr& job) {
                if (!text)
                  job->client->fail(busy("The model's text side is not ready."));
                else
-                 send(job, *text);
+                 post_text(job, [this, job, text = *text] { send(job, text); });
              });
 }
 

@@ -84,6 +84,7 @@ private:
   api::model_entry entry(const protocol::model_route&) const;
   void generate(bool chat, std::string prefix, http::request&,
                 std::unique_ptr<exchange>);
+  bool has_card(const std::string& hash) const;
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
@@ -98,7 +99,7 @@ private:
   std::shared_ptr<const protocol::routing_table> table_;
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint32_t> text_queue_ = 0;
-  model_cards cards_;
+  mutable model_cards cards_; ///< health checks may start a fetch
   boost::asio::thread_pool text_;
 };
 

@@ -108,8 +108,11 @@ void exchange::ended(int status) {
   ended_ = true;
   context_.counters->count(context_.route, context_.method, status, seconds());
   if (context_.access_log)
-    spdlog::info("{} {} {} {:.1f} ms {}", context_.method, context_.target,
-                 status, seconds() * 1e3, context_.request_id);
+    spdlog::info("{} {} {} {:.1f} ms {}{}", context_.method, context_.target,
+                 status, seconds() * 1e3, context_.request_id,
+                 context_.user.empty() ? ""
+                                       : fmt::format(" user={:?}",
+                                                     context_.user));
   ticket_.release();
 }
 

@@ -77,6 +77,7 @@ public:
     std::string_view route; ///< one of ours or "other"
     std::shared_ptr<metrics> counters;
     bool access_log = false;
+    std::string user; ///< as the client named it; empty = not
   };
 
   exchange(std::shared_ptr<http::reply>, context);
@@ -93,6 +94,11 @@ public:
   }
 
   double seconds() const;
+
+  /// OpenAI's `user` field, for the access log.
+  void set_user(std::string user) {
+    context_.user = std::move(user);
+  }
 
   void set_route(std::string_view route) {
     context_.route = route;

@@ -178,10 +178,9 @@ find_model(const protocol::routing_table& table, std::string_view route_prefix,
   if (!model->replicas.empty())
     return model;
   return api_error{503,
-                   fmt::format("The model \"{}\" cannot answer now ({}){}{}",
-                               model->model, model->status,
-                               model->reason.empty() ? "." : ": ",
-                               model->reason),
+                   // The reason may name files and nodes: it is for `status`.
+                   fmt::format("The model \"{}\" cannot answer now ({}).",
+                               model->model, model->status),
                    "server_error", "model", "model_not_ready"};
 }
 

@@ -119,7 +119,14 @@ void model_cards::stop() {
 void model_cards::load(const std::string& hash, card& what) {
   what.loading = true;
   boost::asio::post(loader_, [this, hash, replicas = what.replicas] {
-    loaded(hash, fetch_and_make(hash, replicas));
+    text_result made
+      = error{errc::internal, "The model card could not be read."};
+    try {
+      made = fetch_and_make(hash, replicas);
+    } catch (const std::exception& e) {
+      spdlog::error("router: model card {}: {}", hash, e.what());
+    }
+    loaded(hash, std::move(made));
   });
 }
 
@@ -128,6 +135,8 @@ model_cards::fetch_and_make(const std::string& hash,
                             const std::vector<protocol::endpoint>& replicas) {
   text_result last = error{errc::unavailable, "The model card is not here."};
   for (auto& replica : replicas) {
+    if (std::lock_guard lock{mutex_}; stopped_)
+      return last;
     auto bytes = fetch_(replica, hash);
     if (bytes)
       return model_text::make(*bytes);

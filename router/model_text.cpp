@@ -3,6 +3,8 @@
 #include "engine/text/detokenizer.hpp"
 #include "router/api/fit_to_model.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
 #include <random>
@@ -105,6 +107,25 @@ bool is_path_character(char c) {
          std::string_view{"_.[]'\""}.find(c) != std::string_view::npos;
 }
 
+/// Bytes of the longest token.
+std::size_t longest_token(const text::tokenizer& tokenizer) {
+  std::size_t out = 1;
+  auto count = static_cast<token_id>(tokenizer.data().vocabulary.size());
+  for (token_id id = 0; id < count; ++id)
+    out = std::max(out, tokenizer.bytes_of(id).size());
+  return out;
+}
+
+api_error too_many_bytes(const model_text& model, std::size_t bytes,
+                         std::string_view param) {
+  return api_error{400,
+                   fmt::format("The prompt has {} bytes, which cannot fit this "
+                               "model's context of {} tokens.",
+                               bytes, model.max_model_len),
+                   "invalid_request_error", std::string{param},
+                   "context_length_exceeded"};
+}
+
 } // namespace
 
 result<std::shared_ptr<const model_text>>
@@ -120,6 +141,10 @@ model_text::make(std::string_view bytes) {
   if (!tokenizer)
     return tokenizer.error();
   out->tokenizer = std::move(*tokenizer);
+  // NFC can make a text shorter, by a factor of three at the most.
+  constexpr std::size_t composed_max = 3;
+  out->prompt_bytes_max =
+      composed_max * out->max_model_len * longest_token(*out->tokenizer);
   if (card->chat_template.empty())
     return std::shared_ptr<const model_text>{std::move(out)};
   auto chat = text::chat_template::compile(card->chat_template);
@@ -168,6 +193,11 @@ api_result<std::vector<token_id>> chat_prompt(const model_text& model,
                      "messages", ""};
   if (request.continue_final_message && !cut_at_mark(*pieces))
     return cannot_continue();
+  std::size_t bytes = 0;
+  for (const auto& piece : *pieces)
+    bytes += piece.text.size();
+  if (bytes > model.prompt_bytes_max)
+    return too_many_bytes(model, bytes, "messages");
   std::vector<token_id> ids;
   model.tokenizer->encode(*pieces, ids);
   if (ids.empty())
@@ -187,6 +217,9 @@ api_result<std::vector<token_id>> raw_prompt(const model_text& model,
       return *wrong;
     ids = *given;
   } else {
+    auto bytes = std::get<std::string>(prompt).size();
+    if (bytes > model.prompt_bytes_max)
+      return too_many_bytes(model, bytes, param);
     auto& data = model.tokenizer->data();
     if (add_special_tokens && data.add_bos && data.bos >= 0)
       ids.push_back(data.bos);

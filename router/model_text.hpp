@@ -23,6 +23,9 @@ struct model_text {
   bool takes_parts = false;
   std::uint32_t max_model_len = 0;
   std::uint32_t vocabulary_size = 0;
+  /// Text of more bytes than this cannot fit the context whatever its tokens
+  /// are: it is refused before it is tokenized.
+  std::size_t prompt_bytes_max = 0;
 
   /// Compiles an encoded text::model_card. Slow: some 100 ms.
   static result<std::shared_ptr<const model_text>> make(std::string_view card);

@@ -46,10 +46,16 @@ void router_state::start(router_arguments args,
 
 void router_state::take_tokens(const codec::bytes& bytes) {
   auto batch = protocol::decode_token_batch(bytes);
-  if (batch)
+  if (batch) {
     run(table_->tokens(std::move(*batch), now()));
-  else
-    spdlog::warn("router: dropped a token batch: {}", batch.error().message);
+    return;
+  }
+  // What was in it never comes again: its choices are given up with the
+  // session, not left waiting.
+  spdlog::error("router: a token batch cannot be read: {}",
+                batch.error().message);
+  if (auto sender = self_->current_sender())
+    peer_down(caf::actor_cast<caf::actor_addr>(sender));
 }
 
 void router_state::take_table(const codec::bytes& bytes) {
@@ -94,7 +100,7 @@ void router_state::peer_down(const caf::actor_addr& source) {
       continue;
     auto gone = incarnation;
     spdlog::warn("router: lost the replica of incarnation {:016x}", gone);
-    sessions_.erase(gone);
+    close_session(gone);
     run(table_->lost(gone, now()));
     return;
   }

@@ -22,6 +22,7 @@ struct controller_state {
   void take_report(const codec::bytes& record);
   void add_router(const table_sink_actor& router);
   caf::result<std::uint64_t> deploy(const codec::bytes& record);
+  void keep_times(deployment& wanted);
   void down(const caf::down_msg& news);
   void execute(const std::vector<command>& commands);
   void publish();
@@ -70,12 +71,29 @@ controller_state::deploy(const codec::bytes& record) {
   if (!wanted)
     return caf::make_error(caf::sec::invalid_argument,
                            wanted.error().message);
-  auto version = store->save(record);
+  keep_times(*wanted);
+  auto version = store->save(encode(*wanted));
   if (!version)
     return caf::make_error(caf::sec::runtime_error, version.error().message);
   spdlog::info("deployment {}: {} models", *version, wanted->models.size());
   execute(machine.deploy(std::move(*wanted)));
   return *version;
+}
+
+/// Models that the store knows were created when it says; so that an equal file
+/// is an equal deployment, also after a restart.
+void controller_state::keep_times(deployment& wanted) {
+  auto stored = store->latest();
+  if (!stored || !*stored)
+    return;
+  auto before = decode_deployment((*stored)->record);
+  if (!before)
+    return;
+  for (auto& model : wanted.models)
+    for (const auto& old : before->models)
+      if (old.spec.application == model.spec.application &&
+          old.spec.model == model.spec.model)
+        model.created = old.created;
 }
 
 void controller_state::down(const caf::down_msg& news) {
@@ -85,7 +103,10 @@ void controller_state::down(const caf::down_msg& news) {
   for (auto& [node, agent] : agents) {
     if (agent.address() != news.source)
       continue;
-    spdlog::error("node {} is lost", node);
+    if (news.reason == caf::exit_reason::user_shutdown)
+      spdlog::info("node {} has stopped", node);
+    else
+      spdlog::error("node {} is lost", node);
     auto lost = node;
     agents.erase(lost);
     execute(machine.node_lost(lost));

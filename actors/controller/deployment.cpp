@@ -75,8 +75,9 @@ protocol::replica_spec to_spec(const config::llm_config& model,
         static_cast<std::uint32_t>(bounds.max_ongoing_requests);
   spec.graceful_shutdown_timeout_ms =
       milliseconds(bounds.graceful_shutdown_timeout_s);
-  spec.start_retries =
-      static_cast<std::uint32_t>(bounds.max_constructor_retry_count);
+  spec.start_retries = static_cast<std::uint32_t>(
+      bounds.max_constructor_retry_count.value_or(
+          std::min<std::int64_t>(3 * bounds.replicas(), 20)));
   spec.health_check_period_ms = milliseconds(bounds.health_check_period_s);
   spec.health_check_timeout_ms = milliseconds(bounds.health_check_timeout_s);
   return spec;

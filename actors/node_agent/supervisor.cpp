@@ -173,20 +173,23 @@ void supervisor::restart_or_fail(replica& x, const std::string& reason,
   while (!x.restarts.empty() &&
          x.restarts.front() + limits_.restart_window <= now)
     x.restarts.pop_front();
-  x.failed_starts = x.was_ready ? 0 : x.failed_starts + 1;
+  auto failed_start = !x.was_ready;
+  x.failed_starts = failed_start ? x.failed_starts + 1 : 0;
   x.last.phase = replica_phase::failed;
   x.last.reason = reason;
   x.last.pid = 0;
   x.last.load = {};
-  if (x.restarts.size() >= limits_.restarts_max ||
-      x.failed_starts > x.spec.start_retries) {
+  auto spent = failed_start ? x.failed_starts > x.spec.start_retries
+                            : x.restarts.size() >= limits_.restarts_max;
+  if (spent) {
     x.now = phase::failed;
     x.last.budget_spent = true;
   } else {
-    auto pause = x.restarts.size() < limits_.back_off.size()
-                     ? limits_.back_off[x.restarts.size()]
-                     : limits_.back_off.back();
-    x.restarts.push_back(now);
+    auto before = failed_start ? x.failed_starts - 1 : x.restarts.size();
+    auto pause = before < limits_.back_off.size() ? limits_.back_off[before]
+                                                  : limits_.back_off.back();
+    if (!failed_start)
+      x.restarts.push_back(now);
     x.now = phase::waiting;
     x.start_at = now + pause;
   }
@@ -266,7 +269,10 @@ commands supervisor::tick(clock::time_point now) {
 /// Signals a process that does not do what it should.
 void supervisor::watch(replica& x, clock::time_point now, commands& out) {
   if (x.now == phase::stopping) {
-    if (now >= x.kill_at) {
+    // One that is silent will not finish anything: there is nothing to wait for.
+    auto silent = x.heard && x.kill_at != clock::time_point::max() &&
+                  now >= x.heard_at + silence_max(x.spec);
+    if (now >= x.kill_at || silent) {
       x.kill_at = clock::time_point::max();
       x.terminate_at = clock::time_point::max();
       out.push_back(signal_process{x.incarnation, SIGKILL});

@@ -18,7 +18,9 @@ using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 struct supervision_limits {
-  /// Restarts within `restart_window`; one more and the replica has failed.
+  /// Restarts of a replica that had been ready, within `restart_window`; one
+  /// more and it has failed. Starts that never got ready are bounded by
+  /// `replica_spec::start_retries`.
   std::uint32_t restarts_max = 5;
   milliseconds restart_window{60'000};
   /// Pause before the first, second, ... restart within the window; the last

@@ -81,8 +81,10 @@ struct replica_state {
   void lost(const caf::actor_addr& source) {
     if (agent && agent.address() == source) {
       spdlog::warn("lost the node agent");
+      self->demonitor(agent.address());
       agent = nullptr;
-      return reach_agent();
+      retry_at = now() + agent_retry;
+      return;
     }
     for (auto i = sinks.begin(); i != sinks.end();) {
       auto current = i++;

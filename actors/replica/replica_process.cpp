@@ -89,7 +89,8 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   choose(out.max_num_seqs, spec.max_num_seqs);
   choose(out.max_num_batched_tokens, spec.max_num_batched_tokens);
   choose(out.block_size, spec.block_size);
-  choose(out.max_waiting, spec.max_ongoing_requests);
+  // Twice: cancelled choices leave the engine with its next step only.
+  choose(out.max_waiting, 2 * spec.max_ongoing_requests);
   out.kv_cache_bytes = spec.kv_cache_bytes;
   out.enable_prefix_caching = spec.enable_prefix_caching;
   out.threads = spec.threads;

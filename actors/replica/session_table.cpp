@@ -116,7 +116,7 @@ result<void> session_table::admit(std::uint64_t router,
                                   const request_record& record) const {
   if (!open_)
     return error{errc::unavailable, closed_because_};
-  if (choices_.size() >= limits_.choices_max)
+  if (choices_.size() - leaving_ >= limits_.choices_max)
     return error{errc::limit, "the replica has " +
                                   std::to_string(limits_.choices_max) +
                                   " requests already"};
@@ -138,10 +138,19 @@ session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
   return out;
 }
 
+/// Its router may send another one in its place at once, before the engine's
+/// next step lets it go.
+void session_table::leave(choice& x) {
+  if (!x.leaving)
+    ++leaving_;
+  x.leaving = true;
+}
+
 session_commands session_table::cancel(std::uint64_t router, std::uint64_t id) {
   auto i = engine_ids_.find({router, id});
   if (i == engine_ids_.end())
     return {};
+  leave(choices_.at(i->second));
   return {cancel_choice{i->second}};
 }
 
@@ -155,7 +164,9 @@ session_commands session_table::abandon(std::uint64_t router) {
   session_commands out;
   auto i = engine_ids_.lower_bound({router, 0});
   while (i != engine_ids_.end() && i->first.first == router) {
-    choices_.at(i->second).router = 0;
+    auto& left = choices_.at(i->second);
+    left.router = 0;
+    leave(left);
     out.push_back(cancel_choice{i->second});
     i = engine_ids_.erase(i);
   }
@@ -177,8 +188,10 @@ session_commands session_table::step(engine::step_result&& from) {
       batches[whose.router].choices.push_back(
           to_tokens(std::move(output), whose));
     }
-    if (ended)
+    if (ended) {
+      leaving_ -= whose.leaving ? 1 : 0;
       choices_.erase(i);
+    }
   }
   session_commands out;
   for (auto& [router, batch] : batches) {
@@ -217,6 +230,7 @@ session_commands session_table::tick(clock::time_point now) {
     if (x.deadline > now || x.late || x.router == 0)
       continue;
     x.late = true;
+    leave(x);
     out.push_back(cancel_choice{engine_id});
   }
   return out;

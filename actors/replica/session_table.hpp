@@ -86,10 +86,12 @@ private:
     std::uint64_t id = 0;
     clock::time_point deadline = clock::time_point::max();
     bool late = false; ///< cancelled because of its deadline
+    bool leaving = false; ///< told to end; no longer counted
   };
 
   using record_key = std::pair<std::uint64_t, std::uint64_t>;
 
+  void leave(choice&);
   result<void> admit(std::uint64_t router,
                      const protocol::request_record&) const;
   session_commands refuse(std::uint64_t router, std::uint64_t id,
@@ -105,6 +107,7 @@ private:
   std::uint64_t last_step_ = 0;
   std::uint64_t next_engine_id_ = 1;
   std::map<std::uint64_t, choice> choices_; ///< by engine id
+  std::size_t leaving_ = 0; ///< of choices_
   std::map<record_key, std::uint64_t> engine_ids_;
   std::set<std::uint64_t> routers_; ///< that have a session
 };

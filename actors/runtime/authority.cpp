@@ -159,6 +159,10 @@ bool set_subject(X509* certificate, std::string_view name) {
   auto* subject = X509_get_subject_name(certificate);
   // A common name has at most 64 characters.
   auto shown = name.substr(0, 64);
+  auto inside_character = [](char c) { return (c & 0xC0) == 0x80; };
+  while (shown.size() < name.size() && !shown.empty() &&
+         inside_character(name[shown.size()]))
+    shown.remove_suffix(1);
   return X509_NAME_add_entry_by_txt(
              subject, "CN", MBSTRING_UTF8,
              reinterpret_cast<const unsigned char*>(shown.data()),

@@ -136,6 +136,14 @@ text::value read_message(dom::element element, std::string path,
   return {std::move(out)};
 }
 
+bool speaks_for_the_system(const text::value& message) {
+  for (const auto& [key, v] : std::get<text::value::map>(message.data))
+    if (const auto* role = std::get_if<text::text_pieces>(&v.data);
+        role && key == "role" && role->size() == 1)
+      return (*role)[0].text == "system" || (*role)[0].text == "developer";
+  return false;
+}
+
 void read_messages(field_reader& fields, text::value& place) {
   auto messages = fields.list("messages");
   if (!messages || messages->size() == 0 || messages->size() > messages_max)
@@ -149,6 +157,9 @@ void read_messages(field_reader& fields, text::value& place) {
     if (fields.error())
       return;
   }
+  if (std::all_of(values.begin(), values.end(), speaks_for_the_system))
+    return fields.refuse("messages",
+                         "must hold a message that is not the system's.");
   place.data = std::move(values);
 }
 

@@ -82,7 +82,9 @@ struct limits {
   std::size_t body_bytes_total = 1u << 30;
   std::size_t connections = 10'000;
   std::size_t pipelined_requests = 100; ///< per connection, then it is closed
-  std::size_t stream_buffer_bytes = 64 * 1024;
+  /// Unsent bytes of a stream; past it the reader is given up. A cap on memory:
+  /// readers that take nothing are ended by `write_stall`.
+  std::size_t stream_buffer_bytes = 1u << 20;
   std::chrono::milliseconds header_time{10'000};
   /// A body must come at 1 KB/s after this grace.
   std::chrono::milliseconds body_grace{5'000};

@@ -211,8 +211,9 @@ TEST_CASE("messages and parts are bounded") {
   CHECK(with_parts(1025) == "messages[0].content");
 }
 
-TEST_CASE("a conversation of the system alone is the template's to judge") {
-  CHECK(chat_refuses(messages(R"([{"role":"system","content":"a"}])")) == "");
+TEST_CASE("a conversation of the system alone is refused") {
+  CHECK(chat_refuses(messages(R"([{"role":"system","content":"a"}])")) ==
+        "messages");
 }
 
 TEST_CASE("the end of the prompt is opened or continued, not both") {
