@@ -199,6 +199,11 @@ def main():
     args = parser.parse_args()
     if args.pairs < 7:
         sys.exit("fewer than 7 pairs say nothing on a shared machine")
+    busy, cores = os.getloadavg()[0], os.cpu_count()
+    if busy > cores / 4:
+        print(f"The load is {busy:.1f} on {cores} cores before anything has "
+              "begun: llama.cpp's threads wait for each other at every step "
+              "and suffer most from it. Figures from a quiet machine only.")
     print("Looking for llama.cpp's best flags (tok/s):")
     best = {name: best_settings(name, args.search_rounds) for name in MEASURES}
     pairs, rates = [], []

@@ -33,11 +33,6 @@ api_error unauthorized() {
           "invalid_request_error", "", "invalid_api_key"};
 }
 
-api_error foreign_origin() {
-  return {403, "Pages of other origins may not use this server.",
-          "invalid_request_error", "", "forbidden_origin"};
-}
-
 api_error not_json() {
   return {415, "The body must be sent with content-type: application/json.",
           "invalid_request_error", "", "unsupported_media_type"};
@@ -137,8 +132,6 @@ void edge::handle(http::request request, std::shared_ptr<http::reply> reply) {
     health(request, *client);
   else if (!keys_.admit(request))
     client->fail(unauthorized());
-  else if (!same_origin(request))
-    client->fail(foreign_origin());
   else
     route(request, std::move(client));
 }
