@@ -272,10 +272,9 @@ TEST_CASE("a killed replica process is started again") {
 }
 
 TEST_CASE("a replica that cannot load says why") {
-  node_agent::supervision_limits limits;
-  limits.restarts_max = 1;
-  live_node node{limits};
+  live_node node;
   auto broken = spec();
+  broken.start_retries = 1;
   broken.model_source = "/missing";
   node.start(broken);
   auto last =

@@ -146,6 +146,7 @@ TEST_CASE("restarts wait longer each time and end when the budget is spent") {
   b.start();
   std::vector<milliseconds> pauses;
   for (int i = 0; i < 5; ++i) {
+    b.say(replica_phase::ready);
     b.end();
     auto spawns = b.spawns - (i == 0 ? 1 : 0);
     auto begin = b.now;
@@ -155,6 +156,7 @@ TEST_CASE("restarts wait longer each time and end when the budget is spent") {
   }
   CHECK(pauses == std::vector<milliseconds>{0ms, 500ms, 1s, 2s, 4s});
   CHECK(b.spawns == 6);
+  b.say(replica_phase::ready);
   b.end({1, 0, ""});
   CHECK(b.last().budget_spent);
   CHECK(b.last().reason == "exited with status 1");
@@ -341,6 +343,15 @@ TEST_CASE("another spec replaces a running replica") {
   CHECK(b.reports.size() == told + 1);
 }
 
+TEST_CASE("a replica that falls silent is not waited for when it stops") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  b.run(b.machine.drain(600s, b.now));
+  b.advance(60s);
+  CHECK(b.signals == std::vector<int>{SIGKILL});
+}
+
 TEST_CASE("draining the node ends every replica in the time given") {
   bench b;
   b.start();
@@ -348,7 +359,7 @@ TEST_CASE("draining the node ends every replica in the time given") {
   b.run(b.machine.drain(10s, b.now));
   CHECK(b.drains == std::vector<milliseconds>{8s});
   CHECK(b.all_stopped == 0);
-  b.advance(9s + 100ms);
+  b.advance_alive(9s + 100ms, 0, 0);
   CHECK(b.signals == std::vector<int>{SIGTERM, SIGKILL});
   b.end();
   CHECK(b.all_stopped == 1);
