@@ -192,6 +192,22 @@ TEST_CASE("sessions and choices are bounded") {
   table.run(router_b, 1);
 }
 
+TEST_CASE("a cancelled choice makes room for another one at once") {
+  session_limits limits;
+  limits.choices_max = 2;
+  table_with_two_routers table{limits};
+  auto first = table.run(router_a, 1);
+  table.run(router_a, 2);
+  table.cancel(router_a, 1);
+  table.cancel(router_a, 1); // twice is no more than once
+  table.run(router_a, 3);    // no step has come between them
+  CHECK(refusal(table.generate(router_a, record(4), start)).code ==
+        errc::limit);
+  table.step(step_of({output(first, 1, engine::finish_reason::cancelled)}));
+  CHECK(refusal(table.generate(router_a, record(4), start)).code ==
+        errc::limit);
+}
+
 TEST_CASE("a closed replica refuses new choices and finishes running ones") {
   session_table loading{"m#1", 7, {}};
   REQUIRE(loading.attach(router_a, protocol::protocol_version).has_value());
