@@ -119,18 +119,21 @@ void histogram::observe(double seconds) {
 
 void histogram::write(std::string_view name, std::string_view labels,
                       std::string& out) const {
+  // Some of Ray's names are in milliseconds.
+  auto unit = name.ends_with("_ms") ? 1000.0 : 1.0;
   auto add = std::back_inserter(out);
   std::uint64_t total = 0;
   auto comma = labels.empty() ? "" : ",";
   for (std::size_t i = 0; i < bounds.size(); ++i) {
     total += counts_[i];
     fmt::format_to(add, "{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma,
-                   bounds[i], total);
+                   bounds[i] * unit, total);
   }
   total += counts_.back();
   fmt::format_to(add, "{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma,
                  total);
-  fmt::format_to(add, "{}_sum{{{}}} {}\n", name, labels, sum_.load());
+  fmt::format_to(add, "{}_sum{{{}}} {}\n", name, labels,
+                 sum_.load() * unit);
   fmt::format_to(add, "{}_count{{{}}} {}\n", name, labels, total);
 }
 
@@ -182,7 +185,7 @@ std::string metrics::text(const router_gauges& router,
                             std::get<0>(key), std::get<1>(key),
                             std::get<2>(key)),
                 count);
-  to.family("troupe_http_request_latency_seconds", "histogram",
+  to.family("ray_serve_http_request_latency_ms", "histogram",
             "From a request's arrival to the end of its answer.");
   for (auto& [route, latency] : latency_)
     to.sample(fmt::format("route=\"{}\"", route), *latency);

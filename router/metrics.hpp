@@ -25,6 +25,7 @@ public:
       1.0,   2.5,    5.0,   7.5,  10.0,  20.0, 40.0, 80.0, 160.0, 640.0};
 
   void observe(double seconds);
+  /// In seconds, or in milliseconds if the name ends in "_ms".
   void write(std::string_view name, std::string_view labels,
              std::string& out) const;
 

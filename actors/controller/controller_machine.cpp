@@ -232,9 +232,7 @@ controller_machine::status_of(const model& model) const {
         replica.last.phase != replica_phase::ready)
       trouble = id + ": " + replica.last.reason;
   }
-  if (out.replicas_ready == wanted.replicas)
-    out.status = "RUNNING";
-  else if (out.replicas_ready > 0)
+  if (out.replicas_ready > 0)
     out.status = "RUNNING";
   else if (!model.unplaced.empty() && model.replicas.empty())
     out.status = "PENDING";

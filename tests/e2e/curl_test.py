@@ -12,6 +12,9 @@ CONFIG = serve_config({
     "model_loading_config": {"model_id": "qwen-0.5b",
                              "model_source": str(WEIGHTS)},
     "accelerator_type": "A10G",
+    # The commands give no max_tokens and no seed: the context bounds how long a
+    # rambling answer can get.
+    "engine_kwargs": {"max_model_len": 256},
     "deployment_config": {
         "autoscaling_config": {"min_replicas": 1, "max_replicas": 2}}})
 
