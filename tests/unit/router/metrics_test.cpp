@@ -45,7 +45,7 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
                   "method=\"GET\",status_code=\"200\"} 2"));
   CHECK(has(text, "ray_serve_num_http_error_requests{route=\"other\","
                   "method=\"POST\",error_code=\"404\"} 1"));
-  CHECK(has(text, "ray_serve_http_request_latency_ms_sum{route=\"other\"} 10\n"));
+  CHECK(has(text, "ray_serve_http_request_latency_ms_sum{route=\"other\"} 10"));
   CHECK(has(text, "ray_serve_http_request_latency_ms_bucket{route=\"other\","
                   "le=\"10\"} 1"));
   CHECK(has(text, "ray_vllm_generation_tokens_total{application=\"app\","
