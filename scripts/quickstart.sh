@@ -63,8 +63,8 @@ trap 'status=$?; end_cluster; exit $status' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-question='What is the capital of France?'
-body='{"model": "'$model'", "max_tokens": 48,
+question='What is gravity?'
+body='{"model": "'$model'", "max_tokens": 48, "temperature": 0,
   "messages": [{"role": "user", "content": "'$question'"}]}'
 
 # The model answers when a request for one token is answered; healthz alone
