@@ -88,7 +88,7 @@ public:
 
   /// Takes weights that share an input (q, k, v; gate, up), stacked into one
   /// with the rows of all; the types may differ. May repack; the views may go
-  /// away afterwards unless `keeps_views()`.
+  /// away afterwards.
   virtual result<std::unique_ptr<weight>>
   load(std::span<const matrix_view> parts) = 0;
 
