@@ -125,6 +125,17 @@ struct loaded_config {
   diagnostics findings;
 };
 
+/// The same for a document that is no file (the body of a request): findings
+/// name `name`, and paths in it must be absolute. Whether they exist is for the
+/// nodes to say, so it is not checked.
+loaded_config load_text(const std::string& text, const std::string& name);
+
+/// The document of `file` as one JSON object in Ray Serve's schema: what `load`
+/// read, with the per-model files and the files of templates and keys that it
+/// names put in place, and paths made absolute. `load_text` of it gives equal
+/// values. Only for a file that `load` found without errors.
+std::string to_json(const std::filesystem::path& file);
+
 /// Reads a file and the per-model files that it names (relative to it), checks
 /// everything in one pass and never throws.
 loaded_config load(const std::filesystem::path& file);

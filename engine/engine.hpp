@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,27 @@ struct options {
 using load_progress =
     std::function<void(std::uint64_t done, std::uint64_t total)>;
 
+/// Who waits for a choice; means nothing to the engine but to its step watch.
+struct owner {
+  std::uint64_t router = 0; ///< incarnation
+  std::uint64_t record = 0; ///< request_record::id
+
+  bool operator==(const owner&) const = default;
+};
+
+/// Hears, on the engine's thread, what a step is about to compute, so that it is
+/// known if the step ends the process. Must be quick.
+class step_watch {
+public:
+  virtual ~step_watch() = default;
+
+  /// The owners of all choices with rows in the step that begins.
+  virtual void begin(std::span<const owner> of) = 0;
+
+  /// The step is over.
+  virtual void end() = 0;
+};
+
 /// One choice to generate. `id` is the caller's and unique while it lives.
 struct request {
   std::uint64_t id = 0;
@@ -52,6 +74,10 @@ struct request {
   /// again.
   std::vector<token_id> resume;
   sampling_params params;
+  owner whose;
+  /// Until its next token is drawn it is computed in steps of its own, which
+  /// take turns with the steps of all others.
+  bool alone = false;
 };
 
 using troupe::candidate;
@@ -95,6 +121,7 @@ struct stats {
   /// Weight blocks read by matrix products, in bytes: steps x model size says
   /// that each block is read once per step.
   std::uint64_t weight_bytes_read = 0;
+  std::uint32_t longest_step_ms = 0; ///< but for the first step
   std::uint32_t running = 0;
   std::uint32_t waiting = 0;
   std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
@@ -134,7 +161,9 @@ public:
 
   /// Starts the engine's thread. `on_step` runs on it after every step and
   /// after refusals and cancellations; it must be quick and must not call back.
-  virtual void start(std::function<void(step_result&&)> on_step) = 0;
+  /// `watch` (none if null) outlives the engine.
+  virtual void start(std::function<void(step_result&&)> on_step,
+                     step_watch* watch = nullptr) = 0;
 
   /// Puts a choice in the inbox. What is wrong with it (ids outside the
   /// vocabulary, too long, inbox full) is reported as an output with finish

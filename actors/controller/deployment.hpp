@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/controller/placement.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 #include "config/serve_config.hpp"
 
@@ -16,21 +17,38 @@ struct model_deployment {
   std::string route_prefix;
   std::string note; ///< shown by `troupe status`; empty = none
   std::uint32_t replicas = 1;
-  std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
-  bool needs_gpu = false;
-  std::string accelerator_type; ///< with needs_gpu; empty = any
-  double cpus = 0;              ///< counted per replica; 0 = not counted
-  std::uint64_t created = 0;    ///< seconds since 1970
+  replica_demand demand;     ///< what one replica takes
+  std::uint64_t created = 0; ///< seconds since 1970
+  std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
 
   bool operator==(const model_deployment&) const = default;
+};
+
+/// Which nodes' routers listen.
+enum class proxy_location : std::uint8_t { every_node, head_only, disabled };
+
+/// An application as it was asked for: its entry of `applications`, as JSON with
+/// all files that it named put in place. For `troupe config` and the REST API.
+struct stored_application {
+  std::string name;
+  std::string json;
+
+  bool operator==(const stored_application&) const = default;
 };
 
 /// The desired state, as the store keeps it.
 struct deployment {
   std::vector<model_deployment> models;
+  std::vector<stored_application> applications;
+  std::string rest_json; ///< the file's other top-level keys, a JSON object
+  protocol::router_settings settings;
+  proxy_location proxies = proxy_location::every_node;
 
   bool operator==(const deployment&) const = default;
 };
+
+/// `from` without the application of this name.
+deployment without(deployment from, const std::string& application);
 
 codec::bytes encode(const deployment&);
 result<deployment> decode_deployment(codec::bytes_view);

@@ -27,6 +27,11 @@ using start_atom = caf::atom_constant<caf::atom("start")>;
 using stop_atom = caf::atom_constant<caf::atom("stop")>;
 using table_atom = caf::atom_constant<caf::atom("table")>;
 using watch_atom = caf::atom_constant<caf::atom("watch")>;
+using assign_atom = caf::atom_constant<caf::atom("assign")>;
+using death_atom = caf::atom_constant<caf::atom("death")>;
+using tune_atom = caf::atom_constant<caf::atom("tune")>;
+using delete_atom = caf::atom_constant<caf::atom("delete")>;
+using config_atom = caf::atom_constant<caf::atom("config")>;
 using deploy_atom = caf::atom_constant<caf::atom("deploy")>;
 using status_atom = caf::atom_constant<caf::atom("status")>;
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
@@ -39,10 +44,11 @@ using token_sink_actor = caf::typed_actor<
 /// One engine. Lives in a process of its own; reached over mutual TLS.
 using replica_actor = caf::typed_actor<
   // A router opens a session: its incarnation, its protocol version and where
-  // its tokens go. Answers the replica's incarnation. The same router attaching
+  // its tokens go. Answers the replica's incarnation and protocol version; from
+  // then on each writes what the other can read. The same router attaching
   // again replaces its session; its choices of the old one are cancelled.
   caf::replies_to<attach_atom, std::uint64_t, std::uint32_t,
-                  token_sink_actor>::with<std::uint64_t>,
+                  token_sink_actor>::with<std::uint64_t, std::uint32_t>,
   // Starts the choice of an encoded request_record for the router of this
   // incarnation. Refusals come back as tokens with an error.
   caf::reacts_to<generate_atom, std::uint64_t, codec::bytes>,
@@ -50,9 +56,24 @@ using replica_actor = caf::typed_actor<
   caf::reacts_to<cancel_atom, std::uint64_t, std::uint64_t>,
   // No new choices from now on; the process ends when the running ones are
   // done, or after so many milliseconds.
-  caf::reacts_to<drain_atom, std::uint32_t>>;
+  caf::reacts_to<drain_atom, std::uint32_t>,
+  // An encoded replica_spec that differs from its own in what can be changed in
+  // place (protocol::same_process).
+  caf::reacts_to<tune_atom, codec::bytes>>;
 
-/// Starts, watches and stops the replica processes of its node.
+/// Takes routing tables.
+using table_sink_actor = caf::typed_actor<
+  // An encoded routing_table.
+  caf::reacts_to<table_atom, codec::bytes>>;
+
+/// The actor behind a router's HTTP side.
+using router_actor = token_sink_actor::extend_with<table_sink_actor>
+  ::extend<
+  // An encoded death_notice: a replica's process ended.
+  caf::reacts_to<death_atom, codec::bytes>>;
+
+/// Starts, watches and stops the replica processes of its node, and hands what
+/// the controller tells routers to the node's router.
 using node_agent_actor = caf::typed_actor<
   // From a replica's process: an encoded replica_report (phase, load) and its
   // actor. Answers false to an incarnation the agent did not start: the process
@@ -60,35 +81,39 @@ using node_agent_actor = caf::typed_actor<
   caf::replies_to<register_atom, codec::bytes, replica_actor>::with<bool>,
   // From a replica's process: a later replica_report.
   caf::reacts_to<report_atom, codec::bytes>,
-  // From the controller: keep a replica of this encoded replica_spec running.
-  caf::reacts_to<start_atom, codec::bytes>,
-  // From the controller: drain and end the replica of this id.
-  caf::reacts_to<stop_atom, std::string>,
+  // From the controller: an encoded node_assignment.
+  caf::reacts_to<assign_atom, codec::bytes>,
+  // From the controller, for the node's router: an encoded routing_table.
+  caf::reacts_to<table_atom, codec::bytes>,
+  // From the controller, for the node's router: an encoded death_notice.
+  caf::reacts_to<death_atom, codec::bytes>,
+  // From its own process: the node's router, which gets the newest table at
+  // once, and the port it listens on.
+  caf::reacts_to<watch_atom, router_actor, std::uint16_t>,
   // Stop all replicas and answer when none is left, at the latest after so many
   // milliseconds.
   caf::replies_to<drain_atom, std::uint32_t>::with<bool>>;
 
-/// Takes routing tables.
-using table_sink_actor = caf::typed_actor<
-  // An encoded routing_table.
-  caf::reacts_to<table_atom, codec::bytes>>;
-
 /// Owns what is deployed, where it runs and the routing table.
 using controller_actor = caf::typed_actor<
-  // A node joined (encoded node_joined); its agent.
-  caf::reacts_to<register_atom, codec::bytes, node_agent_actor>,
-  // From a node agent: an encoded replica_report.
+  // A node joins (encoded node_joined) with its agent; answers an encoded
+  // node_welcome. Also the way back after a lost connection.
+  caf::replies_to<register_atom, codec::bytes,
+                  node_agent_actor>::with<codec::bytes>,
+  // From a node agent: encoded replica_news.
   caf::reacts_to<report_atom, codec::bytes>,
-  // A router wants every new routing table; it gets the present one at once.
-  caf::reacts_to<watch_atom, table_sink_actor>,
+  // From a node agent: an encoded death_notice.
+  caf::reacts_to<death_atom, codec::bytes>,
   // Makes an encoded deployment (actors/controller/deployment.hpp) the desired
-  // state. Answers once it is stored.
+  // state. Answers its version once it is stored.
   caf::replies_to<deploy_atom, codec::bytes>::with<std::uint64_t>,
-  // The cluster's state, encoded (actors/controller/cluster_status.hpp).
+  // Takes one application (or, if empty, all) out of the desired state. Answers
+  // the version; an error if there is none of that name.
+  caf::replies_to<delete_atom, std::string>::with<std::uint64_t>,
+  // The desired state, an encoded deployment.
+  caf::replies_to<config_atom>::with<codec::bytes>,
+  // The cluster's state, an encoded cluster_status.
   caf::replies_to<status_atom>::with<codec::bytes>>;
-
-/// The actor behind a router's HTTP side.
-using router_actor = token_sink_actor::extend_with<table_sink_actor>;
 
 } // namespace troupe::protocol
 

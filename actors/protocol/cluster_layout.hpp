@@ -11,11 +11,11 @@ constexpr replica_phase last_value(replica_phase) {
   return replica_phase::failed;
 }
 
-/// An environment variable as a record of its own.
+/// A named text (environment variable, label) as a record of its own.
 template <>
 struct layout<std::pair<std::string, std::string>> {
   using r = std::pair<std::string, std::string>;
-  static constexpr std::string_view name = "environment variable";
+  static constexpr std::string_view name = "named text";
   static constexpr auto fields = std::tuple{
       number(1, &r::first),
       number(2, &r::second),
@@ -47,6 +47,9 @@ struct layout<replica_spec> {
       number(18, &r::start_retries),
       number(19, &r::health_check_period_ms),
       number(20, &r::health_check_timeout_ms),
+      number(21, &r::restarts_max),
+      number(22, &r::restart_pause_max_ms),
+      number(23, &r::memory_bytes),
   };
 };
 
@@ -68,6 +71,8 @@ struct layout<replica_load> {
       number(11, &r::prefix_hits),
       number(12, &r::preemptions),
       number(13, &r::weight_bytes_read),
+      number(14, &r::resumed_tokens),
+      number(15, &r::longest_step_ms),
   };
 };
 
@@ -94,6 +99,27 @@ struct layout<replica_report> {
       number(15, &r::restarts),
       number(16, &r::budget_spent),
       number(17, &r::reason),
+      number(18, &r::node),
+  };
+};
+
+template <>
+struct layout<resource> {
+  using r = resource;
+  static constexpr std::string_view name = "resource";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::name),
+      number(2, &r::amount),
+  };
+};
+
+template <>
+struct layout<running_replica> {
+  using r = running_replica;
+  static constexpr std::string_view name = "running_replica";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::spec),
+      number(2, &r::report),
   };
 };
 
@@ -102,9 +128,59 @@ struct layout<node_joined> {
   using r = node_joined;
   static constexpr std::string_view name = "node_joined";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node), number(2, &r::incarnation),
-      number(3, &r::cpus), number(4, &r::memory_bytes),
-      number(5, &r::gpus), number(6, &r::accelerator_type),
+      number(1, &r::node),       number(2, &r::incarnation),
+      number(3, &r::cpus),       number(4, &r::memory_bytes),
+      number(5, &r::gpus),       number(6, &r::accelerator_type),
+      always(7, &r::version),    number(8, &r::address),
+      number(9, &r::http_port),  number(10, &r::engines),
+      number(11, &r::resources), number(12, &r::labels),
+      number(13, &r::head_epoch), number(14, &r::replicas),
+  };
+};
+
+template <>
+struct layout<node_welcome> {
+  using r = node_welcome;
+  static constexpr std::string_view name = "node_welcome";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::accepted),
+      number(2, &r::reason),
+      number(3, &r::head_epoch),
+      number(4, &r::node_epoch),
+  };
+};
+
+template <>
+struct layout<node_assignment> {
+  using r = node_assignment;
+  static constexpr std::string_view name = "node_assignment";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::head_epoch), number(2, &r::node_epoch),
+      number(3, &r::sequence),   number(4, &r::replicas),
+      number(5, &r::router),
+  };
+};
+
+template <>
+struct layout<replica_news> {
+  using r = replica_news;
+  static constexpr std::string_view name = "replica_news";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),
+      number(2, &r::node_epoch),
+      number(3, &r::report),
+  };
+};
+
+template <>
+struct layout<death_notice> {
+  using r = death_notice;
+  static constexpr std::string_view name = "death_notice";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),        number(2, &r::node_epoch),
+      number(3, &r::replica),     number(4, &r::incarnation),
+      number(5, &r::own_fault),   number(6, &r::running),
+      number(7, &r::reason),
   };
 };
 

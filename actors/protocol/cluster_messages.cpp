@@ -20,6 +20,22 @@ codec::bytes encode(const node_joined& from) {
   return encode_record(from);
 }
 
+codec::bytes encode(const node_welcome& from) {
+  return encode_record(from);
+}
+
+codec::bytes encode(const node_assignment& from) {
+  return encode_record(from);
+}
+
+codec::bytes encode(const replica_news& from) {
+  return encode_record(from);
+}
+
+codec::bytes encode(const death_notice& from) {
+  return encode_record(from);
+}
+
 result<replica_spec> decode_replica_spec(codec::bytes_view from) {
   return decode_record<replica_spec>(from);
 }
@@ -34,6 +50,34 @@ result<replica_report> decode_replica_report(codec::bytes_view from) {
 
 result<node_joined> decode_node_joined(codec::bytes_view from) {
   return decode_record<node_joined>(from);
+}
+
+result<node_welcome> decode_node_welcome(codec::bytes_view from) {
+  return decode_record<node_welcome>(from);
+}
+
+result<node_assignment> decode_node_assignment(codec::bytes_view from) {
+  return decode_record<node_assignment>(from);
+}
+
+result<replica_news> decode_replica_news(codec::bytes_view from) {
+  return decode_record<replica_news>(from);
+}
+
+result<death_notice> decode_death_notice(codec::bytes_view from) {
+  return decode_record<death_notice>(from);
+}
+
+bool same_process(const replica_spec& a, const replica_spec& b) {
+  auto changed = a;
+  changed.max_ongoing_requests = b.max_ongoing_requests;
+  changed.graceful_shutdown_timeout_ms = b.graceful_shutdown_timeout_ms;
+  changed.start_retries = b.start_retries;
+  changed.health_check_period_ms = b.health_check_period_ms;
+  changed.health_check_timeout_ms = b.health_check_timeout_ms;
+  changed.restarts_max = b.restarts_max;
+  changed.restart_pause_max_ms = b.restart_pause_max_ms;
+  return changed == b;
 }
 
 } // namespace troupe::protocol

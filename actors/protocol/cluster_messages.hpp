@@ -9,6 +9,15 @@
 
 namespace troupe::protocol {
 
+/// An amount of something that a node has or a replica takes: "CPU", "GPU",
+/// "memory" (bytes), "accelerator_type:H200" or the user's own name.
+struct resource {
+  std::string name;
+  double amount = 0;
+
+  bool operator==(const resource&) const = default;
+};
+
 /// All that a replica process needs to start: written to it by its node agent
 /// over the held pipe, never on a command line (secrets).
 struct replica_spec {
@@ -35,9 +44,21 @@ struct replica_spec {
   std::uint32_t health_check_period_ms = 10'000;
   /// A process that is not heard for so long is lost.
   std::uint32_t health_check_timeout_ms = 10'000;
+  /// Restarts within a minute of a replica that had been ready; one more and it
+  /// has failed.
+  std::uint32_t restarts_max = 5;
+  std::uint32_t restart_pause_max_ms = 4'000; ///< the longest pause before one
+  /// The process's own memory limit (beside the mapped weights); past it the
+  /// process aborts. 0 = none.
+  std::uint64_t memory_bytes = 0;
 
   bool operator==(const replica_spec&) const = default;
 };
+
+/// True if a running replica of `a` can become one of `b` in place: they differ
+/// at most in what no process has to be restarted for (max_ongoing_requests,
+/// grace, retries, restarts and health checks).
+bool same_process(const replica_spec& a, const replica_spec& b);
 
 /// Phases of a replica, in this order; failed can follow any.
 enum class replica_phase : std::uint8_t {
@@ -64,6 +85,8 @@ struct replica_load {
   std::uint64_t prefix_hits = 0;
   std::uint64_t preemptions = 0;
   std::uint64_t weight_bytes_read = 0;
+  std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
+  std::uint32_t longest_step_ms = 0; ///< since the start, but for the first step
 
   bool operator==(const replica_load&) const = default;
 };
@@ -88,29 +111,105 @@ struct replica_report {
   std::uint32_t restarts = 0;
   bool budget_spent = false; ///< with failed: it will not be started again
   std::string reason;        ///< with failed: one sentence
+  std::string node;          ///< filled in by the node agent
 
   bool operator==(const replica_report&) const = default;
 };
 
-/// Node agent -> controller, at joining.
+/// A replica that a node has when it registers.
+struct running_replica {
+  replica_spec spec;
+  replica_report report;
+
+  bool operator==(const running_replica&) const = default;
+};
+
+/// Node agent -> controller, at joining and at every joining again.
 struct node_joined {
-  std::string node; ///< "head"
-  std::uint64_t incarnation = 0;
-  std::uint32_t cpus = 0;
+  std::uint32_t version = protocol_version;
+  std::string node;              ///< "head", a host's name, ...
+  std::uint64_t incarnation = 0; ///< of the agent's life
+  std::string address;           ///< where its replicas listen; numeric
+  std::uint16_t http_port = 0;   ///< of its router; 0 = has none now
+  std::uint32_t cpus = 0;        ///< cores that replicas may use
   std::uint64_t memory_bytes = 0;
   std::uint32_t gpus = 0;
   std::string accelerator_type; ///< of the GPUs; empty = none
+  std::vector<std::string> engines; ///< that its build has: "cpu", "cuda"
+  std::vector<resource> resources;  ///< for placement, CPU, GPU, memory included
+  std::vector<std::pair<std::string, std::string>> labels;
+  std::uint64_t head_epoch = 0; ///< of the last head that it obeyed; 0 = none
+  std::vector<running_replica> replicas; ///< that it has
 
   bool operator==(const node_joined&) const = default;
+};
+
+/// Controller -> node agent, in answer to node_joined. From then on both put
+/// the epochs on what they say; what bears others is dropped.
+struct node_welcome {
+  bool accepted = false;
+  std::string reason; ///< of a refusal, one sentence
+  std::uint64_t head_epoch = 0;
+  std::uint64_t node_epoch = 0; ///< of this joining; never given twice
+
+  bool operator==(const node_welcome&) const = default;
+};
+
+/// Controller -> node agent: all that the node should run. It replaces the one
+/// before; a replica that is not in it is drained and ended.
+struct node_assignment {
+  std::uint64_t head_epoch = 0;
+  std::uint64_t node_epoch = 0;
+  std::uint64_t sequence = 0; ///< within the node epoch; older ones are dropped
+  std::vector<replica_spec> replicas;
+  bool router = true; ///< the node's router should listen (proxy_location)
+
+  bool operator==(const node_assignment&) const = default;
+};
+
+/// Node agent -> controller: news of one replica.
+struct replica_news {
+  std::string node;
+  std::uint64_t node_epoch = 0;
+  replica_report report;
+
+  bool operator==(const replica_news&) const = default;
+};
+
+/// Node agent -> controller -> every router: the process of a replica ended, and
+/// what it was doing. Lets routers tell a request that ends replicas from one
+/// that was there by chance.
+struct death_notice {
+  std::string node;
+  std::uint64_t node_epoch = 0;
+  std::string replica;
+  std::uint64_t incarnation = 0; ///< the replica's
+  /// By its own fault: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT (also by its
+  /// own memory limit). What others did to it (SIGKILL, ...) is nobody's.
+  bool own_fault = false;
+  /// With own_fault: the choices of the step that was running, as (router
+  /// incarnation, request_record::id).
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> running;
+  std::string reason; ///< "killed by SIGSEGV"
+
+  bool operator==(const death_notice&) const = default;
 };
 
 codec::bytes encode(const replica_spec&);
 codec::bytes encode(const replica_load&);
 codec::bytes encode(const replica_report&);
 codec::bytes encode(const node_joined&);
+codec::bytes encode(const node_welcome&);
+codec::bytes encode(const node_assignment&);
+codec::bytes encode(const replica_news&);
+codec::bytes encode(const death_notice&);
 result<replica_spec> decode_replica_spec(codec::bytes_view);
 result<replica_load> decode_replica_load(codec::bytes_view);
 result<replica_report> decode_replica_report(codec::bytes_view);
 result<node_joined> decode_node_joined(codec::bytes_view);
+result<node_welcome> decode_node_welcome(codec::bytes_view);
+result<node_assignment> decode_node_assignment(codec::bytes_view);
+result<replica_news> decode_replica_news(codec::bytes_view);
+result<death_notice> decode_death_notice(codec::bytes_view);
 
 } // namespace troupe::protocol

@@ -20,6 +20,17 @@ struct layout<model_status> {
 };
 
 template <>
+struct layout<node_status> {
+  using r = node_status;
+  static constexpr std::string_view name = "node_status";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),
+      number(2, &r::alive),
+      number(3, &r::used),
+  };
+};
+
+template <>
 struct layout<cluster_status> {
   using r = cluster_status;
   static constexpr std::string_view name = "cluster_status";

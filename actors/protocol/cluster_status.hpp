@@ -26,10 +26,19 @@ struct model_status {
   bool operator==(const model_status&) const = default;
 };
 
+/// A node as the controller sees it.
+struct node_status {
+  node_joined node;           ///< without its replicas
+  bool alive = false;         ///< false: lost, expected back
+  std::vector<resource> used; ///< by what is placed there
+
+  bool operator==(const node_status&) const = default;
+};
+
 /// The whole cluster, for `troupe status`, /api/status and /metrics.
 struct cluster_status {
   std::uint64_t table_version = 0;
-  std::vector<node_joined> nodes;
+  std::vector<node_status> nodes;
   std::vector<model_status> models;
 
   bool operator==(const cluster_status&) const = default;

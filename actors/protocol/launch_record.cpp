@@ -13,7 +13,7 @@ struct layout<launch_record> {
       number(3, &r::agent),       number(4, &r::listen_address),
       number(5, &r::certificate), number(6, &r::key),
       number(7, &r::authority),   number(8, &r::log_level),
-      number(9, &r::log_json),
+      number(9, &r::log_json),    number(10, &r::journal),
   };
 };
 

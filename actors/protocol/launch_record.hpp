@@ -24,6 +24,8 @@ struct launch_record {
   std::string authority;
   std::string log_level; ///< spdlog's name; empty = "info"
   bool log_json = false;
+  /// File of the step journal (actors/runtime/step_journal.hpp); empty = none.
+  std::string journal;
 
   bool operator==(const launch_record&) const = default;
 };

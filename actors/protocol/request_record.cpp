@@ -37,6 +37,7 @@ struct layout<request_record> {
       number(3, &r::model),    number(4, &r::prompt),
       number(5, &r::output),   number(6, &r::params),
       number(7, &r::priority), number(8, &r::deadline_ms),
+      number(9, &r::alone),
   };
 };
 

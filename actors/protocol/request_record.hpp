@@ -23,6 +23,9 @@ struct request_record {
   sampling_params params;
   std::int32_t priority = 0;
   std::uint64_t deadline_ms = 0; ///< time left when it was sent; 0 = none
+  /// Until its next token is drawn, compute it in steps of its own: it was in
+  /// the step that ended a replica.
+  bool alone = false;
 
   bool operator==(const request_record&) const = default;
 };

@@ -31,4 +31,16 @@ struct layout<capabilities> {
   };
 };
 
+template <>
+struct layout<router_settings> {
+  using r = router_settings;
+  static constexpr std::string_view name = "router_settings";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::api_keys),      number(2, &r::root_path),
+      number(3, &r::requests_max),  number(4, &r::request_timeout_ms),
+      number(5, &r::keep_alive_ms), number(6, &r::access_log),
+      number(7, &r::failover_exact),
+  };
+};
+
 } // namespace troupe::protocol

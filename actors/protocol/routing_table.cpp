@@ -16,6 +16,7 @@ struct layout<replica_route> {
       number(5, &r::card_hash),
       number(6, &r::can),
       number(7, &r::max_ongoing_requests),
+      number(8, &r::version),
   };
 };
 
@@ -27,7 +28,7 @@ struct layout<model_route> {
       number(1, &r::application), number(2, &r::route_prefix),
       number(3, &r::model),       number(4, &r::created),
       number(5, &r::status),      number(6, &r::reason),
-      number(7, &r::replicas),
+      number(7, &r::replicas),    number(8, &r::max_queued_requests),
   };
 };
 
@@ -38,6 +39,7 @@ struct layout<routing_table> {
   static constexpr auto fields = std::tuple{
       number(1, &r::version),
       number(2, &r::models),
+      number(3, &r::settings),
   };
 };
 

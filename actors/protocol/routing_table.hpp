@@ -11,7 +11,7 @@ namespace troupe::protocol {
 
 /// Version of the messages between processes; a peer more than one apart is
 /// refused by name at registration.
-inline constexpr std::uint32_t protocol_version = 1;
+inline constexpr std::uint32_t protocol_version = 2;
 
 /// Where a process listens. Messages carry endpoints, never handles of a third
 /// process (DESIGN.md, "Processes and actors").
@@ -47,6 +47,7 @@ struct replica_route {
   std::string card_hash; ///< model card's content hash (SHA-256, hex)
   capabilities can;
   std::uint32_t max_ongoing_requests = 0; ///< 0 = no bound
+  std::uint32_t version = 0; ///< protocol version that it speaks
 
   bool operator==(const replica_route&) const = default;
 };
@@ -60,15 +61,33 @@ struct model_route {
   std::string status; ///< "RUNNING", "DEPLOYING", "UNHEALTHY", "PENDING", ...
   std::string reason; ///< why it is not RUNNING, one sentence
   std::vector<replica_route> replicas;
+  std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
 
   bool operator==(const model_route&) const = default;
 };
 
+/// What a deployment tells every router.
+struct router_settings {
+  std::vector<std::string> api_keys; ///< none: any key is taken
+  std::string root_path;
+  std::uint32_t requests_max = 1024;
+  std::uint32_t request_timeout_ms = 0; ///< 0 = none
+  std::uint32_t keep_alive_ms = 60'000;
+  bool access_log = true;
+  /// A stream whose replica is lost goes on only at a replica of the same
+  /// arithmetic class; else, where none is left, at any.
+  bool failover_exact = false;
+
+  bool operator==(const router_settings&) const = default;
+};
+
 /// What routers route by. The controller raises `version` on every change; a
-/// router takes only newer ones.
+/// router takes only newer ones. Its upper 32 bits are the head's epoch (which
+/// every start of a head raises), so a restarted head is newer than all before.
 struct routing_table {
   std::uint64_t version = 0;
   std::vector<model_route> models;
+  router_settings settings;
 
   bool operator==(const routing_table&) const = default;
 };

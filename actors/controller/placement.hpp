@@ -1,0 +1,57 @@
+#pragma once
+
+#include "actors/protocol/cluster_messages.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace troupe::controller {
+
+/// Resources by name.
+using amounts = std::map<std::string, double>;
+
+enum class placement_strategy : std::uint8_t {
+  pack,          ///< one node if it fits, else as few as possible
+  strict_pack,   ///< one node
+  spread,        ///< different nodes as far as possible
+  strict_spread, ///< different nodes
+};
+
+/// What one replica takes: one bundle per worker, the replica's own CPUs merged
+/// into bundle 0.
+struct replica_demand {
+  std::vector<amounts> bundles;
+  placement_strategy strategy = placement_strategy::pack;
+  std::string engine = "cpu"; ///< that a node's build must have
+  std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
+  /// Nodes that one replica may span: 1 until engines can.
+  std::uint32_t nodes_max = 1;
+
+  bool operator==(const replica_demand&) const = default;
+};
+
+/// A node as placement sees it.
+struct node_room {
+  std::string node;
+  amounts total;
+  amounts free;
+  std::vector<std::string> engines;
+  std::uint32_t replicas_of_model = 0; ///< of the model to place
+  std::uint32_t replicas = 0;          ///< of all models
+};
+
+struct placement {
+  std::vector<std::string> nodes; ///< one per bundle; empty = it cannot be
+  /// Then: which bundle fails on which node, and why, one sentence; at most the
+  /// first 8 nodes are named, the others counted.
+  std::string reason;
+};
+
+/// Where a replica goes: of the nodes that take it, by strategy, then those with
+/// the fewest replicas of the model, then the most free of what it asks for,
+/// then by name. Pure; linear in the number of nodes.
+placement place(const replica_demand&, const std::vector<node_room>&);
+
+} // namespace troupe::controller

@@ -1,0 +1,128 @@
+#pragma once
+
+#include "actors/node_agent/supervisor.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace troupe::node_agent {
+
+struct head_link_limits {
+  /// Between two attempts to reach the head; for ever, as nothing else can be
+  /// done without it and the node goes on serving meanwhile.
+  milliseconds retry{200};
+  /// A registration that is not answered in this time is sent again over a new
+  /// connection.
+  milliseconds answer_max{2'000};
+};
+
+// What the shell does beside the supervisor's commands, in order.
+
+/// Connect to the head; answer with head_connected() or head_unreachable().
+struct connect_head {};
+/// Over the connection; its answer goes to welcomed().
+struct register_node {
+  protocol::node_joined node;
+};
+/// Give the connection up.
+struct leave_head {};
+/// To the controller; dropped silently where there is no connection.
+struct send_news {
+  protocol::replica_news news;
+};
+struct send_death {
+  protocol::death_notice notice;
+};
+/// To the replica's actor: `tune`.
+struct tune_replica {
+  std::uint64_t incarnation = 0;
+  protocol::replica_spec spec;
+};
+/// The node's router should listen, or stop.
+struct want_router {
+  bool wanted = true;
+};
+using agent_command =
+    std::variant<spawn_process, signal_process, drain_replica, all_stopped,
+                 connect_head, register_node, leave_head, send_news, send_death,
+                 tune_replica, want_router>;
+using agent_commands = std::vector<agent_command>;
+
+/// The node agent without messages, processes and a clock: its bond with the
+/// head and the supervisor of its replicas. With the head gone it keeps all that
+/// it was told to run; a head that it meets again hears of everything it has.
+///
+/// Epochs: only a welcome of a head epoch at least as new as any before is taken;
+/// assignments must bear the epochs of the newest welcome, and a newer sequence.
+/// Until the first welcome nothing is told to anybody.
+class agent_machine {
+public:
+  /// `self` is what it registers as (its `replicas`, `head_epoch` and
+  /// `http_port` are filled in at each registration).
+  agent_machine(protocol::node_joined self, supervision_limits,
+                head_link_limits, std::uint64_t seed, clock::time_point now);
+
+  // The head.
+  agent_commands head_connected(clock::time_point now);
+  agent_commands head_unreachable(clock::time_point now);
+  /// The connection or the controller is gone.
+  agent_commands head_lost(clock::time_point now);
+  agent_commands welcomed(const protocol::node_welcome&, clock::time_point now);
+  agent_commands assigned(const protocol::node_assignment&,
+                          clock::time_point now);
+
+  // Replicas.
+  agent_commands spawned(std::uint64_t incarnation, std::int64_t pid);
+  /// `running` is what the step journal says; empty if it cannot be read.
+  agent_commands
+  ended(std::uint64_t incarnation, const process_end&,
+        const std::vector<std::pair<std::uint64_t, std::uint64_t>>& running,
+        clock::time_point now);
+  bool knows(const protocol::replica_report&) const;
+  agent_commands report(protocol::replica_report, clock::time_point now);
+
+  /// The router of the node listens on this port; 0 = not any more. The head
+  /// hears of it.
+  agent_commands router_port(std::uint16_t, clock::time_point now);
+
+  /// Ends all replicas within `time_max`; nothing is started any more.
+  agent_commands drain(milliseconds time_max, clock::time_point now);
+  agent_commands tick(clock::time_point now);
+
+  // For metrics and tests.
+  std::uint64_t head_epoch() const {
+    return head_epoch_;
+  }
+  std::uint64_t node_epoch() const {
+    return node_epoch_;
+  }
+  bool joined() const {
+    return phase_ == phase::joined;
+  }
+  bool empty() const {
+    return supervisor_.empty();
+  }
+
+private:
+  enum class phase { waiting, connecting, registering, joined };
+
+  agent_commands translate(commands) const;
+  agent_commands try_again(clock::time_point now, bool leave);
+
+  protocol::node_joined self_;
+  supervisor supervisor_;
+  head_link_limits limits_;
+  phase phase_ = phase::waiting;
+  clock::time_point act_at_{};   ///< next attempt, or end of the wait
+  std::uint64_t head_epoch_ = 0; ///< newest obeyed
+  std::uint64_t node_epoch_ = 0;
+  std::uint64_t sequence_ = 0; ///< of the assignment obeyed
+  bool router_wanted_ = true;
+};
+
+} // namespace troupe::node_agent
