@@ -49,6 +49,10 @@ struct deployment_config {
   std::optional<std::int64_t> max_constructor_retry_count;
   std::optional<std::int64_t> max_replicas_per_node;
   double num_cpus = 0; ///< ray_actor_options.num_cpus; 0 = not counted
+  double num_gpus = 0; ///< ray_actor_options.num_gpus
+  std::uint64_t memory_bytes = 0; ///< ray_actor_options.memory; also the
+                                  ///< process's own limit; 0 = none
+  bundle resources; ///< ray_actor_options.resources
 
   std::int64_t replicas() const {
     if (num_replicas)
@@ -108,6 +112,9 @@ struct troupe_options {
   std::vector<std::string> api_keys;     ///< none = any key is taken
   std::uint32_t threads_per_replica = 0; ///< 0 = the node's cores, shared out
   std::uint32_t max_requests_in_flight = 1024; ///< past it: 503 at once
+  bool failover_exact = false; ///< failover: exact | best_effort
+  std::uint32_t restarts_per_minute = 5; ///< of one replica, then it has failed
+  double restart_pause_max_s = 4;        ///< the longest pause before one
 };
 
 struct serve_config {

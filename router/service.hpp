@@ -33,11 +33,11 @@ struct replica_access {
 /// `add_admin_route` adds.
 class service {
 public:
-  /// Listens and asks `controller` for routing tables (none if empty: then send
-  /// them to `actor()`). Errors: a port that is taken.
+  /// Starts the actor and the admin listener. Routing tables (with the settings
+  /// of the deployment, which replace those of `options`) and death notices come
+  /// to `actor()`. Errors: a port that is taken.
   static result<std::unique_ptr<service>>
-  start(options, caf::actor_system&, protocol::controller_actor controller,
-        replica_access = {});
+  start(options, caf::actor_system&, replica_access = {});
 
   virtual ~service() = default;
 
@@ -51,6 +51,13 @@ public:
   /// handler must be callable until stop() has returned.
   virtual void add_admin_route(std::string method, std::string path,
                                http::handler) = 0;
+
+  /// Listens on the public port, or not any more (proxy_location): then answers
+  /// under way go on, at most until the deadline. A service begins without; its
+  /// admin listener and its actor are there all the time. Errors: a port that
+  /// is taken.
+  virtual result<void> open_public() = 0;
+  virtual void close_public(std::chrono::milliseconds deadline) = 0;
 
   /// A model can be asked now, and the service is not stopping.
   virtual bool ready() const = 0;

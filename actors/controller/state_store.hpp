@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace troupe::controller {
 
@@ -34,6 +36,13 @@ public:
 
   /// The newest deployment, if there is one.
   virtual result<std::optional<stored_deployment>> latest() = 0;
+
+  /// Raises the head's epoch and gives it: 1, 2, ... Once per start of a head.
+  virtual result<std::uint64_t> next_epoch() = 0;
+
+  /// The nodes to wait for after a restart.
+  virtual result<void> remember_nodes(const std::vector<std::string>&) = 0;
+  virtual result<std::vector<std::string>> remembered_nodes() = 0;
 };
 
 } // namespace troupe::controller

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/node_agent/agent_machine.hpp"
 #include "actors/node_agent/process_host.hpp"
 #include "actors/protocol/actors.hpp"
 #include "actors/runtime/authority.hpp"
@@ -8,43 +9,42 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace troupe::node_agent {
 
 struct node_agent_options {
-  node_agent_options(runtime::authority of, std::filesystem::path runs)
-      : issuer(std::move(of)), run_directory(std::move(runs)) {
-    // nop
-  }
-
-  /// Issues the credentials of replicas. They lie below `run_directory` while
-  /// their replicas live; it is the agent's alone, and what is there at its
-  /// start is removed.
-  runtime::authority issuer;
+  protocol::node_joined self;   ///< resources.hpp's describe_node
+  runtime::credentials tls;     ///< the node's own; its replicas use it too
+  /// Run files of replicas lie below it while they live; it is the agent's
+  /// alone, and what is there at its start is removed.
   std::filesystem::path run_directory;
-  std::string node = "head";
-  std::string address = "127.0.0.1"; ///< where agent and replicas listen
+  std::string address = "127.0.0.1"; ///< where replicas listen (numeric); the
+                                     ///< agent itself listens on loopback
   /// What a replica process is: this program's own hidden verb.
   std::filesystem::path replica_executable = "/proc/self/exe";
   std::vector<std::string> replica_arguments{"replica"};
   runtime::logging_options replica_logging;
   supervision_limits limits;
+  head_link_limits head;
+  /// Called in the agent's context; must be quick.
+  std::function<void(bool wanted)> on_router_wanted;
+  std::function<void(const protocol::node_welcome&)> on_welcome;
   /// Makes the process host; tests put their own here.
   std::function<std::unique_ptr<process_host>(process_host::events)> make_host =
       make_process_host;
 };
 
-/// Starts the agent of this node: it publishes itself at `address` for its
-/// replicas, joins the controller and then does as the controller says. When
-/// the actor ends, its replica processes are killed. Errors: it cannot listen.
-result<protocol::node_agent_actor> spawn_node_agent(caf::actor_system&,
-                                                    node_agent_options,
-                                                    protocol::controller_actor);
+/// Where the controller is: in this process, or at an endpoint of the head.
+using head_place = std::variant<protocol::controller_actor, protocol::endpoint>;
 
-/// The node's resources; `gpus` is 0 on a node of CPUs.
-protocol::node_joined describe_node(const std::string& name,
-                                    std::uint64_t incarnation);
+/// Starts the agent of this node: it listens for its replicas, joins the
+/// controller, again whenever it was lost, and does as the controller says. When
+/// the actor ends, its replica processes are killed. Errors: it cannot listen.
+result<protocol::node_agent_actor>
+spawn_node_agent(caf::actor_system&, node_agent_options, head_place);
 
 } // namespace troupe::node_agent
