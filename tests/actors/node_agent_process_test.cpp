@@ -180,7 +180,7 @@ struct live_node {
     std::uint64_t incarnation = 0;
     self->request(*peer, caf::duration{3s}, attach_atom::value,
                   std::uint64_t{1}, protocol_version, sinks.back())
-        .receive([&](std::uint64_t x) { incarnation = x; },
+        .receive([&](std::uint64_t x, std::uint32_t) { incarnation = x; },
                  [](const caf::error&) {});
     REQUIRE(incarnation == where.incarnation);
     return *peer;
