@@ -530,9 +530,13 @@ TEST_CASE("no order of events makes the supervisor lose count") {
     for (int i = 0; i < 100; ++i) {
       auto spawns = b.spawns;
       switch (random() % 7) {
-      case 0:
-        b.assign({spec()});
+      case 0: {
+        auto x = spec();
+        x.threads = static_cast<std::int32_t>(random() % 2);
+        x.max_ongoing_requests = random() % 2;
+        b.assign({x});
         break;
+      }
       case 1:
         b.assign({});
         break;
