@@ -1,5 +1,6 @@
 #include "actors/runtime/system_config.hpp"
 
+#include "actors/runtime/certificate.hpp"
 #include "actors/runtime/tls_guard.hpp"
 
 #include <caf/atom.hpp>
@@ -12,7 +13,8 @@
 
 namespace troupe::runtime {
 
-system_config::system_config(const system_options& options) {
+system_config::system_config(const system_options& options)
+    : credentials_good(check_credentials(options.tls)) {
   // Writing to a connection that is gone is an error, not the end.
   std::signal(SIGPIPE, SIG_IGN);
   guard_tls();
