@@ -1,5 +1,7 @@
 #include "config/schema.hpp"
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -105,6 +107,60 @@ void write(const YAML::Node& node, std::string& out) {
   }
 }
 
+/// A key without quotes where YAML needs none.
+void write_key(const std::string& name, std::string& out) {
+  auto simple = !name.empty() && !digit(name.front()) &&
+                std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                  return std::isalnum(c) || c == '_';
+                });
+  if (simple)
+    out += name;
+  else
+    write_text(name, out);
+  out += ':';
+}
+
+bool is_branch(const YAML::Node& node) {
+  return (node.IsMap() || node.IsSequence()) && node.size() > 0;
+}
+
+/// Writes the entries of a map or a list, each on a line of its own behind
+/// `margin` spaces, but for the first, which stands where the writer is.
+void write_block(const YAML::Node& node, std::size_t margin, std::string& out) {
+  constexpr std::size_t step = 2;
+  auto first = true;
+  auto begin_line = [&] {
+    if (!first)
+      out.append(margin, ' ');
+    first = false;
+  };
+  if (node.IsSequence())
+    for (const auto& element : node) {
+      begin_line();
+      out += "- ";
+      if (is_branch(element)) {
+        write_block(element, margin + step, out);
+      } else {
+        write(element, out);
+        out += '\n';
+      }
+    }
+  else
+    for (const auto& entry : node) {
+      begin_line();
+      write_key(entry.first.Scalar(), out);
+      if (is_branch(entry.second)) {
+        out += '\n';
+        out.append(margin + step, ' ');
+        write_block(entry.second, margin + step, out);
+      } else {
+        out += ' ';
+        write(entry.second, out);
+        out += '\n';
+      }
+    }
+}
+
 /// The number of the escape \uXXXX at `at`; nothing if there is none.
 std::optional<std::uint32_t> escape_at(const std::string& text,
                                        std::size_t at) {
@@ -132,6 +188,22 @@ std::string to_json(const YAML::Node& document) {
   std::string out;
   write(document, out);
   return out;
+}
+
+std::string to_yaml(const std::string& json) {
+  try {
+    auto document = YAML::Load(whole_characters(json));
+    std::string out;
+    if (is_branch(document)) {
+      write_block(document, 0, out);
+    } else {
+      write(document, out);
+      out += '\n';
+    }
+    return out;
+  } catch (const YAML::Exception&) {
+    return json;
+  }
 }
 
 std::string whole_characters(const std::string& json) {

@@ -136,6 +136,10 @@ struct loaded_config {
   diagnostics findings;
 };
 
+/// A JSON document as YAML, for people. Errors (it is no JSON) give the text as
+/// it is.
+std::string to_yaml(const std::string& json);
+
 /// What a document is read for.
 enum class purpose : std::uint8_t {
   run,    ///< by this machine alone: model files must be here

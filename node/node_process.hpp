@@ -33,7 +33,8 @@ struct entrance {
 
 struct head_role {
   std::optional<entrance> open;
-  bool restore = true; ///< go on with the deployment that is stored
+  /// What to run instead of what the state directory's store holds.
+  std::optional<controller::deployment> wanted;
 };
 
 struct worker_role {
