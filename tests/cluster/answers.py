@@ -75,11 +75,10 @@ def check_outcome(answer, choices=1):
     a request with return_token_ids and, if streamed, include_usage."""
     assert answer.status == 200 and answer.whole, (
         answer.status, answer.whole, answer.body[-600:])
-    bodies = [answer.json()]
     if answer.frames:
         assert answer.frames[-1] == b"[DONE]", answer.frames[-1]
         assert answer.frames.count(b"[DONE]") == 1
-        bodies = answer.events()
+    bodies = answer.events() if answer.frames else [answer.json()]
     assert not any("error" in body for body in bodies), answer.body[-600:]
     ends = [choice["index"] for body in bodies for choice in body["choices"]
             if choice["finish_reason"]]

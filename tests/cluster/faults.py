@@ -8,6 +8,10 @@ from cluster import wait_for
 from load import id_of
 from nodes import kill
 
+# An end to two of the waits: ten times what is aimed at.
+NOTICED_S = 15
+RESUMED_S = 30
+
 # How a worker is lost, and how it comes back.
 LOSSES = {
     "killed": (lambda node: node.kill(), lambda node: node.start()),
@@ -81,11 +85,12 @@ def lose_worker(cluster, truth, name, loss, requests, frames, edge="head"):
     struck = time.monotonic()
     strike(node)
     at_loss = [stream.frames() for stream in streams]
-    wait_for(lambda: not cluster.node(name)["alive"], "the loss is not noticed")
+    wait_for(lambda: not cluster.node(name)["alive"], "the loss is not noticed",
+             NOTICED_S)
     cluster.note(f"worker {loss}: noticed", time.monotonic() - struck)
     wait_for(lambda: all(stream.frames() > had + 8 or stream.answer.ended
                          for stream, had in zip(streams, at_loss)),
-             "a stream does not go on")
+             "a stream does not go on", RESUMED_S)
     wait_for(lambda: is_elsewhere(cluster, name),
              "its replicas are not started again")
     cluster.note(f"worker {loss}: replicas ready elsewhere",

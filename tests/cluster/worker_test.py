@@ -9,7 +9,6 @@ from cluster import wait_for
 from faults import LOSSES, lose_worker
 from load import chat, completion
 from nodes import BASE, application, model
-from network import Machine
 
 def streams():
     """Long enough to be there when the node returns."""
