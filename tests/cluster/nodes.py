@@ -61,15 +61,15 @@ def configuration(applications, **top):
 class Node:
     """`troupe start` on a machine."""
 
-    def __init__(self, machine, folder, *arguments, environment=None):
+    def __init__(self, name, machine, folder, *arguments, environment=None):
         self.machine = machine
-        self.name = machine.name
+        self.name = name
         self.folder = folder
         self.state = folder / "state"
         self.log = folder / "log"
         self.arguments = [
             "--node-name", self.name, "--node-ip-address", machine.address,
-            "--http-port", PORTS["http"], "--admin-port", PORTS["admin"],
+            "--http-host", machine.address, "--http-port", PORTS["http"], "--admin-port", PORTS["admin"],
             "--state-dir", self.state, *arguments]
         self.environment = environment or {}
         self.process = None
@@ -198,18 +198,20 @@ def busy_ns(pid):
 class Cluster:
     """A head that runs no replicas, and workers."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, first_machine=1):
         self.folder = folder
+        self.next_machine = first_machine
         self.nodes = {}
         self.token = None
         self.applications = {}  # acknowledged, by name
+        self.version = 0  # newest table seen
         self.times = {}  # what was measured, by name: lists of seconds
 
     # Its nodes
 
     def start_head(self, *arguments):
-        machine = Machine("head", 1).build()
-        self.head = Node(machine, self.folder / "head", "--head", "--port",
+        machine = self.build_machine("head")
+        self.head = Node("head", machine, self.folder / "head", "--head", "--port",
                          PORTS["join"], "--cluster-port", PORTS["cluster"],
                          "--num-cpus", 0, *arguments)
         self.nodes["head"] = self.head.start()
@@ -217,9 +219,14 @@ class Cluster:
                                self.head.state).strip()
         return self
 
+    def build_machine(self, name):
+        number = self.next_machine
+        self.next_machine += 1
+        return Machine(f"{name}{number}", number).build()
+
     def add_worker(self, name, *arguments, resources=None, environment=None):
-        machine = Machine(name, 10 + len(self.nodes)).build()
-        node = Node(machine, self.folder / name, "--address",
+        machine = self.build_machine(name)
+        node = Node(name, machine, self.folder / name, "--address",
                     f"{self.head.machine.address}:{PORTS['join']}", "--token",
                     self.token, "--resources", json.dumps(resources or {}),
                     *arguments, environment=environment)
@@ -357,7 +364,7 @@ class Cluster:
     def check_version(self):
         """I4, I5: tables only get newer."""
         version = self.status()["table_version"]
-        assert version >= getattr(self, "version", 0)
+        assert version >= self.version
         self.version = version
 
     def check_applications(self):
