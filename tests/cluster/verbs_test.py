@@ -320,7 +320,8 @@ def test_shutdown_and_stop_end_a_cluster(tmp_path):
         small.deploy(application([model(replicas=2)]))
         small.verb("shutdown", "--yes", "--admin", small.admin_address)
         small.applications = {}
-        small.check()
+        small.settle()
+        small.check_applications()
         assert small.status()["models"] == []
         for node in (worker, small.head):
             everyone = family(node.process.pid)
