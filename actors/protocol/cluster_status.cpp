@@ -3,6 +3,7 @@
 #include "actors/protocol/cluster_layout.hpp"
 
 #include <array>
+#include <charconv>
 
 namespace troupe::protocol {
 
@@ -72,18 +73,25 @@ public:
     if (!first_)
       out_ += ',';
     first_ = false;
-    quote(name);
+    quote(name, out_);
     out_ += ':';
     return out_;
   }
 
   void text(std::string_view name, std::string_view value) {
     member(name);
-    quote(value);
+    quote(value, out_);
   }
 
   void number(std::string_view name, std::uint64_t value) {
     member(name) += std::to_string(value);
+  }
+
+  /// A finite number.
+  void real(std::string_view name, double value) {
+    std::array<char, 32> text;
+    auto end = std::to_chars(text.data(), text.data() + text.size(), value);
+    member(name).append(text.data(), end.ptr);
   }
 
   void flag(std::string_view name, bool value) {
@@ -103,25 +111,25 @@ public:
     out_ += ']';
   }
 
-private:
-  void quote(std::string_view text) {
+  static void quote(std::string_view text, std::string& out) {
     constexpr std::string_view hex = "0123456789abcdef";
-    out_ += '"';
+    out += '"';
     for (unsigned char c : text) {
       if (c == '"' || c == '\\') {
-        out_ += '\\';
-        out_ += static_cast<char>(c);
+        out += '\\';
+        out += static_cast<char>(c);
       } else if (c < ' ') {
-        out_ += "\\u00";
-        out_ += hex[c >> 4];
-        out_ += hex[c & 15];
+        out += "\\u00";
+        out += hex[c >> 4];
+        out += hex[c & 15];
       } else {
-        out_ += static_cast<char>(c);
+        out += static_cast<char>(c);
       }
     }
-    out_ += '"';
+    out += '"';
   }
 
+private:
   std::string& out_;
   bool first_ = true;
 };
@@ -140,11 +148,14 @@ void write_load(std::string& out, const replica_load& load) {
   object.number("prefix_hits", load.prefix_hits);
   object.number("preemptions", load.preemptions);
   object.number("weight_bytes_read", load.weight_bytes_read);
+  object.number("resumed_tokens", load.resumed_tokens);
+  object.number("longest_step_ms", load.longest_step_ms);
 }
 
 void write_replica(std::string& out, const replica_report& report) {
   json_object object{out};
   object.text("replica", report.replica);
+  object.text("node", report.node);
   object.text("phase", to_string(report.phase));
   object.number("pid", static_cast<std::uint64_t>(report.pid));
   object.number("restarts", report.restarts);
@@ -171,13 +182,38 @@ void write_model(std::string& out, const model_status& model) {
   object.list("replicas", model.replicas, write_replica);
 }
 
-void write_node(std::string& out, const node_joined& node) {
+void write_amounts(std::string& out, const std::vector<resource>& amounts) {
+  json_object object{out};
+  for (const auto& one : amounts)
+    object.real(one.name, one.amount);
+}
+
+void write_texts(
+    std::string& out,
+    const std::vector<std::pair<std::string, std::string>>& texts) {
+  json_object object{out};
+  for (const auto& [name, value] : texts)
+    object.text(name, value);
+}
+
+void write_node(std::string& out, const node_status& status) {
+  const auto& node = status.node;
   json_object object{out};
   object.text("node", node.node);
+  object.flag("alive", status.alive);
+  object.text("address", node.address);
+  object.number("http_port", node.http_port);
   object.number("cpus", node.cpus);
   object.number("memory_bytes", node.memory_bytes);
   object.number("gpus", node.gpus);
   object.text("accelerator_type", node.accelerator_type);
+  object.list("engines", node.engines,
+              [](std::string& to, const std::string& engine) {
+                json_object::quote(engine, to);
+              });
+  write_amounts(object.member("resources"), node.resources);
+  write_amounts(object.member("used"), status.used);
+  write_texts(object.member("labels"), node.labels);
 }
 
 } // namespace
