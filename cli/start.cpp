@@ -149,6 +149,17 @@ std::string up_line(const node::node_facts& facts) {
   return out;
 }
 
+/// Until a signal comes; the public port comes and goes as the head wants.
+void keep_facts(const std::filesystem::path& state_dir,
+                node::node_process& running) {
+  auto written = running.facts();
+  while (!node::ending_within(std::chrono::seconds{1})) {
+    auto now = running.facts();
+    if (now != written && node::write_facts(state_dir, now))
+      written = now;
+  }
+}
+
 int block(const start_arguments& args) {
   auto options = options_of(args);
   if (!options)
@@ -172,9 +183,7 @@ int block(const start_arguments& args) {
   fmt::print("{}\n", up_line(running.facts()));
   std::fflush(stdout);
   node::tell_parent(node::to_json(running.facts()));
-  while (!node::ending_within(std::chrono::hours{1})) {
-    // until a signal comes
-  }
+  keep_facts(state_dir, running);
   node::end_at_next_signal();
   auto clean = running.stop(running.patience());
   node::remove_facts(state_dir);
