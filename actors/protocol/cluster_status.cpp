@@ -3,6 +3,7 @@
 #include "actors/protocol/cluster_layout.hpp"
 
 #include <array>
+#include <charconv>
 
 namespace troupe::protocol {
 
@@ -86,6 +87,12 @@ public:
     member(name) += std::to_string(value);
   }
 
+  void amount(std::string_view name, double value) {
+    std::array<char, 32> digits;
+    auto end = std::to_chars(digits.begin(), digits.end(), value).ptr;
+    member(name).append(digits.begin(), end);
+  }
+
   void flag(std::string_view name, bool value) {
     member(name) += value ? "true" : "false";
   }
@@ -140,11 +147,16 @@ void write_load(std::string& out, const replica_load& load) {
   object.number("prefix_hits", load.prefix_hits);
   object.number("preemptions", load.preemptions);
   object.number("weight_bytes_read", load.weight_bytes_read);
+  object.number("resumed_tokens", load.resumed_tokens);
+  object.number("longest_step_ms", load.longest_step_ms);
 }
 
 void write_replica(std::string& out, const replica_report& report) {
   json_object object{out};
   object.text("replica", report.replica);
+  object.text("node", report.node);
+  // As text: more than a JSON number holds everywhere.
+  object.text("incarnation", std::to_string(report.incarnation));
   object.text("phase", to_string(report.phase));
   object.number("pid", static_cast<std::uint64_t>(report.pid));
   object.number("restarts", report.restarts);
@@ -171,13 +183,34 @@ void write_model(std::string& out, const model_status& model) {
   object.list("replicas", model.replicas, write_replica);
 }
 
-void write_node(std::string& out, const node_joined& node) {
+void write_amounts(std::string& out, const std::vector<resource>& amounts) {
+  json_object object{out};
+  for (const auto& one : amounts)
+    object.amount(one.name, one.amount);
+}
+
+void write_labels(
+    std::string& out,
+    const std::vector<std::pair<std::string, std::string>>& labels) {
+  json_object object{out};
+  for (const auto& [name, value] : labels)
+    object.text(name, value);
+}
+
+void write_node(std::string& out, const node_status& status) {
+  const auto& node = status.node;
   json_object object{out};
   object.text("node", node.node);
+  object.flag("alive", status.alive);
+  object.text("address", node.address);
+  object.number("http_port", node.http_port);
   object.number("cpus", node.cpus);
   object.number("memory_bytes", node.memory_bytes);
   object.number("gpus", node.gpus);
   object.text("accelerator_type", node.accelerator_type);
+  write_amounts(object.member("resources"), node.resources);
+  write_amounts(object.member("used"), status.used);
+  write_labels(object.member("labels"), node.labels);
 }
 
 } // namespace
