@@ -72,10 +72,10 @@ def test_stalled_readers_cost_little_and_disturb_nobody(cluster, truth):
     before = resident_kb(node)
     stalled = []
     try:
-        for number in range(100):
+        for number in range(50):
             connection = node.connect()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-            send(connection, *completion([200 + number], max_tokens=30,
+            send(connection, *completion([200 + number], max_tokens=20,
                                          logprobs=5))
             stalled.append(connection)
         with Load(truth, [node, cluster.head], [PROBE], clients=2) as load:

@@ -40,7 +40,11 @@ def cluster(running):
     """The one cluster of all tests, idle and whole before and after each."""
     running.settle()
     yield running
-    running.check()
+    try:
+        running.check()
+    except BaseException:
+        running.mend(*running.applications.values())
+        raise
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,11 @@ class Machine:
 
     # The wire
 
+    def mend(self):
+        """As at first, whatever was done to it."""
+        self.heal()
+        self.link("up")
+
     def cut(self, *directions):
         """Drops what comes in, what goes out, or both. The machine itself sees
         its link up, and its own loopback works."""

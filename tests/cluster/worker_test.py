@@ -38,7 +38,7 @@ def test_a_worker_joins_and_is_given_what_waits(cluster):
         node in found["reason"] for node in cluster.nodes), found["reason"]
 
     began = time.monotonic()
-    cluster.add_worker("north", resources={"rare": 1})
+    node = cluster.add_worker("north", resources={"rare": 1})
     cluster.note("a worker joins, from its start", time.monotonic() - began)
     cluster.wait_ready("rare", 1)
     answer = cluster.nodes["north"].ask("/rare/v1/completions", {
@@ -46,7 +46,7 @@ def test_a_worker_joins_and_is_given_what_waits(cluster):
     assert answer.status == 200, answer.body
 
     # It leaves as it should: nothing is left of it.
-    node = cluster.nodes.pop("north")
     assert node.stop() == 0
+    del cluster.nodes["north"]
     cluster.deploy(BASE)
     wait_for(lambda: not cluster.node("north")["alive"], "it is still there")

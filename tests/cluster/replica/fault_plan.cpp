@@ -42,4 +42,9 @@ fault_plan plan_from_environment() {
   return out;
 }
 
+std::uint32_t versions_apart() {
+  auto given = numbers(variable("FAULT_VERSIONS_APART"));
+  return given.empty() ? 0 : static_cast<std::uint32_t>(given.front());
+}
+
 } // namespace troupe::test

@@ -28,4 +28,8 @@ struct fault_plan {
 
 fault_plan plan_from_environment();
 
+/// FAULT_VERSIONS_APART: what to add to the protocol version that the replica
+/// speaks. Of the node's own environment: a deployment's comes too late.
+std::uint32_t versions_apart();
+
 } // namespace troupe::test

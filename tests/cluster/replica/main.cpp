@@ -33,5 +33,7 @@ int main(int argc, char** argv) {
     return 64;
   rlimit none{0, 0}; // it crashes often; nobody reads its cores
   ::setrlimit(RLIMIT_CORE, &none);
-  return replica::run_replica(protocol::lifeline_fd, load_faulty);
+  replica::replica_overrides overrides;
+  overrides.version += test::versions_apart();
+  return replica::run_replica(protocol::lifeline_fd, load_faulty, overrides);
 }
