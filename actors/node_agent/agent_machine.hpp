@@ -125,7 +125,7 @@ private:
   std::optional<std::uint64_t> sequence_;
   /// The last one that came ahead of its welcome.
   std::optional<protocol::node_assignment> early_;
-  bool router_wanted_ = true;
+  std::optional<bool> router_wanted_; ///< nothing heard yet
 };
 
 } // namespace troupe::node_agent
