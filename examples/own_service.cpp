@@ -193,7 +193,9 @@ result<void> run(const std::string& model, std::uint16_t port,
   http.admin_port = 0;
   auto service =
       router::service::start(http, system, access_to(actor, **loaded));
-  if (service) {
+  auto open =
+      service ? (*service)->open_public() : result<void>{service.error()};
+  if (open) {
     caf::anon_send((*service)->actor(), protocol::table_atom::value,
                    protocol::encode(table_of(**loaded)));
     std::cout << "http://127.0.0.1:" << (*service)->port() << std::endl;
@@ -202,10 +204,12 @@ result<void> run(const std::string& model, std::uint16_t port,
     (*service)->stop(10s); // answers under way may end
   }
   // The order of death: router, replica, engine, actor system.
+  if (service)
+    service->reset();
   runtime::stop_actor(system, actor, 2s);
   actor = nullptr;
   loaded->reset();
-  return service ? result<void>{} : result<void>{service.error()};
+  return open;
 }
 
 } // namespace

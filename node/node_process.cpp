@@ -5,8 +5,10 @@
 #include "actors/node_agent/node_agent.hpp"
 #include "actors/runtime/join.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/listen_address.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
+#include "actors/runtime/token.hpp"
 #include "node/public_side.hpp"
 #include "node/serve_api.hpp"
 #include "node/state_directory.hpp"
@@ -40,21 +42,6 @@ bool is_loopback(const std::string& host) {
   boost::system::error_code code;
   auto address = boost::asio::ip::make_address(host, code);
   return host == "localhost" || (!code && address.is_loopback());
-}
-
-/// Nodes must be told one address at which they find this one.
-result<void> check_address(const std::string& text) {
-  boost::system::error_code code;
-  auto address = boost::asio::ip::make_address(text, code);
-  if (code)
-    return error{errc::invalid_argument,
-                 fmt::format("\"{}\" is no numeric address", text)};
-  if (address.is_unspecified())
-    return error{errc::invalid_argument,
-                 fmt::format("the cluster's ports would listen on every "
-                             "address of this machine ({}): name one",
-                             text)};
-  return {};
 }
 
 void warn_of_open_listeners(const node_options& options) {
@@ -351,19 +338,31 @@ bool running_node::stop(milliseconds time_max) {
   return clean;
 }
 
-/// Joins with a token, or comes back with the membership of an earlier life.
+/// Joins with a token, or comes back with the membership of an earlier life:
+/// without a token, or where the head is away.
 result<runtime::membership> become_member(const node_options& options,
                                           const worker_role& role) {
-  if (role.token.empty())
-    return stored_membership(options.state_dir);
-  auto joined =
-      runtime::join_cluster(role.host, role.port, role.token, options.name,
-                            membership_directory(options.state_dir), join_time);
-  if (!joined)
+  auto directory = membership_directory(options.state_dir);
+  if (role.token.empty()) {
+    if (auto earlier = runtime::existing_membership(directory))
+      return *earlier;
+    return error{errc::invalid_argument,
+                 "this machine has not joined yet: a token is needed (`troupe "
+                 "token create` on the head prints one)"};
+  }
+  auto token = runtime::read_token(role.token);
+  if (!token)
+    return token.error();
+  auto joined = runtime::join_cluster(role.host, role.port, role.token,
+                                      options.name, directory, join_time);
+  if (joined || joined.error().code != errc::unavailable)
     return joined;
-  if (auto stored = store_membership(options.state_dir, *joined); !stored)
-    return stored.error();
-  return joined;
+  auto earlier = runtime::existing_membership(directory, token->authority_hash);
+  if (!earlier)
+    return joined;
+  spdlog::warn("{}; going on with the membership of an earlier start",
+               joined.error().message);
+  return *earlier;
 }
 
 std::unique_ptr<running_node> make_node(node_options options,
@@ -405,7 +404,7 @@ started start_as(node_options options, std::unique_ptr<state_lock> lock,
 } // namespace
 
 started node_process::start(node_options options, node_role role) {
-  if (auto fine = check_address(options.address); !fine)
+  if (auto fine = runtime::check_listen_address(options.address); !fine)
     return fine.error();
   auto lock = state_lock::take(options.state_dir);
   if (!lock)

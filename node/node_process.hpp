@@ -38,9 +38,9 @@ struct head_role {
 };
 
 struct worker_role {
-  std::string host; ///< of the head; empty: as the membership that is stored
-  std::uint16_t port = 6380; ///< the head's join port
-  std::string token;         ///< empty: with the membership that is stored
+  std::string host;          ///< of the head
+  std::uint16_t port = 6380; ///< its join port
+  std::string token;         ///< empty: with the membership of an earlier start
 };
 
 using node_role = std::variant<head_role, worker_role>;

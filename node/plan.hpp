@@ -17,15 +17,19 @@ struct plan_node {
   std::uint64_t memory_bytes = 0; ///< that replicas may take together
 };
 
+/// What a node would run of one model.
+struct planned_share {
+  std::string node;
+  std::uint32_t replicas = 0;
+  engine::memory_use each; ///< of one replica; all 0 if it is not known
+};
+
 struct model_plan {
   std::string application;
   std::string model;
-  std::uint32_t replicas = 1;
-  /// Of one replica; nothing, with `unknown`, if the model cannot be read here.
-  engine::memory_use memory;
-  std::string unknown;
-  std::vector<std::string> nodes; ///< of each replica; "" = it has no place
-  std::vector<std::string> warnings;
+  std::uint32_t replicas = 1; ///< wanted
+  std::vector<planned_share> shares;
+  std::vector<std::string> warnings; ///< one sentence each
 };
 
 /// Says what a replica would take on a node with so much memory.
@@ -35,15 +39,19 @@ using measure_model = std::function<result<engine::memory_use>(
 /// Where everything would go and what it would take, if it were deployed on
 /// these nodes from nothing, by the placement that the controller uses and the
 /// sizes that the engine allocates. Pure but for `measure`.
-std::vector<model_plan> plan(const controller::deployment&,
-                             std::vector<plan_node>, const measure_model&);
+std::vector<model_plan> make_plan(const controller::deployment&,
+                                  std::vector<plan_node>, const measure_model&);
+
+/// For people: a paragraph per model, then the nodes.
+std::string to_text(const std::vector<model_plan>&,
+                    const std::vector<plan_node>&);
 
 /// The engine's own answer, from the model's header.
 result<engine::memory_use> measure_with_engine(const protocol::replica_spec&,
                                                std::uint64_t memory_bytes);
 
-/// This machine, or the nodes that GET /api/status of a cluster names.
-plan_node this_machine();
+/// This machine alone, or the living nodes that GET /api/status names.
+std::vector<plan_node> this_machine();
 result<std::vector<plan_node>> nodes_of_status(const std::string& json);
 
 } // namespace troupe::node

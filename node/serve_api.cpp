@@ -24,13 +24,6 @@ constexpr auto applications_path = "/api/serve/applications";
 constexpr auto store_time = 30s;
 constexpr auto answer_time = 5s;
 
-std::uint64_t seconds_now() {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(
-          std::chrono::system_clock::now().time_since_epoch())
-          .count());
-}
-
 void answer_json(const http_reply& reply, int status, std::string body) {
   reply->respond(status, {{"content-type", "application/json"}},
                  std::move(body));

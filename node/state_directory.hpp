@@ -1,6 +1,5 @@
 #pragma once
 
-#include "actors/runtime/join.hpp"
 #include "engine/codec/error.hpp"
 
 #include <filesystem>
@@ -35,13 +34,8 @@ private:
   int file_;
 };
 
-/// A worker's membership, so that it comes back without a token.
-result<void> store_membership(const std::filesystem::path& state_dir,
-                              const runtime::membership&);
-result<runtime::membership>
-stored_membership(const std::filesystem::path& state_dir);
-
-/// Where join_cluster writes a worker's certificate.
+/// Where a worker's certificate and the place of its head are kept
+/// (runtime::join_cluster).
 std::filesystem::path
 membership_directory(const std::filesystem::path& state_dir);
 

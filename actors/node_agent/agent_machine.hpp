@@ -123,7 +123,9 @@ private:
   std::uint64_t node_epoch_ = 0;
   /// Of the newest assignment of this node epoch.
   std::optional<std::uint64_t> sequence_;
-  bool router_wanted_ = true;
+  /// The last one that came ahead of its welcome.
+  std::optional<protocol::node_assignment> early_;
+  std::optional<bool> router_wanted_; ///< nothing heard yet
 };
 
 } // namespace troupe::node_agent

@@ -232,6 +232,27 @@ TEST_CASE("only assignments of the epochs and of a newer number are obeyed") {
   CHECK(assigned(2, 3, 1, "c"));
 }
 
+TEST_CASE("an assignment that overtakes its welcome is not lost") {
+  bench b;
+  b.connect();
+  b.run(b.machine.assigned({1, 1, 1, {spec()}, true}, b.now));
+  CHECK(b.spawned.empty());
+  SECTION("it is of the welcome") {
+    b.welcome(1, 1);
+    CHECK(b.spawned.size() == 1);
+  }
+  SECTION("it is of another one") {
+    b.welcome(1, 2);
+    CHECK(b.spawned.empty());
+  }
+  SECTION("it is of another connection") {
+    b.run(b.machine.head_lost(b.now));
+    b.connect();
+    b.welcome(1, 1);
+    CHECK(b.spawned.empty());
+  }
+}
+
 TEST_CASE("news bear the node and its epoch") {
   bench b;
   b.join(1, 6);
@@ -359,11 +380,12 @@ TEST_CASE("the node's router is wanted or not as the head says") {
   bench b;
   b.join();
   b.assign({});
-  CHECK(b.router.empty());
+  CHECK(b.router == std::vector<bool>{true}); // the first word is passed on
+  b.assign({}, true);
   b.assign({}, false);
   b.assign({}, false);
   b.assign({}, true);
-  CHECK(b.router == std::vector<bool>{false, true});
+  CHECK(b.router == std::vector<bool>{true, false, true});
 }
 
 TEST_CASE("a change that needs no other process reaches the replica") {
