@@ -49,7 +49,8 @@ template <class Show>
 void show_object(element value, std::string& out, Show show_member) {
   out += '{';
   auto comma = false;
-  for (auto [name, member] : value.get_object().value_unsafe()) {
+  auto members = value.get_object().value_unsafe();
+  for (auto [name, member] : members) {
     if (comma)
       out += ',';
     comma = true;
