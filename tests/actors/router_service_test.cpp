@@ -731,6 +731,29 @@ TEST_CASE("the time limit is a 408 before the first byte and a cut after it") {
   CHECK(with.replica.was_cancelled(asked.id));
 }
 
+TEST_CASE_METHOD(fixture,
+                 "a model that was there and comes back is waited for, "
+                 "another one is not") {
+  serve();
+  auto away = model("m");
+  away.replicas.clear();
+  away.status = "UNHEALTHY";
+  publish({away});
+  while (service->ready())
+    std::this_thread::sleep_for(1ms);
+  auto client = start("POST", chat, hello);
+  std::this_thread::sleep_for(50ms);
+  publish({model("m")});
+  replica.say(replica.next().id, "x", finish::length);
+  client.read_all();
+  CHECK(client.status() == 200);
+  away.status = "PENDING";
+  publish({away});
+  while (service->ready())
+    std::this_thread::sleep_for(1ms);
+  CHECK(error_code(whole("POST", chat, hello)) == "model_not_ready");
+}
+
 TEST_CASE("time limit and departure count while a request waits to be read") {
   fixture with;
   with.cards_held = true;
