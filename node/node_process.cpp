@@ -164,8 +164,13 @@ result<void> running_node::start_controller(const head_role& role) {
   auto store = controller::state_store::open(options_.state_dir / "state.db");
   if (!store)
     return store.error();
-  controller_ = controller::spawn_controller(system_, std::move(*store));
-  if (!role.wanted)
+  auto restore = !role.wanted;
+  auto spawned =
+      controller::spawn_controller(system_, std::move(*store), restore);
+  if (!spawned)
+    return spawned.error();
+  controller_ = *spawned;
+  if (restore)
     return {};
   if (auto stored = deploy(*role.wanted); !stored)
     return stored.error();
