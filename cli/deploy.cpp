@@ -30,7 +30,8 @@ outcome judge(simdjson::dom::element all, std::string& why) {
   why.clear();
   for (auto [name, application] : each) {
     auto status = text(application, "status");
-    if (status == "RUNNING")
+    // With a message something is still missing, a second replica, say.
+    if (status == "RUNNING" && text(application, "message").empty())
       continue;
     why += fmt::format("{}: {}{}{}\n", name, status,
                        text(application, "message").empty() ? "" : ": ",
