@@ -115,7 +115,8 @@ void show(element value, std::string& out) {
 /// Takes the document apart: its applications, and what is beside them.
 void store_document(element document, controller::deployment& out) {
   std::string rest;
-  for (auto [name, member] : document.get_object().value_unsafe()) {
+  auto members = document.get_object().value_unsafe();
+  for (auto [name, member] : members) {
     if (name == "applications")
       continue;
     rest += (rest.empty() ? "" : ",") + quoted(name) + ":" +
