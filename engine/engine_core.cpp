@@ -48,6 +48,7 @@ void engine_core::submit(request r) {
 
   auto s = std::make_unique<sequence>();
   s->id = r.id;
+  s->whose = r.whose;
   s->params = std::move(r.params);
   s->prompt_size = static_cast<std::uint32_t>(r.prompt.size());
   s->tokens = std::move(r.prompt);
@@ -58,9 +59,9 @@ void engine_core::submit(request r) {
     s->prompt_logprobs.emplace_back(); // the first position has none
   waiting_tokens_ += s->prompt_size;
   by_id_.emplace(s->id, s.get());
-  order_.push_back(std::move(s));
+  sequence& taken = *s;
+  (r.alone ? alone_ : order_).push_back(std::move(s));
 
-  sequence& taken = *order_.back();
   const finish_reason end = end_before_first_step(taken);
   if (end == finish_reason::none)
     return;
@@ -85,12 +86,16 @@ void engine_core::cancel(std::uint64_t id) {
 
 // -- one step -----------------------------------------------------------------
 
-step_result engine_core::step() {
-  if (!order_.empty()) {
+step_result engine_core::step(step_watch* watch) {
+  if (living() > 0) {
     plan();
     fill_step();
+    if (watch)
+      tell(*watch);
     runner_.submit(step_);
     apply(runner_.collect());
+    if (watch)
+      watch->end();
     ++stats_.steps;
     remove_finished();
   }
@@ -103,8 +108,8 @@ step_result engine_core::step() {
 stats engine_core::now() const {
   stats s = stats_;
   s.weight_bytes_read = runner_.weight_bytes_read();
-  s.running = static_cast<std::uint32_t>(running_);
-  s.waiting = static_cast<std::uint32_t>(order_.size() - running_);
+  s.running = static_cast<std::uint32_t>(running_) + (alone_is_seated_ ? 1 : 0);
+  s.waiting = living() - s.running;
   s.waiting_tokens = waiting_tokens_;
   s.kv_blocks_free = pool_.free();
   return s;
@@ -113,9 +118,47 @@ stats engine_core::now() const {
 // -- plan ---------------------------------------------------------------------
 
 void engine_core::plan() {
+  seat_alone();
+  shares_.clear();
+  if (!alone_is_seated_ || alone_had_its_turn_)
+    plan_others();
+  // The others have nothing to do, or their oldest lacks a block.
+  alone_had_its_turn_ = shares_.empty();
+  if (shares_.empty())
+    plan_alone();
+}
+
+void engine_core::seat_alone() {
+  if (alone_.empty() || alone_is_seated_ ||
+      running_ >= config_.bounds.max_num_seqs)
+    return;
+  sequence& s = *alone_.front();
+  const kv_cache::prefix_match found = find_prefix(s);
+  const std::uint32_t size = config_.bounds.block_size;
+  const std::uint32_t blocks = (s.size() + size - 1) / size;
+  if (blocks - found.blocks + found.idle > pool_.free())
+    return;
+  admit(s, found);
+  take_blocks(s, s.size());
+  alone_is_seated_ = true;
+}
+
+void engine_core::plan_alone() {
+  const sequence& s = *alone_.front();
+  states_.assign(1, {s.size(), s.computed,
+                     static_cast<std::uint32_t>(s.blocks.size()),
+                     s.wants_prompt_logprobs});
+  scheduler::plan_step(states_, 1, config_.bounds, *this, decision_);
+  shares_.push_back({alone_.front().get(), decision_.rows[0]});
+}
+
+void engine_core::plan_others() {
   // Whoever stands behind max_num_seqs cannot run in this step.
+  const std::size_t seats =
+      config_.bounds.max_num_seqs - (alone_is_seated_ ? 1 : 0);
+  const bool may_admit = alone_.empty() || alone_is_seated_;
   const std::size_t considered =
-      std::min<std::size_t>(order_.size(), config_.bounds.max_num_seqs);
+      may_admit ? std::min(order_.size(), seats) : running_;
   states_.clear();
   for (std::size_t i = 0; i < considered; ++i) {
     const sequence& s = *order_[i];
@@ -129,7 +172,10 @@ void engine_core::plan() {
   // All prefixes are held before any block is taken, which may cost the cache
   // a prefix.
   for (const kv_cache::prefix_match& found : decision_.admitted)
-    admit_next(found);
+    admit(*order_[running_++], found);
+  for (std::size_t i = 0; i < running_; ++i)
+    if (decision_.rows[i] > 0)
+      shares_.push_back({order_[i].get(), decision_.rows[i]});
 }
 
 std::uint32_t engine_core::free_blocks(std::size_t running) const {
@@ -137,16 +183,24 @@ std::uint32_t engine_core::free_blocks(std::size_t running) const {
     return pool_.free();
   std::vector<bool> is_held(pool_.total());
   std::uint32_t held = 0;
-  for (std::size_t i = 0; i < running; ++i)
-    for (kv_cache::block_id block : order_[i]->blocks) {
+  auto count = [&](const sequence& s) {
+    for (kv_cache::block_id block : s.blocks) {
       held += !is_held[block];
       is_held[block] = true;
     }
+  };
+  for (std::size_t i = 0; i < running; ++i)
+    count(*order_[i]);
+  if (alone_is_seated_)
+    count(*alone_.front());
   return pool_.total() - held;
 }
 
 kv_cache::prefix_match engine_core::find_prefix(std::size_t index) const {
-  sequence& s = *order_[index];
+  return find_prefix(*order_[index]);
+}
+
+kv_cache::prefix_match engine_core::find_prefix(sequence& s) const {
   if (!config_.enable_prefix_caching || s.wants_prompt_logprobs)
     return {};
   const std::size_t full = (s.size() - 1) / config_.bounds.block_size;
@@ -171,8 +225,7 @@ void engine_core::preempt_youngest() {
   ++stats_.preemptions;
 }
 
-void engine_core::admit_next(const kv_cache::prefix_match& found) {
-  sequence& s = *order_[running_++];
+void engine_core::admit(sequence& s, const kv_cache::prefix_match& found) {
   pool_.hold(s.keys, found.blocks, s.blocks);
   s.published = found.blocks;
   set_computed(s, found.blocks * config_.bounds.block_size);
@@ -187,23 +240,26 @@ void engine_core::admit_next(const kv_cache::prefix_match& found) {
 
 // -- execute ------------------------------------------------------------------
 
+void engine_core::tell(step_watch& watch) {
+  owners_.clear();
+  for (const step_share& share : shares_)
+    owners_.push_back(share.of->whose);
+  watch.begin(owners_);
+}
+
 void engine_core::fill_step() {
   step_.tokens.clear();
   step_.positions.clear();
   step_.sequences.clear();
   step_.logit_rows.clear();
   logit_uses_.clear();
-  std::size_t tables = 0;
-  step_.tables.resize(running_);
-  for (std::size_t i = 0; i < running_; ++i) {
-    if (decision_.rows[i] == 0)
-      continue;
-    sequence& s = *order_[i];
-    take_blocks(s, s.computed + decision_.rows[i]);
-    step_.tables[tables].assign(s.blocks.begin(), s.blocks.end());
-    add_rows(s, decision_.rows[i], static_cast<std::int32_t>(tables++));
+  step_.tables.resize(shares_.size());
+  for (std::size_t i = 0; i < shares_.size(); ++i) {
+    const auto& [s, rows] = shares_[i];
+    take_blocks(*s, s->computed + rows);
+    step_.tables[i].assign(s->blocks.begin(), s->blocks.end());
+    add_rows(*s, rows, static_cast<std::int32_t>(i));
   }
-  step_.tables.resize(tables);
 }
 
 void engine_core::take_blocks(sequence& s, std::uint32_t positions) {
@@ -237,8 +293,8 @@ bool engine_core::wants_logits(const sequence& s,
 // -- apply --------------------------------------------------------------------
 
 void engine_core::apply(std::span<const float> logits) {
-  for (std::size_t i = 0; i < running_; ++i)
-    rows_done(*order_[i], decision_.rows[i]);
+  for (const auto& [s, rows] : shares_)
+    rows_done(*s, rows);
   const auto vocabulary = static_cast<std::size_t>(runner_.vocabulary());
   assert(logits.size() == logit_uses_.size() * vocabulary);
   for (const auto& [s, position] : logit_uses_) {
@@ -251,11 +307,10 @@ void engine_core::apply(std::span<const float> logits) {
     else
       draw(*s, row);
   }
-  for (std::size_t i = 0; i < running_; ++i) {
-    sequence& s = *order_[i];
-    if (s.params.max_tokens == 0 && s.computed == s.size() && !s.is_finished)
-      finish(s, start_news(s), finish_reason::length);
-  }
+  for (const auto& [s, rows] : shares_)
+    if (s->params.max_tokens == 0 && s->computed == s->size() &&
+        !s->is_finished)
+      finish(*s, start_news(*s), finish_reason::length);
 }
 
 void engine_core::rows_done(sequence& s, std::uint32_t rows) {
@@ -385,21 +440,42 @@ void engine_core::release_blocks(sequence& s) {
 }
 
 void engine_core::remove(const sequence& s) {
-  const auto found =
-      std::find_if(order_.begin(), order_.end(),
-                   [&](auto& other) { return other.get() == &s; });
+  auto is_it = [&](auto& other) { return other.get() == &s; };
+  if (auto i = std::find_if(alone_.begin(), alone_.end(), is_it);
+      i != alone_.end()) {
+    if (i == alone_.begin())
+      alone_is_seated_ = false;
+    alone_.erase(i);
+    return;
+  }
+  const auto found = std::find_if(order_.begin(), order_.end(), is_it);
   if (found < order_.begin() + running_)
     --running_;
   order_.erase(found);
 }
 
 void engine_core::remove_finished() {
+  if (alone_had_its_turn_)
+    return end_alone();
   // Only running sequences finish in a step.
   const auto end = order_.begin() + running_;
   const auto kept = std::remove_if(order_.begin(), end,
                                    [](auto& s) { return s->is_finished; });
   running_ = kept - order_.begin();
   order_.erase(kept, end);
+}
+
+/// Whoever has drawn its token goes on among the others, in the seat and with
+/// the blocks that it has.
+void engine_core::end_alone() {
+  auto& first = alone_.front();
+  const bool has_drawn = first->size() > first->resumed_end;
+  if (!first->is_finished && !has_drawn)
+    return;
+  if (!first->is_finished)
+    order_.insert(order_.begin() + running_++, std::move(first));
+  alone_.erase(alone_.begin());
+  alone_is_seated_ = false;
 }
 
 } // namespace troupe::engine

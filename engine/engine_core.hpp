@@ -18,6 +18,11 @@ namespace troupe::engine {
 /// The engine without its thread and its files: sequences in, steps out. Every
 /// step is plan, execute, apply. Deterministic: what a choice gives depends on
 /// its request and on the runner alone, never on what else is there.
+///
+/// Choices that are to be alone stand in a line of their own until their next
+/// token is drawn. The first of it takes a seat (of max_num_seqs) and all the
+/// blocks that it needs at once, as soon as they are free; nobody else is
+/// admitted before. From then on every other step is its.
 class engine_core : private scheduler::kv_view {
 public:
   struct config {
@@ -51,7 +56,7 @@ public:
 
   /// Choices that were taken in and have not ended.
   std::uint32_t living() const {
-    return static_cast<std::uint32_t>(order_.size());
+    return static_cast<std::uint32_t>(order_.size() + alone_.size());
   }
 
   std::uint32_t most_living() const {
@@ -59,12 +64,18 @@ public:
   }
 
   /// One forward pass over what is to be done, if anything is, and all outputs
-  /// since the last step.
-  step_result step();
+  /// since the last step. `watch` (none if null) hears of the pass.
+  step_result step(step_watch* watch = nullptr);
 
   stats now() const;
 
 private:
+  /// The rows that a sequence has in the step.
+  struct step_share {
+    sequence* of = nullptr;
+    std::uint32_t rows = 0;
+  };
+
   /// A row of logits that the step asked for.
   struct logit_use {
     sequence* of = nullptr;
@@ -73,10 +84,15 @@ private:
 
   std::uint32_t free_blocks(std::size_t running) const override;
   kv_cache::prefix_match find_prefix(std::size_t index) const override;
+  kv_cache::prefix_match find_prefix(sequence&) const;
 
   void plan();
+  void plan_alone();
+  void plan_others();
+  void seat_alone();
   void preempt_youngest();
-  void admit_next(const kv_cache::prefix_match& found);
+  void admit(sequence&, const kv_cache::prefix_match& found);
+  void tell(step_watch&);
   void fill_step();
   void add_rows(sequence&, std::uint32_t rows, std::int32_t table);
   void take_blocks(sequence&, std::uint32_t positions);
@@ -101,6 +117,7 @@ private:
   void release_blocks(sequence&);
   void remove(const sequence&);
   void remove_finished();
+  void end_alone();
 
   config config_;
   model_runner& runner_;
@@ -111,6 +128,10 @@ private:
   /// By arrival; the first `running_` run, the others wait.
   std::vector<std::unique_ptr<sequence>> order_;
   std::size_t running_ = 0;
+  /// Those that are to be alone, by arrival; not in order_.
+  std::vector<std::unique_ptr<sequence>> alone_;
+  bool alone_is_seated_ = false;    ///< the first of them runs
+  bool alone_had_its_turn_ = false; ///< the last step was its
   std::unordered_map<std::uint64_t, sequence*> by_id_;
 
   std::vector<output> outputs_; ///< since the last step
@@ -120,8 +141,10 @@ private:
   // Reused from step to step.
   std::vector<scheduler::sequence_state> states_;
   scheduler::decision decision_;
+  std::vector<step_share> shares_;
   step_plan step_;
   std::vector<logit_use> logit_uses_;
+  std::vector<owner> owners_;
 };
 
 } // namespace troupe::engine

@@ -1,5 +1,7 @@
 #include "engine/engine_thread.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -46,8 +48,10 @@ public:
     return model_.about;
   }
 
-  void start(std::function<void(step_result&&)> on_step) override {
+  void start(std::function<void(step_result&&)> on_step,
+             step_watch* watch) override {
     on_step_ = std::move(on_step);
+    watch_ = watch;
     thread_ = std::thread{[this] { run(); }};
   }
 
@@ -89,7 +93,12 @@ private:
         std::visit([this](auto& what) { take_in(what); }, n);
       taken.clear();
       const std::uint64_t steps_before = core_.now().steps;
-      step_result result = core_.step();
+      const auto begin = std::chrono::steady_clock::now();
+      step_result result = core_.step(watch_);
+      if (steps_before > 0)
+        longest_step_ = std::max(longest_step_,
+                                 std::chrono::steady_clock::now() - begin);
+      result.now.longest_step_ms = longest_step_ms();
       publish(result.now);
       if (!result.outputs.empty() || result.now.steps > steps_before)
         on_step_(std::move(result));
@@ -105,6 +114,12 @@ private:
     std::swap(taken, inbox_);
     living_ += std::exchange(arriving_, 0);
     return !is_stopping_;
+  }
+
+  std::uint32_t longest_step_ms() const {
+    using std::chrono::milliseconds;
+    return static_cast<std::uint32_t>(
+        std::chrono::duration_cast<milliseconds>(longest_step_).count());
   }
 
   void take_in(request& r) {
@@ -128,6 +143,8 @@ private:
   loaded_model model_;
   engine_core core_; ///< the thread's alone, but for what is const and fixed
   std::function<void(step_result&&)> on_step_;
+  step_watch* watch_ = nullptr;
+  std::chrono::steady_clock::duration longest_step_{}; ///< the thread's alone
   std::thread thread_;
 
   mutable std::mutex mutex_;

@@ -13,6 +13,7 @@ namespace troupe::engine {
 /// keep: what was computed can be computed again from them.
 struct sequence {
   std::uint64_t id = 0;
+  owner whose;
   sampling_params params;
   std::vector<token_id> tokens; ///< prompt, then output
   std::uint32_t prompt_size = 0;

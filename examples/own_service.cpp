@@ -73,7 +73,7 @@ struct replica_shell {
   void obey(replica::send_tokens& x) {
     if (auto i = sinks.find(x.router); i != sinks.end())
       self->send(i->second, protocol::tokens_atom::value,
-                 protocol::encode(x.batch));
+                 protocol::encode(x.batch, x.version));
   }
 
   own_replica::pointer self;
@@ -92,14 +92,14 @@ behavior(own_replica::stateful_pointer<replica_shell> self,
   return {
       [=](protocol::attach_atom, std::uint64_t router, std::uint32_t version,
           const protocol::token_sink_actor& sink)
-          -> caf::result<std::uint64_t> {
+          -> caf::result<std::uint64_t, std::uint32_t> {
         auto todo = shell->table.attach(router, version);
         if (!todo)
           return caf::make_error(caf::sec::invalid_argument);
         shell->sinks[router] = sink;
         self->monitor(sink);
         shell->run(std::move(*todo));
-        return incarnation;
+        return {incarnation, protocol::protocol_version};
       },
       [=](protocol::generate_atom, std::uint64_t router,
           const codec::bytes& record) {
@@ -111,6 +111,7 @@ behavior(own_replica::stateful_pointer<replica_shell> self,
       [=](protocol::drain_atom, std::uint32_t) {
         shell->table.close("the service is ending");
       },
+      [=](protocol::tune_atom, const codec::bytes&) {}, // nobody deploys it
       [=](news_atom) {
         for (auto& step : inbox->take().steps)
           shell->run(shell->table.step(std::move(step)));
@@ -137,13 +138,17 @@ protocol::routing_table table_of(const engine::engine& engine) {
   replica.where.incarnation = incarnation;
   replica.arithmetic_class = engine.about().arithmetic_class;
   replica.card_hash = "own";
+  replica.version = protocol::protocol_version;
   protocol::model_route model;
   model.application = "example";
   model.route_prefix = "/";
   model.model = "own";
   model.status = "RUNNING";
   model.replicas = {replica};
-  return {1, {model}};
+  protocol::routing_table out;
+  out.version = 1;
+  out.models = {model};
+  return out;
 }
 
 /// Both are in this process: no connection is made, no card is fetched.
@@ -187,7 +192,7 @@ result<void> run(const std::string& model, std::uint16_t port,
   http.port = port;
   http.admin_port = 0;
   auto service =
-      router::service::start(http, system, {}, access_to(actor, **loaded));
+      router::service::start(http, system, access_to(actor, **loaded));
   if (service) {
     caf::anon_send((*service)->actor(), protocol::table_atom::value,
                    protocol::encode(table_of(**loaded)));

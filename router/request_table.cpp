@@ -3,6 +3,7 @@
 #include "router/policy/power_of_two.hpp"
 
 #include <algorithm>
+#include <cstdio>
 
 namespace troupe::router {
 
@@ -11,19 +12,60 @@ namespace {
 // Output that a choice is expected to give, however much it may.
 constexpr std::uint32_t expected_output_max = 256;
 
+// What a replica computes before the next token.
+std::uint64_t tokens_given(const protocol::request_record& record) {
+  return record.prompt.size() + record.output.size();
+}
+
 std::uint64_t expected_cost(const protocol::request_record& record) {
-  return record.prompt.size() +
-         std::min(record.params.max_tokens, expected_output_max);
+  auto drawn =
+      std::min<std::uint64_t>(record.output.size(), record.params.max_tokens);
+  return tokens_given(record) +
+         std::min<std::uint64_t>(record.params.max_tokens - drawn,
+                                 expected_output_max);
 }
 
 error unavailable(std::string message) {
   return {errc::unavailable, std::move(message)};
 }
 
+error lost_replica() {
+  return unavailable("The replica that served the request was lost.");
+}
+
+error ended_replicas(const std::string& incident) {
+  return {errc::internal, "The request ended the replicas that computed it "
+                          "(incident " +
+                              incident + ")."};
+}
+
+std::string hex16(std::uint64_t number) {
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx",
+                static_cast<unsigned long long>(number));
+  return digits;
+}
+
+std::chrono::milliseconds since(time_point then, time_point now) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now - then);
+}
+
+// What is left of a client's time limit; 0 = there is none.
+std::uint64_t time_left(std::uint64_t limit_ms, time_point from,
+                        time_point now) {
+  auto gone = static_cast<std::uint64_t>(
+      std::max<std::int64_t>(since(from, now).count(), 0));
+  if (limit_ms == 0)
+    return 0;
+  return limit_ms > gone ? limit_ms - gone : 1;
+}
+
 } // namespace
 
-request_table::request_table(table_limits limits, std::uint64_t random_seed)
-    : limits_(limits), random_(random_seed) {
+request_table::request_table(table_limits limits, std::uint64_t random_seed,
+                             std::uint64_t incarnation)
+    : limits_(limits), random_(random_seed), incarnation_(incarnation),
+      notices_(limits.notices_max), bans_(limits.bans_max, limits.ban_time) {
   // nop
 }
 
@@ -48,23 +90,35 @@ command_list request_table::submit(submission what, time_point now) {
     tokens += record.prompt.size();
   if (prompt_tokens_ + tokens > limits_.prompt_tokens_max)
     return refuse({errc::limit, "Too many prompt tokens are in flight."});
+  if (auto incident = banned(what, now)) {
+    ++counts_.requests_banned;
+    out.push_back(
+        command::fail{what.request, ended_replicas(*incident), *incident});
+    out.push_back(command::release{what.request});
+    return out;
+  }
   auto& request = requests_[what.request];
   request.model = key;
   request.since = now;
   request.open = count;
-  for (auto& record : what.choices)
-    request.choices.push_back({.record = std::move(record)});
+  for (auto& record : what.choices) {
+    auto& choice = request.choices.emplace_back();
+    choice.record = std::move(record);
+    choice.waiting_since = now;
+  }
   choices_ += count;
   prompt_tokens_ += tokens;
   for (std::uint32_t i = 0; i < count; ++i)
-    enqueue({what.request, i}, now);
-  pump(key, out);
+    enqueue({what.request, i});
+  pump(key, now, out);
   // What is left over waits; it must fit.
-  if (model->second.waiting.size() > waiting_max(key) &&
-      model->second.waiting.back().key.request == what.request)
+  auto waits = [](const choice_state& one) { return one.incarnation == 0; };
+  if (queued(model->second) > model->second.waiting_max &&
+      std::any_of(request.choices.begin(), request.choices.end(), waits)) {
     fail_request(what.request, {errc::limit, "Too many requests are waiting."},
                  out);
-  pump(key, out);
+    pump(key, now, out);
+  }
   return out;
 }
 
@@ -72,8 +126,10 @@ command_list request_table::tokens(protocol::token_batch batch,
                                    time_point now) {
   command_list out;
   auto replica = replicas_.find(batch.incarnation);
-  if (replica == replicas_.end())
-    return out;
+  if (replica == replicas_.end() ||
+      (replica->second.phase != link_phase::attached &&
+       replica->second.phase != link_phase::resting))
+    return out; // there is no session, or it is another one's
   auto model = replica->second.model;
   for (auto& news : batch.choices) {
     auto known = sent_.find(news.id);
@@ -81,12 +137,13 @@ command_list request_table::tokens(protocol::token_batch batch,
       continue;
     take(known->second, std::move(news), now, replica->second, out);
   }
-  pump(model, out);
+  pump(model, now, out);
   drop_unlisted(out);
   return out;
 }
 
-command_list request_table::attached(std::uint64_t incarnation, time_point) {
+command_list request_table::attached(std::uint64_t incarnation,
+                                     time_point now) {
   command_list out;
   auto replica = replicas_.find(incarnation);
   if (replica == replicas_.end()) {
@@ -95,7 +152,7 @@ command_list request_table::attached(std::uint64_t incarnation, time_point) {
   }
   replica->second.phase = link_phase::attached;
   replica->second.pause = {};
-  pump(replica->second.model, out);
+  pump(model_key{replica->second.model}, now, out);
   return out;
 }
 
@@ -112,12 +169,22 @@ command_list request_table::lost(std::uint64_t incarnation, time_point now) {
   return out;
 }
 
+command_list request_table::death(protocol::death_notice notice,
+                                  time_point now) {
+  command_list out;
+  auto incarnation = notice.incarnation;
+  notices_.add(std::move(notice));
+  release_held(incarnation, now, out);
+  return out;
+}
+
 command_list request_table::route_by(const protocol::routing_table& table,
-                                     time_point) {
+                                     time_point now) {
   command_list out;
   if (table.version <= version_)
     return out;
   version_ = table.version;
+  exact_ = table.settings.failover_exact;
   for (auto& [key, model] : models_) {
     model.listed = false;
     model.replicas.clear();
@@ -127,6 +194,9 @@ command_list request_table::route_by(const protocol::routing_table& table,
   for (auto& model : table.models) {
     model_key key{model.application, model.model};
     models_[key].listed = true;
+    models_[key].waiting_max = model.max_queued_requests != 0
+                                   ? model.max_queued_requests
+                                   : limits_.waiting_max;
     for (auto& replica : model.replicas)
       list_replica(replica, key, out);
   }
@@ -134,34 +204,30 @@ command_list request_table::route_by(const protocol::routing_table& table,
   std::vector<model_key> keys;
   for (auto& [key, model] : models_)
     keys.push_back(key);
-  for (auto& key : keys) {
-    auto& model = models_[key];
-    if (model.listed) {
-      pump(key, out);
-      continue;
-    }
-    while (!model.waiting.empty())
-      fail_request(model.waiting.front().key.request,
-                   unavailable("The model was removed."), out);
-    models_.erase(key);
-  }
+  for (auto& key : keys)
+    if (models_[key].listed)
+      pump(key, now, out);
+    else
+      fail_waiting(key, out);
   return out;
 }
 
-command_list request_table::cancel_request(std::uint64_t request, time_point) {
+command_list request_table::cancel_request(std::uint64_t request,
+                                           time_point now) {
   command_list out;
   auto known = requests_.find(request);
   if (known == requests_.end())
     return out;
   auto model = known->second.model;
   drop_request(request, out);
-  pump(model, out);
+  pump(model, now, out);
   drop_unlisted(out);
   return out;
 }
 
 command_list request_table::cancel_choice(std::uint64_t request,
-                                          std::uint32_t choice, time_point) {
+                                          std::uint32_t choice,
+                                          time_point now) {
   command_list out;
   auto* state = find({request, choice});
   if (state == nullptr || !state->open)
@@ -170,13 +236,16 @@ command_list request_table::cancel_choice(std::uint64_t request,
   if (state->incarnation != 0)
     out.push_back(command::cancel{state->incarnation, state->record.id});
   close({request, choice}, out);
-  pump(model, out);
+  pump(model, now, out);
   drop_unlisted(out);
   return out;
 }
 
 command_list request_table::tick(time_point now) {
   command_list out;
+  bans_.expire(now);
+  while (!held_.empty() && held_.front().until <= now)
+    release_held(held_.front().incarnation, now, out);
   expire_waiting(now, out);
   for (auto& [incarnation, replica] : replicas_) {
     if (replica.retry_at > now)
@@ -189,7 +258,7 @@ command_list request_table::tick(time_point now) {
     }
   }
   for (auto& [key, model] : models_)
-    pump(key, out);
+    pump(key, now, out);
   drop_unlisted(out);
   return out;
 }
@@ -208,9 +277,10 @@ std::optional<time_point> request_table::next_deadline() const {
     if (!first || when < *first)
       first = when;
   };
-  for (auto& [key, model] : models_)
-    if (!model.waiting.empty())
-      consider(model.waiting.front().since + limits_.wait_max);
+  if (!queued_.empty())
+    consider(queued_.begin()->first + limits_.wait_max);
+  if (!held_.empty())
+    consider(held_.front().until);
   for (auto& [incarnation, replica] : replicas_)
     if (replica.phase == link_phase::pausing ||
         replica.phase == link_phase::resting)
@@ -218,22 +288,9 @@ std::optional<time_point> request_table::next_deadline() const {
   return first;
 }
 
-std::size_t request_table::choices_waiting() const {
-  std::size_t count = 0;
-  for (auto& [key, model] : models_)
-    count += model.waiting.size();
-  return count;
-}
-
 std::size_t request_table::outstanding(std::uint64_t incarnation) const {
   auto replica = replicas_.find(incarnation);
   return replica == replicas_.end() ? 0 : replica->second.sent.size();
-}
-
-std::size_t request_table::waiting_max(const model_key& model) const {
-  auto own = limits_.waiting_max_of.find(model);
-  return own == limits_.waiting_max_of.end() ? limits_.waiting_max
-                                             : own->second;
 }
 
 request_table::choice_state* request_table::find(choice_key key) {
@@ -244,55 +301,143 @@ request_table::choice_state* request_table::find(choice_key key) {
   return &request->second.choices[key.choice];
 }
 
-void request_table::enqueue(choice_key key, time_point since) {
-  auto& waiting = models_[requests_[key.request].model].waiting;
-  auto later = [](time_point when, const waiting_choice& other) {
-    return when < other.since;
-  };
-  auto place = std::upper_bound(waiting.begin(), waiting.end(), since, later);
-  waiting.insert(place, {since, key});
+// Fingerprints cost time: none while nothing is banned.
+std::optional<std::string> request_table::banned(const submission& what,
+                                                 time_point now) const {
+  if (bans_.empty())
+    return std::nullopt;
+  for (auto& record : what.choices)
+    if (auto incident =
+            bans_.find(fingerprint_of(what.application, record), now))
+      return incident;
+  return std::nullopt;
 }
 
-void request_table::pump(const model_key& key, command_list& out) {
-  auto known = models_.find(key);
-  if (known == models_.end())
+request_table::lane_key request_table::lane_of(const choice_state& choice) {
+  lane_key out;
+  out.suspects = choice.suspect;
+  if (choice.started)
+    out.arithmetic_class = choice.arithmetic_class;
+  return out;
+}
+
+void request_table::enqueue(choice_key key) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  models_[request.model].waiting[lane_of(choice)].insert({request.since, key});
+  queued_.insert({choice.waiting_since, key});
+}
+
+// Nothing happens if it is in no lane.
+void request_table::dequeue(choice_key key) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  queued_.erase({choice.waiting_since, key});
+  auto model = models_.find(request.model);
+  if (model == models_.end())
     return;
-  auto& model = known->second;
+  auto& lanes = model->second.waiting;
+  auto lane = lanes.find(lane_of(choice));
+  if (lane == lanes.end())
+    return;
+  lane->second.erase({request.since, key});
+  if (lane->second.empty())
+    lanes.erase(lane);
+}
+
+std::size_t request_table::queued(const model_state& model) const {
+  std::size_t count = 0;
+  for (auto& [lane, places] : model.waiting)
+    count += places.size();
+  return count;
+}
+
+bool request_table::class_is_listed(const model_state& model,
+                                    const std::string& name) const {
+  return std::any_of(model.replicas.begin(), model.replicas.end(),
+                     [&](std::uint64_t incarnation) {
+                       auto& route = *replicas_.at(incarnation).route;
+                       return route.arithmetic_class == name;
+                     });
+}
+
+std::optional<std::uint64_t>
+request_table::replica_for(const model_state& model, const lane_key& lane) {
+  auto bound = lane.arithmetic_class &&
+               (exact_ || class_is_listed(model, *lane.arithmetic_class));
   std::vector<std::uint64_t> incarnations;
   std::vector<replica_snapshot> snapshots;
-  while (!model.waiting.empty()) {
-    incarnations.clear();
-    snapshots.clear();
-    for (auto incarnation : model.replicas) {
-      auto& replica = replicas_[incarnation];
-      if (replica.phase != link_phase::attached)
-        continue;
-      incarnations.push_back(incarnation);
-      snapshots.push_back({static_cast<std::uint32_t>(replica.sent.size()),
-                           replica.tokens,
-                           replica.route->max_ongoing_requests});
+  for (auto incarnation : model.replicas) {
+    auto& replica = replicas_.at(incarnation);
+    if (replica.phase != link_phase::attached ||
+        (bound && replica.route->arithmetic_class != *lane.arithmetic_class))
+      continue;
+    incarnations.push_back(incarnation);
+    snapshots.push_back({static_cast<std::uint32_t>(replica.sent.size()),
+                         replica.tokens, replica.route->max_ongoing_requests});
+  }
+  auto pick = power_of_two(snapshots, random_());
+  if (!pick)
+    return std::nullopt;
+  return incarnations[*pick];
+}
+
+// The oldest of those that a replica has room for. Suspects go one at a time.
+std::optional<request_table::destination>
+request_table::next_to_send(const model_state& model) {
+  std::vector<destination> first;
+  for (auto& [lane, places] : model.waiting)
+    if (!lane.suspects || !model.on_trial)
+      first.push_back({*places.begin(), lane, 0});
+  std::sort(first.begin(), first.end(),
+            [](auto& a, auto& b) { return a.from < b.from; });
+  for (auto& one : first)
+    if (auto incarnation = replica_for(model, one.lane)) {
+      one.incarnation = *incarnation;
+      return one;
     }
-    auto pick = power_of_two(snapshots, random_());
-    if (!pick)
-      return;
-    auto next = model.waiting.front().key;
-    model.waiting.pop_front();
-    send(next, incarnations[*pick], out);
+  return std::nullopt;
+}
+
+void request_table::pump(const model_key& key, time_point now,
+                         command_list& out) {
+  auto model = models_.find(key);
+  if (model == models_.end())
+    return;
+  while (auto next = next_to_send(model->second)) {
+    dequeue(next->from.key);
+    send(next->from.key, next->incarnation, now, out);
   }
 }
 
 void request_table::send(choice_key key, std::uint64_t incarnation,
-                         command_list& out) {
-  auto& choice = *find(key);
+                         time_point now, command_list& out) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
   auto& replica = replicas_[incarnation];
-  choice.record.id = ++last_id_;
+  auto& record = choice.record;
+  record.id = ++last_id_;
+  record.alone =
+      choice.suspect || choice.unexplained >= limits_.unexplained_max;
   choice.incarnation = incarnation;
-  choice.cost = expected_cost(choice.record);
-  ++choice.attempts;
-  replica.sent.insert(choice.record.id);
+  choice.cost = expected_cost(record);
+  choice.fresh = true;
+  replica.sent.insert(record.id);
   replica.tokens += choice.cost;
-  sent_[choice.record.id] = key;
-  out.push_back(command::generate{incarnation, choice.record});
+  sent_[record.id] = key;
+  if (choice.suspect)
+    models_[request.model].on_trial = key;
+  if (choice.started) {
+    ++counts_.streams_moved;
+    out.push_back(command::moved{
+        record.request_id, key.choice, record.output.size(),
+        replica.route->replica, since(choice.waiting_since, now), record.alone,
+        replica.route->arithmetic_class != choice.arithmetic_class});
+  }
+  ++choice.sendings;
+  command::generate what{incarnation, record};
+  what.record.deadline_ms = time_left(record.deadline_ms, request.since, now);
+  out.push_back(std::move(what));
 }
 
 void request_table::take(choice_key key, protocol::choice_tokens news,
@@ -310,13 +455,11 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
   }
   if (news.tokens.empty() && news.reason == finish::none)
     return;
-  if (!choice.started) {
-    choice.started = true;
-    auto done =
-        std::min<std::uint64_t>(choice.cost, choice.record.prompt.size());
-    choice.cost -= done;
-    replica.tokens -= done;
+  if (choice.started) { // said by the replica that gave the first token
+    news.cached_tokens = 0;
+    news.prompt_logprobs.clear();
   }
+  note_progress(key, replica);
   auto& output = choice.record.output;
   output.insert(output.end(), news.tokens.begin(), news.tokens.end());
   auto ends = news.reason != finish::none;
@@ -326,11 +469,32 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
     close(key, out);
 }
 
+void request_table::note_progress(choice_key key, replica_state& replica) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  auto& now_of = replica.route->arithmetic_class;
+  if (choice.started && now_of != choice.arithmetic_class)
+    ++counts_.streams_class_changed;
+  choice.started = true;
+  choice.arithmetic_class = now_of;
+  if (!choice.fresh)
+    return;
+  choice.fresh = false;
+  choice.suspect = false;
+  if (auto model = models_.find(request.model);
+      model != models_.end() && model->second.on_trial == key)
+    model->second.on_trial.reset();
+  auto done = std::min(choice.cost, tokens_given(choice.record));
+  choice.cost -= done;
+  replica.tokens -= done;
+}
+
 // A replica that cannot serve now is left alone for a while, and the choice
 // goes on elsewhere; any other error would meet the choice everywhere.
 void request_table::refused(choice_key key, const error& why, time_point now,
                             replica_state& replica, command_list& out) {
-  unlink(*find(key));
+  auto& choice = *find(key);
+  unlink(choice, key);
   if (why.code != errc::unavailable) {
     fail_request(key.request, why, out);
     return;
@@ -339,24 +503,79 @@ void request_table::refused(choice_key key, const error& why, time_point now,
     replica.phase = link_phase::resting;
     replica.retry_at = now + limits_.rest;
   }
+  choice.waiting_since = now;
   give_back(key, why, out);
 }
 
-// What becomes of a choice, unlinked already, whose replica is gone.
+// The choices of a dead replica, or one of which nothing was heard in time.
+void request_table::release_held(std::uint64_t incarnation, time_point now,
+                                 command_list& out) {
+  std::vector<choice_key> released;
+  std::erase_if(held_, [&](const held_choice& one) {
+    if (one.incarnation != incarnation)
+      return false;
+    released.push_back(one.key);
+    return true;
+  });
+  auto* notice = notices_.find(incarnation);
+  std::set<model_key> models;
+  for (auto key : released) {
+    if (auto request = requests_.find(key.request); request != requests_.end())
+      models.insert(request->second.model);
+    settle(key, notice, now, out);
+  }
+  for (auto& model : models)
+    pump(model, now, out);
+}
+
+// What becomes of a choice, unlinked already, whose replica was lost.
+void request_table::settle(choice_key key, const protocol::death_notice* notice,
+                           time_point now, command_list& out) {
+  auto* choice = find(key);
+  if (choice == nullptr || !choice->open)
+    return; // it has ended meanwhile
+  auto judged = verdict::bystander;
+  if (notice != nullptr)
+    judged = judge(*notice, {incarnation_, choice->record.id}, choice->suspect);
+  else if (++choice->unexplained >= limits_.unexplained_max && !choice->started)
+    return fail_request(key.request, lost_replica(), out);
+  if (judged == verdict::guilty)
+    return convict(key, notice->reason, now, out);
+  if (judged == verdict::suspect) {
+    if (!choice->suspect)
+      ++counts_.choices_suspected;
+    choice->suspect = true;
+    out.push_back(command::suspected{choice->record.request_id, key.choice,
+                                     notice->reason});
+  }
+  give_back(key, lost_replica(), out);
+}
+
+void request_table::convict(choice_key key, const std::string& reason,
+                            time_point now, command_list& out) {
+  auto& request = requests_[key.request];
+  auto& record = request.choices[key.choice].record;
+  auto incident = hex16(random_());
+  bans_.add(fingerprint_of(request.model.first, record), incident, now);
+  ++counts_.requests_convicted;
+  out.push_back(command::convicted{record.request_id, incident, reason});
+  fail_request(key.request, ended_replicas(incident), out, incident);
+}
+
+// What becomes of a choice that is at no replica and in no lane.
 void request_table::give_back(choice_key key, const error& why,
                               command_list& out) {
   auto* choice = find(key);
   if (choice == nullptr)
     return; // its request failed with another choice
-  auto& request = requests_[key.request];
-  if (choice->started || choice->attempts >= limits_.attempts_max ||
-      models_.count(request.model) == 0)
+  if (choice->sendings > limits_.moves_max ||
+      models_.count(requests_[key.request].model) == 0)
     fail_request(key.request, why, out);
   else
-    enqueue(key, request.since);
+    enqueue(key);
 }
 
-void request_table::unlink(choice_state& choice) {
+void request_table::unlink(choice_state& choice, choice_key key) {
   if (choice.incarnation == 0)
     return;
   auto& replica = replicas_[choice.incarnation];
@@ -365,6 +584,9 @@ void request_table::unlink(choice_state& choice) {
   sent_.erase(choice.record.id);
   choice.incarnation = 0;
   choice.cost = 0;
+  auto model = models_.find(requests_[key.request].model);
+  if (model != models_.end() && model->second.on_trial == key)
+    model->second.on_trial.reset();
 }
 
 void request_table::leave(choice_state& choice) {
@@ -377,13 +599,8 @@ void request_table::leave(choice_state& choice) {
 void request_table::close(choice_key key, command_list& out) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
-  if (choice.incarnation == 0) {
-    auto same = [&](const waiting_choice& other) {
-      return other.key.request == key.request && other.key.choice == key.choice;
-    };
-    std::erase_if(models_[request.model].waiting, same);
-  }
-  unlink(choice);
+  dequeue(key);
+  unlink(choice, key);
   leave(choice);
   if (--request.open != 0)
     return;
@@ -392,24 +609,21 @@ void request_table::close(choice_key key, command_list& out) {
 }
 
 void request_table::fail_request(std::uint64_t request, const error& why,
-                                 command_list& out) {
-  out.push_back(command::fail{request, why});
+                                 command_list& out, std::string incident) {
+  out.push_back(command::fail{request, why, std::move(incident)});
   drop_request(request, out);
 }
 
 void request_table::drop_request(std::uint64_t id, command_list& out) {
   auto& request = requests_[id];
-  auto model = models_.find(request.model);
-  if (model != models_.end())
-    std::erase_if(model->second.waiting, [id](const waiting_choice& other) {
-      return other.key.request == id;
-    });
-  for (auto& choice : request.choices) {
+  for (std::uint32_t i = 0; i < request.choices.size(); ++i) {
+    auto& choice = request.choices[i];
     if (!choice.open)
       continue;
     if (choice.incarnation != 0)
       out.push_back(command::cancel{choice.incarnation, choice.record.id});
-    unlink(choice);
+    dequeue({id, i});
+    unlink(choice, {id, i});
     leave(choice);
   }
   requests_.erase(id);
@@ -457,25 +671,34 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
   replica.pause = std::clamp(replica.pause * 2, limits_.attach_pause,
                              limits_.attach_pause_max);
   replica.retry_at = now + replica.pause;
-  auto why = unavailable("The replica that served the request was lost.");
   std::vector<choice_key> orphans;
   for (auto id : replica.sent)
     orphans.push_back(sent_[id]);
-  for (auto key : orphans)
-    unlink(*find(key));
-  for (auto key : orphans)
-    give_back(key, why, out);
-  pump(model_key{replica.model}, out);
+  for (auto key : orphans) {
+    auto& choice = *find(key);
+    unlink(choice, key);
+    choice.waiting_since = now;
+    held_.push_back({now + limits_.notice_wait, incarnation, key});
+  }
+  if (notices_.find(incarnation) != nullptr)
+    release_held(incarnation, now, out);
+  pump(model_key{replica.model}, now, out);
   drop_unlisted(out);
 }
 
+// The end of a model that has left the table.
+void request_table::fail_waiting(const model_key& key, command_list& out) {
+  auto& lanes = models_[key].waiting;
+  while (!lanes.empty())
+    fail_request(lanes.begin()->second.begin()->key.request,
+                 unavailable("The model was removed."), out);
+  models_.erase(key);
+}
+
 void request_table::expire_waiting(time_point now, command_list& out) {
-  for (auto& [key, model] : models_)
-    while (!model.waiting.empty() &&
-           model.waiting.front().since + limits_.wait_max <= now)
-      fail_request(model.waiting.front().key.request,
-                   unavailable("No replica of the model was free in time."),
-                   out);
+  while (!queued_.empty() && queued_.begin()->first + limits_.wait_max <= now)
+    fail_request(queued_.begin()->second.request,
+                 unavailable("No replica of the model was free in time."), out);
 }
 
 } // namespace troupe::router

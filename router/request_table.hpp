@@ -1,11 +1,14 @@
 #pragma once
 
+#include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/codec/error.hpp"
+#include "router/suspects.hpp"
 
 #include <chrono>
+#include <compare>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -27,13 +30,23 @@ struct table_limits {
   std::size_t choices_max = 8192; ///< in the table, waiting or sent
   /// Prompt tokens of all choices in the table (each keeps its own).
   std::size_t prompt_tokens_max = 32u << 20;
-  std::size_t waiting_max = 1024; ///< of one model, before a new one is refused
-  /// The same for single models, by application and model.
-  std::map<std::pair<std::string, std::string>, std::size_t> waiting_max_of;
-  /// From submission; then a choice that no replica took fails.
+  /// Of one model, before a new one is refused; a model of the routing table
+  /// may have another bound.
+  std::size_t waiting_max = 1024;
+  /// From submission, or from the loss of its replica; then a choice that no
+  /// replica took fails.
   std::chrono::milliseconds wait_max{30'000};
-  /// Replicas that may be lost, or refuse, under a choice without a token.
-  std::uint32_t attempts_max = 3;
+  /// How long the choices of a lost replica wait for a word on why it died.
+  std::chrono::milliseconds notice_wait{300};
+  /// Sendings of one choice beyond its first; then it fails.
+  std::uint32_t moves_max = 64;
+  /// Replicas lost without a word on why: after so many a choice without a
+  /// token fails, and one with tokens is computed alone.
+  std::uint32_t unexplained_max = 3;
+  /// For how long a request that ended replicas is refused, and how many such.
+  std::chrono::milliseconds ban_time{600'000};
+  std::size_t bans_max = 1024;
+  std::size_t notices_max = 1024; ///< death notices kept
   /// Pause before attaching to a lost replica again; doubles up to the second.
   std::chrono::milliseconds attach_pause{100};
   std::chrono::milliseconds attach_pause_max{5'000};
@@ -73,7 +86,9 @@ struct cancel {
   std::uint64_t id = 0; ///< request_record::id
 };
 
-/// News of a choice; the last of it when `news.reason` is stop or length.
+/// News of a choice; the last of it when `news.reason` is stop or length. All
+/// that was delivered of a choice is, in order, what one replica that is never
+/// lost would have given.
 struct deliver {
   std::uint64_t request = 0;
   std::uint32_t choice = 0;
@@ -85,6 +100,35 @@ struct deliver {
 struct fail {
   std::uint64_t request = 0;
   error what;
+  /// Set if the request ended replicas: 16 hex digits, for the client and the
+  /// log. Then `what` holds nothing that the client may not read.
+  std::string incident = {};
+};
+
+/// For the log: a choice was sent to another replica with its output so far,
+/// ahead of the `generate` that does it.
+struct moved {
+  std::string request_id;
+  std::uint32_t choice = 0;
+  std::size_t tokens = 0;              ///< so far
+  std::string to;                      ///< the replica's name
+  std::chrono::milliseconds waited{0}; ///< since it was lost or refused
+  bool alone = false;
+  bool class_changed = false; ///< its tokens are of another arithmetic class
+};
+
+/// For the log: a replica died by its own fault while it computed this choice.
+struct suspected {
+  std::string request_id;
+  std::uint32_t choice = 0;
+  std::string reason; ///< of the death
+};
+
+/// For the log: the request ended replicas, and is refused from now on.
+struct convicted {
+  std::string request_id;
+  std::string incident;
+  std::string reason; ///< of the last death
 };
 
 /// The request has left the table: nothing about it follows.
@@ -97,21 +141,38 @@ struct release {
 using any_command =
     std::variant<command::attach, command::detach, command::generate,
                  command::cancel, command::deliver, command::fail,
+                 command::moved, command::suspected, command::convicted,
                  command::release>;
 using command_list = std::vector<any_command>;
+
+/// What has happened so far, for metrics.
+struct table_counts {
+  std::uint64_t streams_moved = 0; ///< sent again after their first token
+  std::uint64_t streams_class_changed = 0;
+  std::uint64_t choices_suspected = 0;
+  std::uint64_t requests_convicted = 0;
+  std::uint64_t requests_banned = 0; ///< refused at submission
+};
 
 /// All requests in flight of one router, as a pure state machine: an event and
 /// the time go in, commands come out. No clock, no threads, no messages.
 ///
 /// Every choice ends exactly once: with a `deliver` whose reason is stop or
 /// length, or with a `fail` of its request; or silently, when it was cancelled.
-/// A choice without a token moves to another replica when its own is lost, or
-/// waits; one with tokens fails its request. (The record keeps the ids
-/// received, so continuing it elsewhere needs nothing but another rule in
-/// `give_back`.)
+///
+/// A choice whose replica is lost, or refuses it as unavailable, goes on
+/// elsewhere, with the tokens that it has: at a replica of the same arithmetic
+/// class while one is listed, else, unless the deployment asks for exactness,
+/// at any. When a replica is lost its choices first wait for a word on why
+/// (`death`), for at most `notice_wait`. Those which it computed when it died
+/// by its own fault are suspects: sent again one at a time per model, each
+/// alone until its next token. A suspect that does it again is guilty: its
+/// request fails, and is refused for a while.
 class request_table {
 public:
-  request_table(table_limits, std::uint64_t random_seed);
+  /// `incarnation` is the router's own: death notices name it.
+  request_table(table_limits, std::uint64_t random_seed,
+                std::uint64_t incarnation);
 
   // Events.
   command_list submit(submission, time_point now);
@@ -119,6 +180,8 @@ public:
   command_list attached(std::uint64_t incarnation, time_point now);
   command_list attach_failed(std::uint64_t incarnation, time_point now);
   command_list lost(std::uint64_t incarnation, time_point now);
+  /// A replica's process has ended; before or after its session is lost.
+  command_list death(protocol::death_notice, time_point now);
   /// Ignored unless newer than the one before.
   command_list route_by(const protocol::routing_table&, time_point now);
   /// The client is gone.
@@ -137,7 +200,10 @@ public:
   std::size_t requests() const {
     return requests_.size();
   }
-  std::size_t choices_waiting() const;
+  /// Choices that are at no replica.
+  std::size_t choices_waiting() const {
+    return choices_ - sent_.size();
+  }
   std::size_t choices_sent() const {
     return sent_.size();
   }
@@ -146,6 +212,9 @@ public:
   }
   /// Choices at this replica; 0 if it is not known.
   std::size_t outstanding(std::uint64_t incarnation) const;
+  const table_counts& counts() const {
+    return counts_;
+  }
 
 private:
   using model_key = std::pair<std::string, std::string>; // application, model
@@ -153,14 +222,21 @@ private:
   struct choice_key {
     std::uint64_t request = 0;
     std::uint32_t choice = 0;
+
+    auto operator<=>(const choice_key&) const = default;
   };
 
   struct choice_state {
-    protocol::request_record record;
-    std::uint64_t incarnation = 0; // 0 = at no replica
-    std::uint64_t cost = 0;        // its part of replica_state::tokens
-    std::uint32_t attempts = 0;
+    protocol::request_record record; // with the id of its last sending
+    std::uint64_t incarnation = 0;   // 0 = at no replica
+    std::uint64_t cost = 0;          // its part of replica_state::tokens
+    std::uint32_t sendings = 0;
+    std::uint32_t unexplained = 0; // replicas lost without a notice
+    std::string arithmetic_class;  // of its last token
+    time_point waiting_since;      // while it waits
     bool started = false;
+    bool fresh = true; // no token since it was sent
+    bool suspect = false;
     bool open = true;
   };
 
@@ -189,41 +265,83 @@ private:
     time_point retry_at;
   };
 
-  struct waiting_choice {
-    time_point since;
+  /// Choices that may go to the same replicas.
+  struct lane_key {
+    bool suspects = false;
+    std::optional<std::string> arithmetic_class; // of those with tokens
+
+    auto operator<=>(const lane_key&) const = default;
+  };
+
+  /// A place in a lane: by submission.
+  struct place {
+    time_point submitted;
     choice_key key;
+
+    auto operator<=>(const place&) const = default;
   };
 
   struct model_state {
     bool listed = true;
-    std::vector<std::uint64_t> replicas; // incarnations, listed ones
-    std::deque<waiting_choice> waiting;  // oldest first
+    std::size_t waiting_max = 0;
+    std::vector<std::uint64_t> replicas;         // incarnations, listed ones
+    std::map<lane_key, std::set<place>> waiting; // no empty lanes
+    std::optional<choice_key> on_trial;          // the suspect that is sent
   };
 
-  std::size_t waiting_max(const model_key&) const;
+  /// A choice that waits for a word on its replica's death.
+  struct held_choice {
+    time_point until;
+    std::uint64_t incarnation = 0;
+    choice_key key;
+  };
+
+  struct destination {
+    place from;
+    lane_key lane;
+    std::uint64_t incarnation = 0;
+  };
+
   choice_state* find(choice_key);
-  void enqueue(choice_key, time_point since);
-  void pump(const model_key&, command_list&);
-  void send(choice_key, std::uint64_t incarnation, command_list&);
+  std::optional<std::string> banned(const submission&, time_point) const;
+  static lane_key lane_of(const choice_state&);
+  void enqueue(choice_key);
+  void dequeue(choice_key);
+  std::size_t queued(const model_state&) const;
+  bool class_is_listed(const model_state&, const std::string&) const;
+  std::optional<std::uint64_t> replica_for(const model_state&, const lane_key&);
+  std::optional<destination> next_to_send(const model_state&);
+  void pump(const model_key&, time_point, command_list&);
+  void send(choice_key, std::uint64_t incarnation, time_point, command_list&);
   void take(choice_key, protocol::choice_tokens, time_point, replica_state&,
             command_list&);
+  void note_progress(choice_key, replica_state&);
   void refused(choice_key, const error&, time_point, replica_state&,
                command_list&);
+  void release_held(std::uint64_t incarnation, time_point, command_list&);
+  void settle(choice_key, const protocol::death_notice*, time_point,
+              command_list&);
+  void convict(choice_key, const std::string& reason, time_point,
+               command_list&);
   void give_back(choice_key, const error&, command_list&);
-  void unlink(choice_state&);
+  void unlink(choice_state&, choice_key);
   void leave(choice_state&);
   void close(choice_key, command_list&);
-  void fail_request(std::uint64_t request, const error&, command_list&);
+  void fail_request(std::uint64_t request, const error&, command_list&,
+                    std::string incident = {});
   void drop_request(std::uint64_t request, command_list&);
   void list_replica(const protocol::replica_route&, const model_key&,
                     command_list&);
   void drop_unlisted(command_list&);
+  void fail_waiting(const model_key&, command_list&);
   void link_down(std::uint64_t incarnation, time_point, command_list&);
   void expire_waiting(time_point, command_list&);
 
   table_limits limits_;
   std::mt19937_64 random_;
+  std::uint64_t incarnation_;
   std::uint64_t version_ = 0;
+  bool exact_ = false; // router_settings::failover_exact
   std::uint64_t last_id_ = 0;
   std::size_t choices_ = 0;       // open ones
   std::size_t prompt_tokens_ = 0; // theirs
@@ -231,6 +349,11 @@ private:
   std::map<std::uint64_t, choice_key> sent_;        // by record id
   std::map<std::uint64_t, replica_state> replicas_; // by incarnation
   std::map<model_key, model_state> models_;
+  std::set<std::pair<time_point, choice_key>> queued_; // all lanes', by age
+  std::deque<held_choice> held_; // by deadline; those that left stay until then
+  death_notes notices_;
+  ban_list bans_;
+  table_counts counts_;
 };
 
 } // namespace troupe::router

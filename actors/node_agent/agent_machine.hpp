@@ -38,11 +38,6 @@ struct send_news {
 struct send_death {
   protocol::death_notice notice;
 };
-/// To the replica's actor: `tune`.
-struct tune_replica {
-  std::uint64_t incarnation = 0;
-  protocol::replica_spec spec;
-};
 /// The node's router should listen, or stop.
 struct want_router {
   bool wanted = true;
@@ -54,12 +49,13 @@ using agent_command =
 using agent_commands = std::vector<agent_command>;
 
 /// The node agent without messages, processes and a clock: its bond with the
-/// head and the supervisor of its replicas. With the head gone it keeps all that
-/// it was told to run; a head that it meets again hears of everything it has.
+/// head and the supervisor of its replicas. With the head gone it keeps all
+/// that it was told to run; a head that it meets again hears of everything it
+/// has.
 ///
-/// Epochs: only a welcome of a head epoch at least as new as any before is taken;
-/// assignments must bear the epochs of the newest welcome, and a newer sequence.
-/// Until the first welcome nothing is told to anybody.
+/// Epochs: only a welcome of a head epoch at least as new as any before is
+/// taken; assignments must bear the epochs of the newest welcome, and a newer
+/// sequence. Until the first welcome nothing is told to anybody.
 class agent_machine {
 public:
   /// `self` is what it registers as (its `replicas`, `head_epoch` and
@@ -112,7 +108,11 @@ private:
   enum class phase { waiting, connecting, registering, joined };
 
   agent_commands translate(commands) const;
-  agent_commands try_again(clock::time_point now, bool leave);
+  agent_commands try_again(clock::time_point now);
+  agent_commands registration(clock::time_point now);
+  std::vector<protocol::running_replica> replicas() const;
+  protocol::replica_news news_of(protocol::replica_report) const;
+  bool is_newer(const protocol::node_welcome&) const;
 
   protocol::node_joined self_;
   supervisor supervisor_;
@@ -121,7 +121,8 @@ private:
   clock::time_point act_at_{};   ///< next attempt, or end of the wait
   std::uint64_t head_epoch_ = 0; ///< newest obeyed
   std::uint64_t node_epoch_ = 0;
-  std::uint64_t sequence_ = 0; ///< of the assignment obeyed
+  /// Of the newest assignment of this node epoch.
+  std::optional<std::uint64_t> sequence_;
   bool router_wanted_ = true;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <set>
 
 namespace troupe::node_agent {
 
@@ -28,10 +29,18 @@ milliseconds silence_max(const replica_spec& spec) {
                   milliseconds{1500});
 }
 
+/// Before so many steps the longest one says little.
+constexpr std::uint64_t steps_to_judge_by = 10;
+
 /// Without a step while requests run.
-milliseconds stall_max(const replica_spec& spec) {
-  return 3 *
-         std::max(milliseconds{spec.health_check_period_ms}, milliseconds{500});
+milliseconds stall_max(const replica_spec& spec,
+                       const protocol::replica_load& load) {
+  auto most = 3 * std::max(milliseconds{spec.health_check_period_ms},
+                           milliseconds{500});
+  if (load.steps < steps_to_judge_by)
+    return most;
+  auto usual = 10 * milliseconds{load.longest_step_ms};
+  return std::min(std::max(usual, milliseconds{2000}), most);
 }
 
 } // namespace
@@ -41,28 +50,54 @@ supervisor::supervisor(supervision_limits limits, std::uint64_t seed)
   // nop
 }
 
-commands supervisor::start(replica_spec spec, clock::time_point now) {
+commands supervisor::assign(std::vector<replica_spec> specs,
+                            clock::time_point now) {
   commands out;
   if (draining_)
     return out;
+  std::set<std::string> wanted;
+  for (const auto& spec : specs)
+    wanted.insert(spec.replica);
+  for (auto i = replicas_.begin(); i != replicas_.end();) {
+    auto current = i++;
+    if (!wanted.contains(current->first))
+      stop(current, now, out);
+  }
+  for (auto& spec : specs)
+    if (wanted.erase(spec.replica) != 0)
+      keep(std::move(spec), now, out);
+  return out;
+}
+
+void supervisor::keep(replica_spec spec, clock::time_point now, commands& out) {
   auto [i, fresh] = replicas_.try_emplace(spec.replica);
   auto& x = i->second;
-  if (fresh || x.now == phase::failed) {
-    x = replica{};
+  if (fresh) {
     x.spec = std::move(spec);
     launch(x, now, out);
   } else if (x.now == phase::stopping) {
     x.next = std::move(spec);
-  } else if (x.spec == spec) {
-    tell(x, out);
+  } else if (x.spec != spec) {
+    change(x, std::move(spec), now, out);
+  }
+}
+
+void supervisor::change(replica& x, replica_spec spec, clock::time_point now,
+                        commands& out) {
+  if (x.now == phase::failed) {
+    x = replica{};
+    x.spec = std::move(spec);
+    launch(x, now, out);
   } else if (x.now == phase::waiting) {
     x.spec = std::move(spec);
+  } else if (protocol::same_process(x.spec, spec)) {
+    x.spec = std::move(spec);
+    out.push_back(tune_replica{x.incarnation, x.spec});
   } else {
     milliseconds grace{x.spec.graceful_shutdown_timeout_ms};
     begin_stop(x, grace, grace + limits_.terminate_max, now, out);
     x.next = std::move(spec);
   }
-  return out;
 }
 
 void supervisor::launch(replica& x, clock::time_point now, commands& out) {
@@ -85,11 +120,8 @@ void supervisor::launch(replica& x, clock::time_point now, commands& out) {
   tell(x, out);
 }
 
-commands supervisor::stop(const std::string& id, clock::time_point now) {
-  commands out;
-  auto i = replicas_.find(id);
-  if (i == replicas_.end())
-    return out;
+void supervisor::stop(replica_map::iterator i, clock::time_point now,
+                      commands& out) {
   auto& x = i->second;
   x.next.reset();
   if (x.now == phase::running) {
@@ -98,7 +130,6 @@ commands supervisor::stop(const std::string& id, clock::time_point now) {
   } else if (x.now != phase::stopping) {
     forget(i, now, out);
   }
-  return out;
 }
 
 /// A replica that has not registered has nothing to finish.
@@ -108,6 +139,9 @@ void supervisor::begin_stop(replica& x, milliseconds grace,
   x.now = phase::stopping;
   x.kill_at = now + until_kill;
   x.terminate_at = x.heard ? now + grace : now;
+  if (x.last.phase != replica_phase::failed)
+    x.last.phase = replica_phase::draining;
+  tell(x, out);
   if (x.heard)
     out.push_back(drain_replica{x.incarnation, grace});
   else
@@ -168,6 +202,18 @@ commands supervisor::ended(std::uint64_t incarnation, const process_end& end,
   return out;
 }
 
+milliseconds supervisor::pause_before_restart(const replica& x,
+                                              clock::time_point now) const {
+  if (x.was_ready && now >= x.ready_at + limits_.settled)
+    return {};
+  auto before = x.was_ready ? x.restarts.size() : x.failed_starts - 1;
+  auto last = limits_.back_off.size() - 1;
+  auto pause = limits_.back_off.empty()
+                   ? milliseconds{}
+                   : limits_.back_off[std::min<std::size_t>(before, last)];
+  return std::min(pause, milliseconds{x.spec.restart_pause_max_ms});
+}
+
 void supervisor::restart_or_fail(replica& x, const std::string& reason,
                                  clock::time_point now, commands& out) {
   while (!x.restarts.empty() &&
@@ -180,14 +226,12 @@ void supervisor::restart_or_fail(replica& x, const std::string& reason,
   x.last.pid = 0;
   x.last.load = {};
   auto spent = failed_start ? x.failed_starts > x.spec.start_retries
-                            : x.restarts.size() >= limits_.restarts_max;
+                            : x.restarts.size() >= x.spec.restarts_max;
   if (spent) {
     x.now = phase::failed;
     x.last.budget_spent = true;
   } else {
-    auto before = failed_start ? x.failed_starts - 1 : x.restarts.size();
-    auto pause = before < limits_.back_off.size() ? limits_.back_off[before]
-                                                  : limits_.back_off.back();
+    auto pause = pause_before_restart(x, now);
     if (!failed_start)
       x.restarts.push_back(now);
     x.now = phase::waiting;
@@ -211,13 +255,10 @@ void supervisor::forget(replica_map::iterator i, clock::time_point now,
   tell(x, out);
   auto next = std::move(x.next);
   replicas_.erase(i);
-  if (next && !draining_) {
-    auto more = start(std::move(*next), now);
-    out.insert(out.end(), std::make_move_iterator(more.begin()),
-               std::make_move_iterator(more.end()));
-  } else if (draining_ && replicas_.empty()) {
+  if (next && !draining_)
+    keep(std::move(*next), now, out);
+  else if (draining_ && replicas_.empty())
     out.push_back(all_stopped{});
-  }
 }
 
 bool supervisor::knows(const replica_report& report) const {
@@ -236,21 +277,33 @@ commands supervisor::report(replica_report report, clock::time_point now) {
     return out; // overtaken
   x.heard = true;
   x.heard_at = now;
-  const auto& load = report.load;
-  if (load.running == 0 || load.steps != x.step) {
-    x.step = load.steps;
-    x.step_at = now;
-  }
+  note_progress(x, report.load, now, out);
   if (report.phase == replica_phase::ready && !x.was_ready) {
     x.was_ready = true;
+    x.ready_at = now;
     x.failed_starts = 0;
   }
+  if (x.now == phase::stopping && report.phase != replica_phase::failed)
+    report.phase = replica_phase::draining; // whether it knows yet or not
   report.pid = x.last.pid;
   report.restarts = x.last.restarts;
   report.budget_spent = false;
   x.last = std::move(report);
   tell(x, out);
   return out;
+}
+
+/// A replica stalls if its word is that requests run but no step was made: its
+/// silence is another matter (`watch`).
+void supervisor::note_progress(replica& x, const protocol::replica_load& load,
+                               clock::time_point now, commands& out) {
+  if (load.running == 0 || load.steps != x.step) {
+    x.step = load.steps;
+    x.step_at = now;
+  } else if (x.now == phase::running && x.killed_because.empty() &&
+             now >= x.step_at + stall_max(x.spec, load)) {
+    kill(x, "it made no step while requests were running", out);
+  }
 }
 
 commands supervisor::tick(clock::time_point now) {
@@ -269,7 +322,8 @@ commands supervisor::tick(clock::time_point now) {
 /// Signals a process that does not do what it should.
 void supervisor::watch(replica& x, clock::time_point now, commands& out) {
   if (x.now == phase::stopping) {
-    // One that is silent will not finish anything: there is nothing to wait for.
+    // One that is silent will not finish anything: there is nothing to wait
+    // for.
     auto silent = x.heard && x.kill_at != clock::time_point::max() &&
                   now >= x.heard_at + silence_max(x.spec);
     if (now >= x.kill_at || silent) {
@@ -286,8 +340,6 @@ void supervisor::watch(replica& x, clock::time_point now, commands& out) {
     kill(x, "it did not register in time", out);
   } else if (x.heard && now >= x.heard_at + silence_max(x.spec)) {
     kill(x, "it stopped reporting", out);
-  } else if (x.heard && now >= x.step_at + stall_max(x.spec)) {
-    kill(x, "it made no step while requests were running", out);
   }
 }
 
@@ -298,6 +350,20 @@ void supervisor::kill(replica& x, std::string why, commands& out) {
 
 void supervisor::tell(replica& x, commands& out) {
   out.push_back(send_report{x.last});
+}
+
+std::vector<protocol::running_replica> supervisor::replicas() const {
+  std::vector<protocol::running_replica> out;
+  for (const auto& [id, x] : replicas_)
+    out.push_back({x.spec, x.last});
+  return out;
+}
+
+const replica_spec* supervisor::spec_of(std::uint64_t incarnation) const {
+  for (const auto& [id, x] : replicas_)
+    if (incarnation != 0 && x.incarnation == incarnation)
+      return &x.spec;
+  return nullptr;
 }
 
 supervisor::replica* supervisor::find(std::uint64_t incarnation) {

@@ -18,16 +18,18 @@ using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 struct supervision_limits {
-  /// Restarts of a replica that had been ready, within `restart_window`; one
-  /// more and it has failed. Starts that never got ready are bounded by
-  /// `replica_spec::start_retries`.
-  std::uint32_t restarts_max = 5;
+  /// In which `replica_spec::restarts_max` restarts of a replica that had been
+  /// ready are allowed; one more and it has failed. Starts that never got ready
+  /// are bounded by `replica_spec::start_retries`.
   milliseconds restart_window{60'000};
   /// Pause before the first, second, ... restart within the window; the last
-  /// one for all further ones.
+  /// one for all further ones. Never more than
+  /// `replica_spec::restart_pause_max_ms`.
   std::vector<milliseconds> back_off{milliseconds{0}, milliseconds{500},
                                      milliseconds{1000}, milliseconds{2000},
                                      milliseconds{4000}};
+  /// A replica that was ready for so long is started again without a pause.
+  milliseconds settled{10'000};
   /// From the start of the process to its first word.
   milliseconds register_max{30'000};
   /// From SIGTERM to SIGKILL.
@@ -49,6 +51,12 @@ struct drain_replica {
   std::uint64_t incarnation = 0;
   milliseconds grace{};
 };
+/// To the replica's actor: `tune`. One that is not connected gets it when it
+/// registers.
+struct tune_replica {
+  std::uint64_t incarnation = 0;
+  protocol::replica_spec spec;
+};
 /// To the controller.
 struct send_report {
   protocol::replica_report report;
@@ -56,7 +64,7 @@ struct send_report {
 /// No replica is left; whoever asked for `drain` gets an answer.
 struct all_stopped {};
 using command = std::variant<spawn_process, signal_process, drain_replica,
-                             send_report, all_stopped>;
+                             tune_replica, send_report, all_stopped>;
 using commands = std::vector<command>;
 
 /// How a process ended.
@@ -71,20 +79,19 @@ struct process_end {
 
 /// Keeps the replica processes of a node running: the node agent without
 /// processes, messages and a clock. A replica that ends, stalls or never
-/// registers is started again under a new incarnation, within its budget:
-/// `supervision_limits`, and `replica_spec::start_retries` starts in a row that
-/// never got ready. What comes from older incarnations is ignored.
+/// registers is started again under a new incarnation, within its budget
+/// (`replica_spec`). What comes from older incarnations is ignored.
 class supervisor {
 public:
   /// `seed` makes the incarnations: random, so that they are never met again.
   supervisor(supervision_limits limits, std::uint64_t seed);
 
-  /// Keeps a replica of this spec running. The same again tells its state once
-  /// more, or tries again if it had failed; another spec replaces it.
-  commands start(protocol::replica_spec, clock::time_point now);
-
-  /// Drains and ends a replica, in its spec's graceful_shutdown_timeout_ms.
-  commands stop(const std::string& replica, clock::time_point now);
+  /// All replicas that should run. What is not in the list is drained and ended
+  /// (graceful_shutdown_timeout_ms); what is new is started; what changed is
+  /// tuned in place where protocol::same_process holds, else replaced. One that
+  /// has failed is tried again only if its spec changed. Of two specs of one
+  /// replica the first counts.
+  commands assign(std::vector<protocol::replica_spec>, clock::time_point now);
 
   /// Ends all replicas within `time_max` and refuses to start others.
   commands drain(milliseconds time_max, clock::time_point now);
@@ -102,6 +109,12 @@ public:
   /// Does what is due.
   commands tick(clock::time_point now);
 
+  /// All replicas, those too that stop, wait for their restart or have failed.
+  std::vector<protocol::running_replica> replicas() const;
+
+  /// The spec of the process of this incarnation; null if there is none.
+  const protocol::replica_spec* spec_of(std::uint64_t incarnation) const;
+
   bool empty() const {
     return replicas_.empty();
   }
@@ -116,6 +129,7 @@ private:
     std::uint64_t incarnation = 0;          ///< 0 = no process
     protocol::replica_report last;          ///< as told to the controller
     bool was_ready = false;                 ///< this process
+    clock::time_point ready_at{};           ///< if so
     std::uint32_t failed_starts = 0;        ///< in a row
     std::deque<clock::time_point> restarts; ///< within the window
     std::string killed_because;             ///< by the agent, if so
@@ -132,11 +146,19 @@ private:
   using replica_map = std::map<std::string, replica>;
 
   replica* find(std::uint64_t incarnation);
+  void keep(protocol::replica_spec, clock::time_point now, commands&);
+  void change(replica&, protocol::replica_spec, clock::time_point now,
+              commands&);
+  void stop(replica_map::iterator, clock::time_point now, commands&);
   void launch(replica&, clock::time_point now, commands&);
   void begin_stop(replica&, milliseconds grace, milliseconds until_kill,
                   clock::time_point now, commands&);
+  milliseconds pause_before_restart(const replica&,
+                                    clock::time_point now) const;
   void restart_or_fail(replica&, const std::string& reason,
                        clock::time_point now, commands&);
+  void note_progress(replica&, const protocol::replica_load&,
+                     clock::time_point now, commands&);
   void watch(replica&, clock::time_point now, commands&);
   void kill(replica&, std::string why, commands&);
   void tell(replica&, commands&);

@@ -1,9 +1,11 @@
 #pragma once
 
+#include "actors/protocol/routing_table.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 
 #include <concepts>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -32,6 +34,10 @@
 // A member that holds its default is left out. Enums state their last value
 // with an overload of `last_value`, so that no unknown one gets in. Numbers are
 // never used again for something else.
+//
+// Versions: a member that came with protocol version N is `droppable_since(N,
+// ...)`: it is left out for an older reader, which goes on without it. What an
+// older reader cannot go on without is no new member but a new message.
 
 namespace troupe::protocol {
 
@@ -49,6 +55,7 @@ struct numbered_member {
   std::uint16_t tag;
   Member Record::*member;
   bool even_default = false; ///< written also when it holds its default
+  std::uint32_t since = 0;   ///< the protocol version that it came with
 };
 
 template <class Record, class Member>
@@ -64,17 +71,30 @@ constexpr numbered_member<Record, Member> always(std::uint16_t tag,
   return {tag, member, true};
 }
 
+/// For a member that came with protocol version `since`, and without which an
+/// older reader does well enough.
+template <class Record, class Member>
+constexpr numbered_member<Record, Member>
+droppable_since(std::uint32_t since, std::uint16_t tag,
+                Member Record::*member) {
+  return {tag, member, false, since};
+}
+
 template <class T>
 concept record = requires {
   layout<T>::fields;
 };
 
+/// For a reader of protocol version `version`.
 template <record Record>
-codec::bytes encode_record(const Record& from);
+codec::bytes encode_record(const Record& from,
+                           std::uint32_t version = protocol_version);
 
-/// `from` holds all fields of one record and nothing else.
+/// `from` holds all fields of one record and nothing else. Reads as a reader of
+/// protocol version `version` does.
 template <record Record>
-result<Record> decode_record(codec::bytes_view from);
+result<Record> decode_record(codec::bytes_view from,
+                             std::uint32_t version = protocol_version);
 
 namespace detail {
 
@@ -89,28 +109,33 @@ template <class T>
 concept plain_list = plain<typename T::value_type> &&
     std::same_as<T, std::vector<typename T::value_type>>;
 
+/// Fields in the making, and the protocol version of their reader.
+struct target {
+  codec::writer& out;
+  std::uint32_t version;
+};
+
 template <scalar T>
-void write(codec::writer& out, std::uint16_t tag, T value) {
-  out.put(tag, value);
+void write(target to, std::uint16_t tag, T value) {
+  to.out.put(tag, value);
 }
 
-inline void write(codec::writer& out, std::uint16_t tag,
-                  const std::string& value) {
-  out.put(tag, std::string_view{value});
+inline void write(target to, std::uint16_t tag, const std::string& value) {
+  to.out.put(tag, std::string_view{value});
 }
 
 template <record T>
-void write(codec::writer& out, std::uint16_t tag, const T& value) {
-  out.put(tag, encode_record(value));
+void write(target to, std::uint16_t tag, const T& value) {
+  to.out.put(tag, encode_record(value, to.version));
 }
 
 template <plain T>
-void write(codec::writer& out, std::uint16_t tag, const std::vector<T>& list) {
-  out.put(tag, list);
+void write(target to, std::uint16_t tag, const std::vector<T>& list) {
+  to.out.put(tag, list);
 }
 
 template <scalar First, scalar Second>
-void write(codec::writer& out, std::uint16_t tag,
+void write(target to, std::uint16_t tag,
            const std::vector<std::pair<First, Second>>& list) {
   codec::bytes packed(list.size() * (sizeof(First) + sizeof(Second)));
   auto* at = packed.data();
@@ -119,40 +144,50 @@ void write(codec::writer& out, std::uint16_t tag,
     std::memcpy(at + sizeof first, &second, sizeof second);
     at += sizeof first + sizeof second;
   }
-  out.put(tag, packed);
+  to.out.put(tag, packed);
 }
 
 template <class T>
-requires(!plain<T>) void write(codec::writer& out, std::uint16_t tag,
+requires(!plain<T>) void write(target to, std::uint16_t tag,
                                const std::vector<T>& list) {
   for (const auto& element : list)
-    write(out, tag, element);
+    write(to, tag, element);
 }
 
 // -- reading: errors are values, the caller names the record -----------------
 
 using outcome = result<void>;
 
+/// One field of a record, and the protocol version of who reads it.
+struct source {
+  std::string_view name; ///< of the record
+  const codec::field& field;
+  std::uint32_t version;
+
+  error broken() const {
+    return codec::broken_field(name, field.tag);
+  }
+};
+
 template <scalar T>
-outcome read(std::string_view name, const codec::field& from, T& to) {
-  if (!from.get(to))
-    return codec::broken_field(name, from.tag);
+outcome read(source from, T& to) {
+  if (!from.field.get(to))
+    return from.broken();
   if constexpr (std::is_enum_v<T>)
     if (to > last_value(T{}))
-      return codec::broken_field(name, from.tag);
+      return from.broken();
   return {};
 }
 
-inline outcome read(std::string_view, const codec::field& from,
-                    std::string& to) {
-  to.assign(reinterpret_cast<const char*>(from.payload.data()),
-            from.payload.size());
+inline outcome read(source from, std::string& to) {
+  to.assign(reinterpret_cast<const char*>(from.field.payload.data()),
+            from.field.payload.size());
   return {};
 }
 
 template <record T>
-outcome read(std::string_view, const codec::field& from, T& to) {
-  auto inner = decode_record<T>(from.payload);
+outcome read(source from, T& to) {
+  auto inner = decode_record<T>(from.field.payload, from.version);
   if (!inner)
     return inner.error();
   to = std::move(*inner);
@@ -160,21 +195,19 @@ outcome read(std::string_view, const codec::field& from, T& to) {
 }
 
 template <plain T>
-outcome read(std::string_view name, const codec::field& from,
-             std::vector<T>& to) {
-  if (!from.get(to))
-    return codec::broken_field(name, from.tag);
+outcome read(source from, std::vector<T>& to) {
+  if (!from.field.get(to))
+    return from.broken();
   return {};
 }
 
 template <scalar First, scalar Second>
-outcome read(std::string_view name, const codec::field& from,
-             std::vector<std::pair<First, Second>>& to) {
+outcome read(source from, std::vector<std::pair<First, Second>>& to) {
   constexpr auto step = sizeof(First) + sizeof(Second);
-  if (from.payload.size() % step != 0)
-    return codec::broken_field(name, from.tag);
-  to.resize(from.payload.size() / step);
-  const auto* at = from.payload.data();
+  if (from.field.payload.size() % step != 0)
+    return from.broken();
+  to.resize(from.field.payload.size() / step);
+  const auto* at = from.field.payload.data();
   for (auto& [first, second] : to) {
     std::memcpy(&first, at, sizeof first);
     std::memcpy(&second, at + sizeof first, sizeof second);
@@ -184,25 +217,26 @@ outcome read(std::string_view name, const codec::field& from,
 }
 
 template <class T>
-requires(!plain<T>) outcome
-    read(std::string_view name, const codec::field& from, std::vector<T>& to) {
+requires(!plain<T>) outcome read(source from, std::vector<T>& to) {
   if (to.size() == list_elements_max)
-    return error{errc::limit, std::string{name} + ": field " +
-                                  std::to_string(from.tag) +
+    return error{errc::limit, std::string{from.name} + ": field " +
+                                  std::to_string(from.field.tag) +
                                   " occurs too often"};
-  return read(name, from, to.emplace_back());
+  return read(from, to.emplace_back());
 }
 
 } // namespace detail
 
 template <record Record>
-codec::bytes encode_record(const Record& from) {
+codec::bytes encode_record(const Record& from, std::uint32_t version) {
   codec::writer out;
   const Record fallback;
   auto put = [&](const auto& field) {
     const auto& value = from.*field.member;
+    if (field.since > version)
+      return;
     if (field.even_default || !(value == fallback.*field.member))
-      detail::write(out, field.tag, value);
+      detail::write({out, version}, field.tag, value);
   };
   std::apply([&](const auto&... field) { (put(field), ...); },
              layout<Record>::fields);
@@ -210,7 +244,7 @@ codec::bytes encode_record(const Record& from) {
 }
 
 template <record Record>
-result<Record> decode_record(codec::bytes_view from) {
+result<Record> decode_record(codec::bytes_view from, std::uint32_t version) {
   constexpr auto name = layout<Record>::name;
   if (from.size() > record_bytes_max)
     return error{errc::limit, std::string{name} + ": too many bytes"};
@@ -220,8 +254,8 @@ result<Record> decode_record(codec::bytes_view from) {
   while (in.next(next)) {
     detail::outcome read_it = codec::unknown_field(name, next.tag);
     auto take = [&](const auto& field) {
-      if (field.tag == next.tag)
-        read_it = detail::read(name, next, to.*field.member);
+      if (field.tag == next.tag && field.since <= version)
+        read_it = detail::read({name, next, version}, to.*field.member);
     };
     std::apply([&](const auto&... field) { (take(field), ...); },
                layout<Record>::fields);

@@ -33,20 +33,25 @@ struct layout<request_record> {
   using r = request_record;
   static constexpr std::string_view name = "request_record";
   static constexpr auto fields = std::tuple{
-      number(1, &r::id),       number(2, &r::request_id),
-      number(3, &r::model),    number(4, &r::prompt),
-      number(5, &r::output),   number(6, &r::params),
-      number(7, &r::priority), number(8, &r::deadline_ms),
-      number(9, &r::alone),
+      number(1, &r::id),
+      number(2, &r::request_id),
+      number(3, &r::model),
+      number(4, &r::prompt),
+      number(5, &r::output),
+      number(6, &r::params),
+      number(7, &r::priority),
+      number(8, &r::deadline_ms),
+      droppable_since(2, 9, &r::alone),
   };
 };
 
-codec::bytes encode(const request_record& from) {
-  return encode_record(from);
+codec::bytes encode(const request_record& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
-result<request_record> decode_request_record(codec::bytes_view from) {
-  return decode_record<request_record>(from);
+result<request_record> decode_request_record(codec::bytes_view from,
+                                             std::uint32_t version) {
+  return decode_record<request_record>(from, version);
 }
 
 } // namespace troupe::protocol

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/routing_table.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 #include "engine/sampling/sampling_params.hpp"
@@ -30,9 +31,13 @@ struct request_record {
   bool operator==(const request_record&) const = default;
 };
 
-/// The one encoder (engine/codec/tagged.hpp). A field that the reader does not
-/// know is refused by number.
-codec::bytes encode(const request_record&);
-result<request_record> decode_request_record(codec::bytes_view);
+/// The one encoder (engine/codec/tagged.hpp), for a reader of protocol version
+/// `version`. A field that the reader does not know is refused by number.
+codec::bytes encode(const request_record&,
+                    std::uint32_t version = protocol_version);
+/// As a reader of protocol version `version`.
+result<request_record>
+decode_request_record(codec::bytes_view,
+                      std::uint32_t version = protocol_version);
 
 } // namespace troupe::protocol

@@ -46,12 +46,13 @@ struct layout<token_batch> {
   };
 };
 
-codec::bytes encode(const token_batch& from) {
-  return encode_record(from);
+codec::bytes encode(const token_batch& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
-result<token_batch> decode_token_batch(codec::bytes_view from) {
-  return decode_record<token_batch>(from);
+result<token_batch> decode_token_batch(codec::bytes_view from,
+                                       std::uint32_t version) {
+  return decode_record<token_batch>(from, version);
 }
 
 } // namespace protocol

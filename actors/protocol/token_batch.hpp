@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/routing_table.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 #include "engine/sampling/sampling_params.hpp"
@@ -47,7 +48,11 @@ struct token_batch {
   bool operator==(const token_batch&) const = default;
 };
 
-codec::bytes encode(const token_batch&);
-result<token_batch> decode_token_batch(codec::bytes_view);
+/// For a reader of protocol version `version`.
+codec::bytes encode(const token_batch&,
+                    std::uint32_t version = protocol_version);
+/// As a reader of protocol version `version`.
+result<token_batch>
+decode_token_batch(codec::bytes_view, std::uint32_t version = protocol_version);
 
 } // namespace troupe::protocol

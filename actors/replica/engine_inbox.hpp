@@ -14,8 +14,9 @@ namespace troupe::replica {
 
 /// A loaded engine and where its process can be reached.
 struct loaded_engine {
-  engine::engine* engine = nullptr; ///< lives longer than the actor
-  std::uint16_t port = 0;           ///< of the replica's actor
+  engine::engine* engine = nullptr;    ///< lives longer than the actor
+  engine::step_watch* watch = nullptr; ///< none if null; outlives the engine
+  std::uint16_t port = 0;              ///< of the replica's actor
   std::uint16_t blob_port = 0;
   std::string card_hash;
   std::uint32_t load_ms = 0;

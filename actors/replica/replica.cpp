@@ -10,6 +10,7 @@
 #include <spdlog/spdlog.h>
 
 #include <map>
+#include <utility>
 
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ constexpr milliseconds tick_interval{100};
 constexpr milliseconds report_interval_max{1000};
 constexpr milliseconds agent_timeout{5000};
 constexpr milliseconds agent_retry{200};
+constexpr milliseconds last_word_timeout{1000};
 
 session_limits limits_of(const replica_spec& spec) {
   session_limits out;
@@ -46,17 +48,19 @@ struct replica_state {
   static inline const char* name = "replica";
 
   void set_up(const launch_record& launch, std::shared_ptr<engine_inbox> box,
-              ending end) {
+              ending end, std::uint32_t version) {
+    spec = launch.spec;
     agent_endpoint = launch.agent;
     listen_address = launch.listen_address;
     inbox = std::move(box);
     finish = std::move(end);
+    report.version = version;
     report.replica = launch.spec.replica;
     report.incarnation = launch.incarnation;
     report.phase = replica_phase::loading;
     report.pid = ::getpid();
     table = session_table{launch.spec.replica, launch.incarnation,
-                          limits_of(launch.spec)};
+                          limits_of(launch.spec), version};
     self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
     self->delayed_send(self, tick_interval, tick_atom::value);
     reach_agent();
@@ -65,8 +69,9 @@ struct replica_state {
   // -- routers
   // -----------------------------------------------------------------
 
-  caf::result<std::uint64_t> attach(std::uint64_t router, std::uint32_t version,
-                                    const token_sink_actor& sink) {
+  caf::result<std::uint64_t, std::uint32_t>
+  attach(std::uint64_t router, std::uint32_t version,
+         const token_sink_actor& sink) {
     auto todo = table.attach(router, version);
     if (!todo) {
       spdlog::warn("refused a router: {}", todo.error().message);
@@ -75,7 +80,7 @@ struct replica_state {
     sinks[router] = sink;
     runtime::watch(self, sink);
     run(*todo);
-    return report.incarnation;
+    return {report.incarnation, report.version};
   }
 
   void lost(const caf::actor_addr& source) {
@@ -103,13 +108,44 @@ struct replica_state {
     table.close("the replica is draining");
     drain_until = now() + milliseconds{ms};
     send_report();
-    end_if_drained();
+    look();
   }
 
+  /// Choices that still run at the end go on elsewhere: their routers see the
+  /// session end.
   void end_if_drained() {
-    if (report.phase == replica_phase::draining &&
+    if (report.phase == replica_phase::draining && !is_leaving &&
         (table.running() == 0 || now() >= drain_until))
+      leave();
+  }
+
+  /// Ends once the tokens sent have left the process. The answer to a message
+  /// that goes the same way (one thread writes to all peers, in order) says so.
+  void leave() {
+    is_leaving = true;
+    if (!agent || sinks.empty()) {
       finish(exit_stopped);
+      return;
+    }
+    ++report.load.sequence;
+    auto gone = [this] { finish(exit_stopped); };
+    self->request(agent, caf::duration{last_word_timeout}, register_atom::value,
+                  encode(report), caf::actor_cast<replica_actor>(self))
+        .then([gone](bool) { gone(); }, [gone](const caf::error&) { gone(); });
+  }
+
+  void tune(const codec::bytes& bytes) {
+    auto wanted = decode_replica_spec(bytes);
+    if (!wanted) {
+      spdlog::warn("refused a change: {}", wanted.error().message);
+      return;
+    }
+    if (!same_process(spec, *wanted)) {
+      spdlog::warn("refused a change that needs another process");
+      return;
+    }
+    spec = std::move(*wanted);
+    table.limit_choices(spec.max_ongoing_requests);
   }
 
   // -- what the session table says
@@ -131,7 +167,7 @@ struct replica_state {
   void obey(const send_tokens& x) {
     auto i = sinks.find(x.router);
     if (i != sinks.end())
-      self->send(i->second, tokens_atom::value, encode(x.batch));
+      self->send(i->second, tokens_atom::value, encode(x.batch, x.version));
   }
 
   // -- the engine
@@ -159,9 +195,11 @@ struct replica_state {
     report.arithmetic_class = about.arithmetic_class;
     report.device = about.device;
     report.card_hash = from.card_hash;
-    engine->start([box = inbox](engine::step_result&& step) {
-      box->put_step(std::move(step));
-    });
+    engine->start(
+        [box = inbox](engine::step_result&& step) {
+          box->put_step(std::move(step));
+        },
+        from.watch);
     if (report.phase == replica_phase::draining)
       return; // told to stop while it loaded
     report.phase = replica_phase::ready;
@@ -244,6 +282,8 @@ struct replica_state {
     load.prefix_hits = x.prefix_hits;
     load.preemptions = x.preemptions;
     load.weight_bytes_read = x.weight_bytes_read;
+    load.resumed_tokens = x.resumed_tokens;
+    load.longest_step_ms = x.longest_step_ms;
   }
 
   void tick() {
@@ -270,6 +310,7 @@ struct replica_state {
   }
 
   replica_shell_actor::pointer self;
+  replica_spec spec;
   endpoint agent_endpoint;
   std::string listen_address;
   std::shared_ptr<engine_inbox> inbox;
@@ -283,15 +324,16 @@ struct replica_state {
   clock::time_point report_at{};
   clock::time_point retry_at = clock::time_point::max();
   clock::time_point drain_until = clock::time_point::max();
+  bool is_leaving = false;
   clock::time_point fail_at = clock::time_point::max();
 };
 
 replica_shell_actor::behavior_type
 shell(replica_shell_actor::stateful_pointer<replica_state> self,
       const launch_record& launch, std::shared_ptr<engine_inbox> inbox,
-      ending finish) {
+      ending finish, std::uint32_t version) {
   auto* state = &self->state;
-  state->set_up(launch, std::move(inbox), std::move(finish));
+  state->set_up(launch, std::move(inbox), std::move(finish), version);
   return {
       [state](attach_atom, std::uint64_t router, std::uint32_t version,
               const token_sink_actor& sink) {
@@ -304,6 +346,7 @@ shell(replica_shell_actor::stateful_pointer<replica_state> self,
         state->run(state->table.cancel(router, id));
       },
       [state](drain_atom, std::uint32_t ms) { state->drain(ms); },
+      [state](tune_atom, const codec::bytes& wanted) { state->tune(wanted); },
       [state](news_atom) { state->look(); },
       [state](tick_atom) { state->tick(); },
   };
@@ -312,14 +355,15 @@ shell(replica_shell_actor::stateful_pointer<replica_state> self,
 } // namespace
 
 spawned_replica spawn_replica(caf::actor_system& system,
-                              const launch_record& launch, ending finish) {
+                              const launch_record& launch, ending finish,
+                              std::uint32_t version) {
   // The inbox must know the actor and the actor the inbox.
   auto target = std::make_shared<caf::weak_actor_ptr>();
   auto inbox = std::make_shared<engine_inbox>([target] {
     if (auto to = caf::actor_cast<replica_shell_actor>(*target))
       caf::anon_send(to, news_atom::value);
   });
-  auto actor = system.spawn(shell, launch, inbox, std::move(finish));
+  auto actor = system.spawn(shell, launch, inbox, std::move(finish), version);
   *target = caf::actor_cast<caf::weak_actor_ptr>(actor);
   return {caf::actor_cast<replica_actor>(actor), std::move(inbox)};
 }

@@ -28,14 +28,16 @@ enum : int {
 /// actor registers at the node agent of `launch` (again, if the connection
 /// breaks), reports load on change (at most every 100 ms, at least every
 /// second) and hands out tokens to routers. Until the inbox has the engine,
-/// choices are refused. The caller keeps the actor alive and stops it before
-/// the engine.
+/// choices are refused. Before it calls `ending` it has sent all tokens that it
+/// knew. The caller keeps the actor alive and stops it before the engine.
+/// `version` is the protocol version that it speaks.
 struct spawned_replica {
   protocol::replica_actor actor;
   std::shared_ptr<engine_inbox> inbox;
 };
 
-spawned_replica spawn_replica(caf::actor_system&,
-                              const protocol::launch_record& launch, ending);
+spawned_replica
+spawn_replica(caf::actor_system&, const protocol::launch_record& launch, ending,
+              std::uint32_t version = protocol::protocol_version);
 
 } // namespace troupe::replica

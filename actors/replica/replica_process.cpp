@@ -2,7 +2,9 @@
 
 #include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/record_layout.hpp"
+#include "actors/replica/journal_watch.hpp"
 #include "actors/replica/replica.hpp"
+#include "actors/replica/session_table.hpp"
 #include "actors/runtime/blob_listener.hpp"
 #include "actors/runtime/link.hpp"
 #include "actors/runtime/logging.hpp"
@@ -89,8 +91,8 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   choose(out.max_num_seqs, spec.max_num_seqs);
   choose(out.max_num_batched_tokens, spec.max_num_batched_tokens);
   choose(out.block_size, spec.block_size);
-  // Twice: cancelled choices leave the engine with its next step only.
-  choose(out.max_waiting, 2 * spec.max_ongoing_requests);
+  // The session table is what bounds choices, by a number that can be changed.
+  out.max_waiting = session_limits::living_bound;
   out.kv_cache_bytes = spec.kv_cache_bytes;
   out.enable_prefix_caching = spec.enable_prefix_caching;
   out.threads = spec.threads;
@@ -101,10 +103,11 @@ engine::options engine_options(const protocol::replica_spec& spec) {
 /// A replica from the launch record to its end.
 class replica_life {
 public:
-  replica_life(const launch_record& launch, const runtime::credentials& files)
+  replica_life(const launch_record& launch, const runtime::credentials& files,
+               std::uint32_t version)
       : launch_(launch), files_(files), config_({files}), system_(config_),
-        replica_(spawn_replica(system_, launch,
-                               [this](int status) { end(status); })) {
+        replica_(spawn_replica(
+            system_, launch, [this](int status) { end(status); }, version)) {
     // nop
   }
 
@@ -132,6 +135,7 @@ private:
     if (!made)
       return made.error();
     engine_ = std::move(made->engine);
+    open_journal();
     auto blobs = runtime::blob_listener::start(files_, launch_.listen_address);
     if (!blobs)
       return blobs.error();
@@ -144,6 +148,7 @@ private:
       return port.error();
     loaded_engine out;
     out.engine = engine_.get();
+    out.watch = watch_.get();
     out.port = *port;
     out.blob_port = blobs_->port();
     out.card_hash = *hash;
@@ -152,6 +157,19 @@ private:
             std::chrono::steady_clock::now() - begin)
             .count());
     return out;
+  }
+
+  /// Without it deaths are not blamed on requests, which is better than no
+  /// replica.
+  void open_journal() {
+    if (launch_.journal.empty())
+      return;
+    auto made = runtime::step_journal::create(launch_.journal,
+                                              engine_->about().max_num_seqs);
+    if (made)
+      watch_ = std::make_unique<journal_watch>(std::move(*made));
+    else
+      spdlog::warn("no step journal: {}", made.error().message);
   }
 
   void end(int status) {
@@ -169,12 +187,14 @@ private:
   caf::actor_system system_;
   spawned_replica replica_;
   std::unique_ptr<runtime::blob_listener> blobs_;
+  std::unique_ptr<journal_watch> watch_;
   std::unique_ptr<engine::engine> engine_;
 };
 
 } // namespace
 
-int run_replica(int lifeline, const engine_loader& load) {
+int run_replica(int lifeline, const engine_loader& load,
+                replica_overrides overrides) {
   auto launch = read_launch_record(lifeline);
   if (!launch) {
     spdlog::error("{}", launch.error().message);
@@ -191,7 +211,7 @@ int run_replica(int lifeline, const engine_loader& load) {
   }
   runtime::credentials files{launch->certificate, launch->key,
                              launch->authority};
-  return replica_life{*launch, files}.run(load);
+  return replica_life{*launch, files, overrides.version}.run(load);
 }
 
 } // namespace troupe::replica

@@ -1,7 +1,5 @@
 #include "actors/replica/session_table.hpp"
 
-#include "actors/protocol/routing_table.hpp"
-
 #include <algorithm>
 #include <optional>
 
@@ -10,7 +8,6 @@ namespace troupe::replica {
 using protocol::choice_tokens;
 using protocol::finish;
 using protocol::request_record;
-using protocol::token_batch;
 
 namespace {
 
@@ -59,28 +56,31 @@ to_logprobs(const std::vector<std::vector<engine::candidate>>& from) {
 } // namespace
 
 session_table::session_table(std::string replica, std::uint64_t incarnation,
-                             session_limits limits)
-    : replica_(std::move(replica)), incarnation_(incarnation), limits_(limits) {
-  if (limits_.choices_max == 0)
-    limits_.choices_max = session_limits::choices_bound;
+                             session_limits limits, std::uint32_t version)
+    : replica_(std::move(replica)), incarnation_(incarnation), limits_(limits),
+      version_(version) {
+  limit_choices(limits.choices_max);
+}
+
+void session_table::limit_choices(std::uint32_t choices_max) {
+  constexpr auto bound = session_limits::choices_bound;
+  limits_.choices_max = choices_max == 0 ? bound : std::min(choices_max, bound);
 }
 
 result<session_commands> session_table::attach(std::uint64_t router,
                                                std::uint32_t version) {
   if (router == 0)
     return error{errc::invalid_argument, "a router needs an incarnation"};
-  auto apart = version > protocol::protocol_version
-                   ? version - protocol::protocol_version
-                   : protocol::protocol_version - version;
+  auto apart = version > version_ ? version - version_ : version_ - version;
   if (apart > 1)
-    return error{errc::unsupported,
-                 "the router speaks protocol version " +
-                     std::to_string(version) + ", this replica " +
-                     std::to_string(protocol::protocol_version)};
+    return error{errc::unsupported, "the router speaks protocol version " +
+                                        std::to_string(version) + ", replica " +
+                                        replica_ + " " +
+                                        std::to_string(version_)};
   if (!routers_.contains(router) && routers_.size() >= limits_.routers_max)
     return error{errc::limit, "the replica serves too many routers"};
   auto out = abandon(router);
-  routers_.insert(router);
+  routers_[router] = std::min(version, version_);
   return out;
 }
 
@@ -89,7 +89,7 @@ session_commands session_table::generate(std::uint64_t router,
                                          clock::time_point now) {
   if (!routers_.contains(router))
     return {};
-  auto record = protocol::decode_request_record(bytes);
+  auto record = protocol::decode_request_record(bytes, version_);
   if (!record) {
     auto id = id_of(bytes);
     return id ? refuse(router, *id, record.error()) : session_commands{};
@@ -106,9 +106,12 @@ session_commands session_table::generate(std::uint64_t router,
   choices_.emplace(engine_id, made);
   engine_ids_.emplace(record_key{router, record->id}, engine_id);
   session_commands out;
-  out.push_back(
-      submit_choice{{engine_id, std::move(record->prompt),
-                     std::move(record->output), std::move(record->params)}});
+  out.push_back(submit_choice{{engine_id,
+                               std::move(record->prompt),
+                               std::move(record->output),
+                               std::move(record->params),
+                               {router, record->id},
+                               record->alone}});
   return out;
 }
 
@@ -116,7 +119,8 @@ result<void> session_table::admit(std::uint64_t router,
                                   const request_record& record) const {
   if (!open_)
     return error{errc::unavailable, closed_because_};
-  if (choices_.size() - leaving_ >= limits_.choices_max)
+  if (choices_.size() - leaving_ >= limits_.choices_max ||
+      choices_.size() >= session_limits::living_bound)
     return error{errc::limit, "the replica has " +
                                   std::to_string(limits_.choices_max) +
                                   " requests already"};
@@ -133,9 +137,15 @@ session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
   news.code = why.code;
   news.message = why.message;
   session_commands out;
-  out.push_back(send_tokens{
-      router, {replica_, incarnation_, last_step_, {std::move(news)}}});
+  out.push_back(to_router(router, {std::move(news)}));
   return out;
+}
+
+send_tokens session_table::to_router(std::uint64_t router,
+                                     std::vector<choice_tokens> choices) const {
+  return {router,
+          {replica_, incarnation_, last_step_, std::move(choices)},
+          routers_.at(router)};
 }
 
 /// Its router may send another one in its place at once, before the engine's
@@ -175,7 +185,7 @@ session_commands session_table::abandon(std::uint64_t router) {
 
 session_commands session_table::step(engine::step_result&& from) {
   last_step_ = from.now.steps;
-  std::map<std::uint64_t, token_batch> batches;
+  std::map<std::uint64_t, std::vector<choice_tokens>> news; // by router
   for (auto& output : from.outputs) {
     auto i = choices_.find(output.id);
     if (i == choices_.end())
@@ -185,8 +195,7 @@ session_commands session_table::step(engine::step_result&& from) {
     if (whose.router != 0) {
       if (ended)
         engine_ids_.erase({whose.router, whose.id});
-      batches[whose.router].choices.push_back(
-          to_tokens(std::move(output), whose));
+      news[whose.router].push_back(to_tokens(std::move(output), whose));
     }
     if (ended) {
       leaving_ -= whose.leaving ? 1 : 0;
@@ -194,12 +203,8 @@ session_commands session_table::step(engine::step_result&& from) {
     }
   }
   session_commands out;
-  for (auto& [router, batch] : batches) {
-    batch.replica = replica_;
-    batch.incarnation = incarnation_;
-    batch.step = last_step_;
-    out.push_back(send_tokens{router, std::move(batch)});
-  }
+  for (auto& [router, choices] : news)
+    out.push_back(to_router(router, std::move(choices)));
   return out;
 }
 

@@ -1,13 +1,13 @@
 #pragma once
 
 #include "actors/protocol/request_record.hpp"
+#include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/engine.hpp"
 
 #include <chrono>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -23,6 +23,8 @@ struct session_limits {
   std::uint32_t choices_max = 0;
 
   static constexpr std::uint32_t choices_bound = 65'536;
+  /// With those that were told to end and leave with the engine's next step.
+  static constexpr std::uint32_t living_bound = 2 * choices_bound;
 };
 
 // What the shell does for the table, in order.
@@ -35,6 +37,8 @@ struct cancel_choice {
 struct send_tokens {
   std::uint64_t router = 0; ///< incarnation
   protocol::token_batch batch;
+  /// The protocol version to encode it for.
+  std::uint32_t version = protocol::protocol_version;
 };
 using session_command = std::variant<submit_choice, cancel_choice, send_tokens>;
 using session_commands = std::vector<session_command>;
@@ -44,12 +48,14 @@ using session_commands = std::vector<session_command>;
 /// own, never used again; (router, record id) is known to routers only.
 class session_table {
 public:
+  /// `version` is the protocol version that the replica speaks.
   session_table(std::string replica, std::uint64_t incarnation,
-                session_limits limits);
+                session_limits limits,
+                std::uint32_t version = protocol::protocol_version);
 
   /// A router opens a session. Its choices of an older session of the same
-  /// incarnation are cancelled silently. Errors: another protocol version, too
-  /// many routers.
+  /// incarnation are cancelled silently. Errors: a protocol version more than
+  /// one apart, too many routers.
   result<session_commands> attach(std::uint64_t router, std::uint32_t version);
 
   /// Starts the choice of an encoded request_record, or refuses it with an
@@ -70,6 +76,9 @@ public:
   /// Ends choices whose deadline has passed.
   session_commands tick(clock::time_point now);
 
+  /// Changes session_limits::choices_max; choices that are there stay.
+  void limit_choices(std::uint32_t choices_max);
+
   /// Whether the engine takes choices now; otherwise they are refused with
   /// errc::unavailable and `why`. At first: "the replica is loading".
   void open();
@@ -85,7 +94,7 @@ private:
     std::uint64_t router = 0; ///< 0 = nobody waits for it any more
     std::uint64_t id = 0;
     clock::time_point deadline = clock::time_point::max();
-    bool late = false; ///< cancelled because of its deadline
+    bool late = false;    ///< cancelled because of its deadline
     bool leaving = false; ///< told to end; no longer counted
   };
 
@@ -96,20 +105,24 @@ private:
                      const protocol::request_record&) const;
   session_commands refuse(std::uint64_t router, std::uint64_t id,
                           const error& why) const;
+  send_tokens to_router(std::uint64_t router,
+                        std::vector<protocol::choice_tokens>) const;
   session_commands abandon(std::uint64_t router);
   protocol::choice_tokens to_tokens(engine::output&&, const choice&) const;
 
   std::string replica_;
   std::uint64_t incarnation_;
   session_limits limits_;
+  std::uint32_t version_;
   std::string closed_because_ = "the replica is loading";
   bool open_ = false;
   std::uint64_t last_step_ = 0;
   std::uint64_t next_engine_id_ = 1;
   std::map<std::uint64_t, choice> choices_; ///< by engine id
-  std::size_t leaving_ = 0; ///< of choices_
+  std::size_t leaving_ = 0;                 ///< of choices_
   std::map<record_key, std::uint64_t> engine_ids_;
-  std::set<std::uint64_t> routers_; ///< that have a session
+  /// That have a session, with the protocol version to write for them.
+  std::map<std::uint64_t, std::uint32_t> routers_;
 };
 
 } // namespace troupe::replica

@@ -47,8 +47,10 @@ public:
     return about_;
   }
 
-  void start(std::function<void(api::step_result&&)> on_step) override {
+  void start(std::function<void(api::step_result&&)> on_step,
+             api::step_watch* watch) override {
     on_step_ = std::move(on_step);
+    watch_ = watch;
     thread_ = std::thread{[this] { run(); }};
   }
 
@@ -129,6 +131,7 @@ private:
   text::model_card card_;
   api::description about_;
   std::function<void(api::step_result&&)> on_step_;
+  api::step_watch* watch_ = nullptr;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::uint64_t, api::request> running_;

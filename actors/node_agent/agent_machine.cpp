@@ -1,0 +1,214 @@
+#include "actors/node_agent/agent_machine.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <iterator>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+namespace troupe::node_agent {
+
+using protocol::replica_report;
+
+namespace {
+
+/// What a process can only do to itself, as far as the node agent is concerned:
+/// it sends none of these.
+bool is_own_fault(const process_end& end) {
+  constexpr int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+  return std::find(std::begin(faults), std::end(faults), end.signal) !=
+         std::end(faults);
+}
+
+void append(agent_commands& to, agent_commands from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()),
+            std::make_move_iterator(from.end()));
+}
+
+} // namespace
+
+agent_machine::agent_machine(protocol::node_joined self,
+                             supervision_limits supervision,
+                             head_link_limits limits, std::uint64_t seed,
+                             clock::time_point now)
+    : self_(std::move(self)), supervisor_(std::move(supervision), seed),
+      limits_(limits), act_at_(now) {
+  // nop
+}
+
+// -- the head
+// ------------------------------------------------------------------
+
+agent_commands agent_machine::head_connected(clock::time_point now) {
+  if (phase_ == phase::connecting)
+    return registration(now);
+  if (phase_ == phase::waiting)
+    return {leave_head{}}; // too late
+  return {};
+}
+
+agent_commands agent_machine::registration(clock::time_point now) {
+  phase_ = phase::registering;
+  act_at_ = now + limits_.answer_max;
+  auto node = self_;
+  node.head_epoch = head_epoch_;
+  node.replicas = replicas();
+  return {register_node{std::move(node)}};
+}
+
+agent_commands agent_machine::head_unreachable(clock::time_point now) {
+  if (phase_ != phase::connecting)
+    return {};
+  phase_ = phase::waiting;
+  act_at_ = now + limits_.retry;
+  return {};
+}
+
+agent_commands agent_machine::head_lost(clock::time_point now) {
+  if (phase_ != phase::registering && phase_ != phase::joined)
+    return {};
+  return try_again(now);
+}
+
+agent_commands agent_machine::try_again(clock::time_point now) {
+  phase_ = phase::waiting;
+  act_at_ = now + limits_.retry;
+  return {leave_head{}};
+}
+
+/// The answer to an earlier registration can come after a later one was sent;
+/// then the later answer is newer.
+bool agent_machine::is_newer(const protocol::node_welcome& x) const {
+  return x.head_epoch > head_epoch_ ||
+         (x.head_epoch == head_epoch_ && x.node_epoch > node_epoch_);
+}
+
+agent_commands agent_machine::welcomed(const protocol::node_welcome& welcome,
+                                       clock::time_point now) {
+  if (phase_ != phase::registering && phase_ != phase::joined)
+    return {};
+  if (!welcome.accepted || !is_newer(welcome))
+    return phase_ == phase::registering ? try_again(now) : agent_commands{};
+  phase_ = phase::joined;
+  head_epoch_ = welcome.head_epoch;
+  node_epoch_ = welcome.node_epoch;
+  sequence_.reset();
+  agent_commands out;
+  for (auto& x : replicas())
+    out.push_back(send_news{news_of(std::move(x.report))});
+  return out;
+}
+
+agent_commands agent_machine::assigned(const protocol::node_assignment& x,
+                                       clock::time_point now) {
+  if (phase_ != phase::joined || x.head_epoch != head_epoch_ ||
+      x.node_epoch != node_epoch_ || (sequence_ && x.sequence <= *sequence_))
+    return {};
+  sequence_ = x.sequence;
+  auto out = translate(supervisor_.assign(x.replicas, now));
+  if (x.router != router_wanted_) {
+    router_wanted_ = x.router;
+    out.push_back(want_router{router_wanted_});
+  }
+  return out;
+}
+
+// -- replicas
+// ------------------------------------------------------------------
+
+agent_commands agent_machine::spawned(std::uint64_t incarnation,
+                                      std::int64_t pid) {
+  return translate(supervisor_.spawned(incarnation, pid));
+}
+
+agent_commands agent_machine::ended(
+    std::uint64_t incarnation, const process_end& end,
+    const std::vector<std::pair<std::uint64_t, std::uint64_t>>& running,
+    clock::time_point now) {
+  agent_commands out;
+  const auto* spec = supervisor_.spec_of(incarnation);
+  if (spec && phase_ == phase::joined && end.not_spawned.empty()) {
+    protocol::death_notice notice;
+    notice.node = self_.node;
+    notice.node_epoch = node_epoch_;
+    notice.replica = spec->replica;
+    notice.incarnation = incarnation;
+    notice.own_fault = is_own_fault(end);
+    if (notice.own_fault)
+      notice.running = running;
+    notice.reason = end.to_string();
+    out.push_back(send_death{std::move(notice)});
+  }
+  append(out, translate(supervisor_.ended(incarnation, end, now)));
+  return out;
+}
+
+bool agent_machine::knows(const replica_report& x) const {
+  return supervisor_.knows(x);
+}
+
+agent_commands agent_machine::report(replica_report x, clock::time_point now) {
+  return translate(supervisor_.report(std::move(x), now));
+}
+
+agent_commands agent_machine::router_port(std::uint16_t port,
+                                          clock::time_point now) {
+  if (self_.http_port == port)
+    return {};
+  self_.http_port = port;
+  if (phase_ != phase::registering && phase_ != phase::joined)
+    return {};
+  return registration(now);
+}
+
+agent_commands agent_machine::drain(milliseconds time_max,
+                                    clock::time_point now) {
+  return translate(supervisor_.drain(time_max, now));
+}
+
+agent_commands agent_machine::tick(clock::time_point now) {
+  agent_commands out;
+  if (now >= act_at_) {
+    if (phase_ == phase::waiting) {
+      phase_ = phase::connecting;
+      out.push_back(connect_head{});
+    } else if (phase_ == phase::registering) {
+      out = try_again(now);
+    }
+  }
+  append(out, translate(supervisor_.tick(now)));
+  return out;
+}
+
+// -- what is said
+// --------------------------------------------------------------
+
+/// The supervisor's commands with its reports as news for the head, or left out
+/// where there is none: it hears of everything when it is met again.
+agent_commands agent_machine::translate(commands from) const {
+  agent_commands out;
+  auto take = [&](auto& x) {
+    if constexpr (!std::is_same_v<std::decay_t<decltype(x)>, send_report>)
+      out.push_back(std::move(x));
+    else if (phase_ == phase::joined)
+      out.push_back(send_news{news_of(std::move(x.report))});
+  };
+  for (auto& x : from)
+    std::visit(take, x);
+  return out;
+}
+
+protocol::replica_news agent_machine::news_of(replica_report report) const {
+  report.node = self_.node;
+  return {self_.node, node_epoch_, std::move(report)};
+}
+
+std::vector<protocol::running_replica> agent_machine::replicas() const {
+  auto out = supervisor_.replicas();
+  for (auto& x : out)
+    x.report.node = self_.node;
+  return out;
+}
+
+} // namespace troupe::node_agent
