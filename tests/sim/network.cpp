@@ -22,12 +22,14 @@ std::string network::address_of(host_id host) {
   return "10.0.0." + std::to_string(host);
 }
 
-std::uint16_t network::listen(process_id id) {
-  place where{processes_.at(id).host(), 0};
-  do
+std::uint16_t network::listen(process_id id, std::uint16_t port) {
+  place where{processes_.at(id).host(), port};
+  auto taken = [&] {
+    return where.port == 0 || (listeners_.contains(where) &&
+                               processes_.find_living(listeners_[where]));
+  };
+  while (taken())
     where.port = static_cast<std::uint16_t>(40'000 + world_.below(64));
-  while (listeners_.contains(where) &&
-         processes_.find_living(listeners_[where]) != nullptr);
   listeners_[where] = id;
   return where.port;
 }
@@ -251,12 +253,14 @@ void network::went_on(process_id id) {
   }
 }
 
-void network::died(process_id id) {
+void network::died(process_id id, bool abruptly) {
   for (auto link : links_of_[id]) {
     auto& x = at(link);
     int end = x.ends[0] == id ? 0 : 1;
     x.closed[static_cast<std::size_t>(end)] = true;
     auto& away = x.lanes[static_cast<std::size_t>(1 - end)];
+    if (abruptly)
+      away.on_the_way.resize(world_.below(away.on_the_way.size() + 1));
     if (!away.ends) {
       away.ends = true;
       plan_arrival(link, 1 - end);

@@ -25,9 +25,9 @@ public:
     // nop
   }
 
-  /// Other processes reach it at the endpoint's address and port. Ports of dead
-  /// processes are given again.
-  std::uint16_t listen(process_id);
+  /// Other processes reach it at its host's address and this port; 0 = one that
+  /// is free. Ports of dead processes are given again.
+  std::uint16_t listen(process_id, std::uint16_t port = 0);
   static std::string address_of(host_id);
 
   /// A connection that there is, or a new one; nothing if it could not be made
@@ -55,7 +55,8 @@ public:
   // What happens to processes.
   void stopped(process_id);
   void went_on(process_id);
-  void died(process_id);
+  /// `abruptly`: the end of what is on the way may be lost.
+  void died(process_id, bool abruptly);
 
 private:
   /// One direction of a connection.

@@ -60,7 +60,7 @@ void process::kill(ending how) {
   alive_ = false;
   backlog_.clear();
   asked_.clear();
-  around_.network.died(id_);
+  around_.network.died(id_, how.signal != 0);
   for (process_id child = 1; child <= around_.processes.all().size(); ++child)
     if (around_.processes.at(child).parent() == id_)
       around_.processes.at(child).kill({0, SIGKILL});
@@ -99,9 +99,14 @@ void process::send(link_id link, message what) {
 
 void process::request(link_id link, message what, nanoseconds timeout,
                       on_answer done) {
+  expect_answer(what, timeout, std::move(done));
+  send(link, std::move(what));
+}
+
+void process::expect_answer(message& what, nanoseconds timeout,
+                            on_answer done) {
   auto number = what.number = ++last_request_;
   asked_[number] = std::move(done);
-  send(link, std::move(what));
   after(timeout, [this, number] {
     auto asked = asked_.find(number);
     if (asked == asked_.end())

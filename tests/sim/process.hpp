@@ -141,6 +141,9 @@ public:
   /// has it.
   using on_answer = std::function<void(const message*)>;
   void request(link_id, message, nanoseconds timeout, on_answer);
+  /// The part of `request` that waits; the caller sees to the message, which
+  /// gets its number.
+  void expect_answer(message&, nanoseconds timeout, on_answer);
   void answer(link_id, const message& request, message);
 
   // What the network has for it.

@@ -1,0 +1,95 @@
+#include "tests/sim/ledger.hpp"
+
+#include <algorithm>
+
+namespace troupe::sim {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A router waits 300 ms for a word on why; less what drift and ticks take.
+constexpr nanoseconds notice_wait = 250ms;
+
+std::string text_of(const std::vector<token_id>& prompt) {
+  return {reinterpret_cast<const char*>(prompt.data()),
+          prompt.size() * sizeof(token_id)};
+}
+
+} // namespace
+
+void ledger::sent(std::uint64_t router, std::uint64_t replica,
+                  const protocol::request_record& record) {
+  auto choice = record.params.choice;
+  auto& last = last_[{record.request_id, choice}];
+  last = {replica, record.id, last.count + 1};
+  records_[{router, record.id}] = {record.request_id, choice,
+                                   text_of(record.prompt)};
+}
+
+void ledger::delivered(std::uint64_t router, const std::string& request_id,
+                       std::uint32_t choice, std::uint64_t replica,
+                       const protocol::choice_tokens& news) {
+  auto last = last_.find({request_id, choice});
+  if (last == last_.end() || last->second.record != news.id ||
+      last->second.replica != replica)
+    world_.fail("I4", request_id + " choice " + std::to_string(choice) +
+                          ": router " + std::to_string(router) +
+                          " took tokens of an earlier sending");
+}
+
+void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
+                     const std::vector<engine::owner>& step) {
+  std::set<std::string> beside;
+  for (const auto& one : step)
+    if (auto known = records_.find({one.router, one.record});
+        known != records_.end())
+      beside.insert(known->second.request_id);
+  for (const auto& request : beside)
+    ++beside_[request];
+  if (killer == nullptr)
+    return;
+  auto known = records_.find({killer->router, killer->record});
+  if (known == records_.end())
+    world_.fail("I2", "a replica computes what no router sent");
+  crashes_[killer->router].push_back({replica, known->second.prompt});
+}
+
+void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {
+  told_.try_emplace({router, notice.incarnation}, world_.now());
+}
+
+void ledger::lost(std::uint64_t router, std::uint64_t replica) {
+  lost_.try_emplace({router, replica}, world_.now());
+}
+
+std::size_t ledger::sendings(const std::string& request_id,
+                             std::uint32_t choice) const {
+  auto known = last_.find({request_id, choice});
+  return known == last_.end() ? 0 : known->second.count;
+}
+
+std::size_t ledger::crashes_beside(const std::string& request_id) const {
+  auto known = beside_.find(request_id);
+  return known == beside_.end() ? 0 : known->second;
+}
+
+bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {
+  auto told = told_.find({router, replica});
+  if (told == told_.end())
+    return false;
+  auto lost = lost_.find({router, replica});
+  return lost == lost_.end() || told->second <= lost->second + notice_wait;
+}
+
+void ledger::check_poison() const {
+  for (const auto& [router, crashes] : crashes_) {
+    std::map<std::string, std::size_t> kills;
+    for (const auto& one : crashes)
+      if (told_in_time(router, one.replica) && ++kills[one.prompt] > 2)
+        world_.fail("I1", "one prompt has ended three "
+                                              "replicas of one router");
+  }
+}
+
+} // namespace troupe::sim
