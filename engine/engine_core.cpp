@@ -12,6 +12,18 @@ bool contains(std::span<const token_id> ids, token_id id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+/// For a sequence that has all the blocks that it needs.
+class no_more_blocks final : public scheduler::kv_view {
+public:
+  std::uint32_t free_blocks(std::size_t) const override {
+    return 0;
+  }
+
+  kv_cache::prefix_match find_prefix(std::size_t) const override {
+    return {};
+  }
+};
+
 } // namespace
 
 engine_core::engine_core(config c, model_runner& runner)
@@ -148,7 +160,7 @@ void engine_core::plan_alone() {
   states_.assign(1, {s.size(), s.computed,
                      static_cast<std::uint32_t>(s.blocks.size()),
                      s.wants_prompt_logprobs});
-  scheduler::plan_step(states_, 1, config_.bounds, *this, decision_);
+  scheduler::plan_step(states_, 1, config_.bounds, no_more_blocks{}, decision_);
   shares_.push_back({alone_.front().get(), decision_.rows[0]});
 }
 

@@ -45,7 +45,10 @@ void admin::add(std::string method, std::string path, http::handler how) {
 }
 
 void admin::handle(http::request request, std::shared_ptr<http::reply> reply) {
-  if (!is_local_name(request.header("host")) || !same_origin(request)) {
+  auto reads = request.method == "GET" || request.method == "HEAD";
+  auto from_page = !request.header("origin").empty();
+  if (!is_local_name(request.header("host")) || !same_origin(request) ||
+      (from_page && !reads)) {
     fail(*reply, 403, "The admin side is not for pages of other origins.");
     return;
   }

@@ -12,7 +12,8 @@
 namespace troupe::router {
 
 /// The admin side, for the operator: exact paths. Refuses what a browser sends
-/// for another page (Origin) or under a name that is not local (Host).
+/// for another page (Origin) or under a name that is not local (Host); what
+/// changes something comes from no page at all.
 class admin {
 public:
   /// Serves GET /-/healthz, /-/routes and /metrics. `over` outlives it.

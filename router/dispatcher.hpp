@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -26,8 +27,9 @@ public:
   on_tokens(std::uint32_t choice, protocol::choice_tokens news,
             std::shared_ptr<const protocol::replica_route> from) = 0;
 
-  /// The end of every choice that had not ended; nothing follows.
-  virtual void on_failed(error why) = 0;
+  /// The end of every choice that had not ended; nothing follows. With an
+  /// incident id (see command::fail) the client may read why.
+  virtual void on_failed(error why, std::string incident) = 0;
 };
 
 /// The way from the Asio threads to the router actor: an inbox and a bell. The

@@ -75,10 +75,18 @@ std::string_view endpoint_of(std::string_view rest) {
   return {};
 }
 
-/// The target without the last slash of its path.
-std::string without_slash(const std::string& target) {
+std::string_view without_root(const std::string& root, std::string_view path) {
+  auto inside = path.starts_with(root) && path.size() > root.size() &&
+                path[root.size()] == '/';
+  return inside ? path.substr(root.size()) : path;
+}
+
+/// The target without the last slash of its path, behind the root.
+std::string moved_to(const std::string& root, const std::string& target) {
+  auto inside = without_root(root, target).size() != target.size();
   auto path = target.substr(0, target.find('?'));
-  return path.substr(0, path.size() - 1) + target.substr(path.size());
+  return (inside ? "" : root) + path.substr(0, path.size() - 1) +
+         target.substr(path.size());
 }
 
 std::uint64_t random_seed() {
@@ -112,35 +120,50 @@ std::optional<route_place> locate(const protocol::routing_table& table,
 
 edge::edge(boost::asio::io_context& io, const options& from,
            std::shared_ptr<dispatcher> replicas, model_cards::fetch fetch_card)
-    : io_(io), options_(from), keys_(from.api_keys),
+    : io_(io), text_queue_max_(from.text_queue_max),
       replicas_(std::move(replicas)),
       admitted_(std::make_shared<admission>(from.requests_max)),
+      rules_(std::make_shared<const rules>(
+          rules{api_keys{from.api_keys}, from.root_path, from.request_timeout,
+                from.access_log})),
       cards_(std::move(fetch_card)), text_(from.text_threads) {
   // nop
 }
 
 void edge::handle(http::request request, std::shared_ptr<http::reply> reply) {
+  auto now = current_rules();
   exchange::context about;
   about.request_id = request_id_of(request);
   about.method = method_label(request.method);
   about.target = request.target;
   about.route = other_path;
   about.counters = counters_;
-  about.access_log = options_.access_log;
+  about.access_log = now->access_log;
   auto client = std::make_unique<exchange>(std::move(reply), std::move(about));
   if (request.path == health_path)
     health(request, *client);
-  else if (!keys_.admit(request))
+  else if (!now->keys.admit(request))
     client->fail(unauthorized());
   else
-    route(request, std::move(client));
+    route(*now, request, std::move(client));
 }
 
 void edge::take(std::shared_ptr<const protocol::routing_table> table) {
   cards_.follow(*table);
   counters_->keep_only(*table);
+  auto& said = table->settings;
+  admitted_->set_max(said.requests_max);
+  auto fresh = std::make_shared<const rules>(rules{
+      api_keys{said.api_keys}, said.root_path,
+      std::chrono::milliseconds{said.request_timeout_ms}, said.access_log});
   std::lock_guard lock{mutex_};
   table_ = std::move(table);
+  rules_ = std::move(fresh);
+}
+
+std::shared_ptr<const edge::rules> edge::current_rules() const {
+  std::lock_guard lock{mutex_};
+  return rules_;
 }
 
 std::shared_ptr<const protocol::routing_table> edge::table() const {
@@ -173,19 +196,20 @@ void edge::stop() {
   text_.join();
 }
 
-void edge::route(http::request& request, std::unique_ptr<exchange> client) {
+void edge::route(const rules& now, http::request& request,
+                 std::unique_ptr<exchange> client) {
   auto known = table();
   if (!known) {
     client->fail(busy("The service is starting."));
     return;
   }
-  auto place = locate(*known, without_root(request.path));
+  auto place = locate(*known, without_root(now.root_path, request.path));
   auto endpoint = place ? endpoint_of(place->rest) : std::string_view{};
   if (endpoint.empty()) {
     if (place && place->rest.ends_with('/') &&
         !endpoint_of(place->rest.substr(0, place->rest.size() - 1)).empty())
       client->respond(307, "text/plain; charset=utf-8", "",
-                      {{"location", moved_to(request.target)}});
+                      {{"location", moved_to(now.root_path, request.target)}});
     else
       client->fail(not_found(request.path));
     return;
@@ -195,24 +219,13 @@ void edge::route(http::request& request, std::unique_ptr<exchange> client) {
   if (!allow(posts ? "POST" : "GET", request, *client))
     return;
   if (posts)
-    generate(endpoint == chat_path, place->prefix, request, std::move(client));
+    generate(endpoint == chat_path, place->prefix, now, request,
+             std::move(client));
   else if (endpoint == models_path)
     models(place->prefix, *client);
   else
     model(place->prefix,
           std::string_view{place->rest}.substr(model_path.size()), *client);
-}
-
-std::string_view edge::without_root(std::string_view path) const {
-  auto& root = options_.root_path;
-  auto inside = path.starts_with(root) && path.size() > root.size() &&
-                path[root.size()] == '/';
-  return inside ? path.substr(root.size()) : path;
-}
-
-std::string edge::moved_to(const std::string& target) const {
-  auto inside = without_root(target).size() != target.size();
-  return (inside ? "" : options_.root_path) + without_slash(target);
 }
 
 void edge::health(const http::request& request, exchange& client) const {
@@ -252,8 +265,8 @@ api::model_entry edge::entry(const protocol::model_route& model) const {
   return {model.model, model.created, text ? text->max_model_len : 0};
 }
 
-void edge::generate(bool chat, std::string prefix, http::request& request,
-                    std::unique_ptr<exchange> client) {
+void edge::generate(bool chat, std::string prefix, const rules& now,
+                    http::request& request, std::unique_ptr<exchange> client) {
   if (!is_json(request)) {
     client->fail(not_json());
     return;
@@ -269,16 +282,21 @@ void edge::generate(bool chat, std::string prefix, http::request& request,
   }
   client->hold(std::move(ticket));
   auto job = std::make_shared<pending>();
-  job->client = std::move(client);
+  job->request_id = client->request_id();
+  job->arrived = client->arrived();
+  job->time_limit = now.request_timeout;
+  job->client =
+      std::make_shared<waiting_client>(io_, std::move(client), job->time_limit);
   job->chat = chat;
   job->prefix = std::move(prefix);
   job->body = std::move(request.body);
+  job->client->watch();
   post_text(job, [this, job] { read(job); });
 }
 
 // Exceptions of what is called there (memory) end the request, not the process.
 void edge::post_text(pending_ptr job, std::function<void()> work) {
-  if (text_queue_.fetch_add(1) >= options_.text_queue_max) {
+  if (text_queue_.fetch_add(1) >= text_queue_max_) {
     --text_queue_;
     job->client->fail(busy("Too many requests wait to be read."));
     return;
@@ -290,13 +308,14 @@ void edge::post_text(pending_ptr job, std::function<void()> work) {
           work();
         } catch (const std::exception& e) {
           spdlog::error("router: reading a request: {}", e.what());
-          if (job->client)
-            job->client->fail(broken());
+          job->client->fail(broken());
         }
       });
 }
 
 void edge::read(const pending_ptr& job) {
+  if (!job->client->waits())
+    return;
   auto request = parse_request(job->chat, job->body);
   job->body = {};
   if (!request) {
@@ -325,14 +344,15 @@ void edge::read(const pending_ptr& job) {
 void edge::send(const pending_ptr& job,
                 const std::shared_ptr<const model_text>& text) {
   using namespace std::chrono;
+  if (!job->client->waits())
+    return;
   generation_context context;
-  context.request_id = job->client->request_id();
+  context.request_id = job->request_id;
   context.created = unix_seconds();
   context.seed = random_seed();
-  if (options_.request_timeout.count() > 0) {
-    auto gone = duration_cast<milliseconds>(steady_clock::now() -
-                                            job->client->arrived());
-    auto left = options_.request_timeout - gone;
+  if (job->time_limit.count() > 0) {
+    auto gone = duration_cast<milliseconds>(steady_clock::now() - job->arrived);
+    auto left = job->time_limit - gone;
     context.deadline_ms = static_cast<std::uint64_t>(
         std::max<milliseconds::rep>(left.count(), 1));
   }
@@ -341,11 +361,14 @@ void edge::send(const pending_ptr& job,
     job->client->fail(made.error());
     return;
   }
+  auto client = job->client->take();
+  if (!client)
+    return;
   auto counters = counters_->of(job->model->application, job->model->model);
   auto stream = std::make_shared<reply_stream>(
-      io_, reply_stream::parts{std::move(job->client), std::move(made->plan),
-                               replicas_, std::move(counters),
-                               options_.request_timeout});
+      io_,
+      reply_stream::parts{std::move(client), std::move(made->plan), replicas_,
+                          std::move(counters), job->time_limit});
   stream->start(std::move(made->what));
 }
 

@@ -7,6 +7,7 @@
 #include "router/model_cards.hpp"
 #include "router/options.hpp"
 #include "router/request_guard.hpp"
+#include "router/waiting_client.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -41,7 +42,7 @@ public:
 
   void handle(http::request, std::shared_ptr<http::reply>);
 
-  /// A newer routing table.
+  /// A newer routing table; its settings replace those before.
   void take(std::shared_ptr<const protocol::routing_table>);
   std::shared_ptr<const protocol::routing_table> table() const;
 
@@ -63,9 +64,20 @@ public:
   }
 
 private:
+  /// What a deployment says about all requests.
+  struct rules {
+    api_keys keys;
+    std::string root_path;
+    std::chrono::milliseconds request_timeout{0};
+    bool access_log = true;
+  };
+
   /// A generation request on its way to the replicas.
   struct pending {
-    std::unique_ptr<exchange> client;
+    std::shared_ptr<waiting_client> client;
+    std::string request_id;
+    std::chrono::steady_clock::time_point arrived;
+    std::chrono::milliseconds time_limit{0};
     bool chat = false;
     std::string prefix;
     std::string body;
@@ -75,14 +87,13 @@ private:
   };
   using pending_ptr = std::shared_ptr<pending>;
 
-  void route(http::request&, std::unique_ptr<exchange>);
-  std::string_view without_root(std::string_view path) const;
-  std::string moved_to(const std::string& target) const;
+  std::shared_ptr<const rules> current_rules() const;
+  void route(const rules&, http::request&, std::unique_ptr<exchange>);
   void health(const http::request&, exchange&) const;
   void models(const std::string& prefix, exchange&) const;
   void model(const std::string& prefix, std::string_view id, exchange&) const;
   api::model_entry entry(const protocol::model_route&) const;
-  void generate(bool chat, std::string prefix, http::request&,
+  void generate(bool chat, std::string prefix, const rules&, http::request&,
                 std::unique_ptr<exchange>);
   bool has_card(const std::string& hash) const;
   void post_text(pending_ptr, std::function<void()>);
@@ -90,13 +101,13 @@ private:
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
 
   boost::asio::io_context& io_;
-  const options options_;
-  const api_keys keys_;
+  const std::uint32_t text_queue_max_;
   std::shared_ptr<dispatcher> replicas_;
   std::shared_ptr<admission> admitted_;
   std::shared_ptr<metrics> counters_ = std::make_shared<metrics>();
   mutable std::mutex mutex_;
   std::shared_ptr<const protocol::routing_table> table_;
+  std::shared_ptr<const rules> rules_;
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint32_t> text_queue_ = 0;
   mutable model_cards cards_; ///< health checks may start a fetch

@@ -29,6 +29,11 @@ admission::ticket admission::enter(const std::shared_ptr<admission>& place) {
   return ticket{place};
 }
 
+void admission::set_max(std::size_t max) {
+  std::lock_guard lock{mutex_};
+  max_ = max;
+}
+
 std::size_t admission::inside() const {
   std::lock_guard lock{mutex_};
   return inside_;
@@ -37,6 +42,11 @@ std::size_t admission::inside() const {
 bool admission::wait_empty(std::chrono::milliseconds at_most) {
   std::unique_lock lock{mutex_};
   return empty_.wait_for(lock, at_most, [this] { return inside_ == 0; });
+}
+
+api::api_error time_limit_passed() {
+  return {408, "The answer took longer than the server's time limit.",
+          "server_error", "", "request_timeout"};
 }
 
 exchange::exchange(std::shared_ptr<http::reply> reply, context about)

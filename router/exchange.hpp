@@ -24,6 +24,9 @@ public:
     // nop
   }
 
+  /// Whoever is inside stays.
+  void set_max(std::size_t max);
+
   /// Holds one of the places until destroyed.
   class ticket {
   public:
@@ -60,11 +63,14 @@ public:
   bool wait_empty(std::chrono::milliseconds at_most);
 
 private:
-  const std::size_t max_;
   mutable std::mutex mutex_;
+  std::size_t max_;
   std::condition_variable empty_;
   std::size_t inside_ = 0;
 };
+
+/// What a client is told when its answer took longer than the time limit.
+api::api_error time_limit_passed();
 
 /// One HTTP request and its answer: the request id on whatever is answered, one
 /// end, and the books on it. Used by one thread at a time.

@@ -109,33 +109,31 @@ void write_loads(const std::vector<engine_load>& loads, text_writer& to) {
   }
 }
 
+void write_moves(const router_gauges& router, text_writer& to) {
+  auto count = [&](std::string_view name, std::string_view help,
+                   const std::atomic<std::uint64_t>& value) {
+    to.family(name, "counter", help);
+    to.sample("", value.load());
+  };
+  count("troupe_streams_moved_total",
+        "Streams that went on at another replica.", router.streams_moved);
+  count("troupe_streams_class_changed_total",
+        "Streams that went on in another arithmetic class.",
+        router.streams_class_changed);
+  count("troupe_streams_suspected_total",
+        "Choices that were in the step that ended a replica.",
+        router.streams_suspected);
+  count("troupe_poison_requests_total", "Requests found to end replicas.",
+        router.poison_requests);
+  count("troupe_poison_requests_refused_total",
+        "Requests refused because they had ended replicas before.",
+        router.poison_requests_refused);
+  to.family("troupe_stream_move_wait_seconds", "histogram",
+            "From the loss of a stream's replica to its sending to the next.");
+  to.sample("", router.move_wait);
+}
+
 } // namespace
-
-void histogram::observe(double seconds) {
-  auto place = std::lower_bound(bounds.begin(), bounds.end(), seconds);
-  ++counts_[static_cast<std::size_t>(place - bounds.begin())];
-  sum_.fetch_add(seconds);
-}
-
-void histogram::write(std::string_view name, std::string_view labels,
-                      std::string& out) const {
-  // Some of Ray's names are in milliseconds.
-  auto unit = name.ends_with("_ms") ? 1000.0 : 1.0;
-  auto add = std::back_inserter(out);
-  std::uint64_t total = 0;
-  auto comma = labels.empty() ? "" : ",";
-  for (std::size_t i = 0; i < bounds.size(); ++i) {
-    total += counts_[i];
-    fmt::format_to(add, "{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma,
-                   bounds[i] * unit, total);
-  }
-  total += counts_.back();
-  fmt::format_to(add, "{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma,
-                 total);
-  fmt::format_to(add, "{}_sum{{{}}} {}\n", name, labels,
-                 sum_.load() * unit);
-  fmt::format_to(add, "{}_count{{{}}} {}\n", name, labels, total);
-}
 
 std::shared_ptr<model_metrics> metrics::of(const std::string& application,
                                            const std::string& model) {
@@ -198,6 +196,7 @@ std::string metrics::text(const router_gauges& router,
   to.family("ray_serve_num_ongoing_requests_at_replicas", "gauge",
             "Choices sent to replicas that have not ended.");
   to.sample("", router.choices_sent.load());
+  write_moves(router, to);
   auto each = [&](std::string_view name, std::string_view type,
                   std::string_view help, auto value) {
     to.family(name, type, help);

@@ -7,8 +7,10 @@
 
 namespace troupe::router {
 
-api::api_error client_error(const error& why) {
+api::api_error client_error(const error& why, const std::string& incident) {
   constexpr auto server_error = "server_error";
+  if (!incident.empty())
+    return {500, why.message, server_error, "", "request_ends_replicas"};
   switch (why.code) {
   case errc::invalid_argument:
   case errc::unsupported:
@@ -56,8 +58,10 @@ void reply_stream::on_tokens(
   });
 }
 
-void reply_stream::on_failed(error why) {
-  run([this, why = std::move(why)] { fail(client_error(why)); });
+void reply_stream::on_failed(error why, std::string incident) {
+  run([this, why = std::move(why), incident = std::move(incident)] {
+    fail(client_error(why, incident));
+  });
 }
 
 // Everything happens on the strand, as long as the answer has not ended.
@@ -83,8 +87,7 @@ void reply_stream::watch_time(std::chrono::milliseconds limit) {
     if (ec || !self || self->ended_)
       return;
     self->replicas_->cancel_request(self->request_);
-    self->fail({408, "The answer took longer than the server's time limit.",
-                "server_error", "", "request_timeout"});
+    self->fail(time_limit_passed());
   });
 }
 
@@ -92,7 +95,10 @@ void reply_stream::take(std::uint32_t choice,
                         const protocol::choice_tokens& news,
                         const protocol::replica_route& from) {
   if (!first_token_s_)
-    first_news(from);
+    first_news();
+  // A moved stream may have changed its class. Frames bear that of the replica
+  // that they come from, a whole answer that of the last one.
+  answer_.head().system_fingerprint = from.arithmetic_class;
   std::string frames;
   auto unwanted = answer_.take(choice, news, frames);
   if (!unwanted) {
@@ -114,10 +120,9 @@ void reply_stream::take(std::uint32_t choice,
     complete();
 }
 
-void reply_stream::first_news(const protocol::replica_route& from) {
+void reply_stream::first_news() {
   first_token_s_ = client_->seconds();
   counters_->first_token.observe(*first_token_s_);
-  answer_.head().system_fingerprint = from.arithmetic_class;
   if (answer_.plan().stream)
     client_->begin_stream();
 }

@@ -43,7 +43,7 @@ public:
   // reply_sink, any thread.
   void on_tokens(std::uint32_t choice, protocol::choice_tokens,
                  std::shared_ptr<const protocol::replica_route>) override;
-  void on_failed(error) override;
+  void on_failed(error, std::string incident) override;
 
 private:
   using strand = boost::asio::strand<boost::asio::io_context::executor_type>;
@@ -53,7 +53,7 @@ private:
   void watch_time(std::chrono::milliseconds limit);
   void take(std::uint32_t choice, const protocol::choice_tokens&,
             const protocol::replica_route&);
-  void first_news(const protocol::replica_route&);
+  void first_news();
   void complete();
   void fail(const api::api_error&);
   void client_gone();
@@ -72,7 +72,8 @@ private:
   bool ended_ = false;
 };
 
-/// What a client is told of an error behind the edge.
-api::api_error client_error(const error&);
+/// What a client is told of an error behind the edge; all of it, if there is an
+/// incident to name.
+api::api_error client_error(const error&, const std::string& incident = {});
 
 } // namespace troupe::router

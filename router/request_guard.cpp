@@ -2,6 +2,7 @@
 
 #include <boost/algorithm/string/predicate.hpp>
 #include <boost/asio/ip/address.hpp>
+#include <boost/asio/ip/host_name.hpp>
 #include <boost/uuid/random_generator.hpp>
 #include <boost/uuid/uuid_io.hpp>
 #include <openssl/crypto.h>
@@ -40,6 +41,13 @@ std::optional<std::string_view> bearer_key(const http::request& request) {
     key = trimmed(text.substr(scheme.size()));
   }
   return key;
+}
+
+bool is_this_machine(std::string_view host) {
+  boost::system::error_code wrong;
+  auto name = boost::asio::ip::host_name(wrong);
+  return !wrong && !host.empty() &&
+         (iequals(host, name) || iequals(host, name.substr(0, name.find('.'))));
 }
 
 } // namespace
@@ -95,7 +103,7 @@ bool is_local_name(std::string_view host) {
     host = host.substr(0, host.find(':'));
   boost::system::error_code wrong;
   boost::asio::ip::make_address(std::string{host}, wrong);
-  return !wrong || iequals(host, "localhost");
+  return !wrong || iequals(host, "localhost") || is_this_machine(host);
 }
 
 bool is_json(const http::request& request) {

@@ -38,7 +38,8 @@ std::string request_id_of(const http::request&);
 /// Host differ).
 bool same_origin(const http::request&);
 
-/// True for hosts that no DNS rebinding can make: numeric addresses, localhost.
+/// True for hosts that no DNS rebinding can make: numeric addresses, localhost,
+/// the machine's own name, with or without its domain. May have a port.
 bool is_local_name(std::string_view host);
 
 bool is_json(const http::request&);

@@ -32,16 +32,17 @@ router_state::~router_state() {
   args_.inbox->close(gone);
   for (auto& event : args_.inbox->take().events)
     if (auto* one = std::get_if<dispatcher::submitted>(&event))
-      one->sink->on_failed(gone);
+      one->sink->on_failed(gone, {});
   for (auto& [request, sink] : sinks_)
-    sink->on_failed(gone);
+    sink->on_failed(gone, {});
 }
 
 void router_state::start(router_arguments args,
                          std::shared_ptr<router_gauges> gauges) {
   args_ = std::move(args);
   gauges_ = std::move(gauges);
-  table_ = std::make_unique<request_table>(args_.limits, args_.random_seed);
+  table_ = std::make_unique<request_table>(args_.limits, args_.random_seed,
+                                           args_.incarnation);
 }
 
 void router_state::take_tokens(const codec::bytes& bytes) {
@@ -70,6 +71,15 @@ void router_state::take_table(const codec::bytes& bytes) {
   run(table_->route_by(*table, now()));
   args_.on_table(
       std::make_shared<const protocol::routing_table>(std::move(*table)));
+}
+
+void router_state::take_death(const codec::bytes& bytes) {
+  auto notice = protocol::decode_death_notice(bytes);
+  if (!notice) {
+    spdlog::warn("router: dropped a death notice: {}", notice.error().message);
+    return;
+  }
+  run(table_->death(std::move(*notice), now()));
 }
 
 void router_state::take_inbox() {
@@ -145,14 +155,10 @@ void router_state::connected(const protocol::endpoint& where,
                 protocol::protocol_version,
                 protocol::token_sink_actor{local_router_actor{self_}})
       .then(
-          [this, expected = where.incarnation,
-           number](std::uint64_t incarnation) {
-            if (!current(expected, number))
-              return;
-            if (incarnation == expected)
-              run(table_->attached(expected, now()));
-            else
-              attach_failed(expected);
+          [this, where, number](std::uint64_t incarnation,
+                                std::uint32_t version) {
+            if (current(where.incarnation, number))
+              attached(where, incarnation, version);
           },
           [this, expected = where.incarnation, number](const caf::error& why) {
             if (!current(expected, number))
@@ -161,6 +167,23 @@ void router_state::connected(const protocol::endpoint& where,
                          self_->system().render(why));
             attach_failed(expected);
           });
+}
+
+void router_state::attached(const protocol::endpoint& where,
+                            std::uint64_t incarnation, std::uint32_t version) {
+  auto expected = where.incarnation;
+  constexpr auto own = protocol::protocol_version;
+  auto apart = version > own ? version - own : own - version;
+  if (incarnation != expected || apart > 1) {
+    if (incarnation == expected)
+      spdlog::error("router: the replica at {}:{} speaks protocol version {}, "
+                    "this router {}: refused",
+                    where.address, where.port, version, own);
+    attach_failed(expected);
+    return;
+  }
+  sessions_[expected].version = version;
+  run(table_->attached(expected, now()));
 }
 
 void router_state::attach_failed(std::uint64_t incarnation) {
@@ -205,7 +228,29 @@ void router_state::carry_out(command::deliver& what) {
 void router_state::carry_out(command::fail& what) {
   auto sink = sinks_.find(what.request);
   if (sink != sinks_.end())
-    sink->second->on_failed(std::move(what.what));
+    sink->second->on_failed(std::move(what.what), std::move(what.incident));
+}
+
+void router_state::carry_out(command::moved& what) {
+  gauges_->move_wait.observe(
+      std::chrono::duration<double>(what.waited).count());
+  spdlog::log(what.class_changed ? spdlog::level::warn : spdlog::level::info,
+              "router: {} choice {} goes on at {} with {} tokens, after {} ms{}"
+              "{}",
+              what.request_id, what.choice, what.to, what.tokens,
+              what.waited.count(), what.alone ? ", alone" : "",
+              what.class_changed ? ", in another arithmetic class" : "");
+}
+
+void router_state::carry_out(command::suspected& what) {
+  spdlog::warn("router: {} choice {} was computed when its replica ended ({})",
+               what.request_id, what.choice, what.reason);
+}
+
+void router_state::carry_out(command::convicted& what) {
+  spdlog::error("router: incident {}: {} ended the replica that computed it "
+                "alone ({}); it is refused from now on",
+                what.incident, what.request_id, what.reason);
 }
 
 void router_state::carry_out(command::release& what) {
@@ -215,9 +260,19 @@ void router_state::carry_out(command::release& what) {
 void router_state::run(command_list commands) {
   for (auto& one : commands)
     std::visit([this](auto& what) { carry_out(what); }, one);
+  show_counts();
+  arm();
+}
+
+void router_state::show_counts() {
+  auto& counts = table_->counts();
   gauges_->choices_waiting = table_->choices_waiting();
   gauges_->choices_sent = table_->choices_sent();
-  arm();
+  gauges_->streams_moved = counts.streams_moved;
+  gauges_->streams_class_changed = counts.streams_class_changed;
+  gauges_->streams_suspected = counts.choices_suspected;
+  gauges_->poison_requests = counts.requests_convicted;
+  gauges_->poison_requests_refused = counts.requests_banned;
 }
 
 // One timer at a time, and none while there is nothing to wait for.
@@ -251,6 +306,9 @@ router_actor(local_router_actor::stateful_pointer<router_state> self,
       },
       [self](protocol::table_atom, const codec::bytes& table) {
         self->state.take_table(table);
+      },
+      [self](protocol::death_atom, const codec::bytes& notice) {
+        self->state.take_death(notice);
       },
       [self](protocol::tick_atom) { self->state.take_inbox(); },
   };

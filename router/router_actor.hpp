@@ -2,6 +2,7 @@
 
 #include "actors/protocol/actors.hpp"
 #include "router/dispatcher.hpp"
+#include "router/histogram.hpp"
 #include "router/request_table.hpp"
 
 #include <caf/typed_event_based_actor.hpp>
@@ -45,6 +46,13 @@ struct router_arguments {
 struct router_gauges {
   std::atomic<std::uint64_t> choices_waiting = 0;
   std::atomic<std::uint64_t> choices_sent = 0;
+  // Since the router began; see table_counts.
+  std::atomic<std::uint64_t> streams_moved = 0;
+  std::atomic<std::uint64_t> streams_class_changed = 0;
+  std::atomic<std::uint64_t> streams_suspected = 0;
+  std::atomic<std::uint64_t> poison_requests = 0;
+  std::atomic<std::uint64_t> poison_requests_refused = 0;
+  histogram move_wait; ///< of moved streams: from the loss to the next sending
 };
 
 /// The shell around a request_table: carries its commands out and hands it what
@@ -63,6 +71,7 @@ public:
   void start(router_arguments, std::shared_ptr<router_gauges>);
   void take_tokens(const codec::bytes& batch);
   void take_table(const codec::bytes& table);
+  void take_death(const codec::bytes& notice);
   void take_inbox();
   void peer_down(const caf::actor_addr& source);
 
@@ -70,16 +79,20 @@ private:
   struct session {
     protocol::replica_actor peer; ///< empty while connecting
     std::uint64_t number = 0;     ///< answers to older ones are dropped
+    std::uint32_t version = protocol::protocol_version; ///< that the peer reads
   };
 
   time_point now() const;
   bool current(std::uint64_t incarnation, std::uint64_t number) const;
   void connected(const protocol::endpoint&, std::uint64_t number,
                  result<protocol::replica_actor>);
+  void attached(const protocol::endpoint&, std::uint64_t incarnation,
+                std::uint32_t version);
   void attach_failed(std::uint64_t incarnation);
   void close_session(std::uint64_t incarnation);
   void take(dispatcher::event&);
   void run(command_list);
+  void show_counts();
   void arm();
 
   void carry_out(command::attach&);
@@ -88,6 +101,9 @@ private:
   void carry_out(command::cancel&);
   void carry_out(command::deliver&);
   void carry_out(command::fail&);
+  void carry_out(command::moved&);
+  void carry_out(command::suspected&);
+  void carry_out(command::convicted&);
   void carry_out(command::release&);
 
   local_router_actor::pointer self_;

@@ -12,6 +12,8 @@
 #include <caf/stateful_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <thread>
@@ -48,6 +50,101 @@ model_cards::fetch fetch_over_tls(const options& from) {
   };
 }
 
+/// The listener that is there or not. Any thread.
+class public_side {
+public:
+  public_side(boost::asio::io_context& io, http::server_options first,
+              http::handler how)
+      : io_(io), options_(std::move(first)), how_(std::move(how)) {
+    // nop
+  }
+
+  result<void> open() {
+    std::lock_guard one_at_a_time{changing_};
+    if (server())
+      return {};
+    http::server_options some;
+    {
+      std::lock_guard lock{mutex_};
+      some = options_;
+    }
+    auto started = http::server::start(io_, std::move(some), how_);
+    if (!started)
+      return started.error();
+    std::lock_guard lock{mutex_};
+    server_ = std::move(*started);
+    server_->set_keep_alive(options_.bounds.keep_alive);
+    port_ = server_->port();
+    return {};
+  }
+
+  void close(std::chrono::milliseconds deadline) {
+    std::lock_guard one_at_a_time{changing_};
+    auto closing = server();
+    if (!closing)
+      return;
+    {
+      std::lock_guard lock{mutex_};
+      server_.reset();
+    }
+    auto end = std::chrono::steady_clock::now() + deadline;
+    closing->stop_accepting();
+    wait_for_answers(*closing, end);
+    closing->close();
+    // So that the port can be listened on again at once.
+    end = std::chrono::steady_clock::now() + farewell_max;
+    while (closing->listening() && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(1ms);
+  }
+
+  void stop_accepting() {
+    if (auto now = server())
+      now->stop_accepting();
+  }
+
+  void wait_for_last_bytes() {
+    if (auto now = server())
+      wait_for_answers(*now, std::chrono::steady_clock::now() + farewell_max);
+  }
+
+  void set_keep_alive(std::chrono::milliseconds idle_max) {
+    std::lock_guard lock{mutex_};
+    options_.bounds.keep_alive = idle_max;
+    if (server_)
+      server_->set_keep_alive(idle_max);
+  }
+
+  bool is_open() const {
+    return server() != nullptr;
+  }
+
+  std::uint16_t port() const {
+    std::lock_guard lock{mutex_};
+    return port_;
+  }
+
+private:
+  std::shared_ptr<http::server> server() const {
+    std::lock_guard lock{mutex_};
+    return server_;
+  }
+
+  static void wait_for_answers(const http::server& from,
+                               std::chrono::steady_clock::time_point end) {
+    while (from.requests_in_flight() != 0 &&
+           std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(5ms);
+  }
+
+  boost::asio::io_context& io_;
+  std::mutex changing_; // held while it is opened or closed
+  mutable std::mutex mutex_;
+  http::server_options options_;
+  const http::handler how_;
+  std::shared_ptr<http::server> server_;
+  std::uint16_t port_ = 0; // the last one
+};
+
 class running_service : public service {
 public:
   running_service(const options& from, caf::actor_system& system,
@@ -59,7 +156,12 @@ public:
                                      access.fetch_card
                                          ? std::move(access.fetch_card)
                                          : fetch_over_tls(from))),
-        admin_(*edge_, from.loads, gauges_) {
+        admin_(*edge_, from.loads, gauges_),
+        public_(std::make_shared<public_side>(
+            io_, server_at(from.host, from.port),
+            [this](http::request request, auto reply) {
+              edge_->handle(std::move(request), std::move(reply));
+            })) {
     // nop
   }
 
@@ -67,26 +169,19 @@ public:
     stop(0ms);
   }
 
-  std::optional<error> listen(const protocol::controller_actor& controller) {
-    start_actor();
-    auto started =
-        start_server(options_.host, options_.port, public_,
-                     [this](http::request request, auto reply) {
-                       edge_->handle(std::move(request), std::move(reply));
-                     });
+  result<void> begin() {
+    auto started = http::server::start(
+        io_, server_at(options_.admin_host, options_.admin_port),
+        [this](http::request request, auto reply) {
+          admin_.handle(std::move(request), std::move(reply));
+        });
     if (!started)
-      started = start_server(options_.admin_host, options_.admin_port,
-                             operators_, [this](http::request request, auto r) {
-                               admin_.handle(std::move(request), std::move(r));
-                             });
-    if (started)
-      return started;
+      return started.error();
+    operators_ = std::move(*started);
+    start_actor();
     for (std::uint32_t i = 0; i < options_.io_threads; ++i)
       threads_.emplace_back([this] { run(); });
-    if (controller)
-      caf::anon_send(controller, protocol::watch_atom::value,
-                     protocol::table_sink_actor{actor_});
-    return std::nullopt;
+    return {};
   }
 
   std::uint16_t port() const override {
@@ -106,24 +201,31 @@ public:
     admin_.add(std::move(method), std::move(path), std::move(how));
   }
 
+  result<void> open_public() override {
+    if (stopped_)
+      return error{errc::unavailable, "The server is shutting down."};
+    return public_->open();
+  }
+
+  void close_public(std::chrono::milliseconds deadline) override {
+    public_->close(deadline);
+  }
+
   bool ready() const override {
-    return edge_->ready();
+    return public_->is_open() && edge_->ready();
   }
 
   bool stop(std::chrono::milliseconds deadline) override {
-    if (stopped_)
+    if (stopped_.exchange(true))
       return true;
-    stopped_ = true;
     edge_->stop_admitting();
-    if (public_)
-      public_->stop_accepting();
+    public_->stop_accepting();
     auto clean = edge_->admitted()->wait_empty(deadline);
     replicas_->close({errc::unavailable, "The server is shutting down."});
     edge_->stop();
-    if (!threads_.empty())
-      wait_for_last_bytes();
-    if (public_)
-      public_->close();
+    edge_->admitted()->wait_empty(farewell_max);
+    public_->wait_for_last_bytes();
+    public_->close(0ms);
     if (operators_)
       operators_->close();
     end_actor();
@@ -143,26 +245,25 @@ private:
     args.random_seed = random_number();
     args.inbox = replicas_;
     args.connect = connect_;
-    args.on_table = [weak = std::weak_ptr{edge_}](auto table) {
-      if (auto target = weak.lock())
-        target->take(std::move(table));
+    args.on_table = [requests = std::weak_ptr{edge_},
+                     listener = std::weak_ptr{public_}](auto table) {
+      if (auto to = listener.lock())
+        to->set_keep_alive(
+            std::chrono::milliseconds{table->settings.keep_alive_ms});
+      if (auto to = requests.lock())
+        to->take(std::move(table));
     };
     actor_ = system_.spawn(router_actor, std::move(args), gauges_);
   }
 
-  std::optional<error> start_server(const std::string& host, std::uint16_t port,
-                                    std::unique_ptr<http::server>& place,
-                                    http::handler how) {
+  http::server_options server_at(const std::string& host,
+                                 std::uint16_t port) const {
     http::server_options some;
     some.host = host;
     some.port = port;
     some.bounds = options_.bounds;
     some.error_body = layer_error;
-    auto started = http::server::start(io_, std::move(some), std::move(how));
-    if (!started)
-      return started.error();
-    place = std::move(*started);
-    return std::nullopt;
+    return some;
   }
 
   // What a handler throws (memory) must not end the thread.
@@ -175,14 +276,6 @@ private:
         spdlog::error("router: {}", e.what());
       }
     }
-  }
-
-  void wait_for_last_bytes() {
-    edge_->admitted()->wait_empty(farewell_max);
-    auto end = std::chrono::steady_clock::now() + farewell_max;
-    while (public_->requests_in_flight() != 0 &&
-           std::chrono::steady_clock::now() < end)
-      std::this_thread::sleep_for(5ms);
   }
 
   void end_actor() {
@@ -204,22 +297,21 @@ private:
   std::shared_ptr<router_gauges> gauges_ = std::make_shared<router_gauges>();
   std::shared_ptr<edge> edge_;
   admin admin_;
-  std::unique_ptr<http::server> public_;
+  std::shared_ptr<public_side> public_;
   std::unique_ptr<http::server> operators_;
   std::vector<std::thread> threads_;
   local_router_actor actor_;
-  bool stopped_ = false;
+  std::atomic<bool> stopped_ = false;
 };
 
 } // namespace
 
 result<std::unique_ptr<service>>
-service::start(options from, caf::actor_system& system,
-               protocol::controller_actor controller, replica_access access) {
+service::start(options from, caf::actor_system& system, replica_access access) {
   auto made =
       std::make_unique<running_service>(from, system, std::move(access));
-  if (auto wrong = made->listen(controller))
-    return *wrong;
+  if (auto begun = made->begin(); !begun)
+    return begun.error();
   return std::unique_ptr<service>{std::move(made)};
 }
 

@@ -34,13 +34,14 @@ struct replica_access {
 class service {
 public:
   /// Starts the actor and the admin listener. Routing tables (with the settings
-  /// of the deployment, which replace those of `options`) and death notices come
-  /// to `actor()`. Errors: a port that is taken.
-  static result<std::unique_ptr<service>>
-  start(options, caf::actor_system&, replica_access = {});
+  /// of the deployment, which replace those of `options`) and death notices
+  /// come to `actor()`. Errors: a port that is taken.
+  static result<std::unique_ptr<service>> start(options, caf::actor_system&,
+                                                replica_access = {});
 
   virtual ~service() = default;
 
+  /// The public port; 0 before the first `open_public`.
   virtual std::uint16_t port() const = 0;
   virtual std::uint16_t admin_port() const = 0;
 

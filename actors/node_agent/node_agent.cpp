@@ -2,6 +2,7 @@
 
 #include "actors/protocol/launch_record.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/step_journal.hpp"
 
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
@@ -11,10 +12,10 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <sched.h>
-#include <unistd.h>
-
+#include <csignal>
+#include <optional>
 #include <random>
+#include <utility>
 
 namespace fs = std::filesystem;
 
@@ -25,20 +26,26 @@ namespace {
 using namespace protocol;
 
 using spawned_atom = caf::atom_constant<caf::atom("spawned")>;
-using joined_atom = caf::atom_constant<caf::atom("joined")>;
+using listens_atom = caf::atom_constant<caf::atom("listens")>;
+using reached_atom = caf::atom_constant<caf::atom("reached")>;
 using ended_atom = caf::atom_constant<caf::atom("ended")>;
 
 /// The agent with what it hears in its own process.
 using agent_shell_actor = node_agent_actor::extend<
     caf::reacts_to<tick_atom>,
     // It is published at this port.
-    caf::reacts_to<joined_atom, std::uint16_t>,
+    caf::reacts_to<listens_atom, std::uint16_t>,
+    // The so manyeth attempt to reach the head, which is in this process, is
+    // done.
+    caf::reacts_to<reached_atom, std::uint64_t>,
     caf::reacts_to<spawned_atom, std::uint64_t, std::int64_t>,
     // exit code, signal, why it could not be started
     caf::reacts_to<ended_atom, std::uint64_t, std::int32_t, std::int32_t,
                    std::string>>;
 
 constexpr milliseconds tick_interval{100};
+constexpr const char* loopback = "127.0.0.1";
+constexpr const char* journal_name = "steps";
 
 std::uint64_t random_number() {
   std::random_device source;
@@ -50,23 +57,18 @@ std::uint32_t version_distance(std::uint32_t version) {
                                     : protocol_version - version;
 }
 
-} // namespace
-
-node_joined describe_node(const std::string& name, std::uint64_t incarnation) {
-  node_joined out;
-  out.node = name;
-  out.incarnation = incarnation;
-  cpu_set_t cpus;
-  if (::sched_getaffinity(0, sizeof cpus, &cpus) == 0)
-    out.cpus = static_cast<std::uint32_t>(CPU_COUNT(&cpus));
-  out.memory_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                     static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  return out;
+/// Makes a directory that is this user's alone.
+result<void> make_own_directory(const fs::path& path) {
+  std::error_code why;
+  fs::create_directories(path, why);
+  if (!why)
+    fs::permissions(path, fs::perms::owner_all, why);
+  if (why)
+    return error{errc::io, path.string() + ": " + why.message()};
+  return {};
 }
 
-namespace {
-
-/// The shell: carries out what the supervisor says.
+/// The shell: carries out what the machine says.
 struct agent_state {
   explicit agent_state(agent_shell_actor::pointer owner) : self(owner) {
     // nop
@@ -74,13 +76,23 @@ struct agent_state {
 
   static inline const char* name = "node_agent";
 
-  void set_up(node_agent_options chosen, controller_actor to) {
+  void set_up(node_agent_options chosen, head_place place) {
+    if (chosen.self.incarnation == 0)
+      chosen.self.incarnation = random_number();
     options = std::make_unique<node_agent_options>(std::move(chosen));
-    machine = supervisor{options->limits, random_number()};
-    controller = std::move(to);
+    head = std::move(place);
+    machine.emplace(options->self, options->limits, options->head,
+                    random_number(), now());
     // What is there is of replicas of an earlier life.
     std::error_code ignored;
     fs::remove_all(options->run_directory, ignored);
+    if (auto shared = runtime::peers_of(self->system()))
+      peers = std::move(shared);
+    host = options->make_host(host_events());
+    self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
+  }
+
+  process_host::events host_events() {
     auto target = caf::actor_cast<caf::weak_actor_ptr>(self);
     process_host::events events;
     events.spawned = [target](std::uint64_t incarnation, std::int64_t pid) {
@@ -93,19 +105,165 @@ struct agent_state {
                        std::int32_t{end.exit_code}, std::int32_t{end.signal},
                        std::move(end.not_spawned));
     };
-    host = options->make_host(std::move(events));
-    if (auto shared = runtime::peers_of(self->system()))
-      peers = std::move(shared);
-    self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
-    self->delayed_send(self, tick_interval, tick_atom::value);
+    return events;
   }
 
-  void joined(std::uint16_t port) {
-    where = {options->address, port, 0, incarnation};
-    self->send(controller, register_atom::value,
-               encode(describe_node(options->node, incarnation)),
-               caf::actor_cast<node_agent_actor>(self));
+  void listens(std::uint16_t port) {
+    where = {loopback, port, 0, options->self.incarnation};
+    tick();
   }
+
+  void tick() {
+    self->delayed_send(self, tick_interval, tick_atom::value);
+    run(machine->tick(now()));
+    if (!draining.empty() && now() >= drain_until)
+      answer_drain(false);
+  }
+
+  /// The connection to a process broke, or its actor ended.
+  void lost(const caf::actor_addr& source) {
+    if (controller && controller.address() == source) {
+      spdlog::warn("the head is lost; what runs here goes on");
+      controller = nullptr;
+      run(machine->head_lost(now()));
+    } else if (router && router.address() == source) {
+      router = nullptr;
+      run(machine->router_port(0, now()));
+    } else {
+      lost_replica(source);
+    }
+  }
+
+  // -- the head --------------------------------------------------------------
+
+  void obey(const connect_head&) {
+    auto attempt = ++attempts;
+    if (std::holds_alternative<controller_actor>(head)) {
+      self->send(self, reached_atom::value, attempt);
+      return;
+    }
+    runtime::connect<controller_actor>(
+        self, std::get<endpoint>(head), options->head.answer_max,
+        [this, attempt](result<controller_actor> found) {
+          reached(attempt, std::move(found));
+        });
+  }
+
+  void reached(std::uint64_t attempt, result<controller_actor> found) {
+    if (attempt != attempts)
+      return;
+    if (!found) {
+      complain(found.error().message);
+      run(machine->head_unreachable(now()));
+      return;
+    }
+    controller = std::move(*found);
+    runtime::watch(self, controller);
+    run(machine->head_connected(now()));
+  }
+
+  void obey(const register_node& x) {
+    if (!controller)
+      return;
+    auto attempt = attempts;
+    self->request(controller, caf::duration{options->head.answer_max},
+                  register_atom::value, encode(x.node),
+                  caf::actor_cast<node_agent_actor>(self))
+        .then([this, attempt](
+                  const codec::bytes& answer) { welcomed(attempt, answer); },
+              [this, attempt](const caf::error& reason) {
+                if (attempt == attempts)
+                  complain(self->system().render(reason));
+              }); // the machine's own time-out does the rest
+  }
+
+  void welcomed(std::uint64_t attempt, const codec::bytes& answer) {
+    if (attempt != attempts)
+      return;
+    auto welcome = decode_node_welcome(answer);
+    if (!welcome) {
+      complain(welcome.error().message);
+      return;
+    }
+    if (!welcome->accepted)
+      complain("it refused this node: " + welcome->reason);
+    else if (welcome->head_epoch < machine->head_epoch())
+      complain("it is older than the head that this node obeyed");
+    run(machine->welcomed(*welcome, now()));
+    if (!machine->joined() || machine->node_epoch() != welcome->node_epoch)
+      return;
+    complaint.clear();
+    spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
+                 options->self.node, welcome->node_epoch, welcome->head_epoch);
+    if (options->on_welcome)
+      options->on_welcome(*welcome);
+  }
+
+  /// The same reason again and again is said once.
+  void complain(const std::string& reason) {
+    if (std::exchange(complaint, reason) != reason)
+      spdlog::warn("not joined to the head: {}", reason);
+  }
+
+  void obey(const leave_head&) {
+    ++attempts; // whatever is under way comes too late
+    if (controller)
+      self->demonitor(controller.address());
+    controller = nullptr;
+  }
+
+  void obey(const send_news& x) {
+    const auto& report = x.news.report;
+    if (controller)
+      self->send(controller, report_atom::value, encode(x.news));
+    if (report.phase == replica_phase::failed)
+      spdlog::warn("replica {} failed: {}{}", report.replica, report.reason,
+                   report.budget_spent ? "; not started again" : "");
+  }
+
+  void obey(const send_death& x) {
+    if (controller)
+      self->send(controller, death_atom::value, encode(x.notice));
+  }
+
+  void assigned(const codec::bytes& bytes) {
+    if (auto assignment = decode_node_assignment(bytes))
+      run(machine->assigned(*assignment, now()));
+    else
+      spdlog::error("the head sent a broken assignment: {}",
+                    assignment.error().message);
+  }
+
+  // -- the node's router -----------------------------------------------------
+
+  void obey(const want_router& x) {
+    if (options->on_router_wanted)
+      options->on_router_wanted(x.wanted);
+  }
+
+  void watch_router(const router_actor& actor, std::uint16_t port) {
+    if (router != actor) {
+      router = actor;
+      runtime::watch(self, router);
+      if (!table.empty())
+        self->send(router, table_atom::value, table);
+    }
+    run(machine->router_port(port, now()));
+  }
+
+  /// The router itself takes only newer ones.
+  void keep_table(const codec::bytes& bytes) {
+    table = bytes;
+    if (router)
+      self->send(router, table_atom::value, table);
+  }
+
+  void tell_death(const codec::bytes& notice) {
+    if (router)
+      self->send(router, death_atom::value, notice);
+  }
+
+  // -- replicas --------------------------------------------------------------
 
   bool registered(const codec::bytes& bytes, const replica_actor& actor) {
     auto report = decode_replica_report(bytes);
@@ -118,38 +276,32 @@ struct agent_state {
                    report->replica, report->version, protocol_version);
       return false;
     }
-    if (!machine.knows(*report))
+    if (!machine->knows(*report))
       return false;
-    auto [i, fresh] = replicas.try_emplace(report->incarnation, actor);
-    if (!fresh && i->second != actor) {
-      i->second = actor;
-      fresh = true;
-    }
-    if (fresh) {
-      runtime::watch(self, actor);
-      peers->met(report->incarnation,
-                 caf::actor_cast<caf::strong_actor_ptr>(actor));
-    }
-    run(machine.report(std::move(*report), now()));
+    connected(report->incarnation, actor);
+    run(machine->report(std::move(*report), now()));
     return true;
+  }
+
+  void connected(std::uint64_t which, const replica_actor& actor) {
+    auto& known = replicas[which];
+    if (known == actor)
+      return;
+    known = actor;
+    runtime::watch(self, actor);
+    peers->met(which, caf::actor_cast<caf::strong_actor_ptr>(actor));
+    if (auto tuned = tunes.find(which); tuned != tunes.end())
+      self->send(actor, tune_atom::value, tuned->second);
   }
 
   void reported(const codec::bytes& bytes) {
     if (auto report = decode_replica_report(bytes))
-      run(machine.report(std::move(*report), now()));
-  }
-
-  void start(const codec::bytes& bytes) {
-    if (auto spec = decode_replica_spec(bytes))
-      run(machine.start(std::move(*spec), now()));
-    else
-      spdlog::error("the controller sent a broken spec: {}",
-                    spec.error().message);
+      run(machine->report(std::move(*report), now()));
   }
 
   /// The connection to a replica broke. If its process still runs it connects
-  /// again; if it does not get that far, the supervisor ends it.
-  void lost(const caf::actor_addr& source) {
+  /// again; if it does not get that far, the machine ends it.
+  void lost_replica(const caf::actor_addr& source) {
     std::erase_if(replicas, [&](const auto& x) {
       bool gone = x.second.address() == source;
       if (gone)
@@ -159,40 +311,20 @@ struct agent_state {
   }
 
   void ended(std::uint64_t which, process_end end) {
-    spdlog::info("replica process {:016x} {}", which, end.to_string());
+    auto level = end.signal == 0 && end.not_spawned.empty()
+                     ? spdlog::level::info
+                     : spdlog::level::warn;
+    spdlog::log(level, "replica process {:016x} {}", which, end.to_string());
     replicas.erase(which);
+    tunes.erase(which);
     peers->forget(which);
+    auto directory = run_directory_of(which);
+    auto running = runtime::read_step_journal(directory / journal_name);
     std::error_code ignored;
-    fs::remove_all(run_directory_of(which), ignored);
-    run(machine.ended(which, end, now()));
-  }
-
-  caf::typed_response_promise<bool> drain(std::uint32_t ms) {
-    auto promise = self->make_response_promise<bool>();
-    draining.push_back(promise);
-    drain_until = now() + milliseconds{ms};
-    run(machine.drain(milliseconds{ms}, now()));
-    return promise;
-  }
-
-  void tick() {
-    self->delayed_send(self, tick_interval, tick_atom::value);
-    run(machine.tick(now()));
-    if (!draining.empty() && now() >= drain_until)
-      answer_drain(false);
-  }
-
-  void answer_drain(bool done) {
-    for (auto& promise : draining)
-      promise.deliver(done);
-    draining.clear();
-  }
-
-  // -- what the supervisor says ----------------------------------------------
-
-  void run(commands todo) {
-    for (auto& x : todo)
-      std::visit([this](auto& y) { obey(y); }, x);
+    fs::remove_all(directory, ignored);
+    run(machine->ended(which, end,
+                       running ? *running : std::vector<runtime::step_member>{},
+                       now()));
   }
 
   void obey(spawn_process& x) {
@@ -203,8 +335,9 @@ struct agent_state {
       return;
     }
     peers->expect(x.incarnation); // it registers here
-    host->spawn(x.incarnation, {options->replica_executable,
-                                options->replica_arguments, encode(*launch)});
+    host->spawn(x.incarnation,
+                {options->replica_executable, options->replica_arguments,
+                 encode(*launch), x.spec.memory_bytes});
   }
 
   void obey(const signal_process& x) {
@@ -218,32 +351,31 @@ struct agent_state {
                  static_cast<std::uint32_t>(x.grace.count()));
   }
 
-  void obey(const send_report& x) {
-    if (x.report.phase == replica_phase::failed)
-      spdlog::warn("replica {} failed: {}{}", x.report.replica, x.report.reason,
-                   x.report.budget_spent ? "; not started again" : "");
-    self->send(controller, report_atom::value, encode(x.report));
-  }
-
-  void obey(const all_stopped&) {
-    answer_drain(true);
+  /// Kept for a replica that is not connected, or loses its connection now.
+  void obey(const tune_replica& x) {
+    auto& spec = tunes[x.incarnation] = encode(x.spec);
+    auto i = replicas.find(x.incarnation);
+    if (i != replicas.end())
+      self->send(i->second, tune_atom::value, spec);
   }
 
   result<launch_record> make_launch_record(const spawn_process& x) const {
-    auto files = options->issuer.issue("replica " + x.spec.replica,
-                                       run_directory_of(x.incarnation));
-    if (!files)
-      return files.error();
+    auto directory = run_directory_of(x.incarnation);
+    if (auto made = make_own_directory(options->run_directory); !made)
+      return made.error();
+    if (auto made = make_own_directory(directory); !made)
+      return made.error();
     launch_record out;
     out.spec = x.spec;
     out.incarnation = x.incarnation;
     out.agent = where;
     out.listen_address = options->address;
-    out.certificate = files->certificate.string();
-    out.key = files->key.string();
-    out.authority = files->authority.string();
+    out.certificate = options->tls.certificate.string();
+    out.key = options->tls.key.string();
+    out.authority = options->tls.authority.string();
     out.log_level = options->replica_logging.level;
     out.log_json = options->replica_logging.json;
+    out.journal = (directory / journal_name).string();
     return out;
   }
 
@@ -251,18 +383,48 @@ struct agent_state {
     return options->run_directory / fmt::format("{:016x}", which);
   }
 
+  // -- the end ---------------------------------------------------------------
+
+  caf::typed_response_promise<bool> drain(std::uint32_t ms) {
+    auto promise = self->make_response_promise<bool>();
+    draining.push_back(promise);
+    drain_until = now() + milliseconds{ms};
+    run(machine->drain(milliseconds{ms}, now()));
+    return promise;
+  }
+
+  void obey(const all_stopped&) {
+    answer_drain(true);
+  }
+
+  void answer_drain(bool done) {
+    for (auto& promise : draining)
+      promise.deliver(done);
+    draining.clear();
+  }
+
+  void run(agent_commands todo) {
+    for (auto& x : todo)
+      std::visit([this](auto& y) { obey(y); }, x);
+  }
+
   clock::time_point now() const {
     return self->clock().now();
   }
 
   agent_shell_actor::pointer self;
-  std::uint64_t incarnation = random_number();
   std::unique_ptr<const node_agent_options> options;
-  controller_actor controller;
-  endpoint where;
-  supervisor machine{{}, 0};
+  head_place head;
+  std::optional<agent_machine> machine;
+  endpoint where;              ///< of this agent, for its replicas
+  controller_actor controller; ///< null while there is no connection
+  std::uint64_t attempts = 0;  ///< to connect; what is of older ones is late
+  std::string complaint; ///< why there is no bond with the head, as logged
+  router_actor router;   ///< null while there is none
+  codec::bytes table;    ///< the last one; empty = none yet
   std::map<std::uint64_t, replica_actor>
-      replicas; ///< connected, by incarnation
+      replicas;                                ///< connected, by incarnation
+  std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
   std::shared_ptr<runtime::peer_directory> peers =
       std::make_shared<runtime::peer_directory>();
   std::vector<caf::typed_response_promise<bool>> draining;
@@ -272,9 +434,9 @@ struct agent_state {
 
 agent_shell_actor::behavior_type
 agent(agent_shell_actor::stateful_pointer<agent_state> self,
-      node_agent_options options, controller_actor controller) {
+      node_agent_options options, head_place head) {
   auto* state = &self->state;
-  state->set_up(std::move(options), std::move(controller));
+  state->set_up(std::move(options), std::move(head));
   return {
       [state](register_atom, const codec::bytes& report,
               const replica_actor& replica) {
@@ -283,15 +445,26 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
       [state](report_atom, const codec::bytes& report) {
         state->reported(report);
       },
-      [state](start_atom, const codec::bytes& spec) { state->start(spec); },
-      [state](stop_atom, const std::string& replica) {
-        state->run(state->machine.stop(replica, state->now()));
+      [state](assign_atom, const codec::bytes& assignment) {
+        state->assigned(assignment);
+      },
+      [state](table_atom, const codec::bytes& table) {
+        state->keep_table(table);
+      },
+      [state](death_atom, const codec::bytes& notice) {
+        state->tell_death(notice);
+      },
+      [state](watch_atom, const router_actor& router, std::uint16_t port) {
+        state->watch_router(router, port);
       },
       [state](drain_atom, std::uint32_t ms) { return state->drain(ms); },
       [state](tick_atom) { state->tick(); },
-      [state](joined_atom, std::uint16_t port) { state->joined(port); },
+      [state](listens_atom, std::uint16_t port) { state->listens(port); },
+      [state](reached_atom, std::uint64_t attempt) {
+        state->reached(attempt, std::get<controller_actor>(state->head));
+      },
       [state](spawned_atom, std::uint64_t which, std::int64_t pid) {
-        state->run(state->machine.spawned(which, pid));
+        state->run(state->machine->spawned(which, pid));
       },
       [state](ended_atom, std::uint64_t which, std::int32_t code,
               std::int32_t number, std::string why) {
@@ -304,16 +477,15 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
 
 result<node_agent_actor> spawn_node_agent(caf::actor_system& system,
                                           node_agent_options options,
-                                          controller_actor controller) {
-  auto address = options.address;
-  auto shell = system.spawn(agent, std::move(options), std::move(controller));
+                                          head_place head) {
+  auto shell = system.spawn(agent, std::move(options), std::move(head));
   auto out = caf::actor_cast<node_agent_actor>(shell);
-  auto port = runtime::publish(out, address);
+  auto port = runtime::publish(out, loopback);
   if (!port) {
     caf::anon_send_exit(shell, caf::exit_reason::kill);
     return port.error();
   }
-  caf::anon_send(shell, joined_atom::value, *port);
+  caf::anon_send(shell, listens_atom::value, *port);
   return out;
 }
 

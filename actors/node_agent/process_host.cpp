@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -128,6 +129,18 @@ result<pid_t> start_process(const process_plan& plan, int lifeline) {
   return pid;
 }
 
+/// Limits of a process that has just been started; posix_spawn has none.
+result<void> limit_process(pid_t pid, std::uint64_t memory_bytes) {
+  // One byte, not none: the kernel ignores 0 where a program takes the dumps.
+  rlimit core{1, 1};
+  if (::prlimit(pid, RLIMIT_CORE, &core, nullptr) != 0)
+    return system_error("no core dumps", errno);
+  rlimit memory{memory_bytes, memory_bytes};
+  if (memory_bytes != 0 && ::prlimit(pid, RLIMIT_DATA, &memory, nullptr) != 0)
+    return system_error("memory limit", errno);
+  return {};
+}
+
 process_end wait_for(pid_t pid) {
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -194,11 +207,13 @@ private:
     if (!pid)
       return pid.error();
     file handle{::pidfd_open(*pid, 0)};
-    if (handle.get() < 0) {
-      auto why = system_error("pidfd_open", errno);
+    auto limited = handle.get() < 0
+                       ? result<void>{system_error("pidfd_open", errno)}
+                       : limit_process(*pid, plan.memory_bytes);
+    if (!limited) {
       ::kill(*pid, SIGKILL);
       wait_for(*pid);
-      return why;
+      return limited.error();
     }
     processes_.push_back(
         {incarnation, *pid, std::move(handle), std::move(line->write)});

@@ -18,6 +18,9 @@ struct process_plan {
   std::vector<std::string> arguments; ///< without the program's name
   /// Written to the process's lifeline (launch_record.hpp) behind its length.
   codec::bytes launch;
+  /// What it may take of memory of its own (RLIMIT_DATA: mapped files do not
+  /// count); past it, allocations fail. 0 = no limit.
+  std::uint64_t memory_bytes = 0;
 };
 
 /// Processes of the node, known by the incarnation of their start. Their end is
@@ -37,6 +40,7 @@ public:
 
   /// Starts a process in a process group of its own (Ctrl-C is for the parent
   /// alone), without any other open file of this process but standard error.
+  /// It leaves no core dump: prompts are secrets.
   virtual void spawn(std::uint64_t incarnation, process_plan) = 0;
 
   virtual void signal(std::uint64_t incarnation, int number) = 0;

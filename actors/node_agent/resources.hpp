@@ -38,9 +38,10 @@ protocol::node_joined describe_node(const std::string& name,
                                     const std::string& address,
                                     const given_resources&);
 
-/// `text` is a JSON object of numbers ({"fpga": 2}) or of strings, as --resources
-/// and --labels take them.
-result<std::vector<protocol::resource>> parse_resources(const std::string& text);
+/// `text` is a JSON object of numbers ({"fpga": 2}) or of strings, as
+/// --resources and --labels take them.
+result<std::vector<protocol::resource>>
+parse_resources(const std::string& text);
 result<std::vector<std::pair<std::string, std::string>>>
 parse_labels(const std::string& text);
 

@@ -2,6 +2,7 @@
 
 #include "router/http/session.hpp"
 
+#include <atomic>
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -22,7 +23,7 @@ using boost::system::error_code;
 constexpr std::chrono::milliseconds accept_rest{100};
 
 /// Accepts connections while there is room for them. Its members but `context`
-/// belong to the strand.
+/// and `open` belong to the strand.
 class listener : public std::enable_shared_from_this<listener> {
 public:
   listener(asio::io_context& io, std::shared_ptr<session_context> context)
@@ -48,6 +49,11 @@ public:
   }
 
   /// Any thread.
+  bool is_open() const {
+    return open_;
+  }
+
+  /// Any thread.
   void wake() {
     asio::post(strand_, [self = shared_from_this()] { self->accept_next(); });
   }
@@ -57,6 +63,7 @@ public:
     asio::post(strand_, [self = shared_from_this()] {
       error_code ignored;
       self->acceptor_.close(ignored);
+      self->open_ = false;
       self->rest_.cancel();
     });
   }
@@ -112,6 +119,7 @@ private:
   timer rest_;
   std::shared_ptr<session_context> context_;
   bool accepting_ = false;
+  std::atomic<bool> open_ = true;
 };
 
 class server_on_sockets final : public server {
@@ -129,6 +137,14 @@ public:
 
   std::uint16_t port() const override {
     return port_;
+  }
+
+  void set_keep_alive(std::chrono::milliseconds idle_max) override {
+    context_->keep_alive_ms = idle_max.count();
+  }
+
+  bool listening() const override {
+    return listener_->is_open();
   }
 
   void stop_accepting() override {
@@ -177,6 +193,7 @@ result<std::unique_ptr<server>> server::start(asio::io_context& io,
     return cannot_listen(options, failed);
   auto context = std::make_shared<session_context>();
   context->options = std::move(options);
+  context->keep_alive_ms = context->options.bounds.keep_alive.count();
   context->on_request = std::move(on_request);
   auto l = std::make_shared<listener>(io, context);
   if (auto refused = l->open(found.begin()->endpoint()))

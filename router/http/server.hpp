@@ -117,6 +117,13 @@ public:
   virtual ~server() = default;
   virtual std::uint16_t port() const = 0;
 
+  /// From now on idle connections are closed after so long, whatever
+  /// `limits::keep_alive` says. Any thread.
+  virtual void set_keep_alive(std::chrono::milliseconds) = 0;
+
+  /// False once the port is free again.
+  virtual bool listening() const = 0;
+
   /// No new connections; idle ones are closed; answers under way go on, with
   /// `Connection: close`.
   virtual void stop_accepting() = 0;

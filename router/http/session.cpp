@@ -530,7 +530,8 @@ session::clock::time_point session::reading_deadline() {
     return awaiting_since_ + bounds_.header_time;
   default:
     return awaiting_since_ +
-           (fresh_ ? bounds_.header_time : bounds_.keep_alive);
+           (fresh_ ? bounds_.header_time
+                   : milliseconds(context_->keep_alive_ms.load()));
   }
 }
 

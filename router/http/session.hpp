@@ -61,6 +61,7 @@ struct session_context {
   handler on_request;
   std::unique_ptr<session_registry> registry;
   std::atomic<bool> draining{false};
+  std::atomic<std::int64_t> keep_alive_ms{0}; ///< `options.bounds` has the first
   std::atomic<std::size_t> requests_in_flight{0};
   std::atomic<std::size_t> body_bytes{0}; ///< of requests not yet answered
 };

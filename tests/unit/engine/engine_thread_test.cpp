@@ -165,3 +165,44 @@ TEST_CASE("an engine can be destroyed at any moment") {
       REQUIRE(heard.wait_for_token(0));
   }
 }
+
+TEST_CASE("the longest step is known, but for the first") {
+  listener heard;
+  loaded_model model = fake_model();
+  auto runner = std::make_unique<hash_runner>(30, 100, 4);
+  runner->distort = [](std::span<float>, std::int32_t) {
+    std::this_thread::sleep_for(std::chrono::milliseconds{3});
+  };
+  model.runner = std::move(runner);
+  const auto e = make_engine(std::move(model));
+  e->start(std::ref(heard));
+  e->submit(ask(1, 1));
+  REQUIRE(heard.wait_for_ends(1));
+  CHECK(e->now().steps == 1);
+  CHECK(e->now().longest_step_ms == 0);
+  e->submit(ask(2, 1));
+  REQUIRE(heard.wait_for_ends(2));
+  CHECK(e->now().longest_step_ms >= 3);
+}
+
+TEST_CASE("the engine's thread tells its watch of every step") {
+  struct counting_watch final : step_watch {
+    void begin(std::span<const owner> of) override {
+      begun += of.size() == 1 && of[0] == owner{5, 6};
+    }
+    void end() override {
+      ++ended;
+    }
+    std::atomic<int> begun = 0;
+    std::atomic<int> ended = 0;
+  } watch;
+  listener heard;
+  const auto e = make_engine(fake_model());
+  e->start(std::ref(heard), &watch);
+  request r = ask(1, 7);
+  r.whose = {5, 6};
+  e->submit(r);
+  REQUIRE(heard.wait_for_ends(1));
+  CHECK(watch.begun == 7);
+  CHECK(watch.ended == 7);
+}

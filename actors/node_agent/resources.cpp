@@ -1,0 +1,243 @@
+#include "actors/node_agent/resources.hpp"
+
+#include "actors/node_agent/cgroup.hpp"
+#include "actors/node_agent/gpu_name.hpp"
+
+#include <simdjson.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <set>
+#include <string_view>
+#include <thread>
+
+#include <dlfcn.h>
+#include <sched.h>
+#include <unistd.h>
+
+namespace troupe::node_agent {
+
+namespace {
+
+namespace dom = simdjson::dom;
+
+// -- GPUs
+// ----------------------------------------------------------------------
+
+/// The few functions of NVML that we need, as its documentation declares them.
+class nvml {
+public:
+  nvml() : library_(::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)) {
+    if (!library_)
+      return;
+    find(init_, "nvmlInit_v2");
+    find(shutdown_, "nvmlShutdown");
+    find(count_, "nvmlDeviceGetCount_v2");
+    find(device_, "nvmlDeviceGetHandleByIndex_v2");
+    find(name_, "nvmlDeviceGetName");
+    usable_ =
+        init_ && shutdown_ && count_ && device_ && name_ && init_() == success;
+  }
+
+  nvml(const nvml&) = delete;
+  nvml& operator=(const nvml&) = delete;
+
+  ~nvml() {
+    if (usable_)
+      shutdown_();
+    if (library_)
+      ::dlclose(library_);
+  }
+
+  std::uint32_t count() const {
+    unsigned out = 0;
+    return usable_ && count_(&out) == success ? out : 0;
+  }
+
+  /// Empty if there is none.
+  std::string name_of(std::uint32_t index) const {
+    void* device = nullptr;
+    std::array<char, 96> text{}; // NVML_DEVICE_NAME_V2_BUFFER_SIZE
+    if (!usable_ || device_(index, &device) != success ||
+        name_(device, text.data(), text.size() - 1) != success)
+      return {};
+    return text.data();
+  }
+
+private:
+  static constexpr int success = 0;
+
+  template <class Function>
+  void find(Function*& to, const char* name) {
+    to = reinterpret_cast<Function*>(::dlsym(library_, name));
+  }
+
+  void* library_;
+  bool usable_ = false;
+  int (*init_)() = nullptr;
+  int (*shutdown_)() = nullptr;
+  int (*count_)(unsigned*) = nullptr;
+  int (*device_)(unsigned, void**) = nullptr;
+  int (*name_)(void*, char*, unsigned) = nullptr;
+};
+
+// -- what the user says
+// ----------------------------------------------------------
+
+constexpr std::size_t json_bytes_max = 64 * 1024;
+constexpr double amount_max = 1e18;
+
+using members = std::vector<std::pair<std::string, dom::element>>;
+
+/// The members of the one object that `text` is, each name once.
+result<members> object_members(dom::parser& parser, const std::string& text,
+                               const std::string& what,
+                               const std::string& example) {
+  error wrong{errc::invalid_argument,
+              what + " must be a JSON object like " + example};
+  if (text.size() > json_bytes_max)
+    return error{errc::limit, what + ": more than 64 KiB"};
+  dom::object object;
+  if (parser.parse(text).get(object))
+    return wrong;
+  members out;
+  std::set<std::string> names;
+  for (auto [key, value] : object) {
+    std::string name{key};
+    if (name.empty())
+      return error{errc::invalid_argument, what + ": a name is empty"};
+    if (!names.insert(name).second)
+      return error{errc::invalid_argument,
+                   what + ": '" + name + "' is given twice"};
+    out.emplace_back(std::move(name), value);
+  }
+  return out;
+}
+
+bool has_own_option(const std::string& name) {
+  return name == "CPU" || name == "GPU" || name == "memory";
+}
+
+/// A count that the user gave, as one of something.
+std::uint32_t whole(double amount) {
+  if (!(amount > 0))
+    return 0;
+  constexpr double most = std::numeric_limits<std::uint32_t>::max();
+  return static_cast<std::uint32_t>(std::min(std::ceil(amount), most));
+}
+
+double sound(double amount) {
+  return amount > 0 ? std::min(amount, amount_max) : 0;
+}
+
+std::uint32_t cores_by_affinity() {
+  cpu_set_t cpus;
+  if (::sched_getaffinity(0, sizeof cpus, &cpus) == 0)
+    return static_cast<std::uint32_t>(CPU_COUNT(&cpus));
+  return std::thread::hardware_concurrency(); // more than a cpu_set_t holds
+}
+
+std::vector<protocol::resource> resources_of(const protocol::node_joined& node,
+                                             const given_resources& given) {
+  std::vector<protocol::resource> out;
+  auto cpus = given.cpus ? sound(*given.cpus) : node.cpus;
+  auto gpus = given.gpus ? sound(*given.gpus) : node.gpus;
+  out.push_back({"CPU", cpus});
+  out.push_back({"memory", static_cast<double>(node.memory_bytes)});
+  if (gpus > 0)
+    out.push_back({"GPU", gpus});
+  for (const auto& type :
+       {node.accelerator_type, accelerator_family_of(node.accelerator_type)})
+    if (gpus > 0 && !type.empty())
+      out.push_back({"accelerator_type:" + type, gpus});
+  // The user's word on an accelerator counts more than what was found.
+  for (const auto& custom : given.custom) {
+    std::erase_if(out, [&](const auto& x) { return x.name == custom.name; });
+    out.push_back(custom);
+  }
+  return out;
+}
+
+} // namespace
+
+gpu_inventory find_gpus() {
+  nvml library;
+  gpu_inventory out;
+  out.count = library.count();
+  if (out.count != 0)
+    out.type = accelerator_type_of(library.name_of(0));
+  return out;
+}
+
+std::uint32_t usable_cores() {
+  auto cores = cores_by_affinity();
+  if (auto quota = read_cgroup_limits().cpus; quota && *quota < cores)
+    cores = static_cast<std::uint32_t>(*quota);
+  return std::max(cores, 1u);
+}
+
+std::uint64_t usable_memory_bytes() {
+  auto physical = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                  static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  auto limit = read_cgroup_limits().memory_bytes;
+  return limit ? std::min(*limit, physical) : physical;
+}
+
+protocol::node_joined describe_node(const std::string& name,
+                                    const std::string& address,
+                                    const given_resources& given) {
+  protocol::node_joined out;
+  out.node = name;
+  out.address = address;
+  out.cpus = given.cpus ? whole(*given.cpus) : usable_cores();
+  out.memory_bytes = given.memory_bytes.value_or(usable_memory_bytes());
+  auto found = find_gpus();
+  out.gpus = given.gpus ? whole(*given.gpus) : found.count;
+  if (out.gpus != 0)
+    out.accelerator_type = found.type;
+  out.engines = {"cpu"};
+  out.labels = given.labels;
+  out.resources = resources_of(out, given);
+  return out;
+}
+
+result<std::vector<protocol::resource>>
+parse_resources(const std::string& text) {
+  dom::parser parser;
+  auto object = object_members(parser, text, "resources", R"({"fpga": 2})");
+  if (!object)
+    return object.error();
+  std::vector<protocol::resource> out;
+  for (const auto& [name, value] : *object) {
+    double amount = 0;
+    if (has_own_option(name))
+      return error{errc::invalid_argument,
+                   "resources: '" + name + "' has an option of its own"};
+    if (value.get(amount) || !(amount >= 0 && amount <= amount_max))
+      return error{errc::invalid_argument,
+                   "resources: '" + name + "' must be a number from 0"};
+    out.push_back({name, amount});
+  }
+  return out;
+}
+
+result<std::vector<std::pair<std::string, std::string>>>
+parse_labels(const std::string& text) {
+  dom::parser parser;
+  auto object = object_members(parser, text, "labels", R"({"zone": "a"})");
+  if (!object)
+    return object.error();
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [name, value] : *object) {
+    std::string_view label;
+    if (value.get(label))
+      return error{errc::invalid_argument,
+                   "labels: '" + name + "' must be a string"};
+    out.emplace_back(name, label);
+  }
+  return out;
+}
+
+} // namespace troupe::node_agent
