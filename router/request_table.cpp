@@ -495,7 +495,7 @@ void request_table::refused(choice_key key, const error& why, time_point now,
                             replica_state& replica, command_list& out) {
   auto& choice = *find(key);
   unlink(choice, key);
-  if (why.code != errc::unavailable) {
+  if (why.code != errc::unavailable && why.code != errc::limit) {
     fail_request(key.request, why, out);
     return;
   }

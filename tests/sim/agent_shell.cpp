@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 using namespace protocol;
 
 constexpr nanoseconds tick_interval = 100ms;
-constexpr nanoseconds connect_time = 5s;
+const nanoseconds answer_max = node_agent::head_link_limits{}.answer_max;
 
 } // namespace
 
@@ -51,7 +51,9 @@ void agent_shell::from_replica(link_id from, message& what) {
   message out;
   auto known = children_.find(report->incarnation);
   if (machine_.knows(*report) && known != children_.end()) {
-    known->second.link = from;
+    auto& tuned = known->second.tuned;
+    if (std::exchange(known->second.link, from) != from && !tuned.empty())
+      to_replica(report->incarnation, {topic::tune, 0, 0, 0, tuned});
     out.a = 1;
     run(machine_.report(std::move(*report), self_.now()));
   }
@@ -133,7 +135,7 @@ void agent_shell::obey(const node_agent::spawn_process& x) {
     });
     return;
   }
-  children_[x.incarnation] = {made->id(), std::nullopt};
+  children_[x.incarnation].id = made->id();
   self_.after(around_.world.between(1ms, 5ms),
               [this, which = x.incarnation, pid = made->id()] {
                 run(machine_.spawned(which, pid));
@@ -165,10 +167,11 @@ void agent_shell::obey(const node_agent::drain_replica& x) {
 }
 
 void agent_shell::obey(const node_agent::tune_replica& x) {
-  message out;
-  out.what = topic::tune;
-  out.body = encode(x.spec);
-  to_replica(x.incarnation, std::move(out));
+  auto known = children_.find(x.incarnation);
+  if (known == children_.end())
+    return;
+  known->second.tuned = encode(x.spec);
+  to_replica(x.incarnation, {topic::tune, 0, 0, 0, known->second.tuned});
 }
 
 void agent_shell::obey(const node_agent::all_stopped&) {
@@ -176,46 +179,46 @@ void agent_shell::obey(const node_agent::all_stopped&) {
 }
 
 void agent_shell::obey(const node_agent::connect_head&) {
+  auto attempt = ++attempts_;
   if (!outside_.head) {
-    self_.after(1us, [this] {
-      head_ = own_process;
-      run(machine_.head_connected(self_.now()));
-    });
+    self_.after(1us, [this, attempt] { reached(attempt, own_process); });
     return;
   }
-  around_.network.connect(self_.id(), *outside_.head, connect_time,
-                          [this](std::optional<link_id> link) {
-                            head_ = link;
-                            run(link ? machine_.head_connected(self_.now())
-                                     : machine_.head_unreachable(self_.now()));
+  around_.network.connect(self_.id(), *outside_.head, answer_max,
+                          [this, attempt](std::optional<link_id> link) {
+                            reached(attempt, link);
                           });
 }
 
-/// The answer comes as a message of its own kind: join, with the number of this
-/// registration.
+void agent_shell::reached(std::uint64_t attempt, std::optional<link_id> link) {
+  if (attempt != attempts_)
+    return;
+  if (link)
+    head_ = link;
+  run(link ? machine_.head_connected(self_.now())
+           : machine_.head_unreachable(self_.now()));
+}
+
 void agent_shell::obey(const node_agent::register_node& x) {
+  if (!head_)
+    return;
   message out;
   out.what = topic::join;
   out.body = encode(x.node);
-  if (!head_)
-    return;
-  auto welcomed = [this, attempt = ++last_attempt_](const message* answer) {
-    if (answer == nullptr || attempt != last_attempt_)
+  auto welcomed = [this, attempt = attempts_](const message* answer) {
+    if (answer == nullptr || attempt != attempts_)
       return;
     auto welcome = decode_node_welcome(answer->body);
     if (!welcome)
       around_.world.fail("I2", "a welcome cannot be read");
     run(machine_.welcomed(*welcome, self_.now()));
   };
-  if (*head_ != own_process) {
-    self_.request(*head_, std::move(out), 10s, welcomed);
-    return;
-  }
-  self_.expect_answer(out, 10s, welcomed);
-  outside_.to_own_controller(std::move(out));
+  self_.expect_answer(out, answer_max, welcomed);
+  tell_controller(std::move(out));
 }
 
 void agent_shell::obey(const node_agent::leave_head&) {
+  ++attempts_; // whatever is under way comes too late
   head_.reset();
 }
 

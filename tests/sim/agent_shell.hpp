@@ -53,9 +53,11 @@ private:
   struct child {
     process_id id = 0;
     std::optional<link_id> link;
+    codec::bytes tuned; ///< the newest change; empty = none
   };
 
   void tick();
+  void reached(std::uint64_t attempt, std::optional<link_id>);
   void run(node_agent::agent_commands);
   void tell_controller(message);
   void to_replica(std::uint64_t incarnation, message);
@@ -78,7 +80,7 @@ private:
   protocol::endpoint where_;
   node_agent::agent_machine machine_;
   std::optional<link_id> head_;
-  std::uint64_t last_attempt_ = 0; // answers to older registrations: dropped
+  std::uint64_t attempts_ = 0; // what is of older ones is late
   std::map<std::uint64_t, child> children_; // by incarnation
 };
 

@@ -24,8 +24,8 @@ controller_shell::controller_shell(process& self, surroundings around, disk& d,
 
 void controller_shell::start() {
   auto epoch = store_.next_epoch();
-  if (!epoch) // the process would end with the error; it is started again
-    epoch = 0;
+  if (!epoch)
+    around_.world.fail("I5", "a head is started on a disk that is full");
   auto remembered = store_.remembered_nodes();
   auto stored = store_.latest();
   machine_ = std::make_unique<controller::controller_machine>(
@@ -131,6 +131,11 @@ void controller_shell::remove(std::string application, on_version done) {
 
 void controller_shell::store_and_deploy(controller::deployment wanted,
                                         const on_version& done) {
+  for (auto& model : wanted.models)
+    for (const auto& old : machine_->wanted().models)
+      if (old.spec.application == model.spec.application &&
+          old.spec.model == model.spec.model)
+        model.created = old.created;
   auto version = store_.save(controller::encode(wanted));
   if (version)
     execute(machine_->deploy(std::move(wanted), self_.now()));

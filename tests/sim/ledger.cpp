@@ -47,6 +47,8 @@ void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
       beside.insert(known->second.request_id);
   for (const auto& request : beside)
     ++beside_[request];
+  if (step.size() == 1 && beside.size() == 1)
+    ++alone_[*beside.begin()];
   if (killer == nullptr)
     return;
   auto known = records_.find({killer->router, killer->record});
@@ -72,6 +74,11 @@ std::size_t ledger::sendings(const std::string& request_id,
 std::size_t ledger::crashes_beside(const std::string& request_id) const {
   auto known = beside_.find(request_id);
   return known == beside_.end() ? 0 : known->second;
+}
+
+std::size_t ledger::crashes_alone(const std::string& request_id) const {
+  auto known = alone_.find(request_id);
+  return known == alone_.end() ? 0 : known->second;
 }
 
 bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {

@@ -45,6 +45,8 @@ public:
                        std::uint32_t choice) const;
   /// Deaths by their own fault in whose step a choice of this request was.
   std::size_t crashes_beside(const std::string& request_id) const;
+  /// Such deaths in a step of nothing but this request.
+  std::size_t crashes_alone(const std::string& request_id) const;
 
   /// A prompt may end two replicas of each router that was told in time of
   /// every death before (F26).
@@ -75,6 +77,7 @@ private:
   std::map<std::pair<std::uint64_t, std::uint64_t>, sent_record> records_;
   std::map<std::uint64_t, std::vector<crash>> crashes_; ///< by router
   std::map<std::string, std::size_t> beside_;
+  std::map<std::string, std::size_t> alone_;
   std::map<router_replica, instant> told_;
   std::map<router_replica, instant> lost_;
 };

@@ -117,6 +117,9 @@ public:
   const std::string& name() const {
     return name_;
   }
+  const host_clock& clock() const {
+    return clock_;
+  }
   bool alive() const {
     return alive_;
   }
