@@ -51,6 +51,7 @@ agent_commands agent_machine::head_connected(clock::time_point now) {
 agent_commands agent_machine::registration(clock::time_point now) {
   phase_ = phase::registering;
   act_at_ = now + limits_.answer_max;
+  early_.reset();
   auto node = self_;
   node.head_epoch = head_epoch_;
   node.replicas = replicas();
@@ -97,11 +98,15 @@ agent_commands agent_machine::welcomed(const protocol::node_welcome& welcome,
   agent_commands out;
   for (auto& x : replicas())
     out.push_back(send_news{news_of(std::move(x.report))});
+  if (auto early = std::exchange(early_, std::nullopt))
+    append(out, assigned(*early, now));
   return out;
 }
 
 agent_commands agent_machine::assigned(const protocol::node_assignment& x,
                                        clock::time_point now) {
+  if (phase_ == phase::registering)
+    early_ = x;
   if (phase_ != phase::joined || x.head_epoch != head_epoch_ ||
       x.node_epoch != node_epoch_ || (sequence_ && x.sequence <= *sequence_))
     return {};

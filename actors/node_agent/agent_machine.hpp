@@ -123,6 +123,8 @@ private:
   std::uint64_t node_epoch_ = 0;
   /// Of the newest assignment of this node epoch.
   std::optional<std::uint64_t> sequence_;
+  /// The last one that came ahead of its welcome.
+  std::optional<protocol::node_assignment> early_;
   bool router_wanted_ = true;
 };
 

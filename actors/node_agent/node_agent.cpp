@@ -123,7 +123,8 @@ struct agent_state {
   /// The connection to a process broke, or its actor ended.
   void lost(const caf::actor_addr& source) {
     if (controller && controller.address() == source) {
-      spdlog::warn("the head is lost; what runs here goes on");
+      if (machine->joined())
+        spdlog::warn("the head is lost; what runs here goes on");
       controller = nullptr;
       run(machine->head_lost(now()));
     } else if (router && router.address() == source) {
@@ -242,7 +243,7 @@ struct agent_state {
   }
 
   void watch_router(const router_actor& actor, std::uint16_t port) {
-    if (router != actor) {
+    if (actor && router != actor) {
       router = actor;
       runtime::watch(self, router);
       if (!table.empty())
@@ -276,7 +277,7 @@ struct agent_state {
                    report->replica, report->version, protocol_version);
       return false;
     }
-    if (!machine->knows(*report))
+    if (!actor || !machine->knows(*report))
       return false;
     connected(report->incarnation, actor);
     run(machine->report(std::move(*report), now()));

@@ -131,13 +131,13 @@ result<pid_t> start_process(const process_plan& plan, int lifeline) {
 
 /// Limits of a process that has just been started; posix_spawn has none.
 result<void> limit_process(pid_t pid, std::uint64_t memory_bytes) {
+  rlimit memory{memory_bytes, memory_bytes};
+  if (memory_bytes != 0 && ::prlimit(pid, RLIMIT_DATA, &memory, nullptr) != 0)
+    return system_error("memory limit", errno);
   // One byte, not none: the kernel ignores 0 where a program takes the dumps.
   rlimit core{1, 1};
   if (::prlimit(pid, RLIMIT_CORE, &core, nullptr) != 0)
     return system_error("no core dumps", errno);
-  rlimit memory{memory_bytes, memory_bytes};
-  if (memory_bytes != 0 && ::prlimit(pid, RLIMIT_DATA, &memory, nullptr) != 0)
-    return system_error("memory limit", errno);
   return {};
 }
 

@@ -1,5 +1,6 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/launch_record.hpp"
+#include "actors/protocol/record_layout.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/token_batch.hpp"
 
@@ -38,6 +39,7 @@ request_record full_request() {
   p.prompt_logprobs = 0;
   x.priority = -2;
   x.deadline_ms = 30'000;
+  x.alone = true;
   return x;
 }
 
@@ -68,11 +70,12 @@ capabilities full_capabilities() {
 routing_table full_table() {
   replica_route replica{"m#1",   "head",    full_endpoint(),
                         "class", "abcdef0", full_capabilities(),
-                        64};
-  model_route model{"app",     "/", "m",          1'700'000'000,
-                    "RUNNING", "",  {replica, {}}};
+                        64,      2};
+  model_route model{"app",     "/", "m",           1'700'000'000,
+                    "RUNNING", "",  {replica, {}}, 12};
   model_route pending{"app", "/", "big", 1, "PENDING", "needs a GPU", {}};
-  return {3, {model, pending}};
+  router_settings settings{{"key", "other"}, "/root", 5, 6, 7, false, true};
+  return {3, {model, pending}, settings};
 }
 
 replica_spec full_spec() {
@@ -97,11 +100,14 @@ replica_spec full_spec() {
   x.start_retries = 3;
   x.health_check_period_ms = 7;
   x.health_check_timeout_ms = 9;
+  x.restarts_max = 11;
+  x.restart_pause_max_ms = 12;
+  x.memory_bytes = std::uint64_t{1} << 33;
   return x;
 }
 
 replica_load full_load() {
-  return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+  return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 }
 
 replica_report full_report() {
@@ -123,28 +129,58 @@ replica_report full_report() {
   x.restarts = 2;
   x.budget_spent = true;
   x.reason = "killed by SIGKILL";
+  x.node = "w1";
   return x;
 }
 
 node_joined full_node() {
-  return {"head", 1, 2, std::uint64_t{3} << 32, 4, "L4"};
+  node_joined x;
+  x.version = protocol_version + 1;
+  x.node = "w1";
+  x.incarnation = 1;
+  x.address = "10.0.0.2";
+  x.http_port = 8000;
+  x.cpus = 2;
+  x.memory_bytes = std::uint64_t{3} << 32;
+  x.gpus = 4;
+  x.accelerator_type = "L4";
+  x.engines = {"cpu", "cuda"};
+  x.resources = {{"CPU", 1.5}, {"disk", 2}};
+  x.labels = {{"zone", "a"}, {"empty", ""}};
+  x.head_epoch = 9;
+  x.replicas = {{full_spec(), full_report()}, {}};
+  return x;
+}
+
+node_assignment full_assignment() {
+  return {1, 2, 3, {full_spec(), {}}, false};
+}
+
+death_notice full_notice() {
+  return {"w1", 2, "m#1", 3, true, {{4, 5}, {6, UINT64_MAX}}, "killed"};
 }
 
 launch_record full_launch() {
   return {full_spec(), 8,        full_endpoint(), "127.0.0.1", "/c.pem",
-          "/k.pem",    "/a.pem", "debug",         true};
+          "/k.pem",    "/a.pem", "debug",         true,        "/journal"};
 }
 
 /// Calls `check(value, decode)` for a filled value of every record type.
 template <class Check>
 void for_every_record(Check check) {
-  check(full_request(), decode_request_record);
-  check(full_tokens(), decode_token_batch);
+  check(full_request(),
+        [](codec::bytes_view x) { return decode_request_record(x); });
+  check(full_tokens(),
+        [](codec::bytes_view x) { return decode_token_batch(x); });
   check(full_table(), decode_routing_table);
   check(full_spec(), decode_replica_spec);
   check(full_load(), decode_replica_load);
   check(full_report(), decode_replica_report);
   check(full_node(), decode_node_joined);
+  check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
+  check(full_assignment(), decode_node_assignment);
+  check(replica_news{"w1", 2, full_report()}, decode_replica_news);
+  check(full_notice(), decode_death_notice);
   check(full_launch(), decode_launch_record);
 }
 
@@ -247,4 +283,106 @@ TEST_CASE("a list of too many elements is refused") {
   auto back = decode_token_batch(out.take());
   REQUIRE_FALSE(back.has_value());
   CHECK(back.error().code == errc::limit);
+}
+
+TEST_CASE("an older reader reads what is written for it") {
+  auto request = full_request();
+  auto as_sent = decode_request_record(encode(request, 1), 1);
+  REQUIRE(as_sent.has_value());
+  request.alone = false; // came with version 2
+  CHECK(*as_sent == request);
+  auto tokens = decode_token_batch(encode(full_tokens(), 1), 1);
+  REQUIRE(tokens.has_value());
+  CHECK(*tokens == full_tokens());
+}
+
+TEST_CASE("an older reader refuses what is written for a newer one") {
+  auto back = decode_request_record(encode(full_request(), 2), 1);
+  REQUIRE_FALSE(back.has_value());
+  CHECK(back.error().code == errc::unsupported);
+  CHECK(back.error().message.find("field 9") != std::string::npos);
+  // But for what nobody used.
+  CHECK(decode_request_record(encode(request_record{}, 2), 1).has_value());
+}
+
+TEST_CASE("a newer reader reads what an older writer wrote") {
+  auto back = decode_request_record(encode(full_request(), 1));
+  REQUIRE(back.has_value());
+  CHECK_FALSE(back->alone);
+  CHECK(back->params == full_request().params);
+}
+
+TEST_CASE("a record is written for a newer reader as for one's own version") {
+  CHECK(encode(full_request(), protocol_version + 1) == encode(full_request()));
+  CHECK(encode(full_tokens(), protocol_version + 1) == encode(full_tokens()));
+}
+
+namespace {
+
+/// A record that grew, inside of one that did not.
+struct grown {
+  std::uint32_t old = 0;
+  std::uint32_t added = 0;
+
+  bool operator==(const grown&) const = default;
+};
+
+struct outer {
+  grown one;
+  std::vector<grown> several;
+
+  bool operator==(const outer&) const = default;
+};
+
+} // namespace
+
+namespace troupe::protocol {
+
+template <>
+struct layout<grown> {
+  static constexpr std::string_view name = "grown";
+  static constexpr auto fields =
+      std::tuple{number(1, &grown::old), droppable_since(7, 2, &grown::added)};
+};
+
+template <>
+struct layout<outer> {
+  static constexpr std::string_view name = "outer";
+  static constexpr auto fields =
+      std::tuple{number(1, &outer::one), number(2, &outer::several)};
+};
+
+} // namespace troupe::protocol
+
+TEST_CASE("inner records are written and read for the same version") {
+  const outer whole{{1, 2}, {{3, 4}, {5, 6}}};
+  const outer dropped{{1, 0}, {{3, 0}, {5, 0}}};
+  CHECK(decode_record<outer>(encode_record(whole, 7), 7).value() == whole);
+  CHECK(decode_record<outer>(encode_record(whole, 6), 6).value() == dropped);
+  auto refused = decode_record<outer>(encode_record(whole, 7), 6);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().message.find("grown: unknown field 2") !=
+        std::string::npos);
+}
+
+TEST_CASE("what a process must be restarted for is told from what not") {
+  const auto spec = full_spec();
+  auto changed = [&](auto change) {
+    auto x = spec;
+    change(x);
+    CHECK_FALSE(x == spec);
+    return x;
+  };
+  using s = replica_spec;
+  for (auto field : {&s::max_ongoing_requests, &s::graceful_shutdown_timeout_ms,
+                     &s::start_retries, &s::health_check_period_ms,
+                     &s::health_check_timeout_ms, &s::restarts_max,
+                     &s::restart_pause_max_ms})
+    CHECK(same_process(spec, changed([&](s& x) { ++(x.*field); })));
+  for (auto field : {&s::max_model_len, &s::max_num_seqs,
+                     &s::max_num_batched_tokens, &s::block_size})
+    CHECK_FALSE(same_process(spec, changed([&](s& x) { ++(x.*field); })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { x.model_source = "/b"; })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.kv_cache_bytes; })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.memory_bytes; })));
 }

@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+
 using namespace troupe;
 using namespace troupe::replica;
 using namespace std::chrono_literals;
@@ -171,11 +173,80 @@ TEST_CASE("attaching again replaces the session") {
 }
 
 TEST_CASE("a router of a far protocol version is refused by name") {
-  session_table table{"m#1", 7, {}};
-  CHECK(table.attach(1, protocol::protocol_version + 1).has_value());
-  auto out = table.attach(2, protocol::protocol_version + 2);
-  REQUIRE_FALSE(out.has_value());
-  CHECK(out.error().code == errc::unsupported);
+  for (std::uint32_t own : {4, 9}) {
+    session_table table{"m#1", 7, {}, own};
+    CHECK(table.attach(1, own - 1).has_value());
+    CHECK(table.attach(2, own).has_value());
+    CHECK(table.attach(3, own + 1).has_value());
+    for (auto far : {own - 2, own + 2, 0u, UINT32_MAX}) {
+      auto out = table.attach(4, far);
+      REQUIRE_FALSE(out.has_value());
+      CHECK(out.error().code == errc::unsupported);
+      CHECK(out.error().message.find("version " + std::to_string(far)) !=
+            std::string::npos);
+      CHECK(out.error().message.find("m#1 " + std::to_string(own)) !=
+            std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("tokens are written for the older one of router and replica") {
+  session_table table{"m#1", 7, {}, 5};
+  table.open();
+  for (std::uint32_t version : {4, 5, 6}) {
+    REQUIRE(table.attach(version, version).has_value());
+    auto out = table.generate(version, record(1), start);
+    auto id = std::get<submit_choice>(out.at(0)).request.id;
+    out = table.step(step_of({output(id, 1)}));
+    CHECK(std::get<send_tokens>(out.at(0)).version == std::min(version, 5u));
+    auto refused = table.generate(version, record(1), start); // in use
+    CHECK(std::get<send_tokens>(refused.at(0)).version ==
+          std::min(version, 5u));
+  }
+}
+
+TEST_CASE("a replica reads records as one of its version does") {
+  protocol::request_record newer;
+  newer.id = 3;
+  newer.prompt = {1};
+  newer.alone = true;
+  session_table old{"m#1", 7, {}, 1};
+  old.open();
+  REQUIRE(old.attach(router_a, 2).has_value());
+  CHECK(refusal(old.generate(router_a, encode(newer, 2), start)).code ==
+        errc::unsupported);
+  CHECK(old.generate(router_a, encode(newer, 1), start).size() == 1);
+  CHECK(old.running() == 1);
+}
+
+TEST_CASE("the engine is told whose a choice is and whether it is alone") {
+  table_with_two_routers table;
+  protocol::request_record x;
+  x.id = 9;
+  x.prompt = {1};
+  for (bool is_alone : {false, true}) {
+    x.alone = is_alone;
+    auto out = table.generate(is_alone ? router_a : router_b, encode(x), start);
+    const auto& request = std::get<submit_choice>(out.at(0)).request;
+    CHECK(request.alone == is_alone);
+    CHECK(request.whose == engine::owner{is_alone ? router_a : router_b, 9});
+  }
+}
+
+TEST_CASE("the bound on choices can be changed while they run") {
+  session_limits limits;
+  limits.choices_max = 2;
+  table_with_two_routers table{limits};
+  table.run(router_a, 1);
+  table.run(router_a, 2);
+  table.limit_choices(3);
+  table.run(router_a, 3);
+  table.limit_choices(1); // nobody is sent away
+  CHECK(table.running() == 3);
+  CHECK(refusal(table.generate(router_a, record(4), start)).code ==
+        errc::limit);
+  table.limit_choices(0); // the table's own bound
+  table.run(router_a, 4);
 }
 
 TEST_CASE("sessions and choices are bounded") {

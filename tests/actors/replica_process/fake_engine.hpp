@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <set>
@@ -18,15 +19,18 @@ namespace api = troupe::engine; // in the class, `engine` is its base
 
 /// An engine whose tokens are known beforehand: after a prompt or output that
 /// ends in t comes t + 1. A step of all choices takes `step_time`. While a
-/// choice with the prompt {hang_prompt} runs, no step is made.
+/// choice with the prompt {hang_prompt} runs, no step is made; a step with the
+/// prompt {abort_prompt} ends the process.
 class fake_engine : public engine::engine {
 public:
   static constexpr token_id hang_prompt = 1'000'000;
+  static constexpr token_id abort_prompt = 1'000'001;
 
   explicit fake_engine(std::chrono::milliseconds step_time)
       : step_time_(step_time) {
     about_.arithmetic_class = "fake";
     about_.device = "none";
+    about_.max_num_seqs = 16;
   }
 
   ~fake_engine() override {
@@ -80,20 +84,33 @@ private:
         return stop_ || !running_.empty() || !cancelled_.empty();
       });
       changed_.wait_for(guard, step_time_, [this] { return stop_; });
-      if (stop_ || hangs())
+      if (stop_ || has(hang_prompt))
         continue;
+      begin_step();
       auto result = step();
+      if (watch_)
+        watch_->end();
       guard.unlock();
       on_step_(std::move(result));
       guard.lock();
     }
   }
 
-  bool hangs() const {
+  bool has(token_id prompt) const {
     for (const auto& [id, x] : running_)
-      if (x.prompt == std::vector<token_id>{hang_prompt})
+      if (x.prompt == std::vector<token_id>{prompt})
         return true;
     return false;
+  }
+
+  void begin_step() {
+    std::vector<api::owner> owners;
+    for (const auto& [id, x] : running_)
+      owners.push_back(x.whose);
+    if (watch_)
+      watch_->begin(owners);
+    if (has(abort_prompt))
+      std::abort();
   }
 
   api::step_result step() {

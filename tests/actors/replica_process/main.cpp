@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 // The program behind the tests that need processes:
-//   test_replica replica           a replica with a fake engine
+//   test_replica replica [VERSION] a replica with a fake engine, which speaks
+//                                  this protocol version
 //   test_replica agent DIRECTORY   a node agent that keeps two replicas and
 //                                  prints the process id of each that is ready
 
@@ -37,26 +38,40 @@ load_fake(const engine::options& options,
       "card"};
 }
 
-/// Starts two replicas as soon as the node is there.
+/// Has every node run two replicas.
 protocol::controller_actor::behavior_type
 printing_controller(protocol::controller_actor::pointer self) {
   using namespace protocol;
   return {
       [self](register_atom, const codec::bytes&,
              const node_agent_actor& agent) {
+        node_welcome welcome;
+        welcome.accepted = true;
+        welcome.head_epoch = 1;
+        welcome.node_epoch = 1;
+        node_assignment all;
+        all.head_epoch = 1;
+        all.node_epoch = 1;
+        all.sequence = 1;
         for (std::string id : {"m#1", "m#2"}) {
           replica_spec spec;
           spec.replica = id;
-          self->send(agent, start_atom::value, encode(spec));
+          all.replicas.push_back(spec);
         }
+        auto answer = self->make_response_promise<codec::bytes>();
+        answer.deliver(encode(welcome));
+        self->send(agent, assign_atom::value, encode(all)); // in this order
+        return answer;
       },
       [](report_atom, const codec::bytes& bytes) {
-        auto report = decode_replica_report(bytes).value();
+        auto report = decode_replica_news(bytes).value().report;
         if (report.phase == replica_phase::ready && report.load.steps == 0)
           std::cout << report.pid << std::endl;
       },
-      [](watch_atom, const table_sink_actor&) {},
+      [](death_atom, const codec::bytes&) {},
       [](deploy_atom, const codec::bytes&) { return std::uint64_t{0}; },
+      [](delete_atom, const std::string&) { return std::uint64_t{0}; },
+      [](config_atom) { return codec::bytes{}; },
       [](status_atom) { return codec::bytes{}; },
   };
 }
@@ -68,7 +83,11 @@ int run_agent(const std::filesystem::path& directory) {
   runtime::system_config config{{files}};
   caf::actor_system system{config};
   auto controller = system.spawn(printing_controller);
-  node_agent::node_agent_options options{ca, directory / "run"};
+  node_agent::node_agent_options options;
+  options.self.node = "head";
+  options.self.incarnation = 1;
+  options.tls = files;
+  options.run_directory = directory / "run";
   options.replica_logging.level = "critical";
   auto agent =
       node_agent::spawn_node_agent(system, std::move(options), controller);
@@ -82,8 +101,12 @@ int run_agent(const std::filesystem::path& directory) {
 
 int main(int argc, char** argv) {
   std::string verb = argc > 1 ? argv[1] : "";
-  if (verb == "replica")
-    return replica::run_replica(protocol::lifeline_fd, load_fake);
+  if (verb == "replica") {
+    replica::replica_overrides overrides;
+    if (argc > 2)
+      overrides.version = static_cast<std::uint32_t>(std::stoul(argv[2]));
+    return replica::run_replica(protocol::lifeline_fd, load_fake, overrides);
+  }
   if (verb == "agent" && argc > 2)
     return run_agent(argv[2]);
   return 64;

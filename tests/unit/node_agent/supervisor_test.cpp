@@ -34,6 +34,7 @@ struct bench {
   std::vector<replica_report> reports;
   std::vector<int> signals;
   std::vector<milliseconds> drains;
+  std::vector<protocol::replica_spec> tunes;
   int all_stopped = 0;
 
   void run(commands todo) {
@@ -57,6 +58,11 @@ struct bench {
     drains.push_back(x.grace);
   }
 
+  void take(tune_replica& x) {
+    CHECK(x.incarnation == incarnation);
+    tunes.push_back(std::move(x.spec));
+  }
+
   void take(send_report& x) {
     reports.push_back(std::move(x.report));
   }
@@ -65,19 +71,24 @@ struct bench {
     ++all_stopped;
   }
 
-  void start() {
-    run(machine.start(spec(), now));
+  void assign(std::vector<protocol::replica_spec> specs) {
+    run(machine.assign(std::move(specs), now));
+  }
+
+  void start(protocol::replica_spec x = spec()) {
+    assign({std::move(x)});
     run(machine.spawned(incarnation, 4711));
   }
 
   void say(replica_phase phase, std::uint64_t steps = 0,
-           std::uint32_t running = 0) {
+           std::uint32_t running = 0, std::uint32_t longest_step_ms = 0) {
     replica_report x;
     x.replica = "m#1";
     x.incarnation = incarnation;
     x.phase = phase;
     x.load.steps = steps;
     x.load.running = running;
+    x.load.longest_step_ms = longest_step_ms;
     run(machine.report(x, now));
   }
 
@@ -95,11 +106,20 @@ struct bench {
 
   /// `advance` while the replica says that it lives.
   void advance_alive(milliseconds duration, std::uint64_t steps,
-                     std::uint32_t running) {
+                     std::uint32_t running, std::uint32_t longest_step_ms = 0) {
     for (auto end = now + duration; now < end;) {
-      advance(1s);
-      say(replica_phase::ready, steps, running);
+      advance(500ms);
+      say(replica_phase::ready, steps, running, longest_step_ms);
     }
+  }
+
+  /// How long a replica that steps no more is left alive, to half a second.
+  milliseconds patience(std::uint64_t steps, std::uint32_t longest_step_ms) {
+    say(replica_phase::ready, steps, 1, longest_step_ms);
+    auto begin = now;
+    while (signals.empty())
+      advance_alive(500ms, steps, 1, longest_step_ms);
+    return std::chrono::duration_cast<milliseconds>(now - begin);
   }
 
   const replica_report& last() const {
@@ -162,10 +182,43 @@ TEST_CASE("restarts wait longer each time and end when the budget is spent") {
   CHECK(b.last().reason == "exited with status 1");
   b.advance(5min);
   CHECK(b.spawns == 6);
-  // Asked again, it is tried again.
-  b.start();
+  // The same again changes nothing; another spec is another chance.
+  b.assign({spec()});
+  CHECK(b.spawns == 6);
+  auto other = spec();
+  other.max_ongoing_requests = 9;
+  b.start(other);
   CHECK(b.spawns == 7);
   CHECK_FALSE(b.last().budget_spent);
+}
+
+TEST_CASE("budget and longest pause are those of the spec") {
+  bench b;
+  auto x = spec();
+  x.restarts_max = 3;
+  x.restart_pause_max_ms = 700;
+  b.start(x);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(b.spawns == i + 1);
+    b.say(replica_phase::ready);
+    b.end();
+    b.advance(700ms);
+  }
+  CHECK(b.spawns == 4);
+  b.say(replica_phase::ready);
+  b.end();
+  CHECK(b.last().budget_spent);
+}
+
+TEST_CASE("a replica that served for a while is started again at once") {
+  bench b;
+  b.start();
+  for (int i = 1; i <= 4; ++i) {
+    b.say(replica_phase::ready);
+    b.advance_alive(b.limits.settled, 0, 0);
+    b.end();
+    CHECK(b.spawns == i + 1);
+  }
 }
 
 TEST_CASE("deaths that are far apart never spend the budget") {
@@ -185,7 +238,7 @@ TEST_CASE("starts in a row that never get ready are counted") {
   bench b;
   auto x = spec();
   x.start_retries = 1;
-  b.run(b.machine.start(x, b.now));
+  b.assign({x});
   b.end({1, 0, ""});
   CHECK(b.spawns == 2);
   b.end({1, 0, ""});
@@ -284,13 +337,51 @@ TEST_CASE("a replica whose steps stand still under load is killed") {
     b.advance_alive(stall_max + 2s, 5, 1);
     CHECK(b.signals == std::vector<int>{SIGKILL});
   }
+  SECTION("and not before it says so") {
+    b.say(replica_phase::ready, 100, 1);
+    b.advance(silence_max - 500ms);
+    CHECK(b.signals.empty());
+    b.say(replica_phase::ready, 101, 1);
+    b.advance_alive(1s, 101, 1);
+    CHECK(b.signals.empty());
+  }
+}
+
+TEST_CASE("a replica that made quick steps is known to hang sooner") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  SECTION("ten times its longest step") {
+    CHECK(b.patience(100, 500) == 5s);
+  }
+  SECTION("at least two seconds") {
+    CHECK(b.patience(100, 1) == 2s);
+  }
+  SECTION("at most three times its health check period") {
+    CHECK(b.patience(100, 60'000) == stall_max);
+  }
+  SECTION("not by its first steps") {
+    CHECK(b.patience(9, 1) == stall_max);
+  }
+}
+
+TEST_CASE("a hung replica is killed once and its end told as that") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  b.patience(100, 1);
+  b.advance_alive(10s, 100, 1, 1);
+  CHECK(b.signals == std::vector<int>{SIGKILL});
+  b.end();
+  CHECK(b.reports[b.reports.size() - 2].reason ==
+        "it made no step while requests were running");
 }
 
 TEST_CASE("a stopped replica is drained, then told to end, then killed") {
   bench b;
   b.start();
   b.say(replica_phase::ready);
-  b.run(b.machine.stop("m#1", b.now));
+  b.assign({});
   CHECK(b.drains == std::vector<milliseconds>{1000ms});
   b.advance(900ms);
   CHECK(b.signals.empty());
@@ -307,7 +398,7 @@ TEST_CASE("a stopped replica is drained, then told to end, then killed") {
 TEST_CASE("a replica stopped before it registers is told to end at once") {
   bench b;
   b.start();
-  b.run(b.machine.stop("m#1", b.now));
+  b.assign({});
   CHECK(b.drains.empty());
   CHECK(b.signals == std::vector<int>{SIGTERM});
   b.end({0, SIGTERM, ""});
@@ -320,7 +411,7 @@ TEST_CASE("a replica stopped while it waits for its restart is just gone") {
   b.end();
   b.end();
   CHECK(b.spawns == 2);
-  b.run(b.machine.stop("m#1", b.now));
+  b.assign({});
   CHECK(b.last().phase == replica_phase::stopped);
   CHECK(b.machine.empty());
 }
@@ -331,16 +422,74 @@ TEST_CASE("another spec replaces a running replica") {
   b.say(replica_phase::ready);
   auto x = spec();
   x.threads = 7;
-  b.run(b.machine.start(x, b.now));
+  b.assign({x});
   CHECK(b.drains.size() == 1);
   CHECK(b.spawns == 1);
   b.end({0, 0, ""});
   CHECK(b.spawns == 2);
   // The same spec again changes nothing.
   auto told = b.reports.size();
-  b.run(b.machine.start(x, b.now));
+  b.assign({x});
   CHECK(b.spawns == 2);
-  CHECK(b.reports.size() == told + 1);
+  CHECK(b.reports.size() == told);
+}
+
+TEST_CASE("a replica is tuned where no other process is needed") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  auto x = spec();
+  x.max_ongoing_requests = 3;
+  x.graceful_shutdown_timeout_ms = 2500;
+  b.assign({x});
+  CHECK(b.tunes == std::vector<protocol::replica_spec>{x});
+  CHECK(b.drains.empty());
+  CHECK(b.spawns == 1);
+  b.assign({x});
+  CHECK(b.tunes.size() == 1);
+  b.assign({});
+  CHECK(b.drains == std::vector<milliseconds>{2500ms});
+}
+
+TEST_CASE("a list starts what is new and ends what is not in it") {
+  supervisor machine{{}, 1};
+  node_agent::clock::time_point now{};
+  auto started = [](const commands& todo) {
+    std::vector<std::string> out;
+    for (const auto& x : todo)
+      if (auto* spawn = std::get_if<spawn_process>(&x))
+        out.push_back(spawn->spec.replica);
+    return out;
+  };
+  using ids = std::vector<std::string>;
+  auto first = machine.assign({spec("a#1"), spec("a#2"), spec("a#1")}, now);
+  CHECK(started(first) == ids{"a#1", "a#2"});
+  auto second = machine.assign({spec("a#2"), spec("a#3")}, now);
+  CHECK(started(second) == ids{"a#3"});
+  auto all = machine.replicas();
+  REQUIRE(all.size() == 3);
+  CHECK(all[0].report.phase == replica_phase::draining);
+  CHECK(all[1].report.phase == replica_phase::starting);
+  CHECK(all[2].spec == spec("a#3"));
+  REQUIRE(machine.spec_of(all[0].report.incarnation) != nullptr);
+  CHECK(*machine.spec_of(all[0].report.incarnation) == spec("a#1"));
+  machine.ended(all[0].report.incarnation, {}, now);
+  CHECK(machine.replicas().size() == 2);
+  CHECK(machine.spec_of(all[0].report.incarnation) == nullptr);
+}
+
+TEST_CASE("a replica that is wanted again while it stops comes back") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  b.assign({});
+  CHECK(b.last().phase == replica_phase::draining);
+  b.say(replica_phase::ready);
+  CHECK(b.last().phase == replica_phase::draining);
+  b.assign({spec()});
+  CHECK(b.spawns == 1);
+  b.end({0, 0, ""});
+  CHECK(b.spawns == 2);
 }
 
 TEST_CASE("a replica that falls silent is not waited for when it stops") {
@@ -363,7 +512,7 @@ TEST_CASE("draining the node ends every replica in the time given") {
   CHECK(b.signals == std::vector<int>{SIGTERM, SIGKILL});
   b.end();
   CHECK(b.all_stopped == 1);
-  b.run(b.machine.start(spec(), b.now));
+  b.assign({spec()});
   CHECK(b.spawns == 1);
 }
 
@@ -381,11 +530,15 @@ TEST_CASE("no order of events makes the supervisor lose count") {
     for (int i = 0; i < 100; ++i) {
       auto spawns = b.spawns;
       switch (random() % 7) {
-      case 0:
-        b.run(b.machine.start(spec(), b.now));
+      case 0: {
+        auto x = spec();
+        x.threads = static_cast<std::int32_t>(random() % 2);
+        x.max_ongoing_requests = random() % 2;
+        b.assign({x});
         break;
+      }
       case 1:
-        b.run(b.machine.stop("m#1", b.now));
+        b.assign({});
         break;
       case 2:
         if (process) {
