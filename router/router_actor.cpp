@@ -208,7 +208,8 @@ void router_state::carry_out(command::generate& what) {
   auto known = sessions_.find(what.incarnation);
   if (known != sessions_.end() && known->second.peer)
     self_->send(known->second.peer, protocol::generate_atom::value,
-                args_.incarnation, protocol::encode(what.record));
+                args_.incarnation,
+                protocol::encode(what.record, known->second.version));
 }
 
 void router_state::carry_out(command::cancel& what) {

@@ -24,7 +24,7 @@ protocol::routing_table table_of(std::string hash,
     route.where.incarnation = incarnation;
     model.replicas.push_back(route);
   }
-  return {1, {model}};
+  return {1, {model}, {}};
 }
 
 std::string card_bytes() {
@@ -70,7 +70,7 @@ TEST_CASE("a card stays while its model has no replica and goes with it") {
   cards.follow(table_of("h", {}));
   CHECK(cards.find("app", "m"));
   CHECK(cards.find("h"));
-  cards.follow({2, {}});
+  cards.follow({2, {}, {}});
   CHECK(!cards.find("app", "m"));
   CHECK(!cards.find("h"));
   CHECK(!wait_for(cards, "h"));

@@ -1,0 +1,241 @@
+#include "router/suspects.hpp"
+#include "tests/unit/router/simulated_replicas.hpp"
+
+using namespace troupe;
+using namespace troupe::router;
+using troupe::test::simulated_replicas;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::uint32_t length = 6;
+
+void finish(simulated_replicas& run) {
+  for (int i = 0; i < 400; ++i)
+    run.step_all();
+}
+
+/// 32 streams at two replicas, the 17th of which is poison.
+simulated_replicas poisoned(table_limits limits = {}) {
+  simulated_replicas run{limits};
+  run.poison = 17;
+  run.start(1);
+  run.start(2);
+  for (std::uint64_t i = 1; i <= 32; ++i)
+    run.submit(run.ask(i, length));
+  return run;
+}
+
+ban_list::time_point at(std::chrono::seconds when) {
+  return ban_list::time_point{when};
+}
+
+fingerprint print(unsigned char first) {
+  fingerprint out{};
+  out[0] = first;
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("one poison among 32 streams: two replicas die, 31 streams finish "
+          "exactly, it is refused with its incident") {
+  using word = simulated_replicas::word;
+  for (auto how : {word::after, word::before}) {
+    CAPTURE(static_cast<int>(how));
+    auto run = poisoned();
+    run.poison_word = how;
+    finish(run);
+    CHECK(run.deaths == 2);
+    for (std::uint64_t i = 1; i <= 32; ++i)
+      CHECK(run.whole(i, length) == (i != 17));
+    REQUIRE(run.failed.count(17) == 1);
+    CHECK(run.failed.at(17).code == errc::internal);
+    auto incident = run.incidents.at(17);
+    CHECK(incident.size() == 16);
+    CHECK(incident.find_first_not_of("0123456789abcdef") == std::string::npos);
+    CHECK(run.failed.at(17).message.find(incident) != std::string::npos);
+    CHECK(run.alone_max == 1);
+    CHECK(run.table.counts().requests_convicted == 1);
+
+    // The same request under another number, seed and n.
+    auto again = run.ask(17, length, 2);
+    again.request = 100;
+    for (auto& record : again.choices)
+      record.params.seed = 99;
+    run.now += 9min;
+    run.submit(again);
+    CHECK(run.incidents.at(100) == incident);
+    CHECK(run.released.count(100) == 1);
+    CHECK(run.table.counts().requests_banned == 1);
+    run.poison = 0;
+    run.now += 1min;
+    again.request = 101;
+    run.submit(again);
+    finish(run);
+    CHECK(run.failed.count(101) == 0);
+    CHECK(run.released.count(101) == 1);
+  }
+}
+
+TEST_CASE("choices outside the step that died go on at once, those in it one "
+          "at a time") {
+  simulated_replicas run;
+  run.start(1);
+  for (std::uint64_t i = 1; i <= 6; ++i)
+    run.submit(run.ask(i, length));
+  run.step_all();
+  auto members = run.running(1);
+  members.resize(4); // a step of four
+  run.start(2);
+  run.kill(1);
+  run.notice(1, true, members);
+  CHECK(run.records(2).size() == 3);
+  CHECK(run.table.choices_waiting() == 3);
+  CHECK(run.alone_max == 1);
+  CHECK(run.table.counts().choices_suspected == 4);
+  finish(run);
+  CHECK(run.alone_max == 1);
+  for (std::uint64_t i = 1; i <= 6; ++i)
+    CHECK(run.whole(i, length));
+}
+
+TEST_CASE("nobody is guilty at the first death, nor by what others did") {
+  simulated_replicas run;
+  run.start(1);
+  run.submit(run.ask(1, length));
+  run.step_all();
+  auto die = [&](std::uint64_t from, bool own_fault) {
+    auto running = run.running(from);
+    run.start(from + 1);
+    run.kill(from);
+    run.notice(from, own_fault, running);
+  };
+  die(1, true);
+  CHECK(run.records(2).begin()->second.alone);
+  die(2, false); // killed while it was alone: still no more than a suspect
+  CHECK(run.records(3).begin()->second.alone);
+  run.step_all(); // a token clears it
+  die(3, true);
+  CHECK(run.failed.empty());
+  run.step_all();
+  die(4, true);
+  CHECK(run.failed.empty());
+  die(5, true);
+  CHECK(run.failed.at(1).code == errc::internal);
+}
+
+TEST_CASE("a suspect that was not alone after all is not guilty") {
+  simulated_replicas run;
+  run.start(1);
+  run.submit(run.ask(1, length));
+  run.step_all();
+  auto running = run.running(1);
+  run.start(2);
+  run.kill(1);
+  run.notice(1, true, running);
+  running = run.running(2);
+  running.push_back({1, 1}); // of another router
+  run.start(3);
+  run.kill(2);
+  run.notice(2, true, running);
+  CHECK(run.failed.empty());
+  CHECK(run.home(1) == 3);
+}
+
+TEST_CASE("choices of other routers are not one's own") {
+  simulated_replicas run;
+  run.start(1);
+  run.submit(run.ask(1, length));
+  run.step_all();
+  auto running = run.running(1);
+  running[0].first = simulated_replicas::router + 1;
+  run.start(2);
+  run.kill(1);
+  run.notice(1, true, running);
+  CHECK(!run.records(2).begin()->second.alone);
+  CHECK(run.table.counts().choices_suspected == 0);
+}
+
+TEST_CASE("the next suspect's turn comes when one ends, leaves or is refused") {
+  simulated_replicas run;
+  run.start(1);
+  for (std::uint64_t i = 1; i <= 3; ++i)
+    run.submit(run.ask(i, length));
+  run.step_all();
+  auto running = run.running(1);
+  run.start(2);
+  run.kill(1);
+  run.notice(1, true, running);
+  CHECK(run.home(1) == 2);
+  CHECK(run.home(2) == 0);
+  run.obey(run.table.cancel_request(1, run.now));
+  CHECK(run.home(2) == 2);
+  CHECK(run.home(3) == 0);
+  run.kill(2);
+  run.start(3);
+  CHECK(run.home(3) == 3); // while 2 waits for word
+  run.notice(2);
+  CHECK(run.home(2) == 0);
+  run.step_all();
+  CHECK(run.home(2) == 3);
+  finish(run);
+  CHECK(run.whole(2, length));
+  CHECK(run.whole(3, length));
+  CHECK(run.alone_max == 1);
+}
+
+TEST_CASE("a poison prompt without a token ends two replicas as well") {
+  simulated_replicas run;
+  run.poison = 2;
+  run.start(1);
+  run.submit(run.ask(1, length));
+  run.step_all();
+  run.submit(run.ask(2, length));
+  finish(run);
+  CHECK(run.deaths == 2);
+  CHECK(run.whole(1, length));
+  CHECK(run.incidents.count(2) == 1);
+}
+
+TEST_CASE("bans end in time, and the oldest give way") {
+  ban_list bans{2, 10s};
+  bans.add(print(1), "one", at(0s));
+  bans.add(print(1), "other", at(5s));
+  CHECK(bans.find(print(1), at(9s)) == "one");
+  CHECK(!bans.find(print(1), at(10s)).has_value());
+  bans.add(print(2), "two", at(6s));
+  bans.add(print(3), "three", at(7s));
+  CHECK(!bans.find(print(1), at(7s)).has_value());
+  CHECK(bans.find(print(2), at(7s)) == "two");
+  CHECK(bans.find(print(3), at(7s)) == "three");
+  bans.expire(at(17s));
+  CHECK(bans.empty());
+}
+
+TEST_CASE("a request's fingerprint leaves out what differs between its "
+          "sendings, and nothing else") {
+  protocol::request_record record;
+  record.model = "m";
+  record.prompt = {1, 2};
+  auto first = fingerprint_of("app", record);
+  auto same = record;
+  same.id = 7;
+  same.request_id = "x";
+  same.output = {4};
+  same.params.seed = 5;
+  same.params.choice = 3;
+  same.alone = true;
+  same.deadline_ms = 9;
+  CHECK(fingerprint_of("app", same) == first);
+  CHECK(fingerprint_of("other", record) != first);
+  auto other = record;
+  other.prompt = {1, 2, 3};
+  CHECK(fingerprint_of("app", other) != first);
+  other = record;
+  other.model = "n";
+  CHECK(fingerprint_of("app", other) != first);
+  other = record;
+  other.params.max_tokens = 3;
+  CHECK(fingerprint_of("app", other) != first);
+}
