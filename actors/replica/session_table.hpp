@@ -18,7 +18,7 @@ namespace troupe::replica {
 using clock = std::chrono::steady_clock;
 
 struct session_limits {
-  std::uint32_t routers_max = 64;
+  std::uint32_t routers_max = 1024;
   /// Choices of all routers together; 0 = `choices_bound`.
   std::uint32_t choices_max = 0;
 
