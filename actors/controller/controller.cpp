@@ -1,7 +1,9 @@
 #include "actors/controller/controller.hpp"
 
-#include "actors/controller/controller_machine.hpp"
+#include "actors/controller/answered_error.hpp"
+#include "actors/runtime/link.hpp"
 
+#include <algorithm>
 #include <caf/all.hpp>
 #include <map>
 #include <set>
@@ -13,70 +15,167 @@ using namespace protocol;
 
 namespace {
 
+/// Nodes that join within this time are remembered with one write.
+constexpr milliseconds remember_pause{100};
+
+/// After this time a failed write of the remembered nodes is tried again.
+constexpr milliseconds remember_retry{1'000};
+
+/// With its timer.
+using timed_controller = controller_actor::extend<caf::reacts_to<tick_atom>>;
+
+/// What a controller starts with.
+struct beginning {
+  std::unique_ptr<state_store> store;
+  std::uint64_t epoch = 0;
+  controller_limits limits;
+  std::vector<std::string> remembered;
+  std::optional<deployment> stored;
+};
+
 struct controller_state {
-  explicit controller_state(controller_actor::pointer self) : self(self) {
+  explicit controller_state(timed_controller::pointer self) : self(self) {
     // nop
   }
 
-  void join(const codec::bytes& record, const node_agent_actor& agent);
+  void begin(beginning from);
+  caf::result<codec::bytes> join(const codec::bytes& record,
+                                 const node_agent_actor& agent);
+  void watch(const std::string& node, std::uint64_t epoch,
+             const node_agent_actor& agent);
   void take_report(const codec::bytes& record);
-  void add_router(const table_sink_actor& router);
+  void take_death(const codec::bytes& record);
   caf::result<std::uint64_t> deploy(const codec::bytes& record);
+  caf::result<std::uint64_t> remove(const std::string& application);
+  caf::result<std::uint64_t> make_wanted(deployment wanted);
   void keep_times(deployment& wanted);
   void down(const caf::down_msg& news);
-  void execute(const std::vector<command>& commands);
+  void tick();
+  void execute(commands orders);
+  void send(send_assignment& order);
   void publish();
+  void tell_all(const caf::message& what);
+  void remember();
+  void set_timer();
+  time_point now() const {
+    return self->system().clock().now();
+  }
 
-  controller_actor::pointer self;
+  struct member {
+    node_agent_actor agent;
+    std::uint64_t epoch = 0;
+  };
+
+  timed_controller::pointer self;
   std::unique_ptr<state_store> store;
-  controller_machine machine;
-  std::map<std::string, node_agent_actor> agents; ///< by node
-  std::set<table_sink_actor> routers;
+  std::optional<controller_machine> machine;
+  std::map<std::string, member> members;          ///< by node
+  std::map<caf::actor_addr, std::string> watched; ///< agent -> node
+  std::optional<remember_nodes> to_remember;
+  time_point remember_at{};
+  std::multiset<time_point> timers; ///< ticks on the way
   static inline const char* name = "controller";
 };
 
-void controller_state::join(const codec::bytes& record,
-                            const node_agent_actor& agent) {
+void controller_state::begin(beginning from) {
+  store = std::move(from.store);
+  machine.emplace(from.epoch, from.limits, from.remembered, now());
+  if (from.stored) {
+    spdlog::info("head epoch {}: {} models restored, {} nodes to wait for",
+                 from.epoch, from.stored->models.size(),
+                 from.remembered.size());
+    execute(machine->restore(std::move(*from.stored), now()));
+  }
+}
+
+caf::result<codec::bytes>
+controller_state::join(const codec::bytes& record,
+                       const node_agent_actor& agent) {
   auto node = decode_node_joined(record);
   if (!node) {
     spdlog::error("a node's registration was refused: {}",
                   node.error().message);
-    return;
+    node_welcome refused;
+    refused.reason = node.error().message;
+    return encode(refused);
   }
-  spdlog::info("node {} joined: {} CPUs, {} MiB, {} GPUs", node->node,
-               node->cpus, node->memory_bytes >> 20, node->gpus);
-  self->monitor<caf::message_priority::high>(agent);
-  agents.insert_or_assign(node->node, agent);
-  execute(machine.node_joined(std::move(*node)));
+  auto name = node->node;
+  spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
+                name, node->cpus, node->memory_bytes >> 20, node->gpus,
+                node->replicas.size());
+  commands orders;
+  auto welcome = machine->join(std::move(*node), orders, now());
+  // The agent must know its epoch before anything that bears it.
+  auto promise = self->make_response_promise<codec::bytes>();
+  promise.deliver(encode(welcome));
+  if (welcome.accepted) {
+    spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
+    watch(name, welcome.node_epoch, agent);
+  } else {
+    spdlog::warn("node {} was refused: {}", name, welcome.reason);
+  }
+  execute(std::move(orders));
+  return promise;
+}
+
+/// An agent is watched once, however often it joins: a second notice of its end
+/// would be taken for that of its next life.
+void controller_state::watch(const std::string& node, std::uint64_t epoch,
+                             const node_agent_actor& agent) {
+  auto& member = members[node];
+  if (member.agent && member.agent.address() != agent.address() &&
+      watched.erase(member.agent.address()) != 0)
+    self->demonitor(member.agent.address());
+  if (watched.insert_or_assign(agent.address(), node).second)
+    runtime::watch(self, agent);
+  member = {agent, epoch};
 }
 
 void controller_state::take_report(const codec::bytes& record) {
-  auto report = decode_replica_report(record);
-  if (report)
-    execute(machine.report(*report));
+  if (auto news = decode_replica_news(record))
+    execute(machine->report(*news, now()));
   else
-    spdlog::error("a replica's report was refused: {}",
-                  report.error().message);
+    spdlog::error("a replica's report was refused: {}", news.error().message);
 }
 
-void controller_state::add_router(const table_sink_actor& router) {
-  self->monitor<caf::message_priority::high>(router);
-  routers.insert(router);
-  self->send(router, table_atom::value, encode(machine.table()));
+void controller_state::take_death(const codec::bytes& record) {
+  if (auto notice = decode_death_notice(record))
+    execute(machine->death(*notice, now()));
+  else
+    spdlog::error("a death notice was refused: {}", notice.error().message);
 }
 
 caf::result<std::uint64_t>
 controller_state::deploy(const codec::bytes& record) {
   auto wanted = decode_deployment(record);
   if (!wanted)
-    return caf::make_error(caf::sec::invalid_argument,
-                           wanted.error().message);
-  keep_times(*wanted);
-  auto version = store->save(encode(*wanted));
+    return to_answer(wanted.error());
+  return make_wanted(std::move(*wanted));
+}
+
+caf::result<std::uint64_t>
+controller_state::remove(const std::string& application) {
+  if (application.empty()) {
+    auto nothing = machine->wanted();
+    nothing.models.clear();
+    nothing.applications.clear();
+    return make_wanted(std::move(nothing));
+  }
+  auto rest = without(machine->wanted(), application);
+  if (rest == machine->wanted())
+    return to_answer(
+        {errc::not_found, "there is no application \"" + application + "\""});
+  return make_wanted(std::move(rest));
+}
+
+/// Stored first: what was answered is never forgotten.
+caf::result<std::uint64_t> controller_state::make_wanted(deployment wanted) {
+  keep_times(wanted);
+  auto version = store->save(encode(wanted));
   if (!version)
-    return caf::make_error(caf::sec::runtime_error, version.error().message);
-  spdlog::info("deployment {}: {} models", *version, wanted->models.size());
-  execute(machine.deploy(std::move(*wanted)));
+    return to_answer(version.error());
+  spdlog::info("deployment {}: {} models", *version, wanted.models.size());
+  execute(machine->deploy(std::move(wanted), now()));
   return *version;
 }
 
@@ -89,81 +188,166 @@ void controller_state::keep_times(deployment& wanted) {
   auto before = decode_deployment((*stored)->record);
   if (!before)
     return;
+  std::map<std::pair<std::string, std::string>, std::uint64_t> created;
+  for (const auto& old : before->models)
+    created.emplace(std::pair{old.spec.application, old.spec.model},
+                    old.created);
   for (auto& model : wanted.models)
-    for (const auto& old : before->models)
-      if (old.spec.application == model.spec.application &&
-          old.spec.model == model.spec.model)
-        model.created = old.created;
+    if (auto old = created.find({model.spec.application, model.spec.model});
+        old != created.end())
+      model.created = old->second;
 }
 
 void controller_state::down(const caf::down_msg& news) {
-  std::erase_if(routers, [&](const auto& router) {
-    return router.address() == news.source;
-  });
-  for (auto& [node, agent] : agents) {
-    if (agent.address() != news.source)
-      continue;
-    if (news.reason == caf::exit_reason::user_shutdown)
-      spdlog::info("node {} has stopped", node);
-    else
-      spdlog::error("node {} is lost", node);
-    auto lost = node;
-    agents.erase(lost);
-    execute(machine.node_lost(lost));
+  auto of = watched.find(news.source);
+  if (of == watched.end())
     return;
-  }
+  auto node = of->second;
+  watched.erase(of);
+  auto member = members.find(node);
+  if (member == members.end() || member->second.agent.address() != news.source)
+    return;
+  if (news.reason == caf::exit_reason::user_shutdown)
+    spdlog::info("node {} has stopped", node);
+  else
+    spdlog::error("node {} is lost", node);
+  auto epoch = member->second.epoch;
+  members.erase(member);
+  execute(machine->node_lost(node, epoch, now()));
 }
 
-void controller_state::execute(const std::vector<command>& commands) {
-  for (const auto& order : commands) {
-    if (const auto* start = std::get_if<start_replica>(&order)) {
-      if (auto agent = agents.find(start->spec.node); agent != agents.end())
-        self->send(agent->second, start_atom::value, encode(start->spec));
-    } else if (const auto* stop = std::get_if<stop_replica>(&order)) {
-      if (auto agent = agents.find(stop->node); agent != agents.end())
-        self->send(agent->second, stop_atom::value, stop->replica);
+void controller_state::tick() {
+  timers.erase(timers.begin(), timers.upper_bound(now()));
+  if (to_remember && remember_at <= now())
+    remember();
+  execute(machine->tick(now()));
+}
+
+void controller_state::execute(commands orders) {
+  for (auto& order : orders) {
+    if (auto* assignment = std::get_if<send_assignment>(&order)) {
+      send(*assignment);
+    } else if (const auto* death = std::get_if<forward_death>(&order)) {
+      tell_all(caf::make_message(death_atom::value, encode(death->notice)));
+    } else if (auto* nodes = std::get_if<remember_nodes>(&order)) {
+      if (!to_remember)
+        remember_at = now() + remember_pause;
+      to_remember = std::move(*nodes);
     } else {
       publish();
     }
   }
+  set_timer();
+}
+
+void controller_state::send(send_assignment& order) {
+  auto member = members.find(order.node);
+  if (member != members.end() &&
+      member->second.epoch == order.assignment.node_epoch)
+    self->send(member->second.agent, assign_atom::value,
+               encode(order.assignment));
 }
 
 void controller_state::publish() {
-  auto table = encode(machine.table());
-  for (const auto& router : routers)
-    self->send(router, table_atom::value, table);
+  if (!members.empty())
+    tell_all(caf::make_message(table_atom::value, encode(machine->table())));
 }
 
-controller_actor::behavior_type
-behave(controller_actor::stateful_pointer<controller_state> self,
-       std::shared_ptr<std::unique_ptr<state_store>> store) {
-  self->state.store = std::move(*store);
+/// All agents share one message.
+void controller_state::tell_all(const caf::message& what) {
+  for (const auto& [node, member] : members)
+    caf::anon_send(caf::actor_cast<caf::actor>(member.agent), what);
+}
+
+void controller_state::remember() {
+  auto done = store->remember_nodes(to_remember->nodes);
+  if (done) {
+    to_remember.reset();
+    return;
+  }
+  spdlog::error("{}", done.error().message);
+  remember_at = now() + remember_retry;
+}
+
+/// One tick is on the way for the next thing that is due, no more than needed.
+void controller_state::set_timer() {
+  auto due = machine->next_deadline();
+  if (to_remember)
+    due = due ? std::min(*due, remember_at) : remember_at;
+  if (!due || (!timers.empty() && *timers.begin() <= *due))
+    return;
+  timers.insert(*due);
+  self->delayed_send(self, std::max<time_point::duration>(*due - now(), {}),
+                     tick_atom::value);
+}
+
+timed_controller::behavior_type
+behave(timed_controller::stateful_pointer<controller_state> self,
+       std::shared_ptr<beginning> from) {
   self->set_down_handler(
       [self](const caf::down_msg& news) { self->state.down(news); });
+  self->state.begin(std::move(*from));
   return {
       [self](register_atom, const codec::bytes& node,
-             const node_agent_actor& agent) { self->state.join(node, agent); },
-      [self](report_atom, const codec::bytes& report) {
-        self->state.take_report(report);
+             const node_agent_actor& agent) {
+        return self->state.join(node, agent);
       },
-      [self](watch_atom, const table_sink_actor& router) {
-        self->state.add_router(router);
+      [self](report_atom, const codec::bytes& news) {
+        self->state.take_report(news);
+      },
+      [self](death_atom, const codec::bytes& notice) {
+        self->state.take_death(notice);
       },
       [self](deploy_atom, const codec::bytes& deployment) {
         return self->state.deploy(deployment);
       },
-      [self](status_atom) { return encode(self->state.machine.status()); },
+      [self](delete_atom, const std::string& application) {
+        return self->state.remove(application);
+      },
+      [self](config_atom) { return encode(self->state.machine->wanted()); },
+      [self](status_atom) { return encode(self->state.machine->status()); },
+      [self](tick_atom) { self->state.tick(); },
   };
+}
+
+result<void> read_store(beginning& into) {
+  auto remembered = into.store->remembered_nodes();
+  if (!remembered)
+    return remembered.error();
+  auto newest = into.store->latest();
+  if (!newest)
+    return newest.error();
+  into.remembered = std::move(*remembered);
+  into.stored.emplace();
+  if (!*newest)
+    return {};
+  auto stored = decode_deployment((*newest)->record);
+  if (!stored)
+    return error{stored.error().code,
+                 "the stored deployment cannot be restored: " +
+                     stored.error().message};
+  into.stored = std::move(*stored);
+  return {};
 }
 
 } // namespace
 
-controller_actor spawn_controller(caf::actor_system& system,
-                                  std::unique_ptr<state_store> store) {
+result<controller_actor> spawn_controller(caf::actor_system& system,
+                                          std::unique_ptr<state_store> store,
+                                          bool restore,
+                                          controller_limits limits) {
   // CAF copies what it is given; the holder lets the store move into the state.
-  auto holder =
-      std::make_shared<std::unique_ptr<state_store>>(std::move(store));
-  return system.spawn(behave, std::move(holder));
+  auto from = std::make_shared<beginning>();
+  from->store = std::move(store);
+  from->limits = limits;
+  if (restore)
+    if (auto done = read_store(*from); !done)
+      return done.error();
+  auto epoch = from->store->next_epoch();
+  if (!epoch)
+    return epoch.error();
+  from->epoch = *epoch;
+  return controller_actor{system.spawn(behave, std::move(from))};
 }
 
 } // namespace troupe::controller

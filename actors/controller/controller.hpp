@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/controller/controller_machine.hpp"
 #include "actors/controller/state_store.hpp"
 #include "actors/protocol/actors.hpp"
 
@@ -9,9 +10,12 @@
 namespace troupe::controller {
 
 /// Spawns the head's controller: an actor around a controller_machine and the
-/// store, which it owns. What the store holds is not started by itself: the
-/// command that runs the cluster says what is wanted (`deploy`).
-protocol::controller_actor spawn_controller(caf::actor_system&,
-                                            std::unique_ptr<state_store>);
+/// store, which it owns; it raises the head's epoch. With `restore` it goes on
+/// where the head before stopped: what the store holds is wanted, and the nodes
+/// it remembers are waited for. Without, it starts with nothing, whatever is
+/// stored. Errors: a store that cannot be read or written.
+result<protocol::controller_actor>
+spawn_controller(caf::actor_system&, std::unique_ptr<state_store>, bool restore,
+                 controller_limits = {});
 
 } // namespace troupe::controller

@@ -1,6 +1,8 @@
 #include "actors/controller/controller_machine.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <fmt/format.h>
 
 namespace troupe::controller {
@@ -9,278 +11,962 @@ using protocol::replica_phase;
 
 namespace {
 
-/// Equal but for what a new deployment may change without a restart.
-bool same_process(const model_deployment& a, const model_deployment& b) {
-  return a.spec == b.spec && a.needs_gpu == b.needs_gpu &&
-         a.accelerator_type == b.accelerator_type;
-}
+constexpr std::size_t lives_kept = 8;
+constexpr std::size_t deaths_kept = 4'096;
+constexpr std::size_t node_name_bytes_max = 255;
+constexpr std::size_t nodes_named_max = 8;
 
-bool same_model(const model_deployment& a, const model_deployment& b) {
-  return a.spec.application == b.spec.application &&
-         a.spec.model == b.spec.model;
-}
+constexpr std::string_view head_name = "head";
 
-/// Names no other replica of the application has.
 std::string replica_id(const protocol::replica_spec& spec,
                        std::uint32_t number) {
   return fmt::format("{}/{}#{}", spec.application, spec.model, number);
 }
 
+/// The number in an id of this application and model.
+std::optional<std::uint32_t> number_in(const protocol::replica_spec& spec) {
+  auto mark = spec.replica.rfind('#');
+  if (mark == std::string::npos)
+    return std::nullopt;
+  std::uint32_t out = 0;
+  const auto* end = spec.replica.data() + spec.replica.size();
+  auto read = std::from_chars(spec.replica.data() + mark + 1, end, out);
+  if (read.ec != std::errc{} || read.ptr != end ||
+      replica_id(spec, out) != spec.replica)
+    return std::nullopt;
+  return out;
+}
+
+bool ready(const protocol::replica_report& report) {
+  return report.phase == replica_phase::ready;
+}
+
+/// The process is gone.
+bool ended(const protocol::replica_report& report) {
+  return report.phase == replica_phase::stopped ||
+         report.phase == replica_phase::failed;
+}
+
+/// Equal for routers.
+bool same_route(const protocol::replica_report& a,
+                const protocol::replica_report& b) {
+  return a.incarnation == b.incarnation && a.where == b.where &&
+         a.arithmetic_class == b.arithmetic_class &&
+         a.card_hash == b.card_hash && a.can == b.can && a.version == b.version;
+}
+
+/// What placement counts; what a node does not list is taken from its figures.
+amounts offered(const protocol::node_joined& node) {
+  amounts out;
+  for (const auto& [name, amount] : node.resources)
+    out[name] = amount;
+  out.emplace("CPU", node.cpus);
+  out.emplace("GPU", node.gpus);
+  out.emplace("memory", static_cast<double>(node.memory_bytes));
+  if (!node.accelerator_type.empty())
+    out.emplace("accelerator_type:" + node.accelerator_type, 1);
+  return out;
+}
+
+protocol::replica_spec anonymous(protocol::replica_spec spec) {
+  spec.replica.clear();
+  spec.node.clear();
+  return spec;
+}
+
+bool shares_cores(const model_deployment& model) {
+  return model.demand.engine == "cpu";
+}
+
 } // namespace
 
-std::vector<command>
-controller_machine::node_joined(protocol::node_joined node) {
-  auto out = node_lost(node.node);
-  auto name = node.node;
-  nodes_.insert_or_assign(name, std::move(node));
-  auto placed = place();
-  out.insert(out.end(), placed.begin(), placed.end());
-  return out;
-}
-
-std::vector<command> controller_machine::node_lost(const std::string& node) {
-  if (nodes_.erase(node) == 0)
-    return {};
-  auto routed = false;
-  for (auto& model : models_)
-    routed |= std::erase_if(model.replicas, [&](const auto& entry) {
-                return entry.second.node == node;
-              }) != 0;
-  auto out = place();
-  if (routed) {
-    ++table_version_;
-    out.push_back(publish_table{});
+controller_machine::controller_machine(
+    std::uint64_t epoch, controller_limits limits,
+    const std::vector<std::string>& remembered, time_point now)
+    : epoch_(epoch), limits_(limits),
+      awaited_(remembered.begin(), remembered.end()),
+      awaited_until_(now + limits.rejoin_max) {
+  for (const auto& name : awaited_) {
+    auto& lost = nodes_[name];
+    lost.self.node = name;
+    lost.forget_at = now + limits_.lost_max;
+    forget_at_.emplace(lost.forget_at, name);
   }
+  keep_lost_bounded();
+  members_changed_ = false;
+}
+
+// -- what is wanted -----------------------------------------------------------
+
+commands controller_machine::restore(deployment stored, time_point now) {
+  commands out;
+  wanted_ = std::move(stored);
+  accept(wanted_.models, now);
+  if (!awaited_.empty())
+    for (auto& [key, model] : models_)
+      model.held = true;
+  table_changed();
+  finish(out, now);
   return out;
 }
 
-std::vector<command> controller_machine::deploy(deployment wanted) {
-  std::vector<command> out;
-  std::vector<model> next;
+commands controller_machine::deploy(deployment wanted, time_point now) {
+  commands out;
   for (auto& entry : wanted.models) {
-    auto old = std::find_if(models_.begin(), models_.end(), [&](auto& m) {
-      return same_model(m.wanted, entry);
-    });
-    model kept;
-    if (old != models_.end()) {
-      entry.created = old->wanted.created;
-      if (same_process(old->wanted, entry))
-        kept.replicas = std::move(old->replicas);
-    }
-    kept.wanted = entry;
-    next.push_back(std::move(kept));
+    auto old = models_.find({entry.spec.application, entry.spec.model});
+    if (old != models_.end())
+      entry.created = old->second.wanted.created;
   }
-  for (const auto& old : models_)
-    for (const auto& [id, replica] : old.replicas)
-      out.push_back(stop_replica{replica.node, id});
-  models_ = std::move(next);
+  if (wanted.proxies != wanted_.proxies)
+    for (const auto& [name, node] : nodes_)
+      due_.insert(name);
+  if (!(wanted == wanted_))
+    table_changed();
   wanted_ = std::move(wanted);
-  auto placed = place();
-  out.insert(out.end(), placed.begin(), placed.end());
-  ++table_version_;
-  out.push_back(publish_table{});
+  // Whoever deploys wants another try of what was given up.
+  for (auto& [key, model] : models_) {
+    std::vector<std::uint32_t> failed;
+    for (const auto& [number, replica] : model.replicas)
+      if (replica.last.budget_spent)
+        failed.push_back(number);
+    for (auto number : failed)
+      leave(model, number, now);
+  }
+  accept(wanted_.models, now);
+  finish(out, now);
   return out;
 }
 
-std::vector<command>
-controller_machine::report(const protocol::replica_report& news) {
-  for (auto& model : models_) {
-    auto found = model.replicas.find(news.replica);
-    if (found == model.replicas.end())
+/// Makes `models_` those of the list; of two of the same name the first counts.
+void controller_machine::accept(const std::vector<model_deployment>& list,
+                                time_point now) {
+  std::set<model_key> named;
+  shared_replicas_ = 0;
+  std::size_t order = 0;
+  for (const auto& entry : list) {
+    model_key key{entry.spec.application, entry.spec.model};
+    if (!named.insert(key).second)
       continue;
-    auto& replica = found->second;
-    auto same_life = replica.last.incarnation == news.incarnation;
-    // Sequence 0: the node agent's own word on a process that has ended.
-    if (same_life && news.load.sequence != 0 &&
-        news.load.sequence < replica.last.load.sequence)
-      return {};
-    auto was = replica.last.phase == replica_phase::ready;
-    auto is = news.phase == replica_phase::ready;
-    auto ended = news.budget_spent != replica.last.budget_spent;
-    replica.last = news;
-    replica.was_ready |= is;
-    if (was == is && (!is || same_life) && !ended)
-      return {};
-    ++table_version_;
-    return {publish_table{}};
+    auto& model = models_[key];
+    model.wanted = entry;
+    model.wanted.spec = anonymous(std::move(model.wanted.spec));
+    model.wanted.demand.nodes_max = 1; // until engines can
+    model.order = order++;
+    if (shares_cores(entry))
+      shared_replicas_ += entry.replicas;
   }
-  return {};
+  for (auto i = models_.begin(); i != models_.end();) {
+    if (named.contains(i->first)) {
+      for (auto& [number, replica] : i->second.replicas)
+        recheck(i->second, replica);
+      ++i;
+      continue;
+    }
+    while (!i->second.replicas.empty())
+      leave(i->second, i->second.replicas.begin()->first, now);
+    waiting_.erase(i->first);
+    i = models_.erase(i);
+  }
+  dirty_.clear(); // of those that are gone, and of old orders
+  for (auto& [key, model] : models_)
+    dirty(model);
 }
 
-/// Brings the number of replicas of every model to what is wanted.
-std::vector<command> controller_machine::place() {
-  std::vector<command> out;
-  for (auto& model : models_) {
-    while (model.replicas.size() > model.wanted.replicas) {
-      auto last = std::prev(model.replicas.end());
-      out.push_back(stop_replica{last->second.node, last->first});
-      model.replicas.erase(last);
-    }
-    model.unplaced.clear();
-    for (std::uint32_t n = 1; model.replicas.size() < model.wanted.replicas &&
-                              n <= model.wanted.replicas;
-         ++n) {
-      auto id = replica_id(model.wanted.spec, n);
-      if (model.replicas.contains(id))
-        continue;
-      const auto* node = find_node(model);
-      if (node == nullptr)
-        break;
-      replica fresh;
-      fresh.node = node->node;
-      fresh.spec = model.wanted.spec;
-      fresh.spec.replica = id;
-      fresh.spec.node = node->node;
-      if (fresh.spec.threads == 0)
-        fresh.spec.threads = threads_of(model, *node);
-      fresh.last.replica = id;
-      out.push_back(start_replica{fresh.spec});
-      model.replicas.emplace(id, std::move(fresh));
-    }
-  }
-  return out;
+/// True if a process of this replica is one of the model as it is wanted now.
+bool controller_machine::same(const model& of, const replica& one) {
+  auto spec = of.wanted.spec;
+  spec.replica = one.spec.replica;
+  spec.node = one.spec.node;
+  spec.threads = one.spec.threads;
+  auto given = of.wanted.spec.threads;
+  auto threads_same =
+      given != 0 ? one.spec.threads == given : !one.threads_given;
+  return threads_same && one.demand == of.wanted.demand &&
+         protocol::same_process(one.spec, spec);
 }
 
-/// The node with the most free CPUs that takes one more replica; without one,
-/// `unplaced` says why each node does not.
-const protocol::node_joined* controller_machine::find_node(model& wanted) const {
-  const protocol::node_joined* best = nullptr;
-  std::string reasons;
-  for (const auto& [name, node] : nodes_) {
-    auto reason = why_not(wanted, node);
-    if (!reason.empty())
-      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", name,
-                             reason);
-    else if (best == nullptr || free_cpus(node) > free_cpus(*best))
-      best = &node;
-  }
-  if (best == nullptr)
-    wanted.unplaced = nodes_.empty() ? "no node has joined yet"
-                                     : "no node can take it (" + reasons + ")";
-  return best;
+/// After a change of the model: what can be is changed in place.
+void controller_machine::recheck(model& of, replica& one) {
+  one.outdated = !same(of, one);
+  if (one.outdated)
+    return;
+  auto before = one.spec;
+  one.spec = of.wanted.spec;
+  one.spec.replica = before.replica;
+  one.spec.node = before.node;
+  one.spec.threads = before.threads;
+  if (one.spec == before)
+    return;
+  due_.insert(one.spec.node);
+  table_changed();
 }
+
+// -- nodes --------------------------------------------------------------------
 
 std::string
-controller_machine::why_not(const model& wanted,
-                            const protocol::node_joined& node) const {
-  const auto& needs = wanted.wanted;
-  if (needs.needs_gpu) {
-    auto type = needs.accelerator_type.empty()
-                    ? std::string{"GPU"}
-                    : "GPU of type " + needs.accelerator_type;
-    if (node.gpus == 0)
-      return "needs a " + type + ", the node has none";
-    // A node with GPUs would need the CUDA engine.
-    return "needs a " + type + ": the CUDA engine is not built yet";
-  }
-  if (needs.cpus > free_cpus(node))
-    return fmt::format("needs {:g} CPUs, {:g} of {} are free", needs.cpus,
-                       free_cpus(node), node.cpus);
-  auto here = std::count_if(
-      wanted.replicas.begin(), wanted.replicas.end(),
-      [&](const auto& entry) { return entry.second.node == node.node; });
-  if (needs.replicas_per_node_max != 0 && here >= needs.replicas_per_node_max)
-    return fmt::format("max_replicas_per_node is {}",
-                       needs.replicas_per_node_max);
+controller_machine::refusal(const protocol::node_joined& from) const {
+  if (from.node.empty() || from.node.size() > node_name_bytes_max)
+    return "a node's name must have 1 to 255 bytes";
+  if (from.version + 1 < protocol::protocol_version ||
+      from.version > protocol::protocol_version + 1)
+    return fmt::format("{} speaks version {} of the protocol, the head "
+                       "version {}; at most one apart is understood",
+                       from.node, from.version, protocol::protocol_version);
+  if (from.head_epoch > epoch_)
+    return fmt::format("{} has obeyed a newer head (epoch {}, this one is {})",
+                       from.node, from.head_epoch, epoch_);
+  for (const auto& [name, amount] : from.resources)
+    if (!std::isfinite(amount) || amount < 0)
+      return fmt::format("{} offers no valid amount of {}", from.node, name);
+  auto known = nodes_.find(from.node);
+  if (known != nodes_.end() && known->second.alive &&
+      known->second.self.incarnation != from.incarnation)
+    return fmt::format("another process of the cluster is named {}", from.node);
   return {};
 }
 
-double
-controller_machine::free_cpus(const protocol::node_joined& node) const {
-  double used = 0;
-  for (const auto& model : models_)
-    for (const auto& [id, replica] : model.replicas)
-      if (replica.node == node.node)
-        used += model.wanted.cpus;
-  return node.cpus - used;
+protocol::node_welcome controller_machine::join(protocol::node_joined from,
+                                                commands& out, time_point now) {
+  protocol::node_welcome answer;
+  answer.head_epoch = epoch_;
+  answer.reason = refusal(from);
+  if (!answer.reason.empty())
+    return answer;
+  auto [i, fresh] = nodes_.try_emplace(from.node);
+  auto& node = i->second;
+  members_changed_ |= fresh;
+  if (node.alive) {
+    strip(node); // the same process, over a new connection
+    --nodes_alive_;
+  }
+  forget_at_.erase({node.forget_at, from.node});
+  for (const auto& [id, left] : node.leftovers)
+    drop_reservation(id);
+  auto had = std::exchange(node.leftovers, {});
+  auto replicas = std::exchange(from.replicas, {});
+  node.total = offered(from);
+  node.used.clear();
+  node.self = std::move(from);
+  node.alive = true;
+  node.sequence = 0;
+  node.epoch = (epoch_ << 32) | ++joins_;
+  ++nodes_alive_;
+  for (const auto& running : replicas)
+    take_in(node, running, had, now);
+  awaited_.erase(i->first);
+  gained_.insert(i->first);
+  due_.insert(i->first);
+  nodes_changed_ = true;
+  table_changed();
+  answer.accepted = true;
+  answer.node_epoch = node.epoch;
+  finish(out, now);
+  return answer;
 }
 
-/// The node's cores shared out among all replicas that are wanted, so that they
-/// do not fight for them.
-std::int32_t
-controller_machine::threads_of(const model& of,
-                               const protocol::node_joined& node) const {
-  if (of.wanted.cpus >= 1)
-    return static_cast<std::int32_t>(of.wanted.cpus);
-  std::uint32_t wanted = 0;
-  for (const auto& model : models_)
-    if (!model.wanted.needs_gpu)
-      wanted += model.wanted.replicas;
-  auto share = std::max(1u, node.cpus) / std::max(1u, wanted);
-  return static_cast<std::int32_t>(std::max(1u, share));
+/// A replica that a joining node has: adopted if its model is wanted; which of
+/// too many stay is decided with all that the node brings in view.
+void controller_machine::take_in(node& at,
+                                 const protocol::running_replica& running,
+                                 const std::map<std::string, leftover>& had,
+                                 time_point now) {
+  const auto& spec = running.spec;
+  const auto& report = running.report;
+  model_key key{spec.application, spec.model};
+  auto found = models_.find(key);
+  auto number = number_in(spec);
+  auto known = had.find(spec.replica);
+  replica_demand demand;
+  if (known != had.end())
+    demand = known->second.demand;
+  else if (found != models_.end())
+    demand = found->second.wanted.demand;
+  auto leaves = report.phase == replica_phase::draining ||
+                report.phase == replica_phase::stopped;
+  if (leaves || !number || found == models_.end() ||
+      found->second.replicas.contains(*number)) {
+    if (!ended(report))
+      add_leftover(at, spec.replica,
+                   {key, demand,
+                    now + milliseconds{spec.graceful_shutdown_timeout_ms} +
+                        limits_.end_report_max});
+    return;
+  }
+  auto& model = found->second;
+  auto& one = model.replicas[*number];
+  one.spec = spec;
+  one.spec.node = at.self.node;
+  one.demand = std::move(demand);
+  one.last = report;
+  one.last.replica = spec.replica;
+  one.last.node = at.self.node;
+  one.was_ready = ready(report);
+  one.threads_given = model.wanted.spec.threads != 0 &&
+                      spec.threads == model.wanted.spec.threads;
+  one.back = true;
+  recheck(model, one);
+  at.replicas.emplace(spec.replica, std::pair{&model, *number});
+  add(at.used, sum_of(one.demand));
+  dirty(model);
 }
 
-protocol::model_status
-controller_machine::status_of(const model& model) const {
+commands controller_machine::node_lost(const std::string& name,
+                                       std::uint64_t node_epoch,
+                                       time_point now) {
+  commands out;
+  auto i = nodes_.find(name);
+  if (i == nodes_.end() || !i->second.alive || i->second.epoch != node_epoch)
+    return out;
+  lose(i->second, now);
+  finish(out, now);
+  return out;
+}
+
+void controller_machine::lose(node& lost, time_point now) {
+  strip(lost);
+  lost.alive = false;
+  --nodes_alive_;
+  lost.forget_at = now + limits_.lost_max;
+  forget_at_.emplace(lost.forget_at, lost.self.node);
+  nodes_changed_ = true;
+  table_changed();
+  keep_lost_bounded();
+}
+
+/// All that a node has is a leftover of it from now on.
+void controller_machine::strip(node& from) {
+  for (auto& [id, left] : from.leftovers) {
+    gone_by_.erase({left.gone_by, from.self.node, id});
+    drop_leaving(left.of);
+  }
+  for (const auto& [id, where] : from.replicas) {
+    auto& [of, number] = where;
+    auto one = of->replicas.find(number);
+    leftover left{{of->wanted.spec.application, of->wanted.spec.model},
+                  std::move(one->second.demand),
+                  {}};
+    if (from.leftovers.insert_or_assign(id, std::move(left)).second)
+      ++reserved_[id];
+    of->replicas.erase(one);
+    dirty(*of);
+  }
+  from.replicas.clear();
+  from.used.clear();
+}
+
+void controller_machine::forget(std::map<std::string, node>::iterator lost) {
+  forget_at_.erase({lost->second.forget_at, lost->first});
+  for (const auto& [id, left] : lost->second.leftovers)
+    drop_reservation(id);
+  awaited_.erase(lost->first);
+  nodes_.erase(lost);
+  members_changed_ = true;
+}
+
+void controller_machine::keep_lost_bounded() {
+  while (forget_at_.size() > limits_.lost_nodes_max)
+    forget(nodes_.find(forget_at_.begin()->second));
+}
+
+node_room controller_machine::room_of(const node& of) const {
+  node_room out;
+  out.node = of.self.node;
+  out.total = of.total;
+  out.free = of.total;
+  subtract(out.free, of.used);
+  out.engines = of.self.engines;
+  out.replicas = static_cast<std::uint32_t>(of.replicas.size());
+  return out;
+}
+
+// -- replicas -----------------------------------------------------------------
+
+void controller_machine::create(model& of, const std::string& on,
+                                std::uint32_t number) {
+  auto& at = nodes_.at(on);
+  auto& one = of.replicas[number];
+  one.spec = of.wanted.spec;
+  one.spec.replica = replica_id(one.spec, number);
+  one.spec.node = on;
+  one.threads_given = one.spec.threads != 0;
+  if (!one.threads_given)
+    one.spec.threads = threads_of(of.wanted, at);
+  one.demand = of.wanted.demand;
+  one.last.replica = one.spec.replica;
+  one.last.node = on;
+  at.replicas.emplace(one.spec.replica, std::pair{&of, number});
+  add(at.used, sum_of(one.demand));
+  due_.insert(on);
+}
+
+/// Takes a replica out of what is wanted; its process drains and ends.
+void controller_machine::leave(model& of, std::uint32_t number,
+                               time_point now) {
+  auto i = of.replicas.find(number);
+  auto& one = i->second;
+  auto& at = nodes_.at(one.spec.node);
+  at.replicas.erase(one.spec.replica);
+  subtract(at.used, sum_of(one.demand)); // add_leftover counts it again
+  if (one.last.budget_spent) {           // there is no process, only the id
+    one.demand = {};
+    gained_.insert(one.spec.node);
+  }
+  milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
+  add_leftover(at, one.spec.replica,
+               {{of.wanted.spec.application, of.wanted.spec.model},
+                one.demand,
+                now + grace + limits_.end_report_max});
+  due_.insert(one.spec.node);
+  of.replicas.erase(i);
+  dirty(of);
+  table_changed();
+}
+
+void controller_machine::add_leftover(node& at, const std::string& id,
+                                      leftover left) {
+  if (at.leftovers.contains(id))
+    return;
+  add(at.used, sum_of(left.demand));
+  ++reserved_[id];
+  ++leaving_[left.of];
+  gone_by_.emplace(left.gone_by, at.self.node, id);
+  at.leftovers.emplace(id, std::move(left));
+}
+
+/// The process of a leftover has ended, on a node that is alive.
+void controller_machine::gone(node& at, const std::string& id) {
+  auto i = at.leftovers.find(id);
+  auto& left = i->second;
+  gone_by_.erase({left.gone_by, at.self.node, id});
+  subtract(at.used, sum_of(left.demand));
+  drop_leaving(left.of);
+  if (auto of = models_.find(left.of); of != models_.end())
+    if (!of->second.settled)
+      dirty(of->second);
+  drop_reservation(id);
+  at.leftovers.erase(i);
+  if (at.replicas.empty() && at.leftovers.empty())
+    at.used.clear(); // nor are rounding errors left
+  gained_.insert(at.self.node);
+}
+
+void controller_machine::drop_reservation(const std::string& id) {
+  auto i = reserved_.find(id);
+  if (--i->second == 0)
+    reserved_.erase(i);
+}
+
+void controller_machine::drop_leaving(const model_key& key) {
+  auto i = leaving_.find(key);
+  if (--i->second == 0)
+    leaving_.erase(i);
+}
+
+/// The node's cores shared out among the replicas that it can expect to have,
+/// so that they do not fight for them.
+std::int32_t controller_machine::threads_of(const model_deployment& of,
+                                            const node& at) const {
+  auto counted = sum_of(of.demand);
+  auto cpus = counted.find("CPU");
+  if (cpus != counted.end() && cpus->second >= 1)
+    return static_cast<std::int32_t>(std::min(cpus->second, 65'536.0));
+  auto nodes = std::max<std::size_t>(1, nodes_alive_);
+  auto here = std::max<std::size_t>(1, (shared_replicas_ + nodes - 1) / nodes);
+  auto share = std::min<std::size_t>(at.self.cpus, 65'536) / here;
+  return static_cast<std::int32_t>(std::max<std::size_t>(1, share));
+}
+
+commands controller_machine::report(const protocol::replica_news& news,
+                                    time_point now) {
+  commands out;
+  auto found = nodes_.find(news.node);
+  if (found == nodes_.end() || !found->second.alive ||
+      found->second.epoch != news.node_epoch)
+    return out;
+  auto& at = found->second;
+  const auto& report = news.report;
+  auto wanted = at.replicas.find(report.replica);
+  if (wanted == at.replicas.end()) {
+    if (ended(report) && at.leftovers.contains(report.replica))
+      gone(at, report.replica);
+    finish(out, now);
+    return out;
+  }
+  auto& [of, number] = wanted->second;
+  auto& one = of->replicas.at(number);
+  auto& last = one.last;
+  if (report.incarnation == last.incarnation) {
+    // Sequence 0: the node agent's own word on the process.
+    if (report.phase < last.phase ||
+        (report.load.sequence != 0 &&
+         report.load.sequence < last.load.sequence))
+      return out;
+  } else {
+    if (std::find(one.lives.begin(), one.lives.end(), report.incarnation) !=
+        one.lives.end())
+      return out;
+    if (last.incarnation != 0)
+      one.lives.push_back(last.incarnation);
+    if (one.lives.size() > lives_kept)
+      one.lives.pop_front();
+  }
+  auto turned =
+      ready(report) != ready(last) || report.budget_spent != last.budget_spent;
+  auto rerouted = ready(report) && !same_route(report, last);
+  auto explained = !ready(report) && report.reason != last.reason;
+  last = report;
+  last.node = news.node;
+  one.was_ready |= ready(report);
+  if (turned || rerouted || explained)
+    table_changed();
+  if (turned && !of->settled)
+    dirty(*of);
+  finish(out, now);
+  return out;
+}
+
+commands controller_machine::death(const protocol::death_notice& notice,
+                                   time_point now) {
+  commands out;
+  auto found = nodes_.find(notice.node);
+  if (found == nodes_.end() || !found->second.alive ||
+      found->second.epoch != notice.node_epoch ||
+      !deaths_.insert(notice.incarnation).second)
+    return out;
+  deaths_in_order_.push_back(notice.incarnation);
+  if (deaths_in_order_.size() > deaths_kept) {
+    deaths_.erase(deaths_in_order_.front());
+    deaths_in_order_.pop_front();
+  }
+  out.push_back(forward_death{notice});
+  auto wanted = found->second.replicas.find(notice.replica);
+  if (wanted != found->second.replicas.end()) {
+    auto& [of, number] = wanted->second;
+    auto& last = of->replicas.at(number).last;
+    if (last.incarnation == notice.incarnation && !ended(last)) {
+      last.phase = replica_phase::failed;
+      last.reason = notice.reason;
+      table_changed();
+      if (!of->settled)
+        dirty(*of);
+    }
+  }
+  finish(out, now);
+  return out;
+}
+
+// -- what a model has and lacks -----------------------------------------------
+
+controller_machine::tally controller_machine::count(const model& of) {
+  tally out;
+  for (const auto& [number, one] : of.replicas) {
+    auto is_ready = ready(one.last);
+    if (one.outdated) {
+      ++out.outdated;
+      out.outdated_ready += is_ready;
+    } else {
+      ++out.current;
+      out.current_ready += is_ready;
+      out.current_failed += one.last.budget_spent;
+    }
+  }
+  return out;
+}
+
+/// A new replica failed for good while old ones serve: no further one is
+/// exchanged.
+bool controller_machine::change_failed(const tally& has) {
+  return has.outdated > 0 && has.current_failed > 0;
+}
+
+std::uint32_t controller_machine::surge_of(const model& of) const {
+  return static_cast<std::uint32_t>(
+      std::max(1.0, std::floor(of.wanted.replicas * limits_.surge)));
+}
+
+void controller_machine::dirty(model& of) {
+  of.settled = false;
+  dirty_.insert_or_assign(of.order, &of);
+}
+
+void controller_machine::reconcile(model& of, time_point now) {
+  waiting_.erase({of.wanted.spec.application, of.wanted.spec.model});
+  auto unplaced = std::exchange(of.unplaced, {});
+  trim(of, now);
+  fill(of, now);
+  for (auto& [number, one] : of.replicas)
+    one.back = false;
+  auto has = count(of);
+  of.settled = has.outdated == 0 && has.current == of.wanted.replicas;
+  if (of.unplaced != unplaced)
+    table_changed();
+}
+
+/// Gives up what is more than wanted: of the new ones those beyond the number,
+/// of the old ones those that a new one has replaced; the least useful first.
+void controller_machine::trim(model& of, time_point now) {
+  auto has = count(of);
+  auto wanted = of.wanted.replicas;
+  auto old_kept = wanted - std::min(wanted, has.current_ready);
+  auto give_up = [&](bool outdated, std::uint32_t surplus) {
+    using usefulness = std::tuple<bool, bool, bool, std::uint32_t>;
+    std::vector<usefulness> candidates;
+    for (const auto& [number, one] : of.replicas)
+      if (one.outdated == outdated)
+        candidates.emplace_back(one.last.budget_spent, !ready(one.last),
+                                one.back, number);
+    std::sort(candidates.rbegin(), candidates.rend());
+    for (std::uint32_t i = 0; i < surplus; ++i)
+      leave(of, std::get<3>(candidates[i]), now);
+  };
+  if (has.outdated > old_kept)
+    give_up(true, has.outdated - old_kept);
+  if (has.current > wanted)
+    give_up(false, has.current - wanted);
+}
+
+/// Places what is missing; beside old ones only as many at once as the surge
+/// allows.
+void controller_machine::fill(model& of, time_point now) {
+  auto has = count(of);
+  auto wanted = of.wanted.replicas;
+  if (has.current >= wanted || change_failed(has))
+    return;
+  auto missing = wanted - has.current;
+  if (has.outdated > 0) {
+    auto at_most = wanted + surge_of(of);
+    auto total = has.current + has.outdated;
+    missing = std::min(missing, at_most - std::min(at_most, total));
+  }
+  auto placed = place_some(of, missing);
+  if (placed == missing)
+    return;
+  model_key key{of.wanted.spec.application, of.wanted.spec.model};
+  auto on_the_way = has.current > has.current_ready || placed > 0;
+  if (has.outdated > 0 && !on_the_way && !leaving_.contains(key) &&
+      give_one_up(of, now) && place_some(of, 1) == 1)
+    return;
+  waiting_.insert(key);
+}
+
+std::uint32_t controller_machine::place_some(model& of, std::uint32_t count) {
+  if (count == 0)
+    return 0;
+  std::uint32_t placed = 0;
+  std::uint32_t number = 1;
+  for (auto& where : place(of.wanted.demand, rooms_for(of), count)) {
+    if (where.nodes.empty()) {
+      of.unplaced = std::move(where.reason);
+      return placed;
+    }
+    while (of.replicas.contains(number) ||
+           reserved_.contains(replica_id(of.wanted.spec, number)))
+      ++number;
+    create(of, where.nodes.front(), number);
+    ++placed;
+  }
+  of.unplaced.clear();
+  return placed;
+}
+
+/// No room for old and new: where a new one would fit without the model's old
+/// ones, one of them goes.
+bool controller_machine::give_one_up(model& of, time_point now) {
+  auto rooms = rooms_for(of);
+  std::map<std::string, node_room*> by_name;
+  for (auto& room : rooms)
+    by_name.emplace(room.node, &room);
+  std::map<std::string, std::pair<bool, std::uint32_t>> to_go; // the last one
+  for (const auto& [number, one] : of.replicas)
+    if (one.outdated) {
+      auto& room = *by_name.at(one.spec.node);
+      add(room.free, sum_of(one.demand));
+      room.replicas_of_model -= room.replicas_of_model > 0;
+      to_go[one.spec.node] =
+          std::max(to_go[one.spec.node], std::pair{!ready(one.last), number});
+    }
+  std::erase_if(rooms,
+                [&](const auto& room) { return !to_go.contains(room.node); });
+  auto where = place(of.wanted.demand, rooms);
+  if (where.nodes.empty())
+    return false;
+  leave(of, to_go.at(where.nodes.front()).second, now);
+  return true;
+}
+
+/// All nodes that are alive, as placement sees them.
+std::vector<node_room> controller_machine::rooms_for(const model& of) const {
+  std::map<std::string_view, std::uint32_t> here;
+  for (const auto& [number, one] : of.replicas)
+    ++here[one.spec.node];
+  std::vector<node_room> out;
+  out.reserve(nodes_alive_);
+  for (const auto& [name, node] : nodes_)
+    if (node.alive) {
+      out.push_back(room_of(node));
+      if (auto count = here.find(name); count != here.end())
+        out.back().replicas_of_model = count->second;
+    }
+  return out;
+}
+
+/// Models that wait for room look at the nodes that have more than before.
+void controller_machine::try_waiting(time_point now) {
+  auto gained = std::exchange(gained_, {});
+  auto changed = std::exchange(nodes_changed_, false);
+  if (gained.empty() && !changed)
+    return;
+  std::vector<const node*> rooms;
+  for (const auto& name : gained)
+    if (auto i = nodes_.find(name); i != nodes_.end() && i->second.alive)
+      rooms.push_back(&i->second);
+  auto keys = waiting_;
+  for (const auto& key : keys) {
+    auto& model = models_.at(key);
+    auto fits = std::any_of(rooms.begin(), rooms.end(), [&](const auto* at) {
+      auto room = room_of(*at);
+      // Its own bound per node is looked at when it is placed.
+      return takes(room, model.wanted.demand);
+    });
+    if (fits)
+      reconcile(model, now);
+    else if (auto why = why_waiting(model); why != model.unplaced) {
+      model.unplaced = std::move(why);
+      table_changed();
+    }
+  }
+}
+
+std::string controller_machine::why_waiting(const model& of) const {
+  std::vector<node_room> first;
+  for (const auto& [name, node] : nodes_) {
+    if (!node.alive)
+      continue;
+    first.push_back(room_of(node));
+    for (const auto& [id, where] : node.replicas)
+      first.back().replicas_of_model += where.first == &of;
+    if (first.size() == nodes_named_max)
+      break;
+  }
+  return why_none_takes(of.wanted.demand, first, nodes_alive_ - first.size());
+}
+
+// -- the end of every event ---------------------------------------------------
+
+commands controller_machine::tick(time_point now) {
+  commands out;
+  while (!gone_by_.empty() && std::get<0>(*gone_by_.begin()) <= now) {
+    auto [when, name, id] = *gone_by_.begin();
+    gone(nodes_.at(name), id);
+  }
+  while (!forget_at_.empty() && forget_at_.begin()->first <= now)
+    forget(nodes_.find(forget_at_.begin()->second));
+  finish(out, now);
+  return out;
+}
+
+std::optional<time_point> controller_machine::next_deadline() const {
+  std::optional<time_point> out;
+  auto sooner = [&](time_point when) {
+    out = out ? std::min(*out, when) : when;
+  };
+  if (!awaited_.empty())
+    sooner(awaited_until_);
+  if (table_due_ && published_at_)
+    sooner(*published_at_ + limits_.table_pause);
+  if (!gone_by_.empty())
+    sooner(std::get<0>(*gone_by_.begin()));
+  if (!forget_at_.empty())
+    sooner(forget_at_.begin()->first);
+  return out;
+}
+
+void controller_machine::finish(commands& out, time_point now) {
+  if (!awaited_.empty() && now >= awaited_until_)
+    awaited_.clear();
+  if (awaited_.empty())
+    end_wait();
+  auto dirty = std::exchange(dirty_, {});
+  for (auto& [order, model] : dirty)
+    if (!model->held)
+      reconcile(*model, now);
+  dirty_.clear(); // by reconciling
+  try_waiting(now);
+  dirty_.clear();
+  send_due(out);
+  publish(out, now);
+  if (std::exchange(members_changed_, false)) {
+    remember_nodes names;
+    for (const auto& [name, node] : nodes_)
+      names.nodes.push_back(name);
+    out.push_back(std::move(names));
+  }
+}
+
+void controller_machine::end_wait() {
+  if (awaited_until_ == time_point::max())
+    return;
+  awaited_until_ = time_point::max();
+  for (auto& [key, model] : models_)
+    if (std::exchange(model.held, false))
+      dirty(model);
+}
+
+void controller_machine::send_due(commands& out) {
+  for (const auto& name : std::exchange(due_, {})) {
+    auto i = nodes_.find(name);
+    if (i == nodes_.end() || !i->second.alive)
+      continue;
+    auto& node = i->second;
+    send_assignment order;
+    order.node = name;
+    order.assignment.head_epoch = epoch_;
+    order.assignment.node_epoch = node.epoch;
+    order.assignment.sequence = ++node.sequence;
+    order.assignment.router =
+        wanted_.proxies == proxy_location::every_node ||
+        (wanted_.proxies == proxy_location::head_only && name == head_name);
+    for (const auto& [id, where] : node.replicas)
+      order.assignment.replicas.push_back(
+          where.first->replicas.at(where.second).spec);
+    out.push_back(std::move(order));
+  }
+}
+
+void controller_machine::publish(commands& out, time_point now) {
+  if (!table_due_ ||
+      (published_at_ && now < *published_at_ + limits_.table_pause))
+    return;
+  table_due_ = false;
+  published_at_ = now;
+  out.push_back(publish_table{});
+}
+
+void controller_machine::table_changed() {
+  ++table_number_;
+  table_due_ = true;
+}
+
+// -- how it is ----------------------------------------------------------------
+
+std::string controller_machine::reason_of(const model& of,
+                                          const tally& has) const {
+  auto wanted = of.wanted.replicas;
+  std::string trouble;
+  for (const auto& [number, one] : of.replicas)
+    if (!one.outdated && !ready(one.last) && !one.last.reason.empty() &&
+        (trouble.empty() || one.last.budget_spent))
+      trouble = one.spec.replica + ": " + one.last.reason;
+  if (change_failed(has))
+    return fmt::format("the change has stopped, {} of the {} replicas before "
+                       "it serve on; {}",
+                       has.outdated_ready, has.outdated, trouble);
+  if (has.outdated > 0) {
+    auto way = fmt::format("a change is under way: {} of {} replicas are new "
+                           "and ready, {} old ones serve",
+                           has.current_ready, wanted, has.outdated_ready);
+    if (!of.unplaced.empty())
+      return way + "; the next one waits for room (" + of.unplaced + ")";
+    return trouble.empty() ? way : way + "; " + trouble;
+  }
+  if (has.current_ready >= wanted)
+    return {};
+  if (of.held)
+    return fmt::format("{} of {} replicas are ready; waiting for the nodes of "
+                       "before the restart to come back",
+                       has.current_ready, wanted);
+  if (!of.unplaced.empty())
+    return of.unplaced == "no node has joined yet"
+               ? of.unplaced
+               : "no node can take it (" + of.unplaced + ")";
+  if (!trouble.empty())
+    return trouble;
+  return fmt::format("{} of {} replicas are ready", has.current_ready, wanted);
+}
+
+protocol::model_status controller_machine::status_of(const model& of) const {
   protocol::model_status out;
-  const auto& wanted = model.wanted;
+  const auto& wanted = of.wanted;
+  auto has = count(of);
   out.application = wanted.spec.application;
   out.route_prefix = wanted.route_prefix;
   out.model = wanted.spec.model;
   out.note = wanted.note;
   out.replicas_wanted = wanted.replicas;
+  out.replicas_ready = has.current_ready;
   out.created = wanted.created;
   auto was_ready = false;
-  auto spent = std::size_t{0};
-  std::string trouble;
-  for (const auto& [id, replica] : model.replicas) {
-    out.replicas.push_back(replica.last);
-    out.replicas_ready += replica.last.phase == replica_phase::ready;
-    was_ready |= replica.was_ready;
-    spent += replica.last.budget_spent;
-    if (!replica.last.reason.empty() &&
-        replica.last.phase != replica_phase::ready)
-      trouble = id + ": " + replica.last.reason;
+  for (const auto& [number, one] : of.replicas) {
+    out.replicas.push_back(one.last);
+    was_ready |= one.was_ready;
   }
-  if (out.replicas_ready > 0)
+  if (change_failed(has))
+    out.status = "DEPLOY_FAILED";
+  else if (has.outdated > 0)
+    out.status = "DEPLOYING";
+  else if (has.current_ready > 0 || wanted.replicas == 0)
     out.status = "RUNNING";
-  else if (!model.unplaced.empty() && model.replicas.empty())
+  else if (has.current == 0 && !of.unplaced.empty())
     out.status = "PENDING";
-  else if (spent == model.replicas.size())
+  else if (has.current > 0 && has.current_failed == has.current)
     out.status = was_ready ? "UNHEALTHY" : "DEPLOY_FAILED";
   else
     out.status = was_ready ? "UNHEALTHY" : "DEPLOYING";
-  if (out.replicas_ready < wanted.replicas) {
-    out.reason = !model.unplaced.empty() ? model.unplaced : trouble;
-    if (out.reason.empty())
-      out.reason = fmt::format("{} of {} replicas are ready",
-                               out.replicas_ready, wanted.replicas);
-  }
+  out.reason = reason_of(of, has);
   return out;
 }
 
 protocol::cluster_status controller_machine::status() const {
   protocol::cluster_status out;
-  out.table_version = table_version_;
-  for (const auto& [name, node] : nodes_)
-    out.nodes.push_back(node);
-  for (const auto& model : models_)
-    out.models.push_back(status_of(model));
+  out.table_version = (epoch_ << 32) | table_number_;
+  for (const auto& [name, node] : nodes_) {
+    protocol::node_status state;
+    state.node = node.self;
+    state.alive = node.alive;
+    for (const auto& [resource, amount] : node.used)
+      if (amount > 1e-6)
+        state.used.push_back({resource, amount});
+    out.nodes.push_back(std::move(state));
+  }
+  std::vector<const model*> in_order(models_.size());
+  for (const auto& [key, model] : models_)
+    in_order[model.order] = &model;
+  for (const auto* model : in_order)
+    out.models.push_back(status_of(*model));
   return out;
 }
 
 protocol::routing_table controller_machine::table() const {
   protocol::routing_table out;
-  out.version = table_version_;
-  for (const auto& model : models_) {
+  out.version = (epoch_ << 32) | table_number_;
+  out.settings = wanted_.settings;
+  out.models.resize(models_.size());
+  for (const auto& [key, model] : models_) {
     auto status = status_of(model);
-    protocol::model_route route;
-    route.application = status.application;
-    route.route_prefix = status.route_prefix;
-    route.model = status.model;
+    auto& route = out.models[model.order];
+    route.application = std::move(status.application);
+    route.route_prefix = std::move(status.route_prefix);
+    route.model = std::move(status.model);
     route.created = status.created;
-    route.status = status.status;
-    route.reason = status.reason;
-    for (const auto& [id, replica] : model.replicas) {
-      const auto& last = replica.last;
-      if (last.phase == replica_phase::ready)
+    route.status = std::move(status.status);
+    route.reason = std::move(status.reason);
+    route.max_queued_requests = model.wanted.max_queued_requests;
+    for (const auto& [number, one] : model.replicas)
+      if (ready(one.last))
         route.replicas.push_back(
-            {id, replica.node, last.where, last.arithmetic_class,
-             last.card_hash, last.can, replica.spec.max_ongoing_requests});
-    }
-    out.models.push_back(std::move(route));
+            {one.spec.replica, one.spec.node, one.last.where,
+             one.last.arithmetic_class, one.last.card_hash, one.last.can,
+             one.spec.max_ongoing_requests, one.last.version});
   }
   return out;
+}
+
+const deployment& controller_machine::wanted() const {
+  return wanted_;
+}
+
+std::uint64_t controller_machine::epoch() const {
+  return epoch_;
 }
 
 } // namespace troupe::controller

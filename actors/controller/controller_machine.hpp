@@ -6,11 +6,15 @@
 #include "actors/protocol/routing_table.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -28,6 +32,12 @@ struct controller_limits {
   /// A model's replicas that may be started beside those wanted, at least 1, in
   /// a rolling change: this share of them.
   double surge = 0.2;
+  /// A lost node stays in the status, and its replicas' names unused, so long.
+  milliseconds lost_max{600'000};
+  std::size_t lost_nodes_max = 1'024; ///< the one lost first is forgotten first
+  /// Beyond its grace, for the end of a replica to be reported; then its
+  /// resources are free.
+  milliseconds end_report_max{5'000};
 };
 
 /// To the agent of `node`.
@@ -45,23 +55,27 @@ struct forward_death {
 struct remember_nodes {
   std::vector<std::string> nodes;
 };
-using command = std::variant<send_assignment, publish_table, forward_death,
-                             remember_nodes>;
+using command =
+    std::variant<send_assignment, publish_table, forward_death, remember_nodes>;
 using commands = std::vector<command>;
 
 /// What is wanted, where it runs and what routers may use: a pure state machine
 /// (events and the time in, commands out; no actors, no disk). Node agents
 /// restart processes; the machine decides which replicas there are and where.
 ///
-/// - A node that registers again brings its replicas: those that are wanted, and
-///   not placed elsewhere meanwhile, are adopted as they are; the others are not
-///   in its next assignment, so the agent ends them.
+/// - A node that registers again brings its replicas: those that are wanted,
+/// and
+///   not placed elsewhere meanwhile, are adopted as they are; the others are
+///   not in its next assignment, so the agent ends them. (One that serves is
+///   kept rather than a new one elsewhere that is not ready yet.)
 /// - A lost node's replicas are placed elsewhere at once where they fit; where
 ///   they do not, they wait for room or for the node to come back.
 /// - A changed model is replaced replica by replica: new ones are ready before
 ///   old ones leave the table and drain. Without room for both, an old one is
 ///   given up first, one at a time. Changes that no process must be restarted
-///   for (`same_process`, replicas, ...) are made in place.
+///   for (`same_process`, replicas, ...) are made in place. If a new one fails
+///   for good, the change stops and what serves goes on.
+/// - The resources of a replica that leaves are free once its end is reported.
 /// - Whatever happens costs at most time linear in replicas + nodes.
 class controller_machine {
 public:
@@ -101,7 +115,134 @@ public:
   std::uint64_t epoch() const;
 
 private:
-  // by the implementation
+  using model_key = std::pair<std::string, std::string>; ///< application, model
+
+  /// One that is wanted, on a node that is alive.
+  struct replica {
+    protocol::replica_spec spec;
+    replica_demand demand; ///< what it took
+    protocol::replica_report last;
+    std::deque<std::uint64_t> lives; ///< incarnations before the newest
+    bool was_ready = false;
+    bool outdated = false;      ///< its model has changed since
+    bool threads_given = false; ///< by the deployment, not by its node
+    bool back = false;          ///< its node brought it just now
+  };
+
+  struct model {
+    model_deployment wanted;
+    std::size_t order = 0;                     ///< in `wanted_`
+    std::map<std::uint32_t, replica> replicas; ///< by the number in the id
+    bool held = false;    ///< nothing is placed or given up for now
+    bool settled = false; ///< nothing is missing, surplus or outdated
+    std::string unplaced; ///< why a replica has no node
+  };
+
+  /// A process that is not wanted where it is, or whose node is lost. It keeps
+  /// its id and, while its node is alive, its resources until it is gone.
+  struct leftover {
+    model_key of;
+    replica_demand demand;
+    time_point gone_by; ///< counted as gone then; only while the node is alive
+  };
+
+  struct node {
+    protocol::node_joined self; ///< without replicas
+    std::uint64_t epoch = 0;
+    bool alive = false;
+    time_point forget_at{}; ///< while lost
+    std::uint64_t sequence = 0;
+    amounts total;
+    amounts used;
+    std::map<std::string, std::pair<model*, std::uint32_t>> replicas; ///< by id
+    std::map<std::string, leftover> leftovers;                        ///< by id
+  };
+
+  struct tally {
+    std::uint32_t current = 0; ///< of the wanted configuration
+    std::uint32_t current_ready = 0;
+    std::uint32_t current_failed = 0; ///< for good
+    std::uint32_t outdated = 0;
+    std::uint32_t outdated_ready = 0;
+  };
+
+  // Nodes.
+  std::string refusal(const protocol::node_joined&) const;
+  void take_in(node&, const protocol::running_replica&,
+               const std::map<std::string, leftover>& had, time_point now);
+  void strip(node&);
+  void forget(std::map<std::string, node>::iterator);
+  void lose(node&, time_point now);
+  node_room room_of(const node&) const;
+  void keep_lost_bounded();
+
+  // Replicas.
+  void accept(const std::vector<model_deployment>&, time_point now);
+  void recheck(model&, replica&);
+  static bool same(const model&, const replica&);
+  void create(model&, const std::string& on, std::uint32_t number);
+  void leave(model&, std::uint32_t number, time_point now);
+  void add_leftover(node&, const std::string& id, leftover);
+  void gone(node&, const std::string& id);
+  void drop_reservation(const std::string& id);
+  void drop_leaving(const model_key&);
+  std::int32_t threads_of(const model_deployment&, const node&) const;
+
+  // What a model has and lacks.
+  static tally count(const model&);
+  static bool change_failed(const tally&);
+  std::uint32_t surge_of(const model&) const;
+  void dirty(model&);
+  void reconcile(model&, time_point now);
+  void trim(model&, time_point now);
+  void fill(model&, time_point now);
+  std::uint32_t place_some(model&, std::uint32_t count);
+  bool give_one_up(model&, time_point now);
+  std::vector<node_room> rooms_for(const model&) const;
+  void try_waiting(time_point now);
+  std::string why_waiting(const model&) const;
+
+  // The end of every event.
+  void finish(commands&, time_point now);
+  void end_wait();
+  void send_due(commands&);
+  void publish(commands&, time_point now);
+  void table_changed();
+
+  protocol::model_status status_of(const model&) const;
+  std::string reason_of(const model&, const tally&) const;
+
+  std::uint64_t epoch_;
+  controller_limits limits_;
+  deployment wanted_;
+  std::map<model_key, model> models_;
+  std::map<std::string, node> nodes_; ///< by name; lost ones too
+  std::uint64_t joins_ = 0;
+  std::size_t nodes_alive_ = 0;
+  std::uint32_t shared_replicas_ = 0; ///< wanted, of all models on CPUs
+
+  std::set<std::string> awaited_; ///< nodes that are to come back
+  time_point awaited_until_;
+  std::map<std::string, std::uint32_t> reserved_; ///< ids of leftovers
+  std::map<model_key, std::uint32_t> leaving_;    ///< on nodes that are alive
+  std::set<std::tuple<time_point, std::string, std::string>>
+      gone_by_;                                            ///< node, id
+  std::set<std::pair<time_point, std::string>> forget_at_; ///< lost nodes
+
+  // What this event has still to bring about.
+  std::map<std::size_t, model*> dirty_; ///< by order
+  std::set<model_key> waiting_;         ///< for room; stays until placed
+  std::set<std::string> gained_;        ///< nodes with more room than before
+  std::set<std::string> due_;           ///< nodes whose assignment changed
+  bool nodes_changed_ = false;          ///< which there are alive
+  bool members_changed_ = false;        ///< which there are at all
+
+  std::uint64_t table_number_ = 1;
+  bool table_due_ = false;
+  std::optional<time_point> published_at_;
+
+  std::set<std::uint64_t> deaths_; ///< incarnations that were told
+  std::deque<std::uint64_t> deaths_in_order_;
 };
 
 } // namespace troupe::controller

@@ -5,7 +5,61 @@
 #include <algorithm>
 #include <cmath>
 
+namespace troupe::controller {
+
+namespace {
+
+constexpr std::uint32_t replicas_max = 65'536;
+constexpr std::size_t bundles_max = 1'024;
+
+// As written: bundles are lists of amounts.
+
+struct written_bundle {
+  std::vector<protocol::resource> amounts;
+
+  bool operator==(const written_bundle&) const = default;
+};
+
+struct written_model {
+  model_deployment model; ///< without bundles
+  std::vector<written_bundle> bundles;
+
+  bool operator==(const written_model&) const = default;
+};
+
+struct written_deployment {
+  std::vector<written_model> models;
+  std::vector<stored_application> applications;
+  std::string rest_json;
+  protocol::router_settings settings;
+  proxy_location proxies = proxy_location::every_node;
+};
+
+} // namespace
+
+constexpr placement_strategy last_value(placement_strategy) {
+  return placement_strategy::strict_spread;
+}
+
+constexpr proxy_location last_value(proxy_location) {
+  return proxy_location::disabled;
+}
+
+} // namespace troupe::controller
+
 namespace troupe::protocol {
+
+template <>
+struct layout<controller::replica_demand> {
+  using r = controller::replica_demand;
+  static constexpr std::string_view name = "replica_demand";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::strategy),
+      number(2, &r::engine),
+      number(3, &r::replicas_per_node_max),
+      number(4, &r::nodes_max),
+  };
+};
 
 template <>
 struct layout<controller::model_deployment> {
@@ -16,19 +70,48 @@ struct layout<controller::model_deployment> {
       number(2, &r::route_prefix),
       number(3, &r::note),
       number(4, &r::replicas),
-      number(5, &r::replicas_per_node_max),
-      number(6, &r::needs_gpu),
-      number(7, &r::accelerator_type),
-      number(8, &r::cpus),
       number(9, &r::created),
+      number(10, &r::demand),
+      number(11, &r::max_queued_requests),
   };
 };
 
 template <>
-struct layout<controller::deployment> {
-  using r = controller::deployment;
+struct layout<controller::stored_application> {
+  using r = controller::stored_application;
+  static constexpr std::string_view name = "stored_application";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::name),
+      number(2, &r::json),
+  };
+};
+
+template <>
+struct layout<controller::written_bundle> {
+  using r = controller::written_bundle;
+  static constexpr std::string_view name = "bundle";
+  static constexpr auto fields = std::tuple{number(1, &r::amounts)};
+};
+
+template <>
+struct layout<controller::written_model> {
+  using r = controller::written_model;
+  static constexpr std::string_view name = "model of a deployment";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::model),
+      number(2, &r::bundles),
+  };
+};
+
+template <>
+struct layout<controller::written_deployment> {
+  using r = controller::written_deployment;
   static constexpr std::string_view name = "deployment";
-  static constexpr auto fields = std::tuple{number(1, &r::models)};
+  static constexpr auto fields = std::tuple{
+      number(2, &r::models),    number(3, &r::applications),
+      number(4, &r::rest_json), number(5, &r::settings),
+      number(6, &r::proxies),
+  };
 };
 
 } // namespace troupe::protocol
@@ -36,18 +119,75 @@ struct layout<controller::deployment> {
 namespace troupe::controller {
 
 codec::bytes encode(const deployment& from) {
-  return protocol::encode_record(from);
+  written_deployment out;
+  for (const auto& model : from.models) {
+    auto& to = out.models.emplace_back();
+    to.model = model;
+    for (const auto& bundle : model.demand.bundles) {
+      auto& amounts = to.bundles.emplace_back().amounts;
+      for (const auto& [name, amount] : bundle)
+        amounts.push_back({name, amount});
+    }
+  }
+  out.applications = from.applications;
+  out.rest_json = from.rest_json;
+  out.settings = from.settings;
+  out.proxies = from.proxies;
+  return protocol::encode_record(out);
 }
 
+namespace {
+
+result<model_deployment> read_model(written_model from) {
+  auto out = std::move(from.model);
+  if (out.replicas > replicas_max || from.bundles.size() > bundles_max)
+    return error{errc::limit, "deployment: too many replicas or bundles of " +
+                                  out.spec.model};
+  for (const auto& bundle : from.bundles) {
+    auto& amounts = out.demand.bundles.emplace_back();
+    for (const auto& [name, amount] : bundle.amounts) {
+      if (!std::isfinite(amount) || amount < 0)
+        return error{errc::corrupt, "deployment: no valid amount of " + name};
+      amounts[name] = amount;
+    }
+  }
+  return out;
+}
+
+} // namespace
+
 result<deployment> decode_deployment(codec::bytes_view from) {
-  return protocol::decode_record<deployment>(from);
+  auto written = protocol::decode_record<written_deployment>(from);
+  if (!written)
+    return written.error();
+  deployment out;
+  for (auto& model : written->models) {
+    auto read = read_model(std::move(model));
+    if (!read)
+      return read.error();
+    out.models.push_back(std::move(*read));
+  }
+  out.applications = std::move(written->applications);
+  out.rest_json = std::move(written->rest_json);
+  out.settings = std::move(written->settings);
+  out.proxies = written->proxies;
+  return out;
+}
+
+deployment without(deployment from, const std::string& application) {
+  std::erase_if(from.models, [&](const auto& model) {
+    return model.spec.application == application;
+  });
+  std::erase_if(from.applications,
+                [&](const auto& stored) { return stored.name == application; });
+  return from;
 }
 
 namespace {
 
 std::uint32_t milliseconds(double seconds) {
   return static_cast<std::uint32_t>(
-      std::min(std::llround(seconds * 1000), 0xFFFF'FFFFll));
+      std::llround(std::clamp(seconds * 1000, 0.0, 4'294'967'295.0)));
 }
 
 protocol::replica_spec to_spec(const config::llm_config& model,
@@ -75,45 +215,111 @@ protocol::replica_spec to_spec(const config::llm_config& model,
         static_cast<std::uint32_t>(bounds.max_ongoing_requests);
   spec.graceful_shutdown_timeout_ms =
       milliseconds(bounds.graceful_shutdown_timeout_s);
-  spec.start_retries = static_cast<std::uint32_t>(
-      bounds.max_constructor_retry_count.value_or(
+  spec.start_retries =
+      static_cast<std::uint32_t>(bounds.max_constructor_retry_count.value_or(
           std::min<std::int64_t>(3 * bounds.replicas(), 20)));
   spec.health_check_period_ms = milliseconds(bounds.health_check_period_s);
   spec.health_check_timeout_ms = milliseconds(bounds.health_check_timeout_s);
+  spec.restarts_max = own.restarts_per_minute;
+  spec.restart_pause_max_ms = milliseconds(own.restart_pause_max_s);
+  spec.memory_bytes = bounds.memory_bytes;
   return spec;
 }
 
-/// Ray counts a replica's bundles together with its actor's own CPUs.
-double counted_cpus(const config::llm_config& model) {
-  auto sum = model.deployment.num_cpus;
-  for (const auto& bundle : model.bundles)
-    sum += bundle.at("CPU");
-  return sum;
+bool wants_gpu(const config::llm_config& model) {
+  auto has_gpu = [](const auto& bundle) {
+    auto gpu = bundle.find("GPU");
+    return gpu != bundle.end() && gpu->second > 0;
+  };
+  return model.device == config::device_wish::gpu ||
+         model.deployment.num_gpus > 0 ||
+         std::any_of(model.bundles.begin(), model.bundles.end(), has_gpu);
+}
+
+placement_strategy strategy_named(const std::string& name) {
+  if (name == "STRICT_PACK")
+    return placement_strategy::strict_pack;
+  if (name == "SPREAD")
+    return placement_strategy::spread;
+  if (name == "STRICT_SPREAD")
+    return placement_strategy::strict_spread;
+  return placement_strategy::pack;
+}
+
+/// What the bundles are before amounts of nothing are left out: the replica's
+/// own resources are part of the first, as Ray has it.
+std::vector<amounts> merged_bundles(const config::llm_config& model) {
+  auto out = model.bundles;
+  if (out.empty())
+    out.emplace_back();
+  const auto& own = model.deployment;
+  auto& first = out.front();
+  add(first, own.resources);
+  add(first, {{"CPU", own.num_cpus},
+              {"GPU", own.num_gpus},
+              {"memory", static_cast<double>(own.memory_bytes)}});
+  return out;
+}
+
+replica_demand to_demand(const config::llm_config& model, bool gpu) {
+  replica_demand out;
+  out.bundles = merged_bundles(model);
+  out.strategy = strategy_named(model.placement_strategy);
+  out.engine = gpu ? "cuda" : "cpu";
+  out.replicas_per_node_max = static_cast<std::uint32_t>(
+      model.deployment.max_replicas_per_node.value_or(0));
+  auto gpus = sum_of(out)["GPU"];
+  if (gpu && gpus <= 0)
+    out.bundles.front()["GPU"] = 1;
+  for (auto& bundle : out.bundles) {
+    if (!gpu)
+      bundle.erase("GPU");
+    std::erase_if(bundle, [](const auto& entry) { return entry.second <= 0; });
+    // A marker that only nodes with this accelerator have.
+    if (bundle.contains("GPU") && !model.accelerator_type.empty())
+      bundle["accelerator_type:" + model.accelerator_type] = 0.001;
+  }
+  return out;
 }
 
 model_deployment to_model(const config::llm_config& model,
                           const config::application& application,
-                          const config::serve_config& whole, bool cpu_only,
+                          const config::troupe_options& own, bool cpu_only,
                           std::uint64_t now) {
   model_deployment out;
-  out.spec = to_spec(model, application.name, whole.troupe);
-  out.route_prefix = whole.http.root_path.empty()
-                         ? application.route_prefix
-                     : application.route_prefix == "/"
-                         ? whole.http.root_path
-                         : whole.http.root_path + application.route_prefix;
+  out.spec = to_spec(model, application.name, own);
+  out.route_prefix = application.route_prefix;
   out.replicas = static_cast<std::uint32_t>(model.deployment.replicas());
-  out.replicas_per_node_max = static_cast<std::uint32_t>(
-      model.deployment.max_replicas_per_node.value_or(0));
-  out.needs_gpu = model.device == config::device_wish::gpu && !cpu_only;
-  if (out.needs_gpu)
-    out.accelerator_type = model.accelerator_type;
-  out.cpus = counted_cpus(model);
+  out.demand = to_demand(model, wants_gpu(model) && !cpu_only);
   out.created = now;
+  // Ray's -1 means no bound of its own; the router then has one.
+  out.max_queued_requests = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
+      model.deployment.max_queued_requests, 0, 0xFFFF'FFFF));
   if (model.deployment.autoscaling)
     out.note = "autoscaling_config: there is no autoscaler yet, " +
                std::to_string(out.replicas) + " run whatever the load";
   return out;
+}
+
+protocol::router_settings to_settings(const config::serve_config& from) {
+  protocol::router_settings out;
+  out.api_keys = from.troupe.api_keys;
+  out.root_path = from.http.root_path;
+  out.requests_max = from.troupe.max_requests_in_flight;
+  out.request_timeout_ms =
+      milliseconds(from.http.request_timeout_s.value_or(0));
+  out.keep_alive_ms = milliseconds(from.http.keep_alive_timeout_s);
+  out.access_log = from.logging.enable_access_log;
+  out.failover_exact = from.troupe.failover_exact;
+  return out;
+}
+
+proxy_location proxies_named(const std::string& name) {
+  if (name == "HeadOnly")
+    return proxy_location::head_only;
+  if (name == "Disabled")
+    return proxy_location::disabled;
+  return proxy_location::every_node;
 }
 
 } // namespace
@@ -124,7 +330,9 @@ deployment to_deployment(const config::serve_config& config, bool cpu_only,
   for (const auto& application : config.applications)
     for (const auto& model : application.models)
       out.models.push_back(
-          to_model(model, application, config, cpu_only, now));
+          to_model(model, application, config.troupe, cpu_only, now));
+  out.settings = to_settings(config);
+  out.proxies = proxies_named(config.proxy_location);
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include "actors/protocol/cluster_messages.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -24,7 +25,7 @@ enum class placement_strategy : std::uint8_t {
 struct replica_demand {
   std::vector<amounts> bundles;
   placement_strategy strategy = placement_strategy::pack;
-  std::string engine = "cpu"; ///< that a node's build must have
+  std::string engine = "cpu";              ///< that a node's build must have
   std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
   /// Nodes that one replica may span: 1 until engines can.
   std::uint32_t nodes_max = 1;
@@ -49,9 +50,31 @@ struct placement {
   std::string reason;
 };
 
-/// Where a replica goes: of the nodes that take it, by strategy, then those with
-/// the fewest replicas of the model, then the most free of what it asks for,
-/// then by name. Pure; linear in the number of nodes.
+/// Where a replica goes: of the nodes that take it, by strategy, then those
+/// with the fewest replicas of the model, then the most free of what it asks
+/// for, then by name. Pure; linear in the number of nodes.
 placement place(const replica_demand&, const std::vector<node_room>&);
+
+/// `count` replicas, one after the other, each with what those before it left.
+/// The last one is the first that cannot be, if there is such a one. Linear in
+/// `count` + nodes (but for a logarithm) as long as a replica needs one node.
+std::vector<placement> place(const replica_demand&, std::vector<node_room>,
+                             std::uint32_t count);
+
+/// True if this node alone takes a whole replica.
+bool takes(const node_room&, const replica_demand&);
+
+/// `placement::reason` for nodes of which none takes a replica: `first` are
+/// looked at, `more` others are counted.
+std::string why_none_takes(const replica_demand&,
+                           const std::vector<node_room>& first,
+                           std::size_t more);
+
+/// What all bundles of a replica take together.
+amounts sum_of(const replica_demand&);
+
+/// Adds `what` to `to`, or takes it away again.
+void add(amounts& to, const amounts& what);
+void subtract(amounts& from, const amounts& what);
 
 } // namespace troupe::controller

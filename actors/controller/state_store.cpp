@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fcntl.h>
+#include <functional>
 #include <sqlite3.h>
 #include <string>
 #include <sys/stat.h>
@@ -11,7 +12,7 @@ namespace troupe::controller {
 
 namespace {
 
-constexpr int schema_version = 1;
+constexpr int schema_version = 2;
 constexpr int versions_kept = 100;
 
 struct close_database {
@@ -39,6 +40,9 @@ public:
   result<void> prepare();
   result<std::uint64_t> save(codec::bytes_view record) override;
   result<std::optional<stored_deployment>> latest() override;
+  result<std::uint64_t> next_epoch() override;
+  result<void> remember_nodes(const std::vector<std::string>& names) override;
+  result<std::vector<std::string>> remembered_nodes() override;
 
 private:
   error failure(const char* doing) const {
@@ -59,7 +63,12 @@ private:
     return statement{raw};
   }
 
+  /// All of it, or nothing.
+  result<void> transaction(const std::function<result<void>()>& work);
+
   result<int> stored_schema();
+  result<void> migrate(int from);
+  result<void> insert_node(const std::string& name);
 
   database db_;
   std::string name_;
@@ -76,7 +85,7 @@ result<int> sqlite_store::stored_schema() {
 
 result<void> sqlite_store::prepare() {
   // An exclusive lock, taken at once: two heads on one store would disagree.
-  if (auto done = run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL;"
+  if (auto done = run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=EXTRA;"
                       "BEGIN EXCLUSIVE; COMMIT",
                       "opening (is another process using it?)");
       !done)
@@ -85,16 +94,97 @@ result<void> sqlite_store::prepare() {
   if (!schema)
     return schema.error();
   if (*schema > schema_version)
-    return error{errc::unsupported,
-                 "state store " + name_ + ": written by a newer version (" +
-                     std::to_string(*schema) + ")"};
-  return run("BEGIN;"
-             "CREATE TABLE IF NOT EXISTS deployments("
-             " version INTEGER PRIMARY KEY AUTOINCREMENT,"
-             " record BLOB NOT NULL);"
-             "PRAGMA user_version=1;"
-             "COMMIT",
-             "making its tables");
+    return error{errc::unsupported, "state store " + name_ +
+                                        ": written by a newer version (" +
+                                        std::to_string(*schema) + ")"};
+  if (*schema == schema_version)
+    return {};
+  return transaction([this, &schema] { return migrate(*schema); });
+}
+
+/// Version 1 kept deployments that were never started by themselves, in a form
+/// that nothing reads any more; their numbers are not given again.
+result<void> sqlite_store::migrate(int from) {
+  if (auto done = run("CREATE TABLE IF NOT EXISTS deployments("
+                      " version INTEGER PRIMARY KEY AUTOINCREMENT,"
+                      " record BLOB NOT NULL);"
+                      "CREATE TABLE head("
+                      " only INTEGER PRIMARY KEY CHECK(only = 1),"
+                      " epoch INTEGER NOT NULL);"
+                      "CREATE TABLE nodes(name TEXT PRIMARY KEY NOT NULL);"
+                      "PRAGMA user_version=2;",
+                      "making its tables");
+      !done)
+    return done;
+  if (from == 1)
+    return run("DELETE FROM deployments",
+               "forgetting deployments of version 1");
+  return {};
+}
+
+result<void>
+sqlite_store::transaction(const std::function<result<void>()>& work) {
+  if (auto begun = run("BEGIN", "beginning to write"); !begun)
+    return begun;
+  auto done = work();
+  if (done)
+    done = run("COMMIT", "writing");
+  if (!done)
+    sqlite3_exec(db_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
+  return done;
+}
+
+result<std::uint64_t> sqlite_store::next_epoch() {
+  if (auto done = run("INSERT INTO head(only, epoch) VALUES(1, 1)"
+                      " ON CONFLICT(only) DO UPDATE SET epoch = epoch + 1",
+                      "raising the head's epoch");
+      !done)
+    return done.error();
+  auto query = compile("SELECT epoch FROM head");
+  if (!query)
+    return query.error();
+  if (sqlite3_step(query->get()) != SQLITE_ROW)
+    return failure("reading the head's epoch");
+  return static_cast<std::uint64_t>(sqlite3_column_int64(query->get(), 0));
+}
+
+result<void>
+sqlite_store::remember_nodes(const std::vector<std::string>& names) {
+  return transaction([&]() -> result<void> {
+    if (auto done = run("DELETE FROM nodes", "forgetting nodes"); !done)
+      return done;
+    for (const auto& name : names)
+      if (auto done = insert_node(name); !done)
+        return done;
+    return {};
+  });
+}
+
+result<void> sqlite_store::insert_node(const std::string& name) {
+  auto insert = compile("INSERT OR IGNORE INTO nodes(name) VALUES(?)");
+  if (!insert)
+    return insert.error();
+  if (sqlite3_bind_text64(insert->get(), 1, name.data(), name.size(),
+                          SQLITE_STATIC, SQLITE_UTF8) != SQLITE_OK ||
+      sqlite3_step(insert->get()) != SQLITE_DONE)
+    return failure("remembering a node");
+  return {};
+}
+
+result<std::vector<std::string>> sqlite_store::remembered_nodes() {
+  auto query = compile("SELECT name FROM nodes ORDER BY name");
+  if (!query)
+    return query.error();
+  std::vector<std::string> out;
+  auto step = sqlite3_step(query->get());
+  for (; step == SQLITE_ROW; step = sqlite3_step(query->get())) {
+    const auto* text = sqlite3_column_text(query->get(), 0);
+    auto size = static_cast<std::size_t>(sqlite3_column_bytes(query->get(), 0));
+    out.emplace_back(reinterpret_cast<const char*>(text), size);
+  }
+  if (step != SQLITE_DONE)
+    return failure("reading the remembered nodes");
+  return out;
 }
 
 result<std::uint64_t> sqlite_store::save(codec::bytes_view record) {
@@ -112,9 +202,9 @@ result<std::uint64_t> sqlite_store::save(codec::bytes_view record) {
     return failure("storing a deployment");
   auto version =
       static_cast<std::uint64_t>(sqlite3_last_insert_rowid(db_.get()));
-  auto prune = "DELETE FROM deployments WHERE version <= " +
-               std::to_string(sqlite3_last_insert_rowid(db_.get()) -
-                              versions_kept);
+  auto prune =
+      "DELETE FROM deployments WHERE version <= " +
+      std::to_string(sqlite3_last_insert_rowid(db_.get()) - versions_kept);
   if (auto done = run(prune.c_str(), "forgetting old deployments"); !done)
     return done.error();
   return version;
@@ -151,9 +241,8 @@ state_store::open(const std::filesystem::path& file) {
   ::fchmod(fd, 0600);
   ::close(fd);
   sqlite3* raw = nullptr;
-  auto opened = sqlite3_open_v2(file.c_str(), &raw,
-                                SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
-                                nullptr);
+  auto opened = sqlite3_open_v2(
+      file.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
   database db{raw};
   if (opened != SQLITE_OK)
     return error{errc::io, "state store " + name + ": cannot be opened"};

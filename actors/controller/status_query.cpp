@@ -1,50 +1,110 @@
 #include "actors/controller/status_query.hpp"
 
+#include "actors/controller/answered_error.hpp"
+
 #include <caf/all.hpp>
 #include <chrono>
-
 #include <future>
+#include <memory>
 
 namespace troupe::controller {
 
-using protocol::status_atom;
+using namespace protocol;
 
 namespace {
 
-constexpr std::chrono::seconds answer_time{2};
+constexpr std::chrono::seconds answer_max{2};
+constexpr std::chrono::seconds stored_max{30};
 
 error no_answer() {
   return {errc::unavailable, "the controller does not answer"};
 }
 
-} // namespace
-
-void query_status(caf::actor_system& system,
-                  const protocol::controller_actor& controller,
-                  std::function<void(result<protocol::cluster_status>)> done) {
-  system.spawn([controller, done = std::move(done)](
-                   caf::event_based_actor* self) {
-    self->request(controller, answer_time, status_atom::value)
-        .then(
-            [done](const codec::bytes& record) {
-              done(protocol::decode_cluster_status(record));
-            },
-            [done](const caf::error&) { done(no_answer()); });
+/// Asks from an actor of its own. `Reply` is what the controller answers, and
+/// `read` makes what `done` gets of it.
+template <class Reply, class Read, class Done, class... Question>
+void ask(caf::actor_system& system, const controller_actor& controller,
+         std::chrono::seconds time_max, Read read, Done done,
+         Question... question) {
+  system.spawn([=](caf::event_based_actor* self) {
+    self->request(controller, time_max, question...)
+        .then([=](const Reply& reply) { done(read(reply)); },
+              [=](const caf::error& why) { done(from_answer(why)); });
   });
 }
 
-result<protocol::cluster_status>
-status_now(caf::actor_system& system,
-           const protocol::controller_actor& controller) {
-  auto answer =
-      std::make_shared<std::promise<result<protocol::cluster_status>>>();
+/// Waits for what `start` gives to the function that it gets.
+template <class T, class Start>
+result<T> wait_for(std::chrono::seconds time_max, Start start) {
+  auto answer = std::make_shared<std::promise<result<T>>>();
   auto future = answer->get_future();
-  query_status(system, controller, [answer](auto status) {
-    answer->set_value(std::move(status));
-  });
-  if (future.wait_for(2 * answer_time) != std::future_status::ready)
+  start([answer](result<T> got) { answer->set_value(std::move(got)); });
+  if (future.wait_for(2 * time_max) != std::future_status::ready)
     return no_answer();
   return future.get();
+}
+
+result<std::uint64_t> version_of(std::uint64_t answer) {
+  return answer;
+}
+
+} // namespace
+
+void query_status(caf::actor_system& system, const controller_actor& controller,
+                  std::function<void(result<cluster_status>)> done) {
+  ask<codec::bytes>(system, controller, answer_max, decode_cluster_status,
+                    std::move(done), status_atom::value);
+}
+
+result<cluster_status> status_now(caf::actor_system& system,
+                                  const controller_actor& controller) {
+  return wait_for<cluster_status>(answer_max, [&](auto done) {
+    query_status(system, controller, std::move(done));
+  });
+}
+
+void query_config(caf::actor_system& system, const controller_actor& controller,
+                  std::function<void(result<deployment>)> done) {
+  ask<codec::bytes>(system, controller, answer_max, decode_deployment,
+                    std::move(done), config_atom::value);
+}
+
+result<deployment> config_now(caf::actor_system& system,
+                              const controller_actor& controller) {
+  return wait_for<deployment>(answer_max, [&](auto done) {
+    query_config(system, controller, std::move(done));
+  });
+}
+
+void deploy(caf::actor_system& system, const controller_actor& controller,
+            const deployment& wanted,
+            std::function<void(result<std::uint64_t>)> done) {
+  ask<std::uint64_t>(system, controller, stored_max, version_of,
+                     std::move(done), deploy_atom::value, encode(wanted));
+}
+
+result<std::uint64_t> deploy_now(caf::actor_system& system,
+                                 const controller_actor& controller,
+                                 const deployment& wanted) {
+  return wait_for<std::uint64_t>(stored_max, [&](auto done) {
+    deploy(system, controller, wanted, std::move(done));
+  });
+}
+
+void delete_application(caf::actor_system& system,
+                        const controller_actor& controller,
+                        const std::string& application,
+                        std::function<void(result<std::uint64_t>)> done) {
+  ask<std::uint64_t>(system, controller, stored_max, version_of,
+                     std::move(done), delete_atom::value, application);
+}
+
+result<std::uint64_t> delete_application_now(caf::actor_system& system,
+                                             const controller_actor& controller,
+                                             const std::string& application) {
+  return wait_for<std::uint64_t>(stored_max, [&](auto done) {
+    delete_application(system, controller, application, std::move(done));
+  });
 }
 
 } // namespace troupe::controller

@@ -1,21 +1,49 @@
 #pragma once
 
+#include "actors/controller/deployment.hpp"
 #include "actors/protocol/actors.hpp"
 #include "actors/protocol/cluster_status.hpp"
 
 #include <caf/fwd.hpp>
+#include <cstdint>
 #include <functional>
+#include <string>
+
+// Questions and orders to the controller. Each calls `done` once, on a thread of
+// the actor system and without ever blocking: with the answer, with the
+// controller's error, or with errc::unavailable when it is gone or does not
+// answer in time. The forms that end in _now are for a thread that may wait.
 
 namespace troupe::controller {
 
-/// Asks the controller how the cluster is and calls `done` once, on a thread of
-/// the actor system: with an error when the controller is gone or does not
-/// answer within two seconds. Never blocks.
+/// How the cluster is. Two seconds.
 void query_status(caf::actor_system&, const protocol::controller_actor&,
                   std::function<void(result<protocol::cluster_status>)> done);
-
-/// The same for a thread that may wait.
 result<protocol::cluster_status>
 status_now(caf::actor_system&, const protocol::controller_actor&);
+
+/// What is wanted. Two seconds.
+void query_config(caf::actor_system&, const protocol::controller_actor&,
+                  std::function<void(result<deployment>)> done);
+result<deployment> config_now(caf::actor_system&,
+                              const protocol::controller_actor&);
+
+/// Makes `wanted` the desired state; the answer is its version, once it is
+/// stored. Thirty seconds; without an answer it may have been accepted.
+void deploy(caf::actor_system&, const protocol::controller_actor&,
+            const deployment& wanted,
+            std::function<void(result<std::uint64_t>)> done);
+result<std::uint64_t> deploy_now(caf::actor_system&,
+                                 const protocol::controller_actor&,
+                                 const deployment& wanted);
+
+/// Takes an application (empty: all) out of the desired state; errc::not_found
+/// if there is none of that name. Thirty seconds, as above.
+void delete_application(caf::actor_system&, const protocol::controller_actor&,
+                        const std::string& application,
+                        std::function<void(result<std::uint64_t>)> done);
+result<std::uint64_t>
+delete_application_now(caf::actor_system&, const protocol::controller_actor&,
+                       const std::string& application);
 
 } // namespace troupe::controller

@@ -3,6 +3,8 @@
 #include "actors/protocol/cluster_layout.hpp"
 
 #include <array>
+#include <cmath>
+#include <fmt/format.h>
 
 namespace troupe::protocol {
 
@@ -57,6 +59,24 @@ std::string_view to_string(replica_phase phase) {
 
 namespace {
 
+void quote(std::string& out, std::string_view text) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  out += '"';
+  for (unsigned char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += static_cast<char>(c);
+    } else if (c < ' ') {
+      out += "\\u00";
+      out += hex[c >> 4];
+      out += hex[c & 15];
+    } else {
+      out += static_cast<char>(c);
+    }
+  }
+  out += '"';
+}
+
 /// Writes one JSON object, member by member.
 class json_object {
 public:
@@ -72,18 +92,23 @@ public:
     if (!first_)
       out_ += ',';
     first_ = false;
-    quote(name);
+    quote(out_, name);
     out_ += ':';
     return out_;
   }
 
   void text(std::string_view name, std::string_view value) {
-    member(name);
-    quote(value);
+    quote(member(name), value);
   }
 
   void number(std::string_view name, std::uint64_t value) {
     member(name) += std::to_string(value);
+  }
+
+  /// Not a number and infinities, which JSON has no words for, are null.
+  void amount(std::string_view name, double value) {
+    member(name) +=
+        std::isfinite(value) ? fmt::format("{:.10g}", value) : "null";
   }
 
   void flag(std::string_view name, bool value) {
@@ -104,24 +129,6 @@ public:
   }
 
 private:
-  void quote(std::string_view text) {
-    constexpr std::string_view hex = "0123456789abcdef";
-    out_ += '"';
-    for (unsigned char c : text) {
-      if (c == '"' || c == '\\') {
-        out_ += '\\';
-        out_ += static_cast<char>(c);
-      } else if (c < ' ') {
-        out_ += "\\u00";
-        out_ += hex[c >> 4];
-        out_ += hex[c & 15];
-      } else {
-        out_ += static_cast<char>(c);
-      }
-    }
-    out_ += '"';
-  }
-
   std::string& out_;
   bool first_ = true;
 };
@@ -140,11 +147,14 @@ void write_load(std::string& out, const replica_load& load) {
   object.number("prefix_hits", load.prefix_hits);
   object.number("preemptions", load.preemptions);
   object.number("weight_bytes_read", load.weight_bytes_read);
+  object.number("resumed_tokens", load.resumed_tokens);
+  object.number("longest_step_ms", load.longest_step_ms);
 }
 
 void write_replica(std::string& out, const replica_report& report) {
   json_object object{out};
   object.text("replica", report.replica);
+  object.text("node", report.node);
   object.text("phase", to_string(report.phase));
   object.number("pid", static_cast<std::uint64_t>(report.pid));
   object.number("restarts", report.restarts);
@@ -153,6 +163,7 @@ void write_replica(std::string& out, const replica_report& report) {
   object.number("load_ms", report.load_ms);
   object.text("device", report.device);
   object.text("arithmetic_class", report.arithmetic_class);
+  object.flag("budget_spent", report.budget_spent);
   object.text("reason", report.reason);
   write_load(object.member("load"), report.load);
 }
@@ -171,13 +182,31 @@ void write_model(std::string& out, const model_status& model) {
   object.list("replicas", model.replicas, write_replica);
 }
 
-void write_node(std::string& out, const node_joined& node) {
+void write_amounts(json_object& object, std::string_view name,
+                   const std::vector<resource>& amounts) {
+  json_object list{object.member(name)};
+  for (const auto& [resource, amount] : amounts)
+    list.amount(resource, amount);
+}
+
+void write_node(std::string& out, const node_status& status) {
+  const auto& node = status.node;
   json_object object{out};
   object.text("node", node.node);
+  object.flag("alive", status.alive);
+  object.text("address", node.address);
+  object.number("http_port", node.http_port);
   object.number("cpus", node.cpus);
   object.number("memory_bytes", node.memory_bytes);
   object.number("gpus", node.gpus);
   object.text("accelerator_type", node.accelerator_type);
+  object.list("engines", node.engines,
+              [](std::string& to, const auto& engine) { quote(to, engine); });
+  write_amounts(object, "resources", node.resources);
+  write_amounts(object, "used", status.used);
+  json_object labels{object.member("labels")};
+  for (const auto& [name, value] : node.labels)
+    labels.text(name, value);
 }
 
 } // namespace

@@ -1,0 +1,384 @@
+#include "actors/controller/placement.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <limits>
+#include <optional>
+#include <set>
+#include <tuple>
+
+namespace troupe::controller {
+
+namespace {
+
+constexpr std::size_t nodes_named_max = 8;
+
+double amount_of(const amounts& of, const std::string& name) {
+  auto i = of.find(name);
+  return i == of.end() ? 0 : i->second;
+}
+
+/// Sums of fractions are never exact: ten times 0.1 must fit in 1.
+bool enough(double free, double asked) {
+  return free + 1e-6 + 1e-9 * asked >= asked;
+}
+
+/// What `free` has too little of; null = nothing.
+const std::string* lacking(const amounts& free, const amounts& asked) {
+  for (const auto& [name, amount] : asked)
+    if (amount > 0 && !enough(amount_of(free, name), amount))
+      return &name;
+  return nullptr;
+}
+
+bool has_engine(const node_room& room, const replica_demand& demand) {
+  return std::find(room.engines.begin(), room.engines.end(), demand.engine) !=
+         room.engines.end();
+}
+
+bool full(const node_room& room, const replica_demand& demand) {
+  return demand.replicas_per_node_max != 0 &&
+         room.replicas_of_model >= demand.replicas_per_node_max;
+}
+
+bool usable(const node_room& room, const replica_demand& demand) {
+  return has_engine(room, demand) && !full(room, demand);
+}
+
+/// How often `free` holds `asked`.
+double times_held(const amounts& free, const amounts& asked) {
+  auto least = std::numeric_limits<double>::infinity();
+  for (const auto& [name, amount] : asked)
+    if (amount > 0)
+      least = std::min(least, amount_of(free, name) / amount);
+  return least;
+}
+
+/// Smaller is better.
+using rank = std::tuple<std::uint32_t, double, std::uint32_t, std::string_view>;
+
+rank rank_of(const node_room& room, const amounts& asked) {
+  return {room.replicas_of_model, -times_held(room.free, asked), room.replicas,
+          room.node};
+}
+
+std::string in_words(const std::string& name, double amount) {
+  amount = std::max(amount, 0.0);
+  constexpr double gibibyte = 1 << 30;
+  if (name == "memory")
+    return fmt::format("{:.4g} GiB", amount / gibibyte);
+  return fmt::format("{:.6g}", amount);
+}
+
+std::string in_words(const amounts& bundle) {
+  std::string out;
+  for (const auto& [name, amount] : bundle)
+    if (amount > 0)
+      out += fmt::format("{}{} {}", out.empty() ? "" : ", ", name,
+                         in_words(name, amount));
+  return out.empty() ? "nothing" : out;
+}
+
+/// The first bundle that this node has no room for when it takes them in order,
+/// and what it lacks of it.
+struct misfit {
+  std::size_t bundle = 0;
+  std::string lacking;
+  double left = 0; ///< of that
+};
+
+std::optional<misfit> first_misfit(const node_room& room,
+                                   const replica_demand& demand) {
+  auto free = room.free;
+  for (std::size_t i = 0; i < demand.bundles.size(); ++i) {
+    if (const auto* name = lacking(free, demand.bundles[i]))
+      return misfit{i, *name, amount_of(free, *name)};
+    subtract(free, demand.bundles[i]);
+  }
+  return std::nullopt;
+}
+
+std::string sentence(const node_room& room, const misfit& why) {
+  auto total = amount_of(room.total, why.lacking);
+  if (total <= 0)
+    return fmt::format("{} has no {}", room.node, why.lacking);
+  return fmt::format("{} has {} of {} {} free", room.node,
+                     in_words(why.lacking, why.left),
+                     in_words(why.lacking, total), why.lacking);
+}
+
+/// What no node can help; empty = nothing.
+std::string why_never(const replica_demand& demand) {
+  if (demand.bundles.size() <= demand.nodes_max || demand.bundles.size() <= 1 ||
+      demand.strategy != placement_strategy::strict_spread)
+    return {};
+  return fmt::format("STRICT_SPREAD wants a node for each of {} bundles, and a "
+                     "replica can span only {}",
+                     demand.bundles.size(), demand.nodes_max);
+}
+
+/// A replica on one node each: the ones after the first cost a logarithm.
+std::vector<placement> place_whole(const replica_demand& demand,
+                                   std::vector<node_room> rooms,
+                                   std::uint32_t count) {
+  std::vector<placement> out;
+  auto asked = sum_of(demand);
+  std::set<std::pair<rank, std::size_t>> fitting;
+  auto consider = [&](std::size_t i) {
+    if (takes(rooms[i], demand))
+      fitting.emplace(rank_of(rooms[i], asked), i);
+  };
+  for (std::size_t i = 0; i < rooms.size(); ++i)
+    consider(i);
+  auto bundles = std::max<std::size_t>(1, demand.bundles.size());
+  while (out.size() < count && !fitting.empty()) {
+    auto best = fitting.begin()->second;
+    fitting.erase(fitting.begin());
+    auto& room = rooms[best];
+    subtract(room.free, asked);
+    ++room.replicas_of_model;
+    ++room.replicas;
+    out.push_back({std::vector(bundles, room.node), {}});
+    consider(best);
+  }
+  if (out.size() < count) {
+    auto more = rooms.size() - std::min(rooms.size(), nodes_named_max);
+    rooms.resize(rooms.size() - more);
+    out.push_back({{}, why_none_takes(demand, rooms, more)});
+  }
+  return out;
+}
+
+/// Bundles of one replica over several nodes.
+class spanning {
+public:
+  spanning(const replica_demand& demand, std::vector<node_room>& rooms)
+      : demand_(demand), rooms_(rooms), where_(demand.bundles.size(), none),
+        used_(rooms.size(), false) {
+    // nop
+  }
+
+  bool pack();
+  bool spread(bool strict);
+
+  /// Counts the replica on its nodes.
+  placement take() {
+    placement out;
+    for (auto i : where_)
+      out.nodes.push_back(rooms_[i].node);
+    for (std::size_t i = 0; i < rooms_.size(); ++i)
+      if (used_[i]) {
+        ++rooms_[i].replicas_of_model;
+        ++rooms_[i].replicas;
+      }
+    return out;
+  }
+
+  void give_back() {
+    for (std::size_t b = 0; b < where_.size(); ++b)
+      if (where_[b] != none)
+        add(rooms_[where_[b]].free, demand_.bundles[b]);
+  }
+
+private:
+  static constexpr auto none = std::numeric_limits<std::size_t>::max();
+
+  std::size_t held(const node_room& room) const;
+  std::size_t best_for(std::size_t bundle, bool used) const;
+
+  void put(std::size_t bundle, std::size_t room) {
+    where_[bundle] = room;
+    subtract(rooms_[room].free, demand_.bundles[bundle]);
+    nodes_ += !used_[room];
+    used_[room] = true;
+  }
+
+  const replica_demand& demand_;
+  std::vector<node_room>& rooms_;
+  std::vector<std::size_t> where_; ///< by bundle
+  std::vector<bool> used_;         ///< by room
+  std::uint32_t nodes_ = 0;
+};
+
+/// How many of the bundles that have no node yet fit here.
+std::size_t spanning::held(const node_room& room) const {
+  auto free = room.free;
+  std::size_t out = 0;
+  for (std::size_t b = 0; b < where_.size(); ++b)
+    if (where_[b] == none && !lacking(free, demand_.bundles[b])) {
+      subtract(free, demand_.bundles[b]);
+      ++out;
+    }
+  return out;
+}
+
+/// The node that takes most of what is left, until nothing is.
+bool spanning::pack() {
+  auto asked = sum_of(demand_);
+  auto left = where_.size();
+  while (left > 0 && nodes_ < demand_.nodes_max) {
+    std::size_t best = none;
+    std::size_t most = 0;
+    for (std::size_t i = 0; i < rooms_.size(); ++i) {
+      if (used_[i] || !usable(rooms_[i], demand_))
+        continue;
+      auto holds = held(rooms_[i]);
+      if (holds > most ||
+          (holds > 0 && holds == most &&
+           rank_of(rooms_[i], asked) < rank_of(rooms_[best], asked))) {
+        most = holds;
+        best = i;
+      }
+    }
+    if (best == none)
+      return false;
+    for (std::size_t b = 0; b < where_.size(); ++b)
+      if (where_[b] == none && !lacking(rooms_[best].free, demand_.bundles[b]))
+        put(b, best);
+    left -= most;
+  }
+  return left == 0;
+}
+
+std::size_t spanning::best_for(std::size_t bundle, bool used) const {
+  std::size_t best = none;
+  const auto& asked = demand_.bundles[bundle];
+  for (std::size_t i = 0; i < rooms_.size(); ++i)
+    if (used_[i] == used && usable(rooms_[i], demand_) &&
+        !lacking(rooms_[i].free, asked) &&
+        (best == none ||
+         rank_of(rooms_[i], asked) < rank_of(rooms_[best], asked)))
+      best = i;
+  return best;
+}
+
+/// The bundle that fewest nodes take chooses first.
+bool spanning::spread(bool strict) {
+  std::vector<std::pair<std::size_t, std::size_t>> order;
+  for (std::size_t b = 0; b < where_.size(); ++b)
+    order.emplace_back(std::count_if(rooms_.begin(), rooms_.end(),
+                                     [&](const auto& room) {
+                                       return usable(room, demand_) &&
+                                              !lacking(room.free,
+                                                       demand_.bundles[b]);
+                                     }),
+                       b);
+  std::sort(order.begin(), order.end());
+  for (const auto& [takers, b] : order) {
+    auto room = nodes_ < demand_.nodes_max ? best_for(b, false) : none;
+    if (room == none && !strict)
+      room = best_for(b, true);
+    if (room == none)
+      return false;
+    put(b, room);
+  }
+  return true;
+}
+
+placement place_spanning(const replica_demand& demand,
+                         std::vector<node_room>& rooms) {
+  auto packed = demand.strategy == placement_strategy::pack;
+  if (packed) {
+    auto whole = place_whole(demand, rooms, 1).front();
+    if (!whole.nodes.empty()) {
+      for (auto& room : rooms)
+        if (room.node == whole.nodes.front()) {
+          subtract(room.free, sum_of(demand));
+          ++room.replicas_of_model;
+          ++room.replicas;
+        }
+      return whole;
+    }
+  }
+  spanning search{demand, rooms};
+  auto strict = demand.strategy == placement_strategy::strict_spread;
+  if (packed ? search.pack() : search.spread(strict))
+    return search.take();
+  search.give_back();
+  std::vector<node_room> first{
+      rooms.begin(), rooms.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                         rooms.size(), nodes_named_max))};
+  auto why = why_none_takes(demand, first, rooms.size() - first.size());
+  return {{},
+          fmt::format("{} bundles over at most {} nodes: {}",
+                      demand.bundles.size(), demand.nodes_max, why)};
+}
+
+} // namespace
+
+void add(amounts& to, const amounts& what) {
+  for (const auto& [name, amount] : what)
+    to[name] += amount;
+}
+
+void subtract(amounts& from, const amounts& what) {
+  for (const auto& [name, amount] : what)
+    from[name] -= amount;
+}
+
+amounts sum_of(const replica_demand& demand) {
+  amounts out;
+  for (const auto& bundle : demand.bundles)
+    add(out, bundle);
+  return out;
+}
+
+bool takes(const node_room& room, const replica_demand& demand) {
+  return usable(room, demand) && !lacking(room.free, sum_of(demand));
+}
+
+std::string why_none_takes(const replica_demand& demand,
+                           const std::vector<node_room>& first,
+                           std::size_t more) {
+  if (auto never = why_never(demand); !never.empty())
+    return never;
+  if (first.empty())
+    return "no node has joined yet";
+  std::string out;
+  std::optional<std::size_t> bundle;
+  for (const auto& room : first) {
+    if (!out.empty())
+      out += "; ";
+    if (!has_engine(room, demand)) {
+      out += fmt::format("{} has no {} engine", room.node, demand.engine);
+    } else if (full(room, demand)) {
+      out += fmt::format("{}: max_replicas_per_node is {}", room.node,
+                         demand.replicas_per_node_max);
+    } else if (auto why = first_misfit(room, demand)) {
+      if (bundle != why->bundle)
+        out += fmt::format("bundle {} ({}): ", why->bundle + 1,
+                           in_words(demand.bundles[why->bundle]));
+      bundle = why->bundle;
+      out += sentence(room, *why);
+    } else {
+      out += room.node + " has room for it";
+    }
+  }
+  if (more > 0)
+    out += fmt::format("; and {} more nodes", more);
+  return out;
+}
+
+placement place(const replica_demand& demand,
+                const std::vector<node_room>& rooms) {
+  return place(demand, rooms, 1).front();
+}
+
+std::vector<placement> place(const replica_demand& demand,
+                             std::vector<node_room> rooms,
+                             std::uint32_t count) {
+  if (auto never = why_never(demand); !never.empty())
+    return {{{}, never}};
+  if (demand.bundles.size() <= 1 || demand.nodes_max <= 1 ||
+      demand.strategy == placement_strategy::strict_pack)
+    return place_whole(demand, std::move(rooms), count);
+  std::vector<placement> out;
+  while (out.size() < count) {
+    out.push_back(place_spanning(demand, rooms));
+    if (out.back().nodes.empty())
+      break;
+  }
+  return out;
+}
+
+} // namespace troupe::controller
