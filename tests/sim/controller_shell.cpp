@@ -12,6 +12,9 @@ using namespace std::chrono_literals;
 using namespace protocol;
 
 constexpr nanoseconds in_process = 2us;
+// As in controller.cpp.
+constexpr nanoseconds remember_pause = 100ms;
+constexpr nanoseconds remember_retry = 1s;
 
 } // namespace
 
@@ -30,13 +33,14 @@ void controller_shell::start() {
   auto stored = store_.latest();
   machine_ = std::make_unique<controller::controller_machine>(
       *epoch, controller::controller_limits{}, *remembered, self_.now());
+  controller::deployment before;
   if (*stored) {
-    auto before = controller::decode_deployment((*stored)->record);
-    if (!before)
+    auto read = controller::decode_deployment((*stored)->record);
+    if (!read)
       around_.world.fail("I5", "the stored deployment cannot be read");
-    execute(machine_->restore(std::move(*before), self_.now()));
+    before = std::move(*read);
   }
-  arm();
+  execute(machine_->restore(std::move(before), self_.now()));
 }
 
 /// What reaches the actor: at once, or when the store has written.
@@ -76,7 +80,6 @@ void controller_shell::on_message(link_id from, message what) {
         around_.world.fail("I2", "a death notice cannot be read");
       execute(machine_->death(*notice, self_.now()));
     }
-    arm();
   });
 }
 
@@ -109,7 +112,6 @@ void controller_shell::on_down(link_id link) {
       nodes_.erase(current);
       execute(machine_->node_lost(name, gone.epoch, self_.now()));
     }
-    arm();
   });
 }
 
@@ -140,7 +142,6 @@ void controller_shell::store_and_deploy(controller::deployment wanted,
   if (version)
     execute(machine_->deploy(std::move(wanted), self_.now()));
   say([done, version] { done(version); });
-  arm();
 }
 
 void controller_shell::execute(const controller::commands& todo) {
@@ -149,7 +150,8 @@ void controller_shell::execute(const controller::commands& todo) {
       message out;
       out.what = topic::assign;
       out.body = encode(x->assignment);
-      if (auto to = nodes_.find(x->node); to != nodes_.end())
+      if (auto to = nodes_.find(x->node);
+          to != nodes_.end() && to->second.epoch == x->assignment.node_epoch)
         send(to->second.link, std::move(out));
     } else if (std::holds_alternative<controller::publish_table>(order)) {
       message out;
@@ -162,9 +164,12 @@ void controller_shell::execute(const controller::commands& todo) {
       out.body = encode(x->notice);
       send_to_all(out);
     } else if (const auto* x = std::get_if<controller::remember_nodes>(&order)) {
-      (void)store_.remember_nodes(x->nodes); // the shell logs a failure
+      if (!to_remember_)
+        remember_at_ = self_.now() + remember_pause;
+      to_remember_ = *x;
     }
   }
+  set_timer();
 }
 
 void controller_shell::send_to_all(const message& what) {
@@ -181,20 +186,30 @@ void controller_shell::send(link_id to, message what) {
   });
 }
 
-void controller_shell::arm() {
-  auto next = machine_->next_deadline();
-  auto number = ++armed_;
-  if (!next)
+void controller_shell::tick() {
+  auto now = self_.now();
+  timers_.erase(timers_.begin(), timers_.upper_bound(now));
+  if (to_remember_ && remember_at_ <= now)
+    remember();
+  execute(machine_->tick(now));
+}
+
+void controller_shell::remember() {
+  if (store_.remember_nodes(to_remember_->nodes))
+    to_remember_.reset();
+  else
+    remember_at_ = self_.now() + remember_retry;
+}
+
+void controller_shell::set_timer() {
+  auto due = machine_->next_deadline();
+  if (to_remember_)
+    due = due ? std::min(*due, remember_at_) : remember_at_;
+  if (!due || (!timers_.empty() && *timers_.begin() <= *due))
     return;
-  auto pause = std::max<nanoseconds>(*next - self_.now(), 0ns) + 1ms;
-  self_.after(pause, [this, number] {
-    hear([this, number] {
-      if (number != armed_)
-        return;
-      execute(machine_->tick(self_.now()));
-      arm();
-    });
-  });
+  timers_.insert(*due);
+  auto pause = std::max<nanoseconds>(*due - self_.now(), 0ns);
+  self_.after(pause + 1us, [this] { hear([this] { tick(); }); });
 }
 
 } // namespace troupe::sim

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 namespace troupe::sim {
@@ -54,7 +55,9 @@ private:
   void execute(const controller::commands&);
   void send(link_id, message);
   void send_to_all(const message&);
-  void arm();
+  void tick();
+  void remember();
+  void set_timer();
 
   process& self_;
   surroundings around_;
@@ -63,7 +66,9 @@ private:
   simulated_store store_;
   std::unique_ptr<controller::controller_machine> machine_;
   std::map<std::string, node> nodes_;
-  std::uint64_t armed_ = 0; // of the timers, the one that counts
+  std::optional<controller::remember_nodes> to_remember_;
+  local_time remember_at_{};
+  std::multiset<local_time> timers_; ///< ticks on the way
 };
 
 } // namespace troupe::sim

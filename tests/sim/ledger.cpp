@@ -90,12 +90,18 @@ bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {
 }
 
 void ledger::check_poison() const {
+  std::map<std::pair<std::uint64_t, std::string>, std::set<sent_choice>> sent;
+  for (const auto& [key, one] : records_)
+    sent[{key.first, one.prompt}].insert({one.request_id, one.choice});
   for (const auto& [router, crashes] : crashes_) {
     std::map<std::string, std::size_t> kills;
     for (const auto& one : crashes)
-      if (told_in_time(router, one.replica) && ++kills[one.prompt] > 2)
-        world_.fail("I1", "one prompt has ended three "
-                                              "replicas of one router");
+      if (told_in_time(router, one.replica))
+        ++kills[one.prompt];
+    for (const auto& [prompt, count] : kills)
+      if (count > sent[{router, prompt}].size() + 1)
+        world_.fail("I1", "a prompt has ended " + std::to_string(count) +
+                              " replicas of one router");
   }
 }
 

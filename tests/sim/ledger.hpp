@@ -48,8 +48,9 @@ public:
   /// Such deaths in a step of nothing but this request.
   std::size_t crashes_alone(const std::string& request_id) const;
 
-  /// A prompt may end two replicas of each router that was told in time of
-  /// every death before (F26).
+  /// A choice may end one replica of a router among others, and one more alone
+  /// (F26): the choices of one prompt, all of which may run at once, as many as
+  /// they are and one. What the router was not told of in time is not counted.
   void check_poison() const;
 
 private:
@@ -67,13 +68,13 @@ private:
     std::uint32_t choice = 0;
     std::string prompt;
   };
-  using choice_key = std::pair<std::string, std::uint32_t>;
+  using sent_choice = std::pair<std::string, std::uint32_t>;
   using router_replica = std::pair<std::uint64_t, std::uint64_t>;
 
   bool told_in_time(std::uint64_t router, std::uint64_t replica) const;
 
   world& world_;
-  std::map<choice_key, sending> last_;
+  std::map<sent_choice, sending> last_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, sent_record> records_;
   std::map<std::uint64_t, std::vector<crash>> crashes_; ///< by router
   std::map<std::string, std::size_t> beside_;
