@@ -543,6 +543,12 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (judged == verdict::guilty)
     return convict(key, notice->reason, now, out);
   if (judged == verdict::suspect) {
+    // The same request, sent twice: one was found guilty meanwhile.
+    auto known = bans_.find(
+        fingerprint_of(requests_[key.request].model.first, choice->record),
+        now);
+    if (known)
+      return fail_request(key.request, ended_replicas(*known), out, *known);
     if (!choice->suspect)
       ++counts_.choices_suspected;
     choice->suspect = true;

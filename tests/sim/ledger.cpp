@@ -54,7 +54,9 @@ void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
   auto known = records_.find({killer->router, killer->record});
   if (known == records_.end())
     world_.fail("I2", "a replica computes what no router sent");
-  crashes_[killer->router].push_back({replica, known->second.prompt});
+  // One that the router had lost before computed for nobody any more.
+  if (!lost_.contains({killer->router, replica}))
+    crashes_[killer->router].push_back({replica, known->second.prompt});
 }
 
 void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {

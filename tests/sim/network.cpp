@@ -11,6 +11,7 @@ using namespace std::chrono_literals;
 
 constexpr nanoseconds silence_max = 1s;
 constexpr nanoseconds heartbeat = 200ms;
+constexpr nanoseconds unsent_max = 1ms; ///< in the sender's own memory
 
 host_id host_of(const std::string& address) {
   return static_cast<host_id>(std::stoul(address.substr(address.rfind('.') + 1)));
@@ -117,7 +118,8 @@ void network::send(process_id from, link_id id, message what) {
   int to = x.ends[0] == from ? 1 : 0;
   if (x.closed[static_cast<std::size_t>(1 - to)])
     return;
-  x.lanes[static_cast<std::size_t>(to)].on_the_way.push_back(std::move(what));
+  x.lanes[static_cast<std::size_t>(to)].on_the_way.push_back(
+      {world_.now(), std::move(what)});
   plan_arrival(id, to);
 }
 
@@ -145,7 +147,7 @@ void network::arrive(link_id id, int to) {
       close(id, to, false);
     return;
   }
-  auto next = std::move(way.on_the_way.front());
+  auto next = std::move(way.on_the_way.front().what);
   way.on_the_way.pop_front();
   world_.trace("message", static_cast<int>(next.what), id, receiver.name(),
                next.number, next.a, next.b, next.body.size());
@@ -259,8 +261,10 @@ void network::died(process_id id, bool abruptly) {
     int end = x.ends[0] == id ? 0 : 1;
     x.closed[static_cast<std::size_t>(end)] = true;
     auto& away = x.lanes[static_cast<std::size_t>(1 - end)];
-    if (abruptly)
-      away.on_the_way.resize(world_.below(away.on_the_way.size() + 1));
+    auto& words = away.on_the_way;
+    while (abruptly && !words.empty() &&
+           words.back().sent + unsent_max > world_.now() && world_.chance(0.5))
+      words.pop_back();
     if (!away.ends) {
       away.ends = true;
       plan_arrival(link, 1 - end);

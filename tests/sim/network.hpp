@@ -55,13 +55,17 @@ public:
   // What happens to processes.
   void stopped(process_id);
   void went_on(process_id);
-  /// `abruptly`: the end of what is on the way may be lost.
+  /// `abruptly`: what it said a moment ago may not have left it.
   void died(process_id, bool abruptly);
 
 private:
   /// One direction of a connection.
   struct lane {
-    std::deque<message> on_the_way;
+    struct parcel {
+      instant sent;
+      message what;
+    };
+    std::deque<parcel> on_the_way;
     bool ends = false; ///< then the receiver hears that it is down
     instant clear_at{0};
     instant silent_since{-1}; ///< negative = it is not
