@@ -21,6 +21,10 @@ std::string text_of(const std::vector<token_id>& prompt) {
 void ledger::sent(std::uint64_t router, std::uint64_t replica,
                   const protocol::request_record& record) {
   auto choice = record.params.choice;
+  for (auto& one : crashes_[router])
+    if (one.request_id == record.request_id && one.choice == choice &&
+        record.output.size() < one.at)
+      one.tail_lost = true;
   auto& last = last_[{record.request_id, choice}];
   last = {replica, record.id, last.count + 1};
   records_[{router, record.id}] = {record.request_id, choice,
@@ -39,7 +43,7 @@ void ledger::delivered(std::uint64_t router, const std::string& request_id,
 }
 
 void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
-                     const std::vector<engine::owner>& step) {
+                     std::size_t at, const std::vector<engine::owner>& step) {
   std::set<std::string> beside;
   for (const auto& one : step)
     if (auto known = records_.find({one.router, one.record});
@@ -56,7 +60,9 @@ void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
     world_.fail("I2", "a replica computes what no router sent");
   // One that the router had lost before computed for nobody any more.
   if (!lost_.contains({killer->router, replica}))
-    crashes_[killer->router].push_back({replica, known->second.prompt});
+    crashes_[killer->router].push_back(
+        {replica, killer->record, at, known->second.request_id,
+         known->second.choice, known->second.prompt, false});
 }
 
 void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {
@@ -98,7 +104,7 @@ void ledger::check_poison() const {
   for (const auto& [router, crashes] : crashes_) {
     std::map<std::string, std::size_t> kills;
     for (const auto& one : crashes)
-      if (told_in_time(router, one.replica))
+      if (!one.tail_lost && told_in_time(router, one.replica))
         ++kills[one.prompt];
     for (const auto& [prompt, count] : kills)
       if (count > sent[{router, prompt}].size() + 1)

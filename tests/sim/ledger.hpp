@@ -33,9 +33,10 @@ public:
                  std::uint32_t choice, std::uint64_t replica,
                  const protocol::choice_tokens&);
 
-  /// The computation of `killer`, if it is anyone's, has ended a replica.
+  /// A computation has ended a replica: of token `at` of `killer`, if it is
+  /// anyone's.
   void crashed(std::uint64_t replica, const engine::owner* killer,
-               const std::vector<engine::owner>& step);
+               std::size_t at, const std::vector<engine::owner>& step);
   /// A router is told of a death; a router gives a session up.
   void told(std::uint64_t router, const protocol::death_notice&);
   void lost(std::uint64_t router, std::uint64_t replica);
@@ -50,7 +51,8 @@ public:
 
   /// A choice may end one replica of a router among others, and one more alone
   /// (F26): the choices of one prompt, all of which may run at once, as many as
-  /// they are and one. What the router was not told of in time is not counted.
+  /// they are and one. Not counted: what the router was not told of in time, and
+  /// deaths that took the tokens before with them.
   void check_poison() const;
 
 private:
@@ -61,7 +63,14 @@ private:
   };
   struct crash {
     std::uint64_t replica = 0;
+    std::uint64_t record = 0;
+    std::size_t at = 0;
+    std::string request_id;
+    std::uint32_t choice = 0;
     std::string prompt; ///< what tells poisons apart
+    /// Its last tokens died with the replica: sent again it is past its trial
+    /// before it ends another one.
+    bool tail_lost = false;
   };
   struct sent_record {
     std::string request_id;

@@ -100,20 +100,22 @@ void null_engine::step() {
   }
   std::vector<engine::owner> owners;
   std::uint64_t rows = 0;
-  const engine::owner* killer = nullptr;
+  const sequence* killer = nullptr;
   for (auto id : members) {
     auto& x = running_.at(id);
     owners.push_back(x.what.whose);
     rows += std::min<std::size_t>(x.rows_left() + 1, options_.rows_max);
     if (x.rows_left() <= options_.rows_max &&
         is_poison(x.what.prompt, static_cast<std::uint32_t>(x.output.size())))
-      killer = &x.what.whose;
+      killer = &x;
   }
   outside_.step_begins(owners);
   auto time = options_.step_time + world_.between(0us, 500us) + rows * 10us;
   if (killer != nullptr)
     self_.after(world_.between(0us, time),
-                [this, owner = *killer] { outside_.crash(owner); });
+                [this, owner = killer->what.whose, at = killer->output.size()] {
+                  outside_.crash(owner, at);
+                });
   self_.after(time, [this, members = std::move(members)] {
     end_step(members);
   });

@@ -46,8 +46,8 @@ public:
     std::function<void(engine::step_result&&)> on_step;
     std::function<void(std::span<const engine::owner>)> step_begins;
     std::function<void()> step_ended;
-    /// The computation of this choice has killed the process.
-    std::function<void(engine::owner)> crash;
+    /// The computation of this token of a choice has killed the process.
+    std::function<void(engine::owner, std::size_t at)> crash;
   };
 
   null_engine(process& self, world&, null_engine_options, outside);

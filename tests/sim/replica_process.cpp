@@ -59,14 +59,14 @@ void replica_process::start() {
 void replica_process::crash(int signal) {
   if (!alive())
     return;
-  ledger_.crashed(incarnation(), nullptr, journal_);
+  ledger_.crashed(incarnation(), nullptr, 0, journal_);
   kill({0, signal});
 }
 
-void replica_process::crashed(engine::owner killer) {
+void replica_process::crashed(engine::owner killer, std::size_t at) {
   around_.world.trace("poison", spec_.replica, incarnation(), killer.router,
-                      killer.record);
-  ledger_.crashed(incarnation(), &killer, journal_);
+                      killer.record, at);
+  ledger_.crashed(incarnation(), &killer, at, journal_);
   kill({0, SIGSEGV});
 }
 
@@ -216,7 +216,9 @@ void replica_process::loaded() {
     journal_.assign(of.begin(), of.end());
   };
   out.step_ended = [this] { journal_.clear(); };
-  out.crash = [this](engine::owner killer) { crashed(killer); };
+  out.crash = [this](engine::owner killer, std::size_t at) {
+    crashed(killer, at);
+  };
   engine_ = std::make_unique<null_engine>(*this, around_.world, habits_.engine,
                                           std::move(out));
   report_.where = {network::address_of(host()), around_.network.listen(id()), 0,

@@ -86,7 +86,7 @@ private:
   // The engine.
   void loaded();
   void look();
-  void crashed(engine::owner);
+  void crashed(engine::owner, std::size_t at);
 
   // The node agent.
   void reach_agent();
