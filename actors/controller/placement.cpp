@@ -340,7 +340,8 @@ std::string why_none_takes(const replica_demand& demand,
     if (!out.empty())
       out += "; ";
     if (!has_engine(room, demand)) {
-      out += fmt::format("{} has no {} engine", room.node, demand.engine);
+      out += fmt::format("{} has no {} engine", room.node,
+                         demand.engine == "cuda" ? "GPU" : demand.engine);
     } else if (full(room, demand)) {
       out += fmt::format("{}: max_replicas_per_node is {}", room.node,
                          demand.replicas_per_node_max);

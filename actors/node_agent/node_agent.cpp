@@ -123,7 +123,8 @@ struct agent_state {
   /// The connection to a process broke, or its actor ended.
   void lost(const caf::actor_addr& source) {
     if (controller && controller.address() == source) {
-      spdlog::warn("the head is lost; what runs here goes on");
+      if (machine->joined())
+        spdlog::warn("the head is lost; what runs here goes on");
       controller = nullptr;
       run(machine->head_lost(now()));
     } else if (router && router.address() == source) {
@@ -189,14 +190,14 @@ struct agent_state {
       complain("it refused this node: " + welcome->reason);
     else if (welcome->head_epoch < machine->head_epoch())
       complain("it is older than the head that this node obeyed");
+    if (options->on_welcome)
+      options->on_welcome(*welcome);
     run(machine->welcomed(*welcome, now()));
     if (!machine->joined() || machine->node_epoch() != welcome->node_epoch)
       return;
     complaint.clear();
     spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
                  options->self.node, welcome->node_epoch, welcome->head_epoch);
-    if (options->on_welcome)
-      options->on_welcome(*welcome);
   }
 
   /// The same reason again and again is said once.
@@ -242,7 +243,7 @@ struct agent_state {
   }
 
   void watch_router(const router_actor& actor, std::uint16_t port) {
-    if (router != actor) {
+    if (actor && router != actor) {
       router = actor;
       runtime::watch(self, router);
       if (!table.empty())
@@ -276,7 +277,7 @@ struct agent_state {
                    report->replica, report->version, protocol_version);
       return false;
     }
-    if (!machine->knows(*report))
+    if (!actor || !machine->knows(*report))
       return false;
     connected(report->incarnation, actor);
     run(machine->report(std::move(*report), now()));

@@ -52,8 +52,18 @@ namespace {
 using namespace std::chrono_literals;
 using protocol::launch_record;
 
-/// How long ending may take once it is decided.
+/// How long ending may take once it is decided: the engine may be in a long
+/// step, or hang.
 constexpr unsigned farewell_seconds = 5;
+
+volatile std::sig_atomic_t decided_status = 0;
+
+/// From now on the process ends with `status`, come what may.
+void end_soon_with(int status) {
+  decided_status = status;
+  std::signal(SIGALRM, [](int) { ::_exit(decided_status); });
+  ::alarm(farewell_seconds);
+}
 
 bool read_all(int fd, void* to, std::size_t size) {
   auto* at = static_cast<char*>(to);
@@ -119,7 +129,7 @@ public:
     else
       replica_.inbox->put_failed(loaded.error());
     auto status = end_.get_future().get();
-    ::alarm(farewell_seconds); // whatever hangs now
+    end_soon_with(status);
     runtime::stop_actor(system_, replica_.actor, 2s);
     return status;
   }

@@ -438,6 +438,16 @@ TEST_CASE("what was drawn arrives though the replica ends with it") {
   }
 }
 
+TEST_CASE("a drained replica ends as asked though its engine is in a step") {
+  live_replica replica;
+  replica.wait_ready();
+  REQUIRE(replica.attach().refusal == "");
+  replica.generate(ask(1, test::fake_engine::endless_prompt, 1));
+  REQUIRE(replica.from.wait([&] { return replica.from.last.load.running; }));
+  caf::anon_send(replica.actor, drain_atom::value, std::uint32_t{0});
+  CHECK(replica.wait_for_exit() == 0);
+}
+
 TEST_CASE("the journal names the choices of the step that killed a replica") {
   live_replica replica;
   replica.wait_ready();

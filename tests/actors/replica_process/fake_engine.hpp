@@ -20,11 +20,13 @@ namespace api = troupe::engine; // in the class, `engine` is its base
 /// An engine whose tokens are known beforehand: after a prompt or output that
 /// ends in t comes t + 1. A step of all choices takes `step_time`. While a
 /// choice with the prompt {hang_prompt} runs, no step is made; a step with the
-/// prompt {abort_prompt} ends the process.
+/// prompt {abort_prompt} ends the process, one with {endless_prompt} never
+/// ends.
 class fake_engine : public engine::engine {
 public:
   static constexpr token_id hang_prompt = 1'000'000;
   static constexpr token_id abort_prompt = 1'000'001;
+  static constexpr token_id endless_prompt = 1'000'002;
 
   explicit fake_engine(std::chrono::milliseconds step_time)
       : step_time_(step_time) {
@@ -87,6 +89,11 @@ private:
       if (stop_ || has(hang_prompt))
         continue;
       begin_step();
+      if (has(endless_prompt)) {
+        guard.unlock();
+        while (true)
+          std::this_thread::sleep_for(std::chrono::hours{1});
+      }
       auto result = step();
       if (watch_)
         watch_->end();

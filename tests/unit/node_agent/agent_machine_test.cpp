@@ -379,11 +379,16 @@ TEST_CASE("the router's port is told, at once where there is a head") {
 TEST_CASE("the node's router is wanted or not as the head says") {
   bench b;
   b.join();
+  CHECK(b.router.empty());
   b.assign({});
-  CHECK(b.router == std::vector<bool>{true}); // the first word is passed on
-  b.assign({}, true);
+  b.assign({});
+  CHECK(b.router == std::vector<bool>{true});
   b.assign({}, false);
   b.assign({}, false);
+  b.run(b.machine.head_lost(b.now));
+  b.join(2, 2);
+  b.assign({}, false);
+  CHECK(b.router == std::vector<bool>{true, false});
   b.assign({}, true);
   CHECK(b.router == std::vector<bool>{true, false, true});
 }

@@ -10,6 +10,8 @@
 #include <limits>
 #include <thread>
 
+#include <dlfcn.h>
+
 using namespace troupe;
 using namespace troupe::node_agent;
 
@@ -133,6 +135,29 @@ TEST_CASE("a GPU's driver name gives Ray's type") {
     CHECK(accelerator_type_of(driver) == type);
   CHECK(accelerator_family_of("A100-80G") == "A100");
   CHECK(accelerator_family_of("A10G").empty());
+}
+
+TEST_CASE("GPUs are those of NVML, if it is there") {
+  // Loaded already, it is the library that the name stands for.
+  auto* fake = ::dlopen(TROUPE_FAKE_NVML, RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(fake != nullptr);
+  auto gpus = find_gpus();
+  auto node = describe_node("w1", "127.0.0.1", {});
+  given_resources none;
+  none.gpus = 0;
+  auto without = describe_node("w1", "127.0.0.1", none);
+  ::dlclose(fake);
+  CHECK(gpus.count == 2);
+  CHECK(gpus.type == "A100-80G");
+  CHECK(node.gpus == 2);
+  CHECK(node.accelerator_type == "A100-80G");
+  CHECK(amount_of(node, "GPU") == 2);
+  CHECK(amount_of(node, "accelerator_type:A100-80G") == 2);
+  CHECK(amount_of(node, "accelerator_type:A100") == 2);
+  CHECK(without.gpus == 0);
+  CHECK(without.accelerator_type.empty());
+  CHECK(amount_of(without, "GPU") == -1);
+  CHECK(amount_of(without, "accelerator_type:A100") == -1);
 }
 
 TEST_CASE("a node describes what was found") {
