@@ -163,8 +163,12 @@ void deployer::ask(deployment wanted) {
 
 bool deployer::finish() {
   auto* head = cluster_.node(0);
-  if (head == nullptr || history_.empty())
+  if (head == nullptr)
     return false;
+  if (history_.empty()) {
+    ask(next_);
+    return false;
+  }
   auto whole = next_.models.size() == models_.size();
   if (acknowledged_ == history_.size() && whole)
     return true;

@@ -10,6 +10,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
+/// Each may cost two restarts with their pauses.
+constexpr int poisonings_max = 4;
+
 } // namespace
 
 traffic::traffic(cluster& c, const deployer& d) : cluster_(c), deployer_(d) {
@@ -38,6 +41,8 @@ void traffic::submit() {
 
 void traffic::submit_poison() {
   auto& w = cluster_.world();
+  if (poison_ && ++poisonings_ > poisonings_max)
+    return;
   if (!poison_ || w.chance(0.5)) {
     poison_ = make_request();
     poison_->poison = true;

@@ -35,6 +35,7 @@ private:
   const deployer& deployer_;
   std::vector<std::unique_ptr<client>> clients_;
   std::optional<client_request> poison_;
+  int poisonings_ = 0;
   std::uint64_t last_number_ = 0;
 };
 
