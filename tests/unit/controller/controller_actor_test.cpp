@@ -5,6 +5,7 @@
 
 #include <caf/send.hpp>
 #include <caf/typed_event_based_actor.hpp>
+#include <spdlog/spdlog.h>
 
 using namespace troupe;
 using namespace troupe::test;
@@ -93,6 +94,10 @@ struct head : deterministic {
   fake_store::contents stored;
   controller_actor controller;
   std::vector<node_agent_actor> agents;
+
+  head() {
+    spdlog::set_level(spdlog::level::off);
+  }
 
   ~head() {
     stop();
