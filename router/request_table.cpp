@@ -581,11 +581,30 @@ void request_table::convict(choice_key key, const std::string& reason,
                             time_point now, command_list& out) {
   auto& request = requests_[key.request];
   auto& record = request.choices[key.choice].record;
+  auto what = fingerprint_of(request.model.first, record);
   auto incident = hex16(random_());
-  bans_.add(fingerprint_of(request.model.first, record), incident, now);
+  bans_.add(what, incident, now);
   ++counts_.requests_convicted;
   out.push_back(command::convicted{record.request_id, incident, reason});
-  fail_request(key.request, ended_replicas(incident), out, incident);
+  auto guilty = suspects_like(request.model, what);
+  guilty.insert(key.request);
+  for (auto one : guilty)
+    fail_request(one, ended_replicas(incident), out, incident);
+}
+
+// Requests that wait for their trial and are the same as one found guilty.
+std::set<std::uint64_t> request_table::suspects_like(const model_key& key,
+                                                     const fingerprint& what) {
+  std::set<std::uint64_t> out;
+  auto model = models_.find(key);
+  if (model == models_.end())
+    return out;
+  for (auto& [lane, places] : model->second.waiting)
+    for (auto& place : places)
+      if (lane.suspects &&
+          fingerprint_of(key.first, find(place.key)->record) == what)
+        out.insert(place.key.request);
+  return out;
 }
 
 // What becomes of a choice that is at no replica and in no lane.

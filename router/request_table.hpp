@@ -328,6 +328,7 @@ private:
               command_list&);
   void convict(choice_key, const std::string& reason, time_point,
                command_list&);
+  std::set<std::uint64_t> suspects_like(const model_key&, const fingerprint&);
   void give_back(choice_key, const error&, command_list&);
   void unlink(choice_state&);
   void end_trial(choice_key);

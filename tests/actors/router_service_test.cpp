@@ -521,8 +521,8 @@ TEST_CASE_METHOD(fixture, "an error before the first token is a plain answer, "
   protocol::choice_tokens news;
   news.id = replica.next().id;
   news.reason = finish::error;
-  news.code = errc::limit;
-  news.message = "The replica is full.";
+  news.code = errc::cancelled;
+  news.message = "The replica gave it up.";
   replica.tell(news);
   client.read_all();
   CHECK(client.status() == 503);
@@ -530,7 +530,7 @@ TEST_CASE_METHOD(fixture, "an error before the first token is a plain answer, "
   CHECK(client.header("content-type") == "application/json");
   auto body = client.body();
   CHECK(std::string_view(parser.parse(body)["error"]["message"]) ==
-        "The replica is full.");
+        "The replica gave it up.");
 }
 
 TEST_CASE_METHOD(fixture, "what is internal stays internal") {
