@@ -193,9 +193,8 @@ result<void> run(const std::string& model, std::uint16_t port,
   http.admin_port = 0;
   auto service =
       router::service::start(http, system, access_to(actor, **loaded));
-  auto open =
-      service ? (*service)->open_public() : result<void>{service.error()};
-  if (open) {
+  auto listens = service ? (*service)->open_public() : service.error();
+  if (listens) {
     caf::anon_send((*service)->actor(), protocol::table_atom::value,
                    protocol::encode(table_of(**loaded)));
     std::cout << "http://127.0.0.1:" << (*service)->port() << std::endl;
@@ -203,13 +202,13 @@ result<void> run(const std::string& model, std::uint16_t port,
     sigwait(&ends, &signal);
     (*service)->stop(10s); // answers under way may end
   }
-  // The order of death: router, replica, engine, actor system.
   if (service)
     service->reset();
+  // The order of death: router, replica, engine, actor system.
   runtime::stop_actor(system, actor, 2s);
   actor = nullptr;
   loaded->reset();
-  return open;
+  return listens;
 }
 
 } // namespace

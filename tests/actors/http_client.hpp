@@ -38,6 +38,11 @@ public:
     boost::asio::write(connection_->socket, boost::asio::buffer(text));
   }
 
+  /// Bytes of one's own.
+  void send_text(std::string_view text) {
+    boost::asio::write(connection_->socket, boost::asio::buffer(text));
+  }
+
   /// Reads until the answer holds `text`; false if it ended before.
   bool wait_for(std::string_view text) {
     while (raw_.find(text) == std::string::npos)

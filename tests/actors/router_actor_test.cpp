@@ -20,6 +20,7 @@ namespace {
 struct replica_log {
   std::uint64_t incarnation = 0;
   bool silent = false; ///< never answers an attach
+  std::uint32_t version = protocol::protocol_version;
   std::vector<protocol::request_record> asked;
   std::vector<std::uint64_t> cancelled;
   protocol::token_sink_actor sink;
@@ -32,21 +33,24 @@ fake_replica(protocol::replica_actor::pointer self,
   return {
       [=](protocol::attach_atom, std::uint64_t, std::uint32_t,
           const protocol::token_sink_actor& sink)
-          -> caf::typed_response_promise<std::uint64_t> {
-        auto answer = self->make_response_promise<std::uint64_t>();
+          -> caf::typed_response_promise<std::uint64_t, std::uint32_t> {
+        auto answer =
+            self->make_response_promise<std::uint64_t, std::uint32_t>();
         ++log->sessions;
         log->sink = sink;
         if (!log->silent)
-          answer.deliver(log->incarnation);
+          answer.deliver(log->incarnation, log->version);
         return answer;
       },
       [=](protocol::generate_atom, std::uint64_t, const codec::bytes& bytes) {
-        log->asked.push_back(*protocol::decode_request_record(bytes));
+        log->asked.push_back(
+            *protocol::decode_request_record(bytes, log->version));
       },
       [=](protocol::cancel_atom, std::uint64_t, std::uint64_t id) {
         log->cancelled.push_back(id);
       },
       [](protocol::drain_atom, std::uint32_t) {},
+      [](protocol::tune_atom, const codec::bytes&) {},
   };
 }
 
@@ -59,9 +63,10 @@ struct sink_log : router::reply_sink {
     from = route->replica;
   }
 
-  void on_failed(error why) override {
+  void on_failed(error why, std::string id) override {
     ++failures;
     failure = std::move(why);
+    incident = std::move(id);
   }
 
   std::vector<token_id> tokens;
@@ -69,6 +74,7 @@ struct sink_log : router::reply_sink {
   std::string from;
   int failures = 0;
   error failure;
+  std::string incident;
 };
 
 struct fixture : test::deterministic {
@@ -127,8 +133,9 @@ struct fixture : test::deterministic {
       route.where = {"127.0.0.1", 1, 2, incarnation};
       model.replicas.push_back(route);
     }
-    self->send(router, protocol::table_atom::value,
-               protocol::encode(protocol::routing_table{++version, {model}}));
+    self->send(
+        router, protocol::table_atom::value,
+        protocol::encode(protocol::routing_table{++version, {model}, {}}));
     settle();
   }
 
@@ -138,9 +145,26 @@ struct fixture : test::deterministic {
     protocol::request_record record;
     record.model = "m";
     record.prompt = {1, 2, 3};
-    inbox->submit({request, "app", "m", {record}}, sink);
+    inbox->submit({request, "app", "m", {}, {record}}, sink);
     settle();
     return {request, sink};
+  }
+
+  void end(std::uint64_t incarnation) {
+    caf::anon_send_exit(replicas[incarnation], caf::exit_reason::kill);
+    replicas.erase(incarnation);
+    settle();
+  }
+
+  void give_notice(std::uint64_t incarnation, bool own_fault,
+                   std::vector<std::uint64_t> running) {
+    protocol::death_notice notice;
+    notice.incarnation = incarnation;
+    notice.own_fault = own_fault;
+    for (auto id : running)
+      notice.running.push_back({77, id});
+    self->send(router, protocol::death_atom::value, protocol::encode(notice));
+    settle();
   }
 
   void tell(replica_log& replica, std::uint64_t id,
@@ -192,24 +216,89 @@ TEST_CASE_METHOD(fixture, "a client that leaves is cancelled at the replica") {
   CHECK(sink->tokens.empty());
 }
 
-TEST_CASE_METHOD(fixture, "the end of a replica moves what has no token and "
-                          "ends what has") {
+TEST_CASE_METHOD(fixture, "when a replica ends its choices go on at another, "
+                          "with what they have") {
   start(5);
   list({5});
   auto [one, streaming] = ask();
   tell(*logs[5], logs[5]->asked[0].id, {10});
   auto [two, waiting] = ask();
-  start(6);
+  auto& other = start(6);
   list({5, 6});
-  caf::anon_send_exit(replicas[5], caf::exit_reason::kill);
-  replicas.erase(5);
-  settle();
-  CHECK(streaming->failures == 1);
-  CHECK(streaming->failure.code == errc::unavailable);
-  CHECK(waiting->failures == 0);
-  REQUIRE(logs[6]->asked.size() == 1);
-  tell(*logs[6], logs[6]->asked[0].id, {4}, finish::length);
+  end(5);
+  CHECK(other.asked.empty()); // until there is word of why
+  advance(400ms);
+  REQUIRE(other.asked.size() == 2);
+  CHECK(other.asked[0].output == std::vector<token_id>{10});
+  CHECK(other.asked[1].output.empty());
+  tell(other, other.asked[0].id, {11}, finish::length);
+  tell(other, other.asked[1].id, {4}, finish::length);
+  CHECK(streaming->tokens == std::vector<token_id>{10, 11});
   CHECK(waiting->tokens == std::vector<token_id>{4});
+  CHECK(gauges->streams_moved == 1);
+}
+
+TEST_CASE_METHOD(fixture, "a word on the death lets them go on at once") {
+  start(5);
+  list({5});
+  auto [request, sink] = ask();
+  auto& other = start(6);
+  list({5, 6});
+  end(5);
+  give_notice(5, false, {});
+  CHECK(other.asked.size() == 1);
+}
+
+TEST_CASE_METHOD(fixture, "a request that ends two replicas fails with an "
+                          "incident, and so does the next of its kind") {
+  for (auto incarnation : {5u, 6u})
+    start(incarnation);
+  list({5});
+  auto [one, sink] = ask();
+  list({5, 6});
+  auto id = logs[5]->asked[0].id;
+  end(5);
+  give_notice(5, true, {id});
+  REQUIRE(logs[6]->asked.size() == 1);
+  CHECK(logs[6]->asked[0].alone);
+  CHECK(gauges->streams_suspected == 1);
+  id = logs[6]->asked[0].id;
+  end(6);
+  give_notice(6, true, {id});
+  CHECK(sink->failures == 1);
+  CHECK(sink->incident.size() == 16);
+  auto [two, again] = ask();
+  CHECK(again->failures == 1);
+  CHECK(again->incident == sink->incident);
+  CHECK(gauges->poison_requests == 1);
+  CHECK(gauges->poison_requests_refused == 1);
+}
+
+TEST_CASE_METHOD(fixture, "a replica one protocol version behind is served in "
+                          "its own, one two ahead is refused") {
+  start(5).version = protocol::protocol_version - 1;
+  start(6).version = protocol::protocol_version + 2;
+  start(7);
+  list({5, 6});
+  auto [request, sink] = ask();
+  CHECK(logs[6]->sessions >= 1);
+  CHECK(logs[6]->asked.empty());
+  REQUIRE(logs[5]->asked.size() == 1); // decoded as of its version
+  tell(*logs[5], logs[5]->asked[0].id, {10});
+  list({5, 7});
+  auto id = logs[5]->asked[0].id;
+  end(5);
+  give_notice(5, true, {id});
+  REQUIRE(logs[7]->asked.size() == 1);
+  CHECK(logs[7]->asked[0].alone);
+  start(8).version = protocol::protocol_version - 1;
+  list({8});
+  end(7);
+  give_notice(7, false, {});
+  REQUIRE(logs[8]->asked.size() == 1);
+  CHECK(!logs[8]->asked[0].alone); // has no such field
+  tell(*logs[8], logs[8]->asked[0].id, {11}, finish::length);
+  CHECK(sink->tokens == std::vector<token_id>{10, 11});
 }
 
 TEST_CASE_METHOD(fixture, "a lost replica is attached to again after a pause, "
@@ -286,6 +375,7 @@ TEST_CASE_METHOD(fixture, "broken bytes from a peer change nothing") {
   auto [request, sink] = ask();
   self->send(replica.sink, protocol::tokens_atom::value, codec::bytes{1, 2, 3});
   self->send(router, protocol::table_atom::value, codec::bytes{9});
+  self->send(router, protocol::death_atom::value, codec::bytes{7, 7});
   settle();
   tell(replica, replica.asked[0].id, {10}, finish::length);
   CHECK(sink->tokens == std::vector<token_id>{10});

@@ -36,6 +36,10 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
   all.of("app", "m\"1")->generation_tokens = 7;
   router_gauges gauges;
   gauges.choices_waiting = 3;
+  gauges.streams_moved = 5;
+  gauges.streams_class_changed = 1;
+  gauges.poison_requests_refused = 2;
+  gauges.move_wait.observe(0.2);
   engine_load load{"app", "m", "m#1", "head", {}};
   load.load.running = 5;
   load.load.kv_blocks_total = 8;
@@ -52,6 +56,10 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
                   "model_name=\"m\\\"1\"} 7"));
   CHECK(has(text, "ray_serve_deployment_queued_queries 3"));
   CHECK(has(text, "troupe_requests_in_flight 4"));
+  CHECK(has(text, "troupe_streams_moved_total 5"));
+  CHECK(has(text, "troupe_streams_class_changed_total 1"));
+  CHECK(has(text, "troupe_poison_requests_refused_total 2"));
+  CHECK(has(text, "troupe_stream_move_wait_seconds_bucket{le=\"0.25\"} 1"));
   auto labels = std::string{"{application=\"app\",model_name=\"m\","
                             "replica=\"m#1\",node=\"head\"}"};
   CHECK(has(text, "ray_vllm_num_requests_running" + labels + " 5"));
