@@ -197,7 +197,7 @@ private:
       if (!n)
         return {n.error(), true};
       if (*n == 0)
-        return {error{errc::unavailable, "the head hung up"}, true};
+        return {error{errc::unavailable, "the head hung up"}, text.empty()};
       text.append(buffer.data(), *n);
       auto message = read_http(text, answer_bytes_max);
       if (message && !*message)

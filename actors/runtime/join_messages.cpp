@@ -11,6 +11,7 @@ namespace troupe::runtime {
 namespace {
 
 constexpr std::string_view join_line = "POST /join HTTP/1.1";
+constexpr std::string_view answer_line = "HTTP/1.1 ";
 constexpr std::size_t name_size_max = 63;
 
 error not_http(const char* why) {
@@ -223,11 +224,11 @@ result<join_request> read_join_request(const http_message& from) {
 }
 
 result<join_answer> read_join_answer(const http_message& from) {
-  if (!from.start_line.starts_with("HTTP/1."))
+  if (!from.start_line.starts_with(answer_line))
     return error{errc::corrupt, "the answer is not HTTP"};
   field_reader fields{from.body};
   join_answer out;
-  if (!from.start_line.substr(8).starts_with(" 200 ")) {
+  if (!from.start_line.substr(answer_line.size()).starts_with("200")) {
     auto why = fields.text("error");
     return error{errc::invalid_argument,
                  fields.failed().empty() ? why : "no reason given"};

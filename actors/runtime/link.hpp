@@ -90,9 +90,10 @@ caf::actor spawn_peer_waiter(caf::actor_system&,
                              std::uint64_t incarnation,
                              std::chrono::steady_clock::time_point deadline);
 
-/// How often one call tries: CAF's heartbeat timer also ends connections whose
-/// handshake is under way when it fires, on either side.
-inline constexpr int connect_attempts = 4;
+/// How often one call tries, while its time lasts: CAF's heartbeat timer also
+/// ends connections whose handshake is under way when it fires, on either side,
+/// and a busy peer may need more than one of its beats.
+inline constexpr int connect_attempts = 10;
 
 /// True if trying again at once may help: somebody listens there, and time is
 /// left.

@@ -40,9 +40,12 @@ tls_client::outcome tls_client::wait(
 
 result<void> tls_client::connect(const asio::ip::address& to,
                                  std::uint16_t port) {
-  return to_result(wait([&](auto done) {
+  auto failed = wait([&](auto done) {
     stream_.next_layer().async_connect({to, port}, done);
-  }));
+  });
+  outcome ignored;
+  stream_.next_layer().set_option(asio::ip::tcp::no_delay{true}, ignored);
+  return to_result(failed);
 }
 
 result<void> tls_client::shake_hands() {

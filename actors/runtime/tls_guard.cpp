@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <list>
 #include <mutex>
+#include <utility>
 
 namespace {
 
@@ -37,6 +38,7 @@ public:
       if (list_.size() >= count_max_)
         cut_oldest();
       list_.push_back({ssl, now});
+      moved_ = true;
     }
   }
 
@@ -46,9 +48,12 @@ public:
       list_.erase(i);
   }
 
-  bool is_oldest(SSL* ssl) {
+  /// True once per turn through the list in which none began.
+  bool turns_in_circles(SSL* ssl) {
     std::lock_guard guard{mutex_};
-    return !list_.empty() && list_.front().ssl == ssl;
+    if (list_.empty() || list_.front().ssl != ssl)
+      return false;
+    return !std::exchange(moved_, false);
   }
 
   std::size_t size() {
@@ -77,6 +82,7 @@ private:
   std::mutex mutex_;
   std::list<entry> list_;
   std::size_t count_max_;
+  bool moved_ = false;
 };
 
 handshake_list& accepted() {
@@ -93,7 +99,7 @@ handshake_list& connecting() {
 /// CAF calls again and again until the peer has answered. The thread serves
 /// all its connections, so once per turn, and not for long.
 void wait_a_moment(SSL* ssl, handshake_list& list) {
-  if (SSL_in_before(ssl) || !list.is_oldest(ssl))
+  if (SSL_in_before(ssl) || !list.turns_in_circles(ssl))
     return;
   pollfd wanted{SSL_get_fd(ssl), POLLIN, 0};
   ::poll(&wanted, 1, 1);

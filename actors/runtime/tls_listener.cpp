@@ -137,6 +137,7 @@ struct tls_listener::server {
       if (failed)
         return accept_later();
       error_code gone;
+      socket.set_option(tcp::no_delay{true}, gone);
       auto from = socket.remote_endpoint(gone).address().to_string();
       if (!gone && shared.open < shared.options.connections_max)
         std::make_shared<conversation>(std::move(socket), std::move(from),

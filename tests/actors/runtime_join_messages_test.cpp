@@ -95,6 +95,15 @@ TEST_CASE("another target is not found") {
   }
 }
 
+TEST_CASE("an answer that is not HTTP is an error") {
+  for (const std::string line :
+       {"", "HTTP/1.", "HTTP/1.1", "HTTP/1.1 ", "HTTP/2 200 OK", "SSH-2.0-x"}) {
+    auto text = line + "\r\n\r\n";
+    auto read = read_join_answer(read_http(text, bytes_max)->value());
+    CHECK_FALSE(read.has_value());
+  }
+}
+
 TEST_CASE("a body that is not the object asked for is refused by its field") {
   CHECK(error_of(posted("")) == "the body is not a JSON object");
   CHECK(error_of(posted("[]")) == "the body is not a JSON object");
