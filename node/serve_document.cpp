@@ -49,7 +49,8 @@ template <class Show>
 void show_object(element value, std::string& out, Show show_member) {
   out += '{';
   auto comma = false;
-  for (auto [name, member] : value.get_object().value_unsafe()) {
+  auto members = value.get_object().value_unsafe();
+  for (auto [name, member] : members) {
     if (comma)
       out += ',';
     comma = true;
@@ -114,7 +115,8 @@ void show(element value, std::string& out) {
 /// Takes the document apart: its applications, and what is beside them.
 void store_document(element document, controller::deployment& out) {
   std::string rest;
-  for (auto [name, member] : document.get_object().value_unsafe()) {
+  auto members = document.get_object().value_unsafe();
+  for (auto [name, member] : members) {
     if (name == "applications")
       continue;
     rest += (rest.empty() ? "" : ",") + quoted(name) + ":" +

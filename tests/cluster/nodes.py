@@ -82,7 +82,8 @@ class Node:
             self.process = subprocess.Popen(
                 self.machine.inside(BINARY, "start", *self.arguments, "--block"),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **self.environment}, start_new_session=True)
+                env={**os.environ, **self.environment}, cwd=self.folder,
+                start_new_session=True)
         wait_for(self.about, f"{self.name} does not come up", DEADLINE_S)
         return self
 
@@ -393,6 +394,8 @@ class Cluster:
             node.machine.mend()
             node.thaw()
             if not node.runs():
+                print(f"{node.name} ended with {node.process.returncode}; "
+                      f"its last words:\n{node.said()[-3000:]}")
                 node.start()
         self.deploy(*applications)
 

@@ -81,7 +81,8 @@ def hurt_anything(cluster, truth, chance, seconds):
 
     def lose_a_worker():
         loss = chance.choice(list(LOSSES))
-        lose_worker(cluster, truth, chance.choice(["east", "west"]), loss,
+        name = chance.choice([one["node"] for one in cluster.ready()])
+        lose_worker(cluster, truth, name, loss,
                     [any_request(chance, 120) for _ in range(4)],
                     chance.randrange(1, 60), edge="edge")
         return f"worker {loss}"

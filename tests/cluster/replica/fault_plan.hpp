@@ -20,7 +20,8 @@ struct fault_plan {
   /// removes it, never makes another step.
   std::string hang_file;
   /// FAULT_RESUME, what is done wrongly to a choice that goes on here:
-  /// "position": the random numbers are those of one position before;
+  /// "position": its prompt lacks the first token, so the random numbers are
+  /// those of one position before;
   /// "penalties": they are forgotten;
   /// "repeat": its first new token is sent twice.
   std::string resume;

@@ -86,10 +86,8 @@ void faulty_engine::abort_if_asked(std::span<const api::owner> of) {
 
 void faulty_engine::resume_wrongly(api::request& x) const {
   if (plan_.resume == "position") {
-    // The engine takes the position from the number of output tokens.
-    x.prompt.push_back(x.resume.front());
-    x.resume.erase(x.resume.begin());
-    --x.params.max_tokens;
+    // The engine counts positions from the beginning of the prompt.
+    x.prompt.erase(x.prompt.begin());
   } else if (plan_.resume == "penalties") {
     x.params.frequency_penalty = 0;
     x.params.presence_penalty = 0;
