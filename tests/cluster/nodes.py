@@ -48,7 +48,9 @@ def application(models, name="llm", route_prefix="/"):
             "args": {"llm_configs": models}}
 
 
-BASE = application([model(replicas=3)])
+# At most two on a node, so that they stand on both workers, and so that of a
+# lost worker's replicas one at least has room on the other.
+BASE = application([model(replicas=3, max_replicas_per_node=2)])
 
 
 def configuration(applications, **top):
