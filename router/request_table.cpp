@@ -500,21 +500,21 @@ void request_table::note_progress(choice_key key, replica_state& replica) {
     return;
   choice.fresh = false;
   choice.suspect = false;
-  if (auto model = models_.find(request.model);
-      model != models_.end() && model->second.on_trial == key)
-    model->second.on_trial.reset();
+  end_trial(key);
   auto done = std::min(choice.cost, tokens_given(choice.record));
   choice.cost -= done;
   replica.tokens -= done;
 }
 
-// A replica that cannot serve now is left alone for a while, and the choice
-// goes on elsewhere; any other error would meet the choice everywhere.
+// A replica that cannot serve now, or has as much as it may (other routers send
+// to it too), is left alone for a while, and the choice goes on elsewhere; any
+// other error would meet the choice everywhere.
 void request_table::refused(choice_key key, const error& why, time_point now,
                             replica_state& replica, command_list& out) {
   auto& choice = *find(key);
-  unlink(choice, key);
-  if (why.code != errc::unavailable) {
+  unlink(choice);
+  end_trial(key);
+  if (why.code != errc::unavailable && why.code != errc::limit) {
     fail_request(key.request, why, out);
     return;
   }
@@ -553,6 +553,7 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   auto* choice = find(key);
   if (choice == nullptr || !choice->open)
     return; // it has ended meanwhile
+  end_trial(key);
   auto judged = verdict::bystander;
   if (notice != nullptr)
     judged = judge(*notice, {incarnation_, choice->record.id}, choice->suspect);
@@ -561,6 +562,12 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (judged == verdict::guilty)
     return convict(key, notice->reason, now, out);
   if (judged == verdict::suspect) {
+    // The same request, sent twice: one was found guilty meanwhile.
+    auto known = bans_.find(
+        fingerprint_of(requests_[key.request].model.first, choice->record),
+        now);
+    if (known)
+      return fail_request(key.request, ended_replicas(*known), out, *known);
     if (!choice->suspect)
       ++counts_.choices_suspected;
     choice->suspect = true;
@@ -594,7 +601,7 @@ void request_table::give_back(choice_key key, const error& why,
     enqueue(key);
 }
 
-void request_table::unlink(choice_state& choice, choice_key key) {
+void request_table::unlink(choice_state& choice) {
   if (choice.incarnation == 0)
     return;
   auto& replica = replicas_[choice.incarnation];
@@ -603,6 +610,11 @@ void request_table::unlink(choice_state& choice, choice_key key) {
   sent_.erase(choice.record.id);
   choice.incarnation = 0;
   choice.cost = 0;
+}
+
+// The next suspect may be sent. A trial outlasts the loss of its replica: until
+// a word on why, another suspect would end one more replica.
+void request_table::end_trial(choice_key key) {
   auto model = models_.find(requests_[key.request].model);
   if (model != models_.end() && model->second.on_trial == key)
     model->second.on_trial.reset();
@@ -619,7 +631,8 @@ void request_table::close(choice_key key, command_list& out) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
   dequeue(key);
-  unlink(choice, key);
+  unlink(choice);
+  end_trial(key);
   leave(choice);
   if (--request.open != 0)
     return;
@@ -642,7 +655,8 @@ void request_table::drop_request(std::uint64_t id, command_list& out) {
     if (choice.incarnation != 0)
       out.push_back(command::cancel{choice.incarnation, choice.record.id});
     dequeue({id, i});
-    unlink(choice, {id, i});
+    unlink(choice);
+    end_trial({id, i});
     leave(choice);
   }
   requests_.erase(id);
@@ -695,7 +709,7 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
     orphans.push_back(sent_[id]);
   for (auto key : orphans) {
     auto& choice = *find(key);
-    unlink(choice, key);
+    unlink(choice);
     choice.waiting_since = now;
     held_.push_back({now + limits_.notice_wait, incarnation, key});
   }

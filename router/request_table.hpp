@@ -329,7 +329,8 @@ private:
   void convict(choice_key, const std::string& reason, time_point,
                command_list&);
   void give_back(choice_key, const error&, command_list&);
-  void unlink(choice_state&, choice_key);
+  void unlink(choice_state&);
+  void end_trial(choice_key);
   void leave(choice_state&);
   void close(choice_key, command_list&);
   void fail_request(std::uint64_t request, const error&, command_list&,

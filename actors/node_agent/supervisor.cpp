@@ -295,11 +295,11 @@ commands supervisor::report(replica_report report, clock::time_point now) {
   return out;
 }
 
-/// A replica stalls if its word is that requests run but no step was made: its
-/// silence is another matter (`watch`).
+/// A replica stalls if its word is that it has requests, running or waiting, but
+/// no step was made: its silence is another matter (`watch`).
 void supervisor::note_progress(replica& x, const protocol::replica_load& load,
                                clock::time_point now, commands& out) {
-  if (load.running == 0 || load.steps != x.step) {
+  if ((load.running == 0 && load.waiting == 0) || load.steps != x.step) {
     x.step = load.steps;
     x.step_at = now;
   } else if (x.now == phase::running && x.killed_because.empty() &&

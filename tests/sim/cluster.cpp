@@ -1,0 +1,98 @@
+#include "tests/sim/cluster.hpp"
+
+#include <utility>
+
+namespace troupe::sim {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint16_t head_port = 6381;
+constexpr double drift_max = 0.005;
+
+} // namespace
+
+cluster::cluster(sim::world& w)
+    : world_(w), network_(w, processes_), disk_(w), ledger_(w) {
+  auto workers = 1 + w.below(4);
+  for (std::size_t i = 0; i <= workers; ++i) {
+    place made;
+    made.self.node = i == 0 ? "head" : "worker" + std::to_string(i);
+    made.host = static_cast<host_id>(i + 1);
+    made.self.address = network::address_of(made.host);
+    made.self.cpus = static_cast<std::uint32_t>(1 + w.below(3));
+    made.self.memory_bytes = 1ull << 34;
+    made.self.engines = {"cpu"};
+    made.self.resources = {{"CPU", static_cast<double>(made.self.cpus)},
+                           {"memory", static_cast<double>(1ull << 34)}};
+    made.clock.at_start = w.between(1s, 1000s);
+    made.clock.rate =
+        1 + drift_max * (static_cast<double>(w.below(2001)) / 1000 - 1);
+    made.arithmetic_class = w.chance(0.2) ? "class b" : "class a";
+    places_.push_back(std::move(made));
+  }
+  engine_.sequences_max = static_cast<std::uint32_t>(2 + w.below(6));
+  engine_.step_time = w.between(4ms, 30ms);
+  engine_.rows_max = static_cast<std::uint32_t>(16 + w.below(64));
+  engine_.blocks = static_cast<std::uint32_t>(64 + w.below(200));
+}
+
+std::uint32_t cluster::cpus() const {
+  std::uint32_t out = 0;
+  for (const auto& x : places_)
+    out += x.self.cpus;
+  return out;
+}
+
+void cluster::start(std::size_t node) {
+  auto& x = places_[node];
+  node_options options;
+  options.self = x.self;
+  if (node == 0) {
+    options.port = head_port;
+    options.store = &disk_;
+  } else {
+    options.head = protocol::endpoint{places_[0].self.address, head_port, 0, 0};
+  }
+  options.habits = [this, name = x.arithmetic_class] { return habits(name); };
+  auto made = std::make_unique<node_process>(
+      surroundings{world_, network_, processes_}, x.host, x.clock, ledger_,
+      std::move(options));
+  auto* started = made.get();
+  x.process = processes_.add(std::move(made));
+  started->start();
+}
+
+std::optional<engine_habits>
+cluster::habits(const std::string& arithmetic_class) {
+  if (world_.chance(starts.cannot_spawn))
+    return std::nullopt;
+  engine_habits out;
+  out.engine = engine_;
+  out.load_time = world_.between(20ms, 600ms);
+  out.loads = !world_.chance(starts.cannot_load);
+  out.arithmetic_class = arithmetic_class;
+  return out;
+}
+
+node_process* cluster::node(std::size_t node) const {
+  return static_cast<node_process*>(
+      processes_.find_living(places_[node].process));
+}
+
+controller_shell* cluster::controller() const {
+  auto* head = node(0);
+  return head == nullptr ? nullptr : head->controller();
+}
+
+std::vector<replica_process*> cluster::replicas() const {
+  std::vector<replica_process*> out;
+  for (const auto& x : processes_.all())
+    if (x->alive())
+      if (auto* replica = dynamic_cast<replica_process*>(x.get()))
+        out.push_back(replica);
+  return out;
+}
+
+} // namespace troupe::sim

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "tests/sim/ledger.hpp"
+#include "tests/sim/network.hpp"
+#include "tests/sim/node_process.hpp"
+#include "tests/sim/process.hpp"
+#include "tests/sim/store.hpp"
+#include "tests/sim/world.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::sim {
+
+/// What may go wrong with replicas that start.
+struct start_faults {
+  double cannot_spawn = 0; ///< shares of all starts
+  double cannot_load = 0;
+};
+
+/// The nodes of a run with what lies between and below them. Node 0 is the
+/// head.
+class cluster {
+public:
+  explicit cluster(sim::world&);
+
+  sim::world& world() {
+    return world_;
+  }
+  sim::network& network() {
+    return network_;
+  }
+  sim::disk& disk() {
+    return disk_;
+  }
+  sim::ledger& ledger() {
+    return ledger_;
+  }
+  process_table& processes() {
+    return processes_;
+  }
+
+  std::size_t size() const {
+    return places_.size();
+  }
+  host_id host_of(std::size_t node) const {
+    return places_[node].host;
+  }
+  std::uint32_t cpus_of(std::size_t node) const {
+    return places_[node].self.cpus;
+  }
+  std::uint32_t cpus() const;
+  /// Starts the node's process anew, in a new incarnation.
+  void start(std::size_t node);
+  /// Its process if it lives; else null.
+  node_process* node(std::size_t) const;
+  /// The head's controller if it lives; else null.
+  controller_shell* controller() const;
+  std::vector<replica_process*> replicas() const; ///< that live
+
+  start_faults starts; ///< set by the faults
+
+private:
+  struct place {
+    protocol::node_joined self;
+    host_id host = 0;
+    host_clock clock;
+    std::string arithmetic_class;
+    process_id process = 0;
+  };
+
+  std::optional<engine_habits> habits(const std::string& arithmetic_class);
+
+  sim::world& world_;
+  process_table processes_;
+  sim::network network_;
+  sim::disk disk_;
+  sim::ledger ledger_;
+  std::vector<place> places_;
+  null_engine_options engine_;
+};
+
+} // namespace troupe::sim

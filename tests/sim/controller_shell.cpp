@@ -1,0 +1,215 @@
+#include "tests/sim/controller_shell.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace troupe::sim {
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace protocol;
+
+constexpr nanoseconds in_process = 2us;
+// As in controller.cpp.
+constexpr nanoseconds remember_pause = 100ms;
+constexpr nanoseconds remember_retry = 1s;
+
+} // namespace
+
+controller_shell::controller_shell(process& self, surroundings around, disk& d,
+                                   std::function<void(message)> to_own_agent)
+    : self_(self), around_(around), disk_(d),
+      to_own_agent_(std::move(to_own_agent)), store_(d) {
+  start();
+}
+
+void controller_shell::start() {
+  auto epoch = store_.next_epoch();
+  if (!epoch)
+    around_.world.fail("I5", "a head is started on a disk that is full");
+  auto remembered = store_.remembered_nodes();
+  auto stored = store_.latest();
+  machine_ = std::make_unique<controller::controller_machine>(
+      *epoch, controller::controller_limits{}, *remembered, self_.now());
+  controller::deployment before;
+  if (*stored) {
+    auto read = controller::decode_deployment((*stored)->record);
+    if (!read)
+      around_.world.fail("I5", "the stored deployment cannot be read");
+    before = std::move(*read);
+  }
+  execute(machine_->restore(std::move(before), self_.now()));
+}
+
+/// What reaches the actor: at once, or when the store has written.
+void controller_shell::hear(world::action what) {
+  auto wait = disk_.busy_until() - around_.world.now();
+  if (wait <= 0ns)
+    what();
+  else
+    around_.world.after(wait, [this, what = std::move(what)]() mutable {
+      self_.run([this, what = std::move(what)]() mutable {
+        hear(std::move(what));
+      });
+    });
+}
+
+/// What the actor does after its writes.
+void controller_shell::say(world::action what) {
+  auto wait = std::max(disk_.busy_until() - around_.world.now(), instant{0});
+  around_.world.after(wait + in_process, [this, what = std::move(what)] {
+    if (self_.alive())
+      what();
+  });
+}
+
+void controller_shell::on_message(link_id from, message what) {
+  hear([this, from, what = std::move(what)] {
+    if (what.what == topic::join) {
+      join(from, what);
+    } else if (what.what == topic::news) {
+      auto news = decode_replica_news(what.body);
+      if (!news)
+        around_.world.fail("I2", "a node's news cannot be read");
+      execute(machine_->report(*news, self_.now()));
+    } else if (what.what == topic::death_of_mine) {
+      auto notice = decode_death_notice(what.body);
+      if (!notice)
+        around_.world.fail("I2", "a death notice cannot be read");
+      execute(machine_->death(*notice, self_.now()));
+    }
+  });
+}
+
+void controller_shell::join(link_id from, const message& ask) {
+  auto joined = decode_node_joined(ask.body);
+  if (!joined)
+    around_.world.fail("I2", "a registration cannot be read");
+  auto name = joined->node;
+  controller::commands todo;
+  auto welcome = machine_->join(std::move(*joined), todo, self_.now());
+  around_.world.trace("join", name, welcome.accepted, welcome.head_epoch,
+                      welcome.node_epoch, welcome.reason);
+  if (welcome.accepted)
+    nodes_[name] = {from, welcome.node_epoch};
+  message out;
+  out.what = topic::answer;
+  out.number = ask.number;
+  out.body = encode(welcome);
+  send(from, std::move(out));
+  execute(todo);
+}
+
+void controller_shell::on_down(link_id link) {
+  hear([this, link] {
+    for (auto i = nodes_.begin(); i != nodes_.end();) {
+      auto current = i++;
+      if (current->second.link != link)
+        continue;
+      auto [name, gone] = *current;
+      nodes_.erase(current);
+      execute(machine_->node_lost(name, gone.epoch, self_.now()));
+    }
+  });
+}
+
+void controller_shell::deploy(codec::bytes record, on_version done) {
+  hear([this, record = std::move(record), done = std::move(done)] {
+    auto wanted = controller::decode_deployment(record);
+    if (!wanted)
+      around_.world.fail("I5", "a deployment cannot be read");
+    store_and_deploy(std::move(*wanted), done);
+  });
+}
+
+void controller_shell::remove(std::string application, on_version done) {
+  hear([this, application = std::move(application), done = std::move(done)] {
+    store_and_deploy(controller::without(machine_->wanted(), application),
+                     done);
+  });
+}
+
+void controller_shell::store_and_deploy(controller::deployment wanted,
+                                        const on_version& done) {
+  for (auto& model : wanted.models)
+    for (const auto& old : machine_->wanted().models)
+      if (old.spec.application == model.spec.application &&
+          old.spec.model == model.spec.model)
+        model.created = old.created;
+  auto version = store_.save(controller::encode(wanted));
+  if (version)
+    execute(machine_->deploy(std::move(wanted), self_.now()));
+  say([done, version] { done(version); });
+}
+
+void controller_shell::execute(const controller::commands& todo) {
+  for (const auto& order : todo) {
+    if (const auto* x = std::get_if<controller::send_assignment>(&order)) {
+      message out;
+      out.what = topic::assign;
+      out.body = encode(x->assignment);
+      if (auto to = nodes_.find(x->node);
+          to != nodes_.end() && to->second.epoch == x->assignment.node_epoch)
+        send(to->second.link, std::move(out));
+    } else if (std::holds_alternative<controller::publish_table>(order)) {
+      message out;
+      out.what = topic::table;
+      out.body = encode(machine_->table());
+      send_to_all(out);
+    } else if (const auto* x = std::get_if<controller::forward_death>(&order)) {
+      message out;
+      out.what = topic::death_elsewhere;
+      out.body = encode(x->notice);
+      send_to_all(out);
+    } else if (const auto* x = std::get_if<controller::remember_nodes>(&order)) {
+      if (!to_remember_)
+        remember_at_ = self_.now() + remember_pause;
+      to_remember_ = *x;
+    }
+  }
+  set_timer();
+}
+
+void controller_shell::send_to_all(const message& what) {
+  for (const auto& [name, to] : nodes_)
+    send(to.link, what);
+}
+
+void controller_shell::send(link_id to, message what) {
+  say([this, to, what = std::move(what)]() mutable {
+    if (to == own_process)
+      to_own_agent_(std::move(what));
+    else
+      self_.send(to, std::move(what));
+  });
+}
+
+void controller_shell::tick() {
+  auto now = self_.now();
+  timers_.erase(timers_.begin(), timers_.upper_bound(now));
+  if (to_remember_ && remember_at_ <= now)
+    remember();
+  execute(machine_->tick(now));
+}
+
+void controller_shell::remember() {
+  if (store_.remember_nodes(to_remember_->nodes))
+    to_remember_.reset();
+  else
+    remember_at_ = self_.now() + remember_retry;
+}
+
+void controller_shell::set_timer() {
+  auto due = machine_->next_deadline();
+  if (to_remember_)
+    due = due ? std::min(*due, remember_at_) : remember_at_;
+  if (!due || (!timers_.empty() && *timers_.begin() <= *due))
+    return;
+  timers_.insert(*due);
+  auto pause = std::max<nanoseconds>(*due - self_.now(), 0ns);
+  self_.after(pause + 1us, [this] { hear([this] { tick(); }); });
+}
+
+} // namespace troupe::sim

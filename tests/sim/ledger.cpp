@@ -1,0 +1,116 @@
+#include "tests/sim/ledger.hpp"
+
+#include <algorithm>
+
+namespace troupe::sim {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A router waits 300 ms for a word on why; less what drift and ticks take.
+constexpr nanoseconds notice_wait = 250ms;
+
+std::string text_of(const std::vector<token_id>& prompt) {
+  return {reinterpret_cast<const char*>(prompt.data()),
+          prompt.size() * sizeof(token_id)};
+}
+
+} // namespace
+
+void ledger::sent(std::uint64_t router, std::uint64_t replica,
+                  const protocol::request_record& record) {
+  auto choice = record.params.choice;
+  for (auto& one : crashes_[router])
+    if (one.request_id == record.request_id && one.choice == choice &&
+        record.output.size() < one.at)
+      one.tail_lost = true;
+  auto& last = last_[{record.request_id, choice}];
+  last = {replica, record.id, last.count + 1};
+  records_[{router, record.id}] = {record.request_id, choice,
+                                   text_of(record.prompt)};
+}
+
+void ledger::delivered(std::uint64_t router, const std::string& request_id,
+                       std::uint32_t choice, std::uint64_t replica,
+                       const protocol::choice_tokens& news) {
+  auto last = last_.find({request_id, choice});
+  if (last == last_.end() || last->second.record != news.id ||
+      last->second.replica != replica)
+    world_.fail("I4", request_id + " choice " + std::to_string(choice) +
+                          ": router " + std::to_string(router) +
+                          " took tokens of an earlier sending");
+}
+
+void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
+                     std::size_t at, const std::vector<engine::owner>& step) {
+  std::set<std::string> beside;
+  for (const auto& one : step)
+    if (auto known = records_.find({one.router, one.record});
+        known != records_.end())
+      beside.insert(known->second.request_id);
+  for (const auto& request : beside)
+    ++beside_[request];
+  if (step.size() == 1 && beside.size() == 1)
+    ++alone_[*beside.begin()];
+  if (killer == nullptr)
+    return;
+  auto known = records_.find({killer->router, killer->record});
+  if (known == records_.end())
+    world_.fail("I2", "a replica computes what no router sent");
+  // One that the router had lost before computed for nobody any more.
+  if (!lost_.contains({killer->router, replica}))
+    crashes_[killer->router].push_back(
+        {replica, killer->record, at, known->second.request_id,
+         known->second.choice, known->second.prompt, false});
+}
+
+void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {
+  told_.try_emplace({router, notice.incarnation}, world_.now());
+}
+
+void ledger::lost(std::uint64_t router, std::uint64_t replica) {
+  lost_.try_emplace({router, replica}, world_.now());
+}
+
+std::size_t ledger::sendings(const std::string& request_id,
+                             std::uint32_t choice) const {
+  auto known = last_.find({request_id, choice});
+  return known == last_.end() ? 0 : known->second.count;
+}
+
+std::size_t ledger::crashes_beside(const std::string& request_id) const {
+  auto known = beside_.find(request_id);
+  return known == beside_.end() ? 0 : known->second;
+}
+
+std::size_t ledger::crashes_alone(const std::string& request_id) const {
+  auto known = alone_.find(request_id);
+  return known == alone_.end() ? 0 : known->second;
+}
+
+bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {
+  auto told = told_.find({router, replica});
+  if (told == told_.end())
+    return false;
+  auto lost = lost_.find({router, replica});
+  return lost == lost_.end() || told->second <= lost->second + notice_wait;
+}
+
+void ledger::check_poison() const {
+  std::map<std::pair<std::uint64_t, std::string>, std::set<sent_choice>> sent;
+  for (const auto& [key, one] : records_)
+    sent[{key.first, one.prompt}].insert({one.request_id, one.choice});
+  for (const auto& [router, crashes] : crashes_) {
+    std::map<std::string, std::size_t> kills;
+    for (const auto& one : crashes)
+      if (!one.tail_lost && told_in_time(router, one.replica))
+        ++kills[one.prompt];
+    for (const auto& [prompt, count] : kills)
+      if (count > sent[{router, prompt}].size() + 1)
+        world_.fail("I1", "a prompt has ended " + std::to_string(count) +
+                              " replicas of one router");
+  }
+}
+
+} // namespace troupe::sim

@@ -1,0 +1,95 @@
+#pragma once
+
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/request_record.hpp"
+#include "actors/protocol/token_batch.hpp"
+#include "engine/engine.hpp"
+#include "tests/sim/world.hpp"
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace troupe::sim {
+
+/// What truly happened, whatever the processes believe: which choice was where,
+/// which computation ended a replica, which router was told. The checks compare
+/// with it.
+class ledger {
+public:
+  explicit ledger(world& w) : world_(w) {
+    // nop
+  }
+
+  /// A router sends a choice to a replica: from now on only this sending's
+  /// tokens are to be taken.
+  void sent(std::uint64_t router, std::uint64_t replica,
+            const protocol::request_record&);
+  /// A router hands a choice's news on as what this replica said (I4).
+  void delivered(std::uint64_t router, const std::string& request_id,
+                 std::uint32_t choice, std::uint64_t replica,
+                 const protocol::choice_tokens&);
+
+  /// A computation has ended a replica: of token `at` of `killer`, if it is
+  /// anyone's.
+  void crashed(std::uint64_t replica, const engine::owner* killer,
+               std::size_t at, const std::vector<engine::owner>& step);
+  /// A router is told of a death; a router gives a session up.
+  void told(std::uint64_t router, const protocol::death_notice&);
+  void lost(std::uint64_t router, std::uint64_t replica);
+
+  /// Sendings of this choice.
+  std::size_t sendings(const std::string& request_id,
+                       std::uint32_t choice) const;
+  /// Deaths by their own fault in whose step a choice of this request was.
+  std::size_t crashes_beside(const std::string& request_id) const;
+  /// Such deaths in a step of nothing but this request.
+  std::size_t crashes_alone(const std::string& request_id) const;
+
+  /// A choice may end one replica of a router among others, and one more alone
+  /// (F26): the choices of one prompt, all of which may run at once, as many as
+  /// they are and one. Not counted: what the router was not told of in time, and
+  /// deaths that took the tokens before with them.
+  void check_poison() const;
+
+private:
+  struct sending {
+    std::uint64_t replica = 0;
+    std::uint64_t record = 0;
+    std::size_t count = 0;
+  };
+  struct crash {
+    std::uint64_t replica = 0;
+    std::uint64_t record = 0;
+    std::size_t at = 0;
+    std::string request_id;
+    std::uint32_t choice = 0;
+    std::string prompt; ///< what tells poisons apart
+    /// Its last tokens died with the replica: sent again it is past its trial
+    /// before it ends another one.
+    bool tail_lost = false;
+  };
+  struct sent_record {
+    std::string request_id;
+    std::uint32_t choice = 0;
+    std::string prompt;
+  };
+  using sent_choice = std::pair<std::string, std::uint32_t>;
+  using router_replica = std::pair<std::uint64_t, std::uint64_t>;
+
+  bool told_in_time(std::uint64_t router, std::uint64_t replica) const;
+
+  world& world_;
+  std::map<sent_choice, sending> last_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, sent_record> records_;
+  std::map<std::uint64_t, std::vector<crash>> crashes_; ///< by router
+  std::map<std::string, std::size_t> beside_;
+  std::map<std::string, std::size_t> alone_;
+  std::map<router_replica, instant> told_;
+  std::map<router_replica, instant> lost_;
+};
+
+} // namespace troupe::sim

@@ -1,0 +1,54 @@
+#pragma once
+
+#include "tests/sim/agent_shell.hpp"
+#include "tests/sim/controller_shell.hpp"
+#include "tests/sim/router_shell.hpp"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace troupe::sim {
+
+/// What a node's process is started with.
+struct node_options {
+  protocol::node_joined self; ///< `incarnation` is drawn
+  std::uint16_t port = 0;     ///< of its listener; 0 = any
+  std::optional<protocol::endpoint> head; ///< none: it is the head
+  disk* store = nullptr;                  ///< the head's
+  /// Behaviour of the replica that is about to start; nothing = it cannot be.
+  std::function<std::optional<engine_habits>()> habits;
+};
+
+/// `troupe start`: a node agent and a router, on the head a controller too.
+class node_process : public process {
+public:
+  node_process(surroundings, host_id, host_clock, ledger&, node_options);
+  /// Once it has its place in the table.
+  void start();
+
+  void on_message(link_id, message&) override;
+  void on_down(link_id) override;
+  void on_child_end(process_id, ending) override;
+
+  controller_shell* controller() const {
+    return controller_.get();
+  }
+  agent_shell& agent() const {
+    return *agent_;
+  }
+  router_shell& router() const {
+    return *router_;
+  }
+
+private:
+  replica_process* spawn(const codec::bytes& launch);
+
+  ledger& ledger_;
+  node_options options_;
+  std::unique_ptr<controller_shell> controller_;
+  std::unique_ptr<agent_shell> agent_;
+  std::unique_ptr<router_shell> router_;
+};
+
+} // namespace troupe::sim

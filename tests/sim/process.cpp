@@ -1,0 +1,150 @@
+#include "tests/sim/process.hpp"
+
+#include "tests/sim/network.hpp"
+
+#include <csignal>
+#include <utility>
+
+namespace troupe::sim {
+
+process_id process_table::add(std::unique_ptr<process> made) {
+  made->id_ = static_cast<process_id>(all_.size() + 1);
+  all_.push_back(std::move(made));
+  return all_.back()->id();
+}
+
+process* process_table::find_living(process_id id) const {
+  return id != 0 && at(id).alive() ? &at(id) : nullptr;
+}
+
+local_time host_clock::read(instant true_time) const {
+  auto gone = static_cast<double>(true_time.count()) * rate;
+  return local_time{at_start + nanoseconds{static_cast<std::int64_t>(gone)}};
+}
+
+nanoseconds host_clock::true_length(nanoseconds local) const {
+  return nanoseconds{
+      static_cast<std::int64_t>(static_cast<double>(local.count()) / rate)};
+}
+
+process::process(surroundings around, host_id host, host_clock clock,
+                 std::string name, process_id parent)
+    : around_(around), host_(host), clock_(clock), name_(std::move(name)),
+      parent_(parent) {
+  // nop
+}
+
+void process::freeze() {
+  if (!alive_ || frozen_)
+    return;
+  around_.world.trace("freeze", name_, id_);
+  frozen_ = true;
+  around_.network.stopped(id_);
+}
+
+void process::thaw() {
+  if (!alive_ || !frozen_)
+    return;
+  around_.world.trace("thaw", name_, id_);
+  frozen_ = false;
+  around_.network.went_on(id_);
+  auto waiting = std::exchange(backlog_, {});
+  for (auto& what : waiting)
+    run(std::move(what));
+}
+
+void process::kill(ending how) {
+  if (!alive_)
+    return;
+  around_.world.trace("end of", name_, id_, how.exit_code, how.signal);
+  alive_ = false;
+  backlog_.clear();
+  asked_.clear();
+  around_.network.died(id_, how.signal != 0);
+  for (process_id child = 1; child <= around_.processes.all().size(); ++child)
+    if (around_.processes.at(child).parent() == id_)
+      around_.processes.at(child).kill({0, SIGKILL});
+  around_.world.after(
+      around_.world.between(nanoseconds{0}, milliseconds{20}),
+      [this, how] {
+        if (auto* parent = around_.processes.find_living(parent_))
+          parent->run([this, parent, how] { parent->on_child_end(id_, how); });
+      });
+}
+
+void process::run(world::action what) {
+  if (!alive_)
+    return;
+  if (frozen_)
+    backlog_.push_back(std::move(what));
+  else
+    what();
+}
+
+local_time process::now() const {
+  return clock_.read(around_.world.now());
+}
+
+void process::after(nanoseconds local, world::action what) {
+  around_.world.after(clock_.true_length(local),
+                      [this, what = std::move(what)]() mutable {
+                        run(std::move(what));
+                      });
+}
+
+void process::send(link_id link, message what) {
+  if (alive_)
+    around_.network.send(id_, link, std::move(what));
+}
+
+void process::request(link_id link, message what, nanoseconds timeout,
+                      on_answer done) {
+  expect_answer(what, timeout, std::move(done));
+  send(link, std::move(what));
+}
+
+void process::expect_answer(message& what, nanoseconds timeout,
+                            on_answer done) {
+  auto number = what.number = ++last_request_;
+  asked_[number] = std::move(done);
+  after(timeout, [this, number] {
+    auto asked = asked_.find(number);
+    if (asked == asked_.end())
+      return;
+    auto done = std::move(asked->second);
+    asked_.erase(asked);
+    done(nullptr);
+  });
+}
+
+void process::answer(link_id link, const message& request, message what) {
+  what.what = topic::answer;
+  what.number = request.number;
+  send(link, std::move(what));
+}
+
+void process::receive(link_id link, message what) {
+  run([this, link, what = std::move(what)]() mutable {
+    if (what.what != topic::answer) {
+      on_message(link, what);
+      return;
+    }
+    auto asked = asked_.find(what.number);
+    if (asked == asked_.end())
+      return; // too late
+    auto done = std::move(asked->second);
+    asked_.erase(asked);
+    done(&what);
+  });
+}
+
+/// News of a lost connection overtake what waits (runtime::watch).
+void process::hear_down(link_id link) {
+  auto hear = [this, link] { on_down(link); };
+  if (frozen_ && alive_ && around_.world.chance(0.5))
+    backlog_.push_front(hear);
+  else
+    run(hear);
+}
+
+} // namespace troupe::sim

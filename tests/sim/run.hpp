@@ -1,0 +1,26 @@
+#pragma once
+
+#include "tests/sim/client.hpp"
+#include "tests/sim/world.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace troupe::sim {
+
+/// What became of the run of one seed.
+struct run_report {
+  std::optional<violation> found;
+  instant ended{0};
+  instant healed{0};
+  std::uint64_t events = 0;
+  std::uint64_t trace_hash = 0;
+  outcome_counts requests;
+  std::size_t deployments = 0; ///< acknowledged
+};
+
+/// The life of a cluster from its start through faults to its healing and rest.
+/// The same seed gives the same run. `print`: the trace to standard output.
+run_report run_seed(std::uint64_t seed, bool print = false);
+
+} // namespace troupe::sim
