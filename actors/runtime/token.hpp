@@ -20,10 +20,6 @@ struct join_token {
   std::string text;           ///< the whole token
 };
 
-/// How far the clocks of two machines, or one before and after it was set, may
-/// be apart.
-inline constexpr std::chrono::seconds clock_skew_max{60};
-
 /// A new token that is good for so long (1 s to 366 days). The key of its MAC
 /// lies in the authority's directory (mode 0600).
 result<join_token> create_token(const authority&,

@@ -39,7 +39,7 @@ TEST_CASE("a token names its authority and its end, and fits a command line") {
   CHECK(why(check_token(one.ca, made.text, seconds_now())) == "good");
 }
 
-TEST_CASE("a token ends, give or take the skew of two clocks") {
+TEST_CASE("a token ends when it said so") {
   cluster one;
   auto at = [&](std::int64_t seconds_after_end) {
     return why(check_token(one.ca, one.token.text,
@@ -47,8 +47,7 @@ TEST_CASE("a token ends, give or take the skew of two clocks") {
   };
   CHECK(at(-3600) == "good");
   CHECK(at(0) == "good");
-  CHECK(at(60) == "good");
-  CHECK(at(61).find("has expired") != std::string::npos);
+  CHECK(at(1).find("has expired") != std::string::npos);
   CHECK(at(1'000'000).find("has expired") != std::string::npos);
   CHECK_FALSE(create_token(one.ca, 0s).has_value());
   CHECK_FALSE(create_token(one.ca, -1h).has_value());
