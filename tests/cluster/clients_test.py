@@ -9,8 +9,7 @@ import time
 
 from client import encode, read, reset, send
 from cluster import wait_for
-from faults import open_streams
-from load import Load, chat, completion, id_of
+from load import Load, chat, completion, id_of, open_streams
 from nodes import BASE
 
 PROBE = completion("The probe", max_tokens=8, seed=121)

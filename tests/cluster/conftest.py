@@ -30,9 +30,17 @@ def running(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         yield standard(cluster)
-        print("\n" + "\n".join(cluster.measured()), end="")
     finally:
+        MEASURED.extend(cluster.measured())
         cluster.end()
+
+
+MEASURED = []  # lines, for the end of the report
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in MEASURED:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

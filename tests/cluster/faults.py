@@ -3,9 +3,9 @@ and notes how long what took."""
 
 import time
 
-from client import Stream, read, send
+from client import read, send
 from cluster import wait_for
-from load import id_of
+from load import id_of, open_streams
 from nodes import kill
 
 # An end to two of the waits: ten times what is aimed at.
@@ -62,11 +62,6 @@ def kill_at(cluster, request, place, undisturbed, name="smollm2", edge="head"):
     return answer, victims[0]
 
 
-def open_streams(node, requests):
-    return [Stream(node.connect(), *request, headers={
-        "x-request-id": id_of(*request)}) for request in requests]
-
-
 def wait_for_frames(streams, count):
     wait_for(lambda: all(stream.frames() >= count or stream.answer.ended
                          for stream in streams), "the streams do not begin")
@@ -76,8 +71,7 @@ def lose_worker(cluster, truth, name, loss, requests, frames, edge="head"):
     """Loses a worker once each of the streams has so many frames, and gives it
     back when they have gone on and its replicas are ready elsewhere."""
     strike, give_back = LOSSES[loss]
-    for request in requests:
-        truth(*request)
+    truth.learn(requests)
     node = cluster.nodes[name]
     streams = open_streams(cluster.nodes[edge], requests)
     wait_for_frames(streams, frames)
@@ -109,10 +103,8 @@ def lose_worker(cluster, truth, name, loss, requests, frames, edge="head"):
 
 
 def is_elsewhere(cluster, lost):
-    """As many replicas as wanted are ready on other nodes."""
-    found = cluster.model()
-    return sum(replica["phase"] == "ready" and replica["node"] != lost
-               for replica in found["replicas"]) >= found["replicas_wanted"]
+    """As many replicas are ready on the other worker as it may have."""
+    return sum(replica["node"] != lost for replica in cluster.ready()) == 2
 
 
 def lose_head(cluster, workers, seconds, way="killed"):

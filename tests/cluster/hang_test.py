@@ -5,8 +5,8 @@ import time
 import pytest
 
 from cluster import wait_for
-from faults import open_streams, wait_for_frames
-from load import completion
+from faults import wait_for_frames
+from load import completion, open_streams
 from nodes import FAULTY_ONLY, application, model
 
 
@@ -26,8 +26,7 @@ def test_a_hung_replica_is_ended_and_its_streams_go_on(hanging, cluster, truth,
     for i in range(6):
         path, body = completion("The clock", max_tokens=80, seed=60 + i)
         requests.append(("/hanging" + path, {**body, "model": "hanging"}))
-    for request in requests:
-        truth(*request)
+    truth.learn(requests)
     before = cluster.pids("hanging")
     running = open_streams(cluster.head, requests)
     wait_for_frames(running, chance.randrange(1, 20))

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from faults import open_streams, wait_for_frames
-from load import completion, id_of
+from faults import wait_for_frames
+from load import completion, id_of, open_streams
 from nodes import FAULTY_ONLY, application, kill, model
 
 MAGIC = [4711, 815, 4711]
@@ -52,8 +52,7 @@ def test_one_poison_among_32_streams(poisonable, cluster, truth, chance, name,
                                      magic):
     requests = [to(name, [(i * 31 + j * 7) % 30000 + 200 for j in range(12)],
                    max_tokens=24, seed=80 + i) for i in range(31)]
-    for request in requests:
-        truth(*request)
+    truth.learn(requests)
     before = restarts(cluster, name)
     poison = to(name, [9, 10, *magic, 11, 12], max_tokens=24, seed=80)
 

@@ -51,13 +51,11 @@ def any_place(chance, answer):
 def kill_replicas(cluster, truth, chance, kills):
     """Each in the middle of a stream, at a random token, beside other load."""
     background = [any_request(chance, 40) for _ in range(6)]
-    for request in background:
-        truth(*request)
+    truth.learn(background)
     done = 0
     while done < kills:
         batch = [any_request(chance, 30) for _ in range(min(50, kills - done))]
-        for request in batch:
-            truth(*request)
+        truth.learn(batch)
         with Load(truth, [cluster.nodes["edge"]], background, clients=2) as load:
             for request in batch:
                 undisturbed = truth(*request)
@@ -113,8 +111,7 @@ def hurt_anything(cluster, truth, chance, seconds):
     while time.monotonic() < end:
         act = chance.choice([lose_a_worker, lose_a_worker, lose_the_head, change,
                              kill_some])
-        for request in background:
-            truth(*request)
+        truth.learn(background)
         with Load(truth, [cluster.nodes["edge"]], background, clients=2) as load:
             name = act()
         cluster.check()
