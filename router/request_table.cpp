@@ -424,6 +424,12 @@ void request_table::pump(const model_key& key, time_point now,
   if (model == models_.end())
     return;
   while (auto next = next_to_send(model->second)) {
+    if (next->lane.suspects)
+      if (auto known = guilty_meanwhile(next->from.key, now)) {
+        fail_request(next->from.key.request, ended_replicas(*known), out,
+                     *known);
+        continue;
+      }
     dequeue(next->from.key);
     send(next->from.key, next->incarnation, now, out);
   }
@@ -562,11 +568,7 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (judged == verdict::guilty)
     return convict(key, notice->reason, now, out);
   if (judged == verdict::suspect) {
-    // The same request, sent twice: one was found guilty meanwhile.
-    auto known = bans_.find(
-        fingerprint_of(requests_[key.request].model.first, choice->record),
-        now);
-    if (known)
+    if (auto known = guilty_meanwhile(key, now))
       return fail_request(key.request, ended_replicas(*known), out, *known);
     if (!choice->suspect)
       ++counts_.choices_suspected;
@@ -575,6 +577,16 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
                                      notice->reason});
   }
   give_back(key, lost_replica(), out);
+}
+
+// The same request may have been sent twice, and one found guilty.
+std::optional<std::string> request_table::guilty_meanwhile(choice_key key,
+                                                           time_point now) {
+  if (bans_.empty())
+    return std::nullopt;
+  return bans_.find(
+      fingerprint_of(requests_[key.request].model.first, find(key)->record),
+      now);
 }
 
 void request_table::convict(choice_key key, const std::string& reason,

@@ -326,6 +326,7 @@ private:
   void release_held(std::uint64_t incarnation, time_point, command_list&);
   void settle(choice_key, const protocol::death_notice*, time_point,
               command_list&);
+  std::optional<std::string> guilty_meanwhile(choice_key, time_point);
   void convict(choice_key, const std::string& reason, time_point,
                command_list&);
   std::set<std::uint64_t> suspects_like(const model_key&, const fingerprint&);

@@ -13,6 +13,7 @@
 #include <vector>
 
 // troupe_sim SEEDS [--first N] [--seconds S] [--jobs N] [--trace] [--hash]
+//   [--until-found]
 
 namespace {
 
@@ -26,6 +27,7 @@ struct choices {
   std::uint64_t jobs = std::max(1u, std::thread::hardware_concurrency());
   bool trace = false;
   bool hash = false; ///< every seed is run twice and must be the same run
+  bool until_found = false; ///< good is if a seed fails; stops there
 };
 
 std::optional<std::uint64_t> to_number(std::string_view text) {
@@ -47,8 +49,8 @@ std::optional<choices> read_arguments(int argc, char** argv) {
       out.jobs = 1;
       continue;
     }
-    if (name == "--hash") {
-      out.hash = true;
+    if (name == "--hash" || name == "--until-found") {
+      (name == "--hash" ? out.hash : out.until_found) = true;
       continue;
     }
     auto* to = name == "--first"     ? &out.first
@@ -112,6 +114,8 @@ void run_seeds(const choices& chosen, totals& to, steady::time_point end,
         run_seed(seed).trace_hash != report.trace_hash && !report.found)
       report.found = {"trace", "another run of this seed differs"};
     add(to, seed, report);
+    if (report.found && chosen.until_found)
+      next = chosen.seeds;
   }
 }
 
@@ -140,7 +144,8 @@ int main(int argc, char** argv) {
   auto chosen = read_arguments(argc, argv);
   if (!chosen) {
     std::fprintf(stderr, "usage: %s SEEDS [--first N] [--seconds S] "
-                         "[--jobs N] [--trace] [--hash]\n",
+                         "[--jobs N] [--trace] [--hash] "
+                         "[--until-found]\n",
                  argv[0]);
     return 2;
   }
@@ -156,5 +161,7 @@ int main(int argc, char** argv) {
   for (auto& one : threads)
     one.join();
   print(all, std::chrono::duration<double>(steady::now() - begin).count());
+  if (chosen->until_found)
+    return all.failures > 0 ? 0 : 1;
   return all.failures == 0 && all.seeds > 0 ? 0 : 1;
 }
