@@ -11,26 +11,106 @@ namespace troupe::cli {
 
 struct run_arguments {
   std::filesystem::path config;
-  std::string host;               ///< empty = what the file says
-  int port = -1;                  ///< -1 = what the file says
+  std::string host; ///< empty = what the file says
+  int port = -1;    ///< -1 = what the file says
   std::uint16_t admin_port = 8265;
   std::filesystem::path state_dir; ///< empty = default_state_dir()
   bool cpu_only = false;
+  std::filesystem::path replica_program; ///< empty = this one
 };
 
 /// A one-node cluster in this terminal, until SIGINT or SIGTERM.
 int run(const run_arguments&);
 
+struct start_arguments {
+  bool head = false;
+  std::string head_address; ///< HOST:PORT of its join port; of a worker
+  int join_port = 6380;
+  int cluster_port = -1; ///< -1 = the join port's successor
+  std::string http_host = "127.0.0.1";
+  int http_port = 8000;
+  std::string admin_host = "127.0.0.1";
+  int admin_port = -1; ///< -1 = 8265 on the head, any on a worker
+  std::string address = "127.0.0.1";
+  std::string name; ///< empty = "head", or the host's name
+  double cpus = -1; ///< below 0 = what is found
+  double gpus = -1;
+  double memory_bytes = -1;
+  std::string resources; ///< a JSON object of numbers
+  std::string labels;    ///< a JSON object of texts
+  std::string token;
+  std::filesystem::path token_file;
+  std::filesystem::path state_dir; ///< empty = default_state_dir()
+  bool block = false;
+  bool cpu_only = false;
+  std::filesystem::path replica_program; ///< empty = this one
+  std::string log_level = "INFO";
+  std::string log_encoding = "TEXT";
+};
+
+/// A head, or a worker: in this terminal (`block`) or in the background.
+int start(const start_arguments&);
+
+struct stop_arguments {
+  std::filesystem::path state_dir; ///< empty = default_state_dir()
+  double wait_s = 60;
+};
+
+/// Ends the node of a state directory.
+int stop(const stop_arguments&);
+
+/// How the verbs that speak to a running cluster find its head.
+struct admin_arguments {
+  std::string admin; ///< HOST:PORT or http://HOST:PORT; empty = the two below
+  std::string admin_host = "127.0.0.1";
+  std::uint16_t admin_port = 8265;
+};
+
+struct deploy_arguments {
+  admin_arguments where;
+  std::filesystem::path config;
+  bool wait = false;
+  double wait_max_s = 600;
+};
+
+/// Makes a file what the cluster runs.
+int deploy(const deploy_arguments&);
+
+/// Prints what was deployed.
+int config(const admin_arguments&);
+
+/// Takes one application out.
+int remove(const admin_arguments&, const std::string& application);
+
+/// Takes all applications out; asks first unless `sure`.
+int shutdown(const admin_arguments&, bool sure);
+
 /// Checks a file and says all that is wrong with it.
 int validate(const std::filesystem::path& config);
 
 struct status_arguments {
-  std::string admin_host = "127.0.0.1";
-  std::uint16_t admin_port = 8265;
+  admin_arguments where;
   bool json = false;
 };
 
 /// Asks a running cluster's admin listener.
 int status(const status_arguments&);
+
+struct plan_arguments {
+  std::filesystem::path config;
+  std::string admin; ///< of a running cluster; empty = this machine
+  bool cpu_only = false;
+};
+
+/// Says what a file would take, and where it would go.
+int plan(const plan_arguments&);
+
+struct token_arguments {
+  std::filesystem::path state_dir; ///< of the head; empty = default_state_dir()
+  std::string good_for = "24h";
+};
+
+/// Prints a token with which workers can join.
+int create_token(const token_arguments&);
 
 } // namespace troupe::cli

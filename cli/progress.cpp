@@ -48,12 +48,12 @@ void progress::show(const protocol::cluster_status& status) {
                              model.replicas_wanted,
                              model.replicas_wanted == 1 ? "" : "s"));
       if (total != 0)
-        loading += fmt::format("{}{} {:.1f} of {:.1f} MB",
-                               loading.empty() ? "" : ", ", model.model,
-                               megabytes(done), megabytes(total));
+        loading +=
+            fmt::format("{}{} {:.1f} of {:.1f} MB", loading.empty() ? "" : ", ",
+                        model.model, megabytes(done), megabytes(total));
     } else {
-      line(name, fmt::format("{} {}: {}", model.status, model.model,
-                             model.reason));
+      line(name,
+           fmt::format("{} {}: {}", model.status, model.model, model.reason));
     }
   }
   if (!loading.empty())

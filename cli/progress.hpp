@@ -7,8 +7,8 @@
 
 namespace troupe::cli {
 
-/// Tells in the terminal how the models come up: a line per model and phase, and
-/// while it loads bytes that count up in place if the output is a terminal.
+/// Tells in the terminal how the models come up: a line per model and phase,
+/// and while it loads bytes that count up in place if the output is a terminal.
 class progress {
 public:
   explicit progress(bool terminal) : terminal_(terminal) {

@@ -1,11 +1,5 @@
-#include "cli/commands.hpp"
+#include "cli/ask_head.hpp"
 
-#include <boost/asio/connect.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http.hpp>
 #include <fmt/format.h>
 #include <simdjson.h>
 
@@ -15,59 +9,6 @@
 namespace troupe::cli {
 
 namespace {
-
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-
-/// The body of GET /api/status; empty with a message on stderr.
-std::optional<std::string> fetch(const status_arguments& args) {
-  constexpr std::chrono::seconds time_max{5};
-  constexpr std::uint64_t body_bytes_max = 64u << 20;
-  beast::error_code code;
-  auto address = asio::ip::make_address(
-      args.admin_host == "localhost" ? "127.0.0.1" : args.admin_host, code);
-  auto where = fmt::format("{}:{}", args.admin_host, args.admin_port);
-  if (code) {
-    fmt::print(stderr, "{}: not a numeric address\n", args.admin_host);
-    return std::nullopt;
-  }
-  asio::io_context io;
-  beast::tcp_stream stream{io};
-  beast::flat_buffer buffer;
-  http::request<http::empty_body> request{http::verb::get, "/api/status", 11};
-  request.set(http::field::host, where);
-  http::response_parser<http::string_body> response;
-  response.body_limit(body_bytes_max);
-  auto keep = [&](beast::error_code ec, auto...) { code = ec; };
-  // One step after the other, each within the time limit.
-  auto step = [&](auto start) {
-    if (code)
-      return;
-    stream.expires_after(time_max);
-    start();
-    io.restart();
-    io.run();
-  };
-  asio::ip::tcp::endpoint there{address, args.admin_port};
-  step([&] { stream.async_connect(there, keep); });
-  if (code) {
-    fmt::print(stderr,
-               "no cluster answers on {} ({}); is `troupe run` running, and "
-               "with this --admin-port?\n",
-               where, code.message());
-    return std::nullopt;
-  }
-  step([&] { http::async_write(stream, request, keep); });
-  step([&] { http::async_read(stream, buffer, response, keep); });
-  if (code || response.get().result() != http::status::ok) {
-    fmt::print(stderr, "{} answered with an error ({})\n", where,
-               code ? code.message()
-                    : std::to_string(response.get().result_int()));
-    return std::nullopt;
-  }
-  return std::move(response.get().body());
-}
 
 std::string_view text(simdjson::dom::element object, std::string_view key) {
   std::string_view out;
@@ -89,6 +30,8 @@ std::vector<simdjson::dom::element> items(simdjson::dom::element object,
 
 void print_replica(simdjson::dom::element replica) {
   fmt::print("    {} {}", text(replica, "replica"), text(replica, "phase"));
+  if (!text(replica, "node").empty())
+    fmt::print(" on {}", text(replica, "node"));
   if (number(replica, "pid") != 0)
     fmt::print(", pid {}", number(replica, "pid"));
   if (number(replica, "restarts") != 0)
@@ -111,17 +54,68 @@ void print_replica(simdjson::dom::element replica) {
   fmt::print("\n");
 }
 
+double amount(simdjson::dom::element object, std::string_view key) {
+  double out = 0;
+  return object[key].get(out) == simdjson::SUCCESS ? out : 0;
+}
+
+/// "1.5 of 4 CPU": in use and there, memory in MiB.
+std::string shown_amount(std::string_view name, double used, double total) {
+  if (name == "memory")
+    return fmt::format("{:.0f} of {:.0f} MiB", used / (1 << 20),
+                       total / (1 << 20));
+  return fmt::format("{:g} of {:g} {}", used, total, name);
+}
+
+/// What is in use of what the node has.
+void print_amounts(simdjson::dom::element node) {
+  simdjson::dom::object resources;
+  simdjson::dom::element used;
+  if (node["resources"].get(resources) != simdjson::SUCCESS ||
+      node["used"].get(used) != simdjson::SUCCESS)
+    return;
+  std::string line;
+  for (auto [name, total] : resources) {
+    double there = 0;
+    if (total.get(there) != simdjson::SUCCESS)
+      continue;
+    line += line.empty() ? "    in use: " : ", ";
+    line += shown_amount(name, amount(used, name), there);
+  }
+  if (!line.empty())
+    fmt::print("{}\n", line);
+}
+
+void print_node(simdjson::dom::element node) {
+  bool alive = false;
+  if (node["alive"].get(alive) != simdjson::SUCCESS)
+    alive = false;
+  fmt::print("  {}: {}", text(node, "node"), alive ? "alive" : "lost");
+  if (!text(node, "address").empty())
+    fmt::print(", {}", text(node, "address"));
+  if (number(node, "http_port") != 0)
+    fmt::print(", HTTP port {}", number(node, "http_port"));
+  fmt::print("\n    {} CPUs, {} MiB", number(node, "cpus"),
+             number(node, "memory_bytes") >> 20);
+  if (number(node, "gpus") == 0)
+    fmt::print(", no GPU\n");
+  else
+    fmt::print(", {} GPUs ({})\n", number(node, "gpus"),
+               text(node, "accelerator_type"));
+  print_amounts(node);
+  simdjson::dom::object labels;
+  if (node["labels"].get(labels) != simdjson::SUCCESS || labels.size() == 0)
+    return;
+  fmt::print("    labels:");
+  for (auto [name, value] : labels)
+    fmt::print(" {}={}", name, text(node["labels"].value_unsafe(), name));
+  fmt::print("\n");
+}
+
 void print_status(simdjson::dom::element all) {
   fmt::print("Nodes\n");
-  for (auto node : items(all, "nodes")) {
-    fmt::print("  {}: {} CPUs, {} MiB", text(node, "node"),
-               number(node, "cpus"), number(node, "memory_bytes") >> 20);
-    if (number(node, "gpus") == 0)
-      fmt::print(", no GPU\n");
-    else
-      fmt::print(", {} GPUs ({})\n", number(node, "gpus"),
-                 text(node, "accelerator_type"));
-  }
+  for (auto node : items(all, "nodes"))
+    print_node(node);
   fmt::print("Models\n");
   for (auto model : items(all, "models")) {
     fmt::print("  {}: {}, {} of {} replicas ready", text(model, "model"),
@@ -140,7 +134,7 @@ void print_status(simdjson::dom::element all) {
 } // namespace
 
 int status(const status_arguments& args) {
-  auto body = fetch(args);
+  auto body = ask_head(args.where, "GET", "/api/status");
   if (!body)
     return 1;
   if (args.json) {

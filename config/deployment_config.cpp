@@ -1,5 +1,6 @@
 #include "config/schema.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace troupe::config {
@@ -48,14 +49,51 @@ autoscaling_config read_autoscaling(const located& value,
   return out;
 }
 
-double read_actor_options(const located& value) {
+bundle read_named_resources(const located& value) {
+  bundle out;
+  if (!value.node.IsMap()) {
+    value.error("must be a map of names to amounts");
+    return out;
+  }
+  for (const auto& entry : value.node) {
+    auto name = entry.first.IsScalar() ? entry.first.Scalar() : std::string{};
+    located amount{entry.second, value.file, value.path + "." + name,
+                   value.findings};
+    if (name == "CPU" || name == "GPU" || name == "memory")
+      amount.error("is given by num_cpus, num_gpus or memory");
+    else if (auto given = read_resource(name, amount))
+      out[name] = *given;
+  }
+  return out;
+}
+
+void read_actor_options(const located& value, deployment_config& out) {
   map_reader in{value};
-  in.refuse({"num_gpus", "memory", "resources", "accelerator_type",
-             "runtime_env", "object_store_memory", "label_selector"});
-  return in.number("num_cpus", {0, 4096}).value_or(0);
+  in.refuse({"accelerator_type", "runtime_env", "object_store_memory",
+             "label_selector"});
+  out.num_cpus = in.number("num_cpus", {0, 4096}).value_or(0);
+  out.num_gpus = in.number("num_gpus", {0, 4096}).value_or(0);
+  // Ray's examples write 2e9 as well as 2000000000.
+  out.memory_bytes =
+      static_cast<std::uint64_t>(in.number("memory", {0, 9e15}).value_or(0));
+  if (auto resources = in.take("resources"); resources.present())
+    out.resources = read_named_resources(resources);
 }
 
 } // namespace
+
+std::optional<double> read_resource(const std::string& name,
+                                    const located& amount) {
+  constexpr std::size_t name_bytes_max = 128;
+  auto bad = [](unsigned char c) { return c <= ' ' || c == 127; };
+  if (name.empty() || name.size() > name_bytes_max ||
+      std::any_of(name.begin(), name.end(), bad)) {
+    amount.error("a resource's name must be 1 to 128 characters without "
+                 "spaces");
+    return std::nullopt;
+  }
+  return read_number(amount, {0, name == "memory" ? 9e15 : 1e6});
+}
 
 deployment_config read_deployment_config(const located& value) {
   deployment_config out;
@@ -92,7 +130,7 @@ deployment_config read_deployment_config(const located& value) {
       in.integer("max_constructor_retry_count", {1, 1000});
   out.max_replicas_per_node = in.integer("max_replicas_per_node", {1, 100});
   if (auto options = in.take("ray_actor_options"); options.present())
-    out.num_cpus = read_actor_options(options);
+    read_actor_options(options, out);
   for (auto key : {"placement_group_bundles", "placement_group_strategy"})
     in.refuse(key, "belongs into placement_group_config of the model");
   in.refuse({"name", "user_config", "logging_config", "request_router_config",

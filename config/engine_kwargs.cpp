@@ -40,6 +40,10 @@ std::string read_chat_template(const located& value) {
     return {};
   if (text->find('{') != std::string::npos)
     return *text;
+  if (value.read_for == purpose::request) {
+    value.error("no template (no \"{\" in it); a request cannot name a file");
+    return {};
+  }
   constexpr std::uintmax_t template_bytes_max = 1u << 20;
   auto path = beside(value.file, *text);
   std::error_code code;
@@ -57,6 +61,9 @@ std::string read_chat_template(const located& value) {
   source << stream.rdbuf();
   if (!stream)
     value.error("the template file cannot be read");
+  else if (source.str().find('{') == std::string::npos)
+    value.error("the file holds no template (no \"{\" in it)");
+  value.replace(source.str());
   return source.str();
 }
 

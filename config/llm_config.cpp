@@ -72,12 +72,8 @@ bundle read_bundle(const located& value, double default_gpu) {
     auto name = entry.first.IsScalar() ? entry.first.Scalar() : std::string{};
     located amount{entry.second, value.file, value.path + "." + name,
                    value.findings};
-    if (name.empty())
-      value.error("resource names must be plain text");
-    else if (name != "CPU" && name != "GPU")
-      amount.error("resources other than CPU and GPU: not supported yet");
-    else
-      out[name] = read_number(amount, {0, 1e6}).value_or(0);
+    if (auto given = read_resource(name, amount))
+      out[name] = *given;
   }
   return out;
 }
@@ -103,9 +99,6 @@ void read_placement(const located& value, bool cpu_asked, llm_config& out) {
   if (auto strategy = in.choice(
           "strategy", {"PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"}))
     out.placement_strategy = *strategy;
-  if (out.placement_strategy == "STRICT_SPREAD" && out.bundles.size() > 1)
-    value.error("STRICT_SPREAD over several bundles needs several nodes: not "
-                "supported yet");
   auto gpu = std::any_of(out.bundles.begin(), out.bundles.end(),
                          [](const auto& b) { return b.at("GPU") > 0; });
   if (cpu_asked && gpu)
@@ -134,6 +127,14 @@ bool looks_like_hub_id(std::string_view source) {
   return std::count(source.begin(), source.end(), '/') <= 1;
 }
 
+/// What stands for a model that is not here, where it may be elsewhere.
+void note_missing(const located& value, const std::filesystem::path& path) {
+  if (value.read_for == purpose::deploy)
+    value.note(fmt::format("{} is not on this machine; every node that is to "
+                           "run the model needs it there",
+                           path.string()));
+}
+
 std::filesystem::path read_source(const located& value) {
   auto source = read_text(value);
   if (!source)
@@ -146,19 +147,29 @@ std::filesystem::path read_source(const located& value) {
     value.error(why);
     return {};
   }
+  auto hub_id = looks_like_hub_id(*source);
+  if (value.read_for == purpose::request && !hub_id && source->front() != '/') {
+    value.error(fmt::format("\"{}\": must be an absolute path", *source));
+    return {};
+  }
   auto path = beside(value.file, *source);
+  value.replace(path.string());
   std::error_code code;
-  if (std::filesystem::exists(path, code))
+  auto checked =
+      value.read_for != purpose::request && std::filesystem::exists(path, code);
+  if (checked || (value.read_for != purpose::run && !hub_id)) {
+    if (!checked)
+      note_missing(value, path);
     return path;
+  }
   value.error(
-      looks_like_hub_id(*source)
-          ? fmt::format("\"{}\" is no local path; Hugging Face ids: not "
-                        "supported yet, give a local directory or .gguf "
-                        "file",
-                        *source)
-          : fmt::format("\"{}\": no such file or directory (relative "
-                        "paths start at the folder of {})",
-                        *source, value.file));
+      hub_id ? fmt::format("\"{}\" is no local path; Hugging Face ids: not "
+                           "supported yet, give a local directory or .gguf "
+                           "file",
+                           *source)
+             : fmt::format("\"{}\": no such file or directory (relative "
+                           "paths start at the folder of {})",
+                           *source, value.file));
   return {};
 }
 
@@ -218,7 +229,9 @@ void read_runtime_env(const located& value, llm_config& out) {
     if (name.empty() || name.find('=') != std::string::npos ||
         name.find('\0') != std::string::npos)
       vars.error("environment names must not be empty or hold \"=\"");
-    else if (auto given = read_text(text))
+    else if (auto given = read_text(text); given && *given == hidden_value)
+      text.error("this stands for a value that is not shown; give the value");
+    else if (given)
       out.env_vars.emplace_back(name, *given);
   }
 }
@@ -255,7 +268,13 @@ llm_config read_llm_config(const located& value) {
   read_model_loading(in.take("model_loading_config"), out);
   in.choice("llm_engine", {"vLLM"}); // Ray's one member: the native engine here
   read_resources(in, out);
-  out.deployment = read_deployment_config(in.take("deployment_config"));
+  auto deployment = in.take("deployment_config");
+  out.deployment = read_deployment_config(deployment);
+  if (out.deployment.num_gpus > 0 && out.device == device_wish::cpu)
+    deployment.error("ray_actor_options.num_gpus asks for a GPU although the "
+                     "model is to run on the CPU");
+  else if (out.deployment.num_gpus > 0)
+    out.device = device_wish::gpu;
   out.engine = read_engine_kwargs(in.take("engine_kwargs"));
   if (auto env = in.take("runtime_env"); env.present())
     read_runtime_env(env, out);

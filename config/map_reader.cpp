@@ -26,6 +26,11 @@ bool located::present() const {
   return node.IsDefined() && !node.IsNull();
 }
 
+void located::replace(const std::string& text) const {
+  YAML::Node same = node; // refers to the value in the document
+  same = text;
+}
+
 namespace {
 
 std::string_view kind_of(const YAML::Node& node) {
@@ -84,10 +89,11 @@ std::optional<bool> read_boolean(const located& value) {
   if (!text)
     return std::nullopt;
   if (!quoted(value)) {
-    if (*text == "true" || *text == "True" || *text == "TRUE")
-      return true;
-    if (*text == "false" || *text == "False" || *text == "FALSE")
-      return false;
+    auto is_true = *text == "true" || *text == "True" || *text == "TRUE";
+    if (is_true || *text == "false" || *text == "False" || *text == "FALSE") {
+      value.replace(is_true ? "true" : "false");
+      return is_true;
+    }
   }
   value.error(fmt::format("must be true or false, not {}", shown(*text)));
   return std::nullopt;
@@ -110,8 +116,10 @@ std::optional<std::int64_t> read_integer(const located& value, bounds range) {
   auto whole = code == std::errc{} && end == bare.data() + bare.size();
   auto in_range = static_cast<double>(number) >= range.low &&
                   static_cast<double>(number) <= range.high;
-  if (whole && in_range && !quoted(value))
+  if (whole && in_range && !quoted(value)) {
+    value.replace(std::to_string(number));
     return number;
+  }
   value.error(fmt::format("must be a whole number {}, not {}", range_of(range),
                           shown(*text)));
   return std::nullopt;
@@ -129,8 +137,10 @@ std::optional<double> read_number(const located& value, bounds range) {
       std::from_chars(digits.data(), digits.data() + digits.size(), number);
   if (code == std::errc{} && end == digits.data() + digits.size() &&
       std::isfinite(number) && number >= range.low && number <= range.high &&
-      !quoted(value))
+      !quoted(value)) {
+    value.replace(fmt::format("{}", number));
     return number;
+  }
   value.error(fmt::format("must be a number {}, not {}", range_of(range),
                           shown(*text)));
   return std::nullopt;
@@ -182,8 +192,8 @@ located map_reader::take(std::string_view key) {
                                   : fmt::format("{}.{}", value_.path, key);
   auto found = value_.present() ? std::as_const(value_.node)[std::string{key}]
                                 : YAML::Node{YAML::NodeType::Undefined};
-  return {found, value_.file, std::move(path), value_.findings,
-          value_.where()};
+  return {found,           value_.file,    std::move(path),
+          value_.findings, value_.where(), value_.read_for};
 }
 
 std::optional<std::string> map_reader::text(std::string_view key) {
@@ -261,8 +271,12 @@ std::vector<located> map_reader::list(std::string_view key) {
     return out;
   }
   for (std::size_t i = 0; i < value.node.size(); ++i)
-    out.push_back({value.node[i], value.file,
-                   fmt::format("{}[{}]", value.path, i), value.findings});
+    out.push_back({value.node[i],
+                   value.file,
+                   fmt::format("{}[{}]", value.path, i),
+                   value.findings,
+                   {},
+                   value.read_for});
   return out;
 }
 

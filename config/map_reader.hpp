@@ -1,6 +1,7 @@
 #pragma once
 
 #include "config/diagnostics.hpp"
+#include "config/serve_config.hpp"
 
 #include <yaml-cpp/yaml.h>
 
@@ -22,11 +23,16 @@ struct located {
   std::string path;
   diagnostics* findings = nullptr;
   position absent = {}; ///< where to point if there is no node: its map
+  purpose read_for = purpose::run;
 
   position where() const;
   void error(std::string message) const;
   void note(std::string message) const;
   bool present() const; ///< defined and not null
+
+  /// Puts the normal form of a value in its place (a number as JSON has it, a
+  /// file's contents for its name), for to_json.
+  void replace(const std::string& text) const;
 };
 
 /// Bounds of a number, both included.

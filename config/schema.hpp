@@ -18,9 +18,24 @@ engine_kwargs read_engine_kwargs(const located&);
 /// model whose map is `in`.
 void read_resources(map_reader& in, llm_config& out);
 
+/// The amount of the resource `name`; nothing, with an error, if either is bad.
+std::optional<double> read_resource(const std::string& name,
+                                    const located& amount);
+
 /// A YAML document; undefined with an error (its position in it) if the file
 /// cannot be read, is too large or is not YAML.
 located open_yaml(const std::filesystem::path& file, diagnostics&);
+
+/// The same from memory; findings name `name`.
+located parse_yaml(const std::string& text, const std::string& name,
+                   diagnostics&);
+
+/// JSON writes a character beyond U+FFFF as two escapes (\uD83D\uDE00), which
+/// YAML does not know: puts the character there instead.
+std::string whole_characters(const std::string& json);
+
+/// A document whose scalars are in normal form (located::replace) as JSON.
+std::string to_json(const YAML::Node&);
 
 /// `path` as the file `named_in` means it: relative to that file's folder.
 std::filesystem::path beside(const std::string& named_in,

@@ -14,13 +14,26 @@ constexpr std::size_t applications_max = 100;
 constexpr std::size_t models_max = 1000;
 constexpr std::size_t keys_max = 10'000;
 
+/// A running cluster's nodes keep what they were started with, as in Ray.
+void note_fixed(const located& value, std::string_view option) {
+  if (value.read_for != purpose::run)
+    value.note(fmt::format("cannot change while the cluster runs; a node has "
+                           "what `troupe start {}` said",
+                           option));
+}
+
 http_options read_http(const located& value) {
   http_options out;
   map_reader in{value};
-  if (auto host = in.text("host"))
-    out.host = *host;
-  if (auto port = in.integer("port", {0, 65535}))
-    out.port = static_cast<std::uint16_t>(*port);
+  if (auto host = in.take("host"); host.present()) {
+    out.host = read_text(host).value_or(out.host);
+    note_fixed(host, "--http-host");
+  }
+  if (auto port = in.take("port"); port.present()) {
+    out.port = static_cast<std::uint16_t>(
+        read_integer(port, {0, 65535}).value_or(out.port));
+    note_fixed(port, "--http-port");
+  }
   if (auto root = in.take("root_path"); root.present())
     if (auto path = read_text(root)) {
       if (!path->empty() && (path->front() != '/' || path->back() == '/'))
@@ -38,10 +51,15 @@ http_options read_http(const located& value) {
 logging_config read_logging(const located& value) {
   logging_config out;
   map_reader in{value};
-  out.json = in.choice("encoding", {"TEXT", "JSON"}) == "JSON";
+  if (auto encoding = in.choice("encoding", {"TEXT", "JSON"})) {
+    out.json = encoding == "JSON";
+    note_fixed(in.take("encoding"), "--log-encoding");
+  }
   if (auto level =
-          in.choice("log_level", {"DEBUG", "INFO", "WARNING", "ERROR"}))
+          in.choice("log_level", {"DEBUG", "INFO", "WARNING", "ERROR"})) {
     out.level = *level;
+    note_fixed(in.take("log_level"), "--log-level");
+  }
   in.refuse("logs_dir", "not supported yet; logs go to standard error");
   out.enable_access_log = in.boolean("enable_access_log").value_or(true);
   in.refuse("additional_log_standard_attrs");
@@ -61,6 +79,10 @@ void read_key_file(const located& value, troupe_options& out) {
   auto name = read_text(value);
   if (!name)
     return;
+  if (value.read_for == purpose::request) {
+    value.error("a request cannot name a file; give api_keys");
+    return;
+  }
   std::ifstream file{beside(value.file, *name)};
   if (!file) {
     value.error("the file cannot be read");
@@ -84,12 +106,23 @@ troupe_options read_troupe(const located& value) {
   for (const auto& key : keys)
     if (auto text = read_text(key))
       add_key(key, *text, out);
-  if (auto file = in.take("api_keys_file"); file.present())
+  if (auto file = in.take("api_keys_file"); file.present()) {
     read_key_file(file, out);
+    YAML::Node map = value.node;
+    map.remove("api_keys_file");
+    map["api_keys"] = out.api_keys;
+  }
   out.threads_per_replica = static_cast<std::uint32_t>(
       in.integer("threads_per_replica", {1, 1024}).value_or(0));
   out.max_requests_in_flight = static_cast<std::uint32_t>(
       in.integer("max_requests_in_flight", {1, 1'000'000}).value_or(1024));
+  out.failover_exact =
+      in.choice("failover", {"exact", "best_effort"}) == "exact";
+  out.restarts_per_minute =
+      static_cast<std::uint32_t>(in.integer("restarts_per_minute", {0, 10'000})
+                                     .value_or(out.restarts_per_minute));
+  out.restart_pause_max_s =
+      in.number("restart_pause_s", {0, 60}).value_or(out.restart_pause_max_s);
   in.refuse({"cors", "admission"});
   return out;
 }
@@ -98,6 +131,10 @@ troupe_options read_troupe(const located& value) {
 llm_config read_model_entry(const located& entry) {
   if (!entry.node.IsScalar())
     return read_llm_config(entry);
+  if (entry.read_for == purpose::request) {
+    entry.error("must be a map: a request cannot name a file");
+    return {};
+  }
   auto file = beside(entry.file, entry.node.Scalar());
   std::error_code code;
   if (!std::filesystem::is_regular_file(file, code)) {
@@ -105,7 +142,13 @@ llm_config read_model_entry(const located& entry) {
     return {};
   }
   auto document = open_yaml(file, *entry.findings);
-  return document.present() ? read_llm_config(document) : llm_config{};
+  if (!document.present())
+    return {};
+  document.read_for = entry.read_for;
+  auto out = read_llm_config(document);
+  YAML::Node place = entry.node;
+  place = document.node;
+  return out;
 }
 
 void read_args(const located& value, application& out) {
@@ -223,8 +266,6 @@ void read_root(const located& document, serve_config& out) {
   if (auto location =
           in.choice("proxy_location", {"EveryNode", "HeadOnly", "Disabled"})) {
     out.proxy_location = *location;
-    if (*location == "Disabled")
-      document.error("proxy_location Disabled: not supported yet");
   }
   out.http = read_http(in.take("http_options"));
   out.logging = read_logging(in.take("logging_config"));
@@ -233,13 +274,8 @@ void read_root(const located& document, serve_config& out) {
   in.refuse({"grpc_options", "target_capacity"});
 }
 
-} // namespace
-
-loaded_config load(const std::filesystem::path& file) {
-  loaded_config out;
-  auto document = open_yaml(file, out.findings);
-  if (!document.present())
-    return out;
+/// Reads `document` whole into `out`.
+void read_document(const located& document, loaded_config& out) {
   try {
     read_root(document, out.values);
   } catch (const YAML::Exception& e) {
@@ -247,7 +283,39 @@ loaded_config load(const std::filesystem::path& file) {
                        e.msg);
   }
   out.findings.sort();
+}
+
+} // namespace
+
+loaded_config load(const std::filesystem::path& file, purpose read_for) {
+  loaded_config out;
+  auto document = open_yaml(file, out.findings);
+  if (!document.present())
+    return out;
+  document.read_for = read_for;
+  read_document(document, out);
   return out;
+}
+
+loaded_config load_text(const std::string& text, const std::string& name) {
+  loaded_config out;
+  auto document = parse_yaml(whole_characters(text), name, out.findings);
+  if (!document.present())
+    return out;
+  document.read_for = purpose::request;
+  read_document(document, out);
+  return out;
+}
+
+std::string to_json(const std::filesystem::path& file) {
+  loaded_config out;
+  auto document = open_yaml(file, out.findings);
+  if (!document.present())
+    return "null";
+  // Reading puts the contents of files and absolute paths in place.
+  document.read_for = purpose::deploy;
+  read_document(document, out);
+  return to_json(document.node);
 }
 
 } // namespace troupe::config

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,9 @@ enum class device_wish : std::uint8_t {
   cpu, ///< accelerator_config.kind: cpu, or bundles without a GPU
   gpu, ///< accelerator_type, accelerator_config.kind: gpu, or a GPU in a bundle
 };
+
+/// What stands where a secret is not shown, and is refused as a value.
+inline constexpr std::string_view hidden_value = "***";
 
 /// Resources of one worker: CPU, GPU and custom ones, by name.
 using bundle = std::map<std::string, double>;
@@ -42,8 +46,8 @@ struct deployment_config {
   std::int64_t max_ongoing_requests = 1'000'000'000; ///< per replica
   std::int64_t max_queued_requests = -1; ///< -1 = the router's bound
   double health_check_period_s = 10;     ///< a replica that works must step so
-                                     ///< often, three times over
-  double health_check_timeout_s = 10; ///< a process must be heard so often
+                                         ///< often, three times over
+  double health_check_timeout_s = 10;    ///< a process must be heard so often
   double graceful_shutdown_timeout_s = 20;
   /// Unset: three per replica, at most 20, as Ray has it.
   std::optional<std::int64_t> max_constructor_retry_count;
@@ -52,7 +56,7 @@ struct deployment_config {
   double num_gpus = 0; ///< ray_actor_options.num_gpus
   std::uint64_t memory_bytes = 0; ///< ray_actor_options.memory; also the
                                   ///< process's own limit; 0 = none
-  bundle resources; ///< ray_actor_options.resources
+  bundle resources;               ///< ray_actor_options.resources
 
   std::int64_t replicas() const {
     if (num_replicas)
@@ -75,8 +79,8 @@ struct engine_kwargs {
 struct llm_config {
   position where; ///< of the entry, for later messages
   std::string model_id;
-  std::filesystem::path model_source;     ///< absolute, exists
-  std::filesystem::path tokenizer_source; ///< absolute, exists; empty = model's
+  std::filesystem::path model_source;     ///< absolute
+  std::filesystem::path tokenizer_source; ///< absolute; empty = model's
   std::string accelerator_type;           ///< "A10G"; empty = none given
   device_wish device = device_wish::any;
   std::vector<bundle> bundles; ///< empty = one worker, nothing counted
@@ -103,7 +107,7 @@ struct http_options {
 
 struct logging_config {
   bool json = false;
-  std::string level = "INFO";     ///< DEBUG, INFO, WARNING, ERROR
+  std::string level = "INFO"; ///< DEBUG, INFO, WARNING, ERROR
   bool enable_access_log = true;
 };
 
@@ -112,7 +116,7 @@ struct troupe_options {
   std::vector<std::string> api_keys;     ///< none = any key is taken
   std::uint32_t threads_per_replica = 0; ///< 0 = the node's cores, shared out
   std::uint32_t max_requests_in_flight = 1024; ///< past it: 503 at once
-  bool failover_exact = false; ///< failover: exact | best_effort
+  bool failover_exact = false;           ///< failover: exact | best_effort
   std::uint32_t restarts_per_minute = 5; ///< of one replica, then it has failed
   double restart_pause_max_s = 4;        ///< the longest pause before one
 };
@@ -132,9 +136,22 @@ struct loaded_config {
   diagnostics findings;
 };
 
-/// The same for a document that is no file (the body of a request): findings
-/// name `name`, and paths in it must be absolute. Whether they exist is for the
-/// nodes to say, so it is not checked.
+/// A JSON document as YAML, for people. Errors (it is no JSON) give the text as
+/// it is.
+std::string to_yaml(const std::string& json);
+
+/// What a document is read for.
+enum class purpose : std::uint8_t {
+  run,    ///< by this machine alone: model files must be here
+  deploy, ///< to a running cluster: model files that are not here are noted,
+          ///< and so is what cannot change while it runs
+  request, ///< the body of a request: see load_text
+};
+
+/// The same for a JSON document that is no file (the body of a request):
+/// findings name `name`, paths of models in it must be absolute, and no other
+/// files may be named. Whether models exist is for the nodes to say, so it is
+/// not checked.
 loaded_config load_text(const std::string& text, const std::string& name);
 
 /// The document of `file` as one JSON object in Ray Serve's schema: what `load`
@@ -145,6 +162,6 @@ std::string to_json(const std::filesystem::path& file);
 
 /// Reads a file and the per-model files that it names (relative to it), checks
 /// everything in one pass and never throws.
-loaded_config load(const std::filesystem::path& file);
+loaded_config load(const std::filesystem::path& file, purpose = purpose::run);
 
 } // namespace troupe::config

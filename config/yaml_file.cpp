@@ -43,8 +43,14 @@ located open_yaml(const std::filesystem::path& file, diagnostics& findings) {
     out.error("cannot be read");
     return out;
   }
+  return parse_yaml(text.str(), file.string(), findings);
+}
+
+located parse_yaml(const std::string& text, const std::string& name,
+                   diagnostics& findings) {
+  located out{YAML::Node{YAML::NodeType::Undefined}, name, "", &findings};
   try {
-    out.node = YAML::Load(text.str());
+    out.node = YAML::Load(text);
   } catch (const YAML::Exception& e) {
     findings.error({out.file, e.mark.line + 1, e.mark.column + 1}, "",
                    "not valid YAML: " + e.msg);

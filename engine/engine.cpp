@@ -6,6 +6,7 @@
 #include "engine/model/model_card.hpp"
 #include "engine/model/model_source.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
+#include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
 #include "engine/tokenizer_override.hpp"
@@ -58,6 +59,71 @@ std::string arithmetic_class_of(const std::string& content_hash,
   return fmt::format("{:016x}", key.low);
 }
 
+scheduler::bounds bounds_of(const options& o) {
+  return {.max_num_seqs = o.max_num_seqs,
+          .max_num_batched_tokens = o.max_num_batched_tokens,
+          .max_scored_rows = max_scored_rows,
+          .block_size = o.block_size};
+}
+
+model::decoder_limits limits_of(const scheduler::bounds& bounds,
+                                std::uint32_t kv_blocks) {
+  const std::uint32_t logit_rows =
+      std::min(bounds.max_num_batched_tokens,
+               bounds.max_num_seqs + bounds.max_scored_rows);
+  return {.rows_max = static_cast<int>(bounds.max_num_batched_tokens),
+          .logit_rows_max = static_cast<int>(logit_rows),
+          .kv_block_tokens = static_cast<int>(bounds.block_size),
+          .kv_blocks = static_cast<int>(kv_blocks)};
+}
+
+/// A model file and what its header says.
+struct opened_model {
+  std::unique_ptr<weights::gguf_file> file;
+  model::model_config config;
+};
+
+result<opened_model> open_model(const options& o) {
+  if (auto fine = check(o); !fine)
+    return fine.error();
+  auto path = model::resolve_model_source(o.model);
+  if (!path)
+    return path.error();
+  auto file = weights::gguf_file::open(*path);
+  if (!file)
+    return file.error();
+  auto config = model::read_model_config(**file);
+  if (!config)
+    return config.error();
+  return opened_model{std::move(*file), std::move(*config)};
+}
+
+struct planned_memory {
+  std::uint64_t block_bytes = 0;
+  memory_plan plan;
+};
+
+result<planned_memory> plan_for(const options& o, const opened_model& model,
+                                ops::backend& backend,
+                                std::uint64_t available_bytes) {
+  auto block_bytes = model::kv_block_bytes(model.config, backend,
+                                           static_cast<int>(o.block_size));
+  if (!block_bytes)
+    return block_bytes.error();
+  auto plan = plan_memory(
+      {.block_bytes = *block_bytes,
+       .block_size = o.block_size,
+       .max_num_seqs = o.max_num_seqs,
+       .max_model_len = static_cast<std::uint32_t>(model.config.context_length),
+       .max_model_len_asked = o.max_model_len,
+       .kv_cache_bytes_asked = o.kv_cache_bytes,
+       .available_bytes = available_bytes});
+  if (!plan)
+    return error{plan.error().code,
+                 model.file->name() + ": " + plan.error().message};
+  return planned_memory{*block_bytes, *plan};
+}
+
 /// Loads a model step by step.
 class loader {
 public:
@@ -77,19 +143,10 @@ public:
 
 private:
   result<void> open() {
-    if (auto fine = check(options_); !fine)
-      return fine;
-    auto path = model::resolve_model_source(options_.model);
-    if (!path)
-      return path.error();
-    auto file = weights::gguf_file::open(*path);
-    if (!file)
-      return file.error();
-    file_ = std::move(*file);
-    auto config = model::read_model_config(*file_);
-    if (!config)
-      return config.error();
-    config_ = std::move(*config);
+    auto opened = open_model(options_);
+    if (!opened)
+      return opened.error();
+    source_ = std::move(*opened);
     return {};
   }
 
@@ -103,7 +160,7 @@ private:
   }
 
   result<void> make_card() {
-    auto card = model::read_model_card(*file_, config_);
+    auto card = model::read_model_card(*source_.file, source_.config);
     if (!card)
       return card.error();
     model_.card = std::move(*card);
@@ -129,47 +186,26 @@ private:
   }
 
   result<void> plan() {
-    auto block_bytes = model::kv_block_bytes(
-        config_, *model_.backend, static_cast<int>(options_.block_size));
-    if (!block_bytes)
-      return block_bytes.error();
-    auto plan = plan_memory({.block_bytes = *block_bytes,
-                             .block_size = options_.block_size,
-                             .max_num_seqs = options_.max_num_seqs,
-                             .max_model_len = model_.card.max_model_len,
-                             .max_model_len_asked = options_.max_model_len,
-                             .kv_cache_bytes_asked = options_.kv_cache_bytes,
-                             .available_bytes = available_memory_bytes()});
-    if (!plan)
-      return error{plan.error().code,
-                   file_->name() + ": " + plan.error().message};
-    model_.card.max_model_len = plan->max_model_len;
-    model_.config = {
-        .bounds = {.max_num_seqs = options_.max_num_seqs,
-                   .max_num_batched_tokens = options_.max_num_batched_tokens,
-                   .max_scored_rows = max_scored_rows,
-                   .block_size = options_.block_size},
-        .kv_blocks = plan->kv_blocks,
-        .max_model_len = plan->max_model_len,
-        .max_waiting = options_.max_waiting,
-        .enable_prefix_caching = options_.enable_prefix_caching,
-        .eos_ids = model_.card.eos_ids,
-        .secret = kv_cache::random_secret()};
+    auto planned =
+        plan_for(options_, source_, *model_.backend, available_memory_bytes());
+    if (!planned)
+      return planned.error();
+    const auto& plan = planned->plan;
+    model_.card.max_model_len = plan.max_model_len;
+    model_.config = {.bounds = bounds_of(options_),
+                     .kv_blocks = plan.kv_blocks,
+                     .max_model_len = plan.max_model_len,
+                     .max_waiting = options_.max_waiting,
+                     .enable_prefix_caching = options_.enable_prefix_caching,
+                     .eos_ids = model_.card.eos_ids,
+                     .secret = kv_cache::random_secret()};
     return {};
   }
 
   result<void> make_runner() {
-    const scheduler::bounds& bounds = model_.config.bounds;
-    const std::uint32_t logit_rows =
-        std::min(bounds.max_num_batched_tokens,
-                 bounds.max_num_seqs + bounds.max_scored_rows);
     auto runner = model::decoder::make(
-        *file_, config_, *model_.backend,
-        {.rows_max = static_cast<int>(bounds.max_num_batched_tokens),
-         .logit_rows_max = static_cast<int>(logit_rows),
-         .kv_block_tokens = static_cast<int>(bounds.block_size),
-         .kv_blocks = static_cast<int>(model_.config.kv_blocks)},
-        progress_);
+        *source_.file, source_.config, *model_.backend,
+        limits_of(model_.config.bounds, model_.config.kv_blocks), progress_);
     if (!runner)
       return runner.error();
     model_.about.weight_bytes = (*runner)->weight_bytes();
@@ -179,9 +215,9 @@ private:
   }
 
   void describe() {
-    model_.about.arithmetic_class =
-        arithmetic_class_of(file_->content_hash(threads_for_hash(options_)),
-                            model_.backend->arithmetic());
+    model_.about.arithmetic_class = arithmetic_class_of(
+        source_.file->content_hash(threads_for_hash(options_)),
+        model_.backend->arithmetic());
     model_.about.device = "cpu: " + model_.backend->description();
     model_.about.kv_blocks = model_.config.kv_blocks;
     model_.about.max_num_seqs = options_.max_num_seqs;
@@ -189,12 +225,33 @@ private:
 
   const options& options_;
   const load_progress& progress_;
-  std::unique_ptr<weights::gguf_file> file_;
-  model::model_config config_;
+  opened_model source_;
   loaded_model model_;
 };
 
 } // namespace
+
+result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
+  auto source = open_model(o);
+  if (!source)
+    return source.error();
+  auto backend = ops::cpu::make_sizing_backend();
+  auto planned = plan_for(o, *source, *backend, available_bytes);
+  if (!planned)
+    return planned.error();
+  auto size =
+      model::decoder_size(*source->file, source->config, *backend,
+                          limits_of(bounds_of(o), planned->plan.kv_blocks));
+  if (!size)
+    return size.error();
+  return memory_use{.weight_bytes = size->weights,
+                    .kv_cache_bytes = size->kv_cache,
+                    .kv_block_bytes = planned->block_bytes,
+                    .workspace_bytes = size->workspace,
+                    .kv_blocks = planned->plan.kv_blocks,
+                    .block_size = o.block_size,
+                    .max_model_len = planned->plan.max_model_len};
+}
 
 result<std::unique_ptr<engine>> engine::load(const options& o,
                                              const load_progress& progress) {

@@ -52,8 +52,8 @@ struct owner {
   bool operator==(const owner&) const = default;
 };
 
-/// Hears, on the engine's thread, what a step is about to compute, so that it is
-/// known if the step ends the process. Must be quick.
+/// Hears, on the engine's thread, what a step is about to compute, so that it
+/// is known if the step ends the process. Must be quick.
 class step_watch {
 public:
   virtual ~step_watch() = default;
@@ -146,6 +146,29 @@ struct description {
   std::uint32_t kv_blocks = 0;
   std::uint32_t max_num_seqs = 0;
 };
+
+/// What an engine with these options takes of the machine's memory.
+struct memory_use {
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_cache_bytes = 0;
+  std::uint64_t kv_block_bytes = 0;
+  std::uint64_t workspace_bytes = 0; ///< activations and logits of one step
+  std::uint32_t kv_blocks = 0;
+  std::uint32_t block_size = 0;    ///< positions per KV block
+  std::uint32_t max_model_len = 0; ///< of one choice
+
+  std::uint64_t kv_tokens() const {
+    return std::uint64_t{kv_blocks} * block_size;
+  }
+  std::uint64_t bytes() const {
+    return weight_bytes + kv_cache_bytes + workspace_bytes;
+  }
+};
+
+/// What `engine::load` would take with `available_bytes` free, from the model's
+/// header: by the code that allocates, but without the weights' contents and
+/// without their memory. Errors: as `engine::load`.
+result<memory_use> measure(const options&, std::uint64_t available_bytes);
 
 class engine {
 public:

@@ -57,6 +57,9 @@ void admin::handle(http::request request, std::shared_ptr<http::reply> reply) {
   {
     std::lock_guard lock{mutex_};
     auto path = routes_.find(request.path);
+    if (path == routes_.end())
+      path = routes_.find(
+          request.path.substr(0, request.path.rfind('/') + 1) + "*");
     if (path != routes_.end())
       for (auto& [method, handler] : path->second) {
         allowed += (allowed.empty() ? "" : ", ") + method;

@@ -19,7 +19,8 @@ public:
   /// Serves GET /-/healthz, /-/routes and /metrics. `over` outlives it.
   admin(const edge& over, load_source, std::shared_ptr<router_gauges>);
 
-  /// Any time; replaces what was there.
+  /// Any time; replaces what was there. A path that ends with "/*" stands for
+  /// every path below it that is not there itself.
   void add(std::string method, std::string path, http::handler);
 
   void handle(http::request, std::shared_ptr<http::reply>);

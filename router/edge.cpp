@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <random>
+#include <utility>
 
 namespace troupe::router {
 
@@ -324,6 +325,10 @@ void edge::read(const pending_ptr& job) {
   }
   job->request = std::move(*request);
   job->client->set_user(shared_part(job->request).user);
+  find(job);
+}
+
+void edge::find(const pending_ptr& job) {
   job->table = table();
   auto model =
       find_model(*job->table, job->prefix, shared_part(job->request).model);
@@ -332,13 +337,36 @@ void edge::read(const pending_ptr& job) {
     return;
   }
   job->model = *model;
-  cards_.get(job->model->replicas.front().card_hash,
-             [this, job](model_cards::text_result text) {
-               if (!text)
-                 job->client->fail(busy("The model's text side is not ready."));
-               else
-                 post_text(job, [this, job, text = *text] { send(job, text); });
-             });
+  if (job->model->replicas.empty()) {
+    auto last = cards_.find(job->model->application, job->model->model);
+    if (last && comes_back(*job->model))
+      send(job, last);
+    else
+      job->client->fail(not_ready(*job->model));
+    return;
+  }
+  job->card_hash = card_for(*job->model);
+  cards_.get(job->card_hash, [this, job](model_cards::text_result text) {
+    if (text)
+      post_text(job, [this, job, text = *text] { send(job, text); });
+    else if (!std::exchange(job->found_again, true) && table() != job->table)
+      post_text(job, [this, job] { find(job); }); // it has just left the table
+    else
+      job->client->fail(busy("The model's text side is not ready."));
+  });
+}
+
+// While a model changes its replicas may have two cards. Each gets its share of
+// the requests; one that is not here yet waits until it is.
+std::string edge::card_for(const protocol::model_route& model) const {
+  auto count = model.replicas.size();
+  auto first = turn_++ % count;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto& hash = model.replicas[(first + i) % count].card_hash;
+    if (cards_.find(hash))
+      return hash;
+  }
+  return model.replicas[first].card_hash;
 }
 
 void edge::send(const pending_ptr& job,
@@ -361,6 +389,7 @@ void edge::send(const pending_ptr& job,
     job->client->fail(made.error());
     return;
   }
+  made->what.card_hash = job->card_hash;
   auto client = job->client->take();
   if (!client)
     return;

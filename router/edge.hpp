@@ -83,6 +83,8 @@ private:
     std::string body;
     std::shared_ptr<const protocol::routing_table> table;
     const protocol::model_route* model = nullptr; ///< in `table`
+    std::string card_hash; ///< empty: the last one that was known
+    bool found_again = false;
     any_request request;
   };
   using pending_ptr = std::shared_ptr<pending>;
@@ -98,6 +100,8 @@ private:
   bool has_card(const std::string& hash) const;
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
+  void find(const pending_ptr&);
+  std::string card_for(const protocol::model_route&) const;
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
 
   boost::asio::io_context& io_;
@@ -110,6 +114,7 @@ private:
   std::shared_ptr<const rules> rules_;
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint32_t> text_queue_ = 0;
+  mutable std::atomic<std::size_t> turn_ = 0; ///< whose card is read by next
   mutable model_cards cards_; ///< health checks may start a fetch
   boost::asio::thread_pool text_;
 };

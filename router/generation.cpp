@@ -174,14 +174,19 @@ find_model(const protocol::routing_table& table, std::string_view route_prefix,
                                  "name one of: {}.",
                                  list_of(candidates)),
                      "invalid_request_error", "model", ""};
-  auto* model = candidates.front();
-  if (!model->replicas.empty())
-    return model;
-  return api_error{503,
-                   // The reason may name files and nodes: it is for `status`.
-                   fmt::format("The model \"{}\" cannot answer now ({}).",
-                               model->model, model->status),
-                   "server_error", "model", "model_not_ready"};
+  return candidates.front();
+}
+
+// The reason may name files and nodes: it is for `status`.
+api_error not_ready(const protocol::model_route& model) {
+  return {503,
+          fmt::format("The model \"{}\" cannot answer now ({}).", model.model,
+                      model.status),
+          "server_error", "model", "model_not_ready"};
+}
+
+bool comes_back(const protocol::model_route& model) {
+  return model.status == "UNHEALTHY" || model.status == "DEPLOYING";
 }
 
 api_result<generation> prepare(any_request request,

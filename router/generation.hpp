@@ -22,11 +22,17 @@ api::generation_request& shared_part(any_request&);
 api::api_result<any_request> parse_request(bool chat, std::string_view body);
 
 /// The model of this name among those of an application's route prefix; without
-/// a name the only one. 404 for an unknown one, 400 if there is a choice, 503
-/// with the reason for one that has no replica.
+/// a name the only one. 404 for an unknown one, 400 if there is a choice.
 api::api_result<const protocol::model_route*>
 find_model(const protocol::routing_table&, std::string_view route_prefix,
            std::string_view name);
+
+/// For a model that nobody can be asked for now: 503 with its status.
+api::api_error not_ready(const protocol::model_route&);
+
+/// True for a model whose replica was lost or is being replaced: the next one
+/// is worth waiting for.
+bool comes_back(const protocol::model_route&);
 
 struct generation {
   submission what;

@@ -40,9 +40,10 @@ void model_cards::follow(const protocol::routing_table& table) {
     }
     hashes_ = std::move(hashes);
     std::erase_if(cards_, [&](auto& one) {
-      auto used = std::any_of(hashes_.begin(), hashes_.end(), [&](auto& model) {
-        return model.second == one.first;
-      });
+      auto used = !one.second.replicas.empty() ||
+                  std::any_of(hashes_.begin(), hashes_.end(), [&](auto& model) {
+                    return model.second == one.first;
+                  });
       if (!used)
         std::move(one.second.waiting.begin(), one.second.waiting.end(),
                   std::back_inserter(dropped));

@@ -19,7 +19,7 @@ namespace troupe::router {
 
 /// The text sides of the models in the routing table, each fetched from one of
 /// its replicas and compiled once per card hash, on a thread of its own. Holds
-/// one per model, the last one known. Any thread.
+/// those of listed replicas, and of each model the last one known. Any thread.
 class model_cards {
 public:
   /// Gets a card by its hash from a replica's process; may block for a bounded

@@ -99,6 +99,7 @@ command_list request_table::submit(submission what, time_point now) {
   }
   auto& request = requests_[what.request];
   request.model = key;
+  request.card_hash = what.card_hash;
   request.since = now;
   request.open = count;
   for (auto& record : what.choices) {
@@ -313,8 +314,10 @@ std::optional<std::string> request_table::banned(const submission& what,
   return std::nullopt;
 }
 
-request_table::lane_key request_table::lane_of(const choice_state& choice) {
+request_table::lane_key request_table::lane_of(const request_state& request,
+                                               const choice_state& choice) {
   lane_key out;
+  out.card_hash = request.card_hash;
   out.suspects = choice.suspect;
   if (choice.started)
     out.arithmetic_class = choice.arithmetic_class;
@@ -324,7 +327,8 @@ request_table::lane_key request_table::lane_of(const choice_state& choice) {
 void request_table::enqueue(choice_key key) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
-  models_[request.model].waiting[lane_of(choice)].insert({request.since, key});
+  models_[request.model].waiting[lane_of(request, choice)].insert(
+      {request.since, key});
   queued_.insert({choice.waiting_since, key});
 }
 
@@ -337,7 +341,7 @@ void request_table::dequeue(choice_key key) {
   if (model == models_.end())
     return;
   auto& lanes = model->second.waiting;
-  auto lane = lanes.find(lane_of(choice));
+  auto lane = lanes.find(lane_of(request, choice));
   if (lane == lanes.end())
     return;
   lane->second.erase({request.since, key});
@@ -352,25 +356,40 @@ std::size_t request_table::queued(const model_state& model) const {
   return count;
 }
 
-bool request_table::class_is_listed(const model_state& model,
-                                    const std::string& name) const {
-  return std::any_of(model.replicas.begin(), model.replicas.end(),
-                     [&](std::uint64_t incarnation) {
-                       auto& route = *replicas_.at(incarnation).route;
-                       return route.arithmetic_class == name;
-                     });
+// The listed replicas that the lane's choices may go to, attached or not. A
+// card and a class bind while one of the replicas has it; a class for ever, if
+// the deployment wants exactness.
+std::vector<std::uint64_t> request_table::allowed(const model_state& model,
+                                                  const lane_key& lane) const {
+  auto those = [this](const std::vector<std::uint64_t>& from, auto what,
+                      const std::string& wanted) {
+    std::vector<std::uint64_t> out;
+    for (auto incarnation : from)
+      if ((*replicas_.at(incarnation).route).*what == wanted)
+        out.push_back(incarnation);
+    return out;
+  };
+  auto out = model.replicas;
+  if (!lane.card_hash.empty())
+    if (auto some =
+            those(out, &protocol::replica_route::card_hash, lane.card_hash);
+        !some.empty())
+      out = std::move(some);
+  if (lane.arithmetic_class)
+    if (auto some = those(out, &protocol::replica_route::arithmetic_class,
+                          *lane.arithmetic_class);
+        exact_ || !some.empty())
+      out = std::move(some);
+  return out;
 }
 
 std::optional<std::uint64_t>
 request_table::replica_for(const model_state& model, const lane_key& lane) {
-  auto bound = lane.arithmetic_class &&
-               (exact_ || class_is_listed(model, *lane.arithmetic_class));
   std::vector<std::uint64_t> incarnations;
   std::vector<replica_snapshot> snapshots;
-  for (auto incarnation : model.replicas) {
+  for (auto incarnation : allowed(model, lane)) {
     auto& replica = replicas_.at(incarnation);
-    if (replica.phase != link_phase::attached ||
-        (bound && replica.route->arithmetic_class != *lane.arithmetic_class))
+    if (replica.phase != link_phase::attached)
       continue;
     incarnations.push_back(incarnation);
     snapshots.push_back({static_cast<std::uint32_t>(replica.sent.size()),
@@ -574,11 +593,30 @@ void request_table::convict(choice_key key, const std::string& reason,
                             time_point now, command_list& out) {
   auto& request = requests_[key.request];
   auto& record = request.choices[key.choice].record;
+  auto what = fingerprint_of(request.model.first, record);
   auto incident = hex16(random_());
-  bans_.add(fingerprint_of(request.model.first, record), incident, now);
+  bans_.add(what, incident, now);
   ++counts_.requests_convicted;
   out.push_back(command::convicted{record.request_id, incident, reason});
-  fail_request(key.request, ended_replicas(incident), out, incident);
+  auto guilty = suspects_like(request.model, what);
+  guilty.insert(key.request);
+  for (auto one : guilty)
+    fail_request(one, ended_replicas(incident), out, incident);
+}
+
+// Requests that wait for their trial and are the same as one found guilty.
+std::set<std::uint64_t> request_table::suspects_like(const model_key& key,
+                                                     const fingerprint& what) {
+  std::set<std::uint64_t> out;
+  auto model = models_.find(key);
+  if (model == models_.end())
+    return out;
+  for (auto& [lane, places] : model->second.waiting)
+    for (auto& place : places)
+      if (lane.suspects &&
+          fingerprint_of(key.first, find(place.key)->record) == what)
+        out.insert(place.key.request);
+  return out;
 }
 
 // What becomes of a choice that is at no replica and in no lane.

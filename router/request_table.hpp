@@ -59,6 +59,9 @@ struct submission {
   std::uint64_t request = 0; ///< unique within the router's life
   std::string application;
   std::string model;
+  /// The model card that the prompts' ids were made by: choices go to replicas
+  /// that have it while one is listed, else to any. Empty = any.
+  std::string card_hash;
   /// By choice index; `id` is given by the table, a new one for each sending.
   std::vector<protocol::request_record> choices;
 };
@@ -242,6 +245,7 @@ private:
 
   struct request_state {
     model_key model;
+    std::string card_hash;
     time_point since;
     std::size_t open = 0;
     std::vector<choice_state> choices;
@@ -268,6 +272,7 @@ private:
   /// Choices that may go to the same replicas.
   struct lane_key {
     bool suspects = false;
+    std::string card_hash;
     std::optional<std::string> arithmetic_class; // of those with tokens
 
     auto operator<=>(const lane_key&) const = default;
@@ -304,11 +309,11 @@ private:
 
   choice_state* find(choice_key);
   std::optional<std::string> banned(const submission&, time_point) const;
-  static lane_key lane_of(const choice_state&);
+  static lane_key lane_of(const request_state&, const choice_state&);
   void enqueue(choice_key);
   void dequeue(choice_key);
   std::size_t queued(const model_state&) const;
-  bool class_is_listed(const model_state&, const std::string&) const;
+  std::vector<std::uint64_t> allowed(const model_state&, const lane_key&) const;
   std::optional<std::uint64_t> replica_for(const model_state&, const lane_key&);
   std::optional<destination> next_to_send(const model_state&);
   void pump(const model_key&, time_point, command_list&);
@@ -324,6 +329,7 @@ private:
   std::optional<std::string> guilty_meanwhile(choice_key, time_point);
   void convict(choice_key, const std::string& reason, time_point,
                command_list&);
+  std::set<std::uint64_t> suspects_like(const model_key&, const fingerprint&);
   void give_back(choice_key, const error&, command_list&);
   void unlink(choice_state&);
   void end_trial(choice_key);

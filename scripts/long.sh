@@ -40,7 +40,7 @@ fuzz() {
   mkdir -p "build/fuzz/corpus-$name"
   clang++-14 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined \
     -fno-sanitize=null -I. "tests/fuzz/$name.cpp" "$@" -lfmt -lcrypto \
-    -o "$program"
+    -lsimdjson -o "$program"
   if "$program" -max_total_time="$fuzz_seconds" -max_len=65536 \
     -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
     -print_final_stats=1 "build/fuzz/corpus-$name" >"$program.log" 2>&1; then
@@ -64,5 +64,7 @@ fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
   engine/model/model_config.cpp engine/model/metadata.cpp \
   engine/model/architecture.cpp engine/text/pretokenizers.cpp \
   engine/text/value.cpp engine/codec/*.cpp
+fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
+  actors/runtime/sha256.cpp
 say "done, $failed failed"
 exit "$failed"

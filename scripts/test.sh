@@ -1,13 +1,15 @@
 #!/bin/bash
 # Installs what the tests need, builds, and runs everything that runs without a
 # GPU: unit, actor and kernel tests (ctest), comparisons with reference
-# implementations, and the tests against a running cluster (pytest).
+# implementations, and the tests against running clusters (pytest): of one node,
+# and of several that are hurt.
 # The last line is the count over all of them; the exit status is 0 only if
 # nothing failed and no suite was empty.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/packages.sh
 . scripts/build.sh
+. scripts/python.sh
 
 passed=0
 failed=0
@@ -30,15 +32,7 @@ record() {
 prepare() {
   require_packages "${packages_build[@]}" "${packages_weights[@]}" \
     "${packages_test[@]}"
-  local venv=build/venv
-  if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-    echo "Installing the tests' Python packages into $venv ..."
-    python3 -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement tests/requirements.txt
-    cp tests/requirements.txt "$venv/requirements.txt"
-  fi
-  python=$PWD/$venv/bin/python
+  prepare_python
   scripts/fetch_model.sh
   echo "Building ..."
   build_release ON
@@ -69,11 +63,12 @@ run_reference() {
   record reference "$good" "$bad"
 }
 
-# run_pytest SUITE PATH
+# run_pytest SUITE PATH [COMMAND...]: COMMAND is what it runs under.
 run_pytest() {
   local report=build/pytest-$1.xml
   rm -f "$report"
-  "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" "$2" || true
+  "${@:3}" "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" \
+    "$2" || true
   record "$1" $(count_of "$report")
 }
 
@@ -89,5 +84,6 @@ run_ctest
 run_reference
 run_pytest layout tests/layout
 run_pytest e2e tests/e2e
+run_pytest cluster tests/cluster tests/cluster/enclosed
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -34,7 +34,7 @@ struct controller_limits {
   double surge = 0.2;
   /// A lost node stays in the status, and its replicas' names unused, so long.
   milliseconds lost_max{600'000};
-  std::size_t lost_nodes_max = 1'024; ///< the one lost first is forgotten first
+  std::size_t lost_nodes_max = 4'096; ///< the one lost first is forgotten first
   /// Beyond its grace, for the end of a replica to be reported; then its
   /// resources are free.
   milliseconds end_report_max{5'000};

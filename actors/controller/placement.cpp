@@ -63,7 +63,8 @@ rank rank_of(const node_room& room, const amounts& asked) {
 }
 
 std::string in_words(const std::string& name, double amount) {
-  amount = std::max(amount, 0.0);
+  if (amount < 1e-6)
+    amount = 0; // what is left of sums of fractions
   constexpr double gibibyte = 1 << 30;
   if (name == "memory")
     return fmt::format("{:.4g} GiB", amount / gibibyte);
@@ -340,7 +341,8 @@ std::string why_none_takes(const replica_demand& demand,
     if (!out.empty())
       out += "; ";
     if (!has_engine(room, demand)) {
-      out += fmt::format("{} has no {} engine", room.node, demand.engine);
+      out += fmt::format("{} has no {} engine", room.node,
+                         demand.engine == "cuda" ? "GPU" : demand.engine);
     } else if (full(room, demand)) {
       out += fmt::format("{}: max_replicas_per_node is {}", room.node,
                          demand.replicas_per_node_max);

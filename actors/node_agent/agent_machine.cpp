@@ -114,7 +114,7 @@ agent_commands agent_machine::assigned(const protocol::node_assignment& x,
   auto out = translate(supervisor_.assign(x.replicas, now));
   if (x.router != router_wanted_) {
     router_wanted_ = x.router;
-    out.push_back(want_router{router_wanted_});
+    out.push_back(want_router{x.router});
   }
   return out;
 }

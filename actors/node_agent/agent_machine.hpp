@@ -38,7 +38,8 @@ struct send_news {
 struct send_death {
   protocol::death_notice notice;
 };
-/// The node's router should listen, or stop.
+/// The node's router should listen, or stop: the head's first word on it and
+/// every other one that differs from the last.
 struct want_router {
   bool wanted = true;
 };
@@ -125,7 +126,7 @@ private:
   std::optional<std::uint64_t> sequence_;
   /// The last one that came ahead of its welcome.
   std::optional<protocol::node_assignment> early_;
-  bool router_wanted_ = true;
+  std::optional<bool> router_wanted_; ///< as the head said last
 };
 
 } // namespace troupe::node_agent

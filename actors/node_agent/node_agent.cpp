@@ -190,14 +190,14 @@ struct agent_state {
       complain("it refused this node: " + welcome->reason);
     else if (welcome->head_epoch < machine->head_epoch())
       complain("it is older than the head that this node obeyed");
+    if (options->on_welcome)
+      options->on_welcome(*welcome);
     run(machine->welcomed(*welcome, now()));
     if (!machine->joined() || machine->node_epoch() != welcome->node_epoch)
       return;
     complaint.clear();
     spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
                  options->self.node, welcome->node_epoch, welcome->head_epoch);
-    if (options->on_welcome)
-      options->on_welcome(*welcome);
   }
 
   /// The same reason again and again is said once.

@@ -17,8 +17,8 @@
 namespace troupe::node_agent {
 
 struct node_agent_options {
-  protocol::node_joined self;   ///< resources.hpp's describe_node
-  runtime::credentials tls;     ///< the node's own; its replicas use it too
+  protocol::node_joined self; ///< resources.hpp's describe_node
+  runtime::credentials tls;   ///< the node's own; its replicas use it too
   /// Run files of replicas lie below it while they live; it is the agent's
   /// alone, and what is there at its start is removed.
   std::filesystem::path run_directory;
@@ -30,8 +30,10 @@ struct node_agent_options {
   runtime::logging_options replica_logging;
   supervision_limits limits;
   head_link_limits head;
-  /// Called in the agent's context; must be quick.
+  /// Called in the agent's context; must be quick. The head's first word on the
+  /// router, and every other one that differs from the last.
   std::function<void(bool wanted)> on_router_wanted;
+  /// Every answer to a registration, a refusal too. The same.
   std::function<void(const protocol::node_welcome&)> on_welcome;
   /// Makes the process host; tests put their own here.
   std::function<std::unique_ptr<process_host>(process_host::events)> make_host =
@@ -42,8 +44,9 @@ struct node_agent_options {
 using head_place = std::variant<protocol::controller_actor, protocol::endpoint>;
 
 /// Starts the agent of this node: it listens for its replicas, joins the
-/// controller, again whenever it was lost, and does as the controller says. When
-/// the actor ends, its replica processes are killed. Errors: it cannot listen.
+/// controller, again whenever it was lost, and does as the controller says.
+/// When the actor ends, its replica processes are killed. Errors: it cannot
+/// listen.
 result<protocol::node_agent_actor>
 spawn_node_agent(caf::actor_system&, node_agent_options, head_place);
 

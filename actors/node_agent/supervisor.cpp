@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstring>
 #include <set>
+#include <utility>
 
 namespace troupe::node_agent {
 
@@ -269,6 +270,7 @@ bool supervisor::knows(const replica_report& report) const {
 
 commands supervisor::report(replica_report report, clock::time_point now) {
   commands out;
+  forgive_standstill(now);
   if (!knows(report))
     return out;
   auto& x = replicas_.at(report.replica);
@@ -306,8 +308,19 @@ void supervisor::note_progress(replica& x, const protocol::replica_load& load,
   }
 }
 
+void supervisor::forgive_standstill(clock::time_point now) {
+  auto last = std::exchange(awake_at_, now);
+  if (!last || now - *last < limits_.standstill)
+    return;
+  for (auto& [id, x] : replicas_) {
+    x.heard_at = std::min(now, x.heard_at + (now - *last));
+    x.step_at = std::min(now, x.step_at + (now - *last));
+  }
+}
+
 commands supervisor::tick(clock::time_point now) {
   commands out;
+  forgive_standstill(now);
   for (auto& [id, x] : replicas_) {
     if (x.now == phase::waiting && x.start_at <= now) {
       ++x.last.restarts;

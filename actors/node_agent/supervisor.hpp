@@ -34,6 +34,10 @@ struct supervision_limits {
   milliseconds register_max{30'000};
   /// From SIGTERM to SIGKILL.
   milliseconds terminate_max{1000};
+  /// Ticks and reports that are so far apart mean that this process, or the
+  /// whole machine, stood still: the silence of replicas meanwhile says nothing
+  /// of them.
+  milliseconds standstill{1000};
 };
 
 // What the shell does for the supervisor, in order. Processes are known by the
@@ -159,6 +163,7 @@ private:
                        clock::time_point now, commands&);
   void note_progress(replica&, const protocol::replica_load&,
                      clock::time_point now, commands&);
+  void forgive_standstill(clock::time_point now);
   void watch(replica&, clock::time_point now, commands&);
   void kill(replica&, std::string why, commands&);
   void tell(replica&, commands&);
@@ -167,7 +172,8 @@ private:
   supervision_limits limits_;
   std::mt19937_64 random_;
   bool draining_ = false;
-  replica_map replicas_; ///< by id
+  std::optional<clock::time_point> awake_at_; ///< last tick or report
+  replica_map replicas_;                      ///< by id
 };
 
 } // namespace troupe::node_agent

@@ -26,6 +26,27 @@
 
 namespace troupe::replica {
 
+engine::options engine_options(const protocol::replica_spec& spec) {
+  engine::options out;
+  out.model = spec.model_source;
+  out.tokenizer = spec.tokenizer_source;
+  out.max_model_len = spec.max_model_len;
+  auto choose = [](auto& to, auto chosen) {
+    if (chosen != 0)
+      to = chosen;
+  };
+  choose(out.max_num_seqs, spec.max_num_seqs);
+  choose(out.max_num_batched_tokens, spec.max_num_batched_tokens);
+  choose(out.block_size, spec.block_size);
+  // The session table is what bounds choices, by a number that can be changed.
+  out.max_waiting = session_limits::living_bound;
+  out.kv_cache_bytes = spec.kv_cache_bytes;
+  out.enable_prefix_caching = spec.enable_prefix_caching;
+  out.threads = spec.threads;
+  out.chat_template = spec.chat_template;
+  return out;
+}
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -87,27 +108,6 @@ void hold_lifeline(int fd) {
 void apply_environment(const protocol::replica_spec& spec) {
   for (const auto& [name, value] : spec.environment)
     ::setenv(name.c_str(), value.c_str(), 1);
-}
-
-engine::options engine_options(const protocol::replica_spec& spec) {
-  engine::options out;
-  out.model = spec.model_source;
-  out.tokenizer = spec.tokenizer_source;
-  out.max_model_len = spec.max_model_len;
-  auto choose = [](auto& to, auto chosen) {
-    if (chosen != 0)
-      to = chosen;
-  };
-  choose(out.max_num_seqs, spec.max_num_seqs);
-  choose(out.max_num_batched_tokens, spec.max_num_batched_tokens);
-  choose(out.block_size, spec.block_size);
-  // The session table is what bounds choices, by a number that can be changed.
-  out.max_waiting = session_limits::living_bound;
-  out.kv_cache_bytes = spec.kv_cache_bytes;
-  out.enable_prefix_caching = spec.enable_prefix_caching;
-  out.threads = spec.threads;
-  out.chat_template = spec.chat_template;
-  return out;
 }
 
 /// A replica from the launch record to its end.

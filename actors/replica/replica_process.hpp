@@ -1,6 +1,6 @@
 #pragma once
 
-#include "actors/protocol/routing_table.hpp"
+#include "actors/protocol/cluster_messages.hpp"
 #include "engine/engine.hpp"
 
 #include <cstdint>
@@ -18,6 +18,9 @@ struct engine_with_card {
 
 using engine_loader = std::function<result<engine_with_card>(
     const engine::options&, const engine::load_progress&)>;
+
+/// What a replica of this kind asks of its engine.
+engine::options engine_options(const protocol::replica_spec&);
 
 /// What a test may want otherwise in a replica.
 struct replica_overrides {

@@ -1,20 +1,17 @@
 #include "actors/runtime/authority.hpp"
 
-#include <openssl/bio.h>
-#include <openssl/ec.h>
+#include "actors/runtime/certificate.hpp"
+#include "actors/runtime/openssl_handles.hpp"
+#include "actors/runtime/private_file.hpp"
+#include "actors/runtime/sha256.hpp"
+
+#include <boost/asio/ip/address.hpp>
+
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
-#include <fstream>
-#include <iterator>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <array>
 
 namespace fs = std::filesystem;
 
@@ -22,23 +19,8 @@ namespace troupe::runtime {
 
 namespace {
 
-template <auto Free>
-struct freed_by {
-  template <class T>
-  void operator()(T* x) const {
-    Free(x);
-  }
-};
-
-using key_ptr = std::unique_ptr<EVP_PKEY, freed_by<EVP_PKEY_free>>;
-using certificate_ptr = std::unique_ptr<X509, freed_by<X509_free>>;
-using bio_ptr = std::unique_ptr<BIO, freed_by<BIO_free>>;
-using extension_ptr =
-    std::unique_ptr<X509_EXTENSION, freed_by<X509_EXTENSION_free>>;
-
 constexpr long days_valid = 3650;
 constexpr long clock_skew_seconds = 24 * 60 * 60;
-constexpr std::size_t pem_bytes_max = 64 * 1024;
 
 error openssl_error(std::string what) {
   char text[256] = "";
@@ -48,96 +30,7 @@ error openssl_error(std::string what) {
   return {errc::internal, std::move(what) + ": " + text};
 }
 
-error file_error(std::string_view what, const fs::path& path) {
-  return {errc::io, "cannot " + std::string{what} + " " + path.string() + ": " +
-                        std::strerror(errno)};
-}
-
-// -- files -------------------------------------------------------------------
-
-result<void> make_private_directory(const fs::path& path) {
-  std::error_code failed;
-  fs::create_directories(path, failed);
-  if (failed)
-    return error{errc::io, "cannot make the directory " + path.string() + ": " +
-                               failed.message()};
-  if (::chmod(path.c_str(), 0700) != 0)
-    return file_error("restrict", path);
-  return {};
-}
-
-bool write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    auto n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      return false;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return ::fsync(fd) == 0;
-}
-
-/// Writes `path` as a whole (mode 0600). `replace` says whether one that is
-/// already there gives way or stays.
-result<void> write_private(const fs::path& path, std::string_view text,
-                           bool replace) {
-  auto draft = path.string() + ".XXXXXX";
-  int fd = ::mkostemp(draft.data(), O_CLOEXEC); // mode 0600
-  if (fd < 0)
-    return file_error("write", path);
-  bool done = write_all(fd, text);
-  done = ::close(fd) == 0 && done;
-  if (done && replace)
-    done = ::rename(draft.c_str(), path.c_str()) == 0;
-  else if (done)
-    done = ::link(draft.c_str(), path.c_str()) == 0 || errno == EEXIST;
-  auto why = file_error("write", path);
-  ::unlink(draft.c_str());
-  if (!done)
-    return why;
-  return {};
-}
-
-result<std::string> read_private(const fs::path& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0)
-    return file_error("read", path);
-  if ((info.st_mode & 077) != 0)
-    return error{errc::invalid_argument,
-                 path.string() + " holds a private key but others may read "
-                                 "it; its mode must be 0600"};
-  if (static_cast<std::size_t>(info.st_size) > pem_bytes_max)
-    return error{errc::corrupt, path.string() + " is too large"};
-  std::ifstream in{path, std::ios::binary};
-  std::string text{std::istreambuf_iterator<char>{in}, {}};
-  if (!in)
-    return error{errc::io, "cannot read " + path.string()};
-  return text;
-}
-
 // -- certificates ------------------------------------------------------------
-
-std::string content_of(BIO* bio) {
-  char* data = nullptr;
-  auto size = BIO_get_mem_data(bio, &data);
-  return {data, static_cast<std::size_t>(size)};
-}
-
-std::string to_pem(X509* certificate) {
-  bio_ptr out{BIO_new(BIO_s_mem())};
-  if (!out || PEM_write_bio_X509(out.get(), certificate) != 1)
-    return {};
-  return content_of(out.get());
-}
-
-std::string to_pem(EVP_PKEY* key) {
-  bio_ptr out{BIO_new(BIO_s_mem())};
-  if (!out || PEM_write_bio_PrivateKey(out.get(), key, nullptr, nullptr, 0,
-                                       nullptr, nullptr) != 1)
-    return {};
-  return content_of(out.get());
-}
 
 bool add_extension(X509* to, X509* issuer, int kind, const char* value) {
   X509V3_CTX context;
@@ -169,9 +62,18 @@ bool set_subject(X509* certificate, std::string_view name) {
              static_cast<int>(shown.size()), -1, 0) == 1;
 }
 
+/// What a certificate says of the place of its owner; "" if nothing. The
+/// address is numeric, so the text holds nothing that OpenSSL would interpret.
+std::string place_of(std::string_view address) {
+  boost::system::error_code failed;
+  auto ip = boost::asio::ip::make_address(std::string{address}, failed);
+  return failed ? std::string{} : "IP:" + ip.to_string();
+}
+
 /// A certificate for `key`, signed by `issuer` or, without one, by itself.
 certificate_ptr make_certificate(std::string_view name, EVP_PKEY* key,
-                                 X509* issuer, EVP_PKEY* issuer_key) {
+                                 X509* issuer, EVP_PKEY* issuer_key,
+                                 const std::string& place = {}) {
   certificate_ptr made{X509_new()};
   auto* x = made.get();
   bool own = issuer == nullptr;
@@ -196,7 +98,9 @@ certificate_ptr make_certificate(std::string_view name, EVP_PKEY* key,
         done &&
         add_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
         add_extension(x, issuer, NID_key_usage, "critical,digitalSignature") &&
-        add_extension(x, issuer, NID_ext_key_usage, "serverAuth,clientAuth");
+        add_extension(x, issuer, NID_ext_key_usage, "serverAuth,clientAuth") &&
+        (place.empty() ||
+         add_extension(x, issuer, NID_subject_alt_name, place.c_str()));
   if (!done || X509_sign(x, issuer_key, EVP_sha256()) == 0)
     return nullptr;
   return made;
@@ -205,6 +109,7 @@ certificate_ptr make_certificate(std::string_view name, EVP_PKEY* key,
 } // namespace
 
 struct authority::keys {
+  fs::path directory;
   key_ptr key;
   certificate_ptr certificate;
 };
@@ -213,7 +118,7 @@ namespace {
 
 /// The file's key and certificate, in this order.
 result<std::string> make_authority_file() {
-  key_ptr key{EVP_EC_gen("P-256")};
+  auto key = make_key();
   if (!key)
     return openssl_error("cannot make a key");
   auto certificate =
@@ -229,7 +134,35 @@ error damaged(const fs::path& path, std::string_view why) {
                              "authority (running processes must restart)"};
 }
 
+/// The secret of `directory`, made if it is not there.
+result<std::string> secret_in(const fs::path& directory) {
+  auto path = directory / "secret";
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) {
+    std::array<unsigned char, 32> random{};
+    if (RAND_bytes(random.data(), static_cast<int>(random.size())) != 1)
+      return openssl_error("no random numbers");
+    auto text = sha256_hex(
+        {reinterpret_cast<const char*>(random.data()), random.size()});
+    if (auto done = write_private(path, text, if_there::keep); !done)
+      return done.error();
+  }
+  auto text = read_private(path);
+  if (!text)
+    return text.error();
+  if (!is_sha256_hex(*text))
+    return error{errc::corrupt, path.string() +
+                                    " is damaged; remove it to make a new one "
+                                    "(tokens given out are then void)"};
+  return text;
+}
+
 } // namespace
+
+credentials credentials_in(const fs::path& directory) {
+  return {directory / "certificate.pem", directory / "key.pem",
+          directory / "authority.pem"};
+}
 
 authority::authority(std::shared_ptr<const keys> from)
     : keys_(std::move(from)) {
@@ -245,18 +178,16 @@ result<authority> authority::open(const fs::path& directory) {
     auto text = make_authority_file();
     if (!text)
       return text.error();
-    if (auto written = write_private(path, *text, false); !written)
+    if (auto written = write_private(path, *text, if_there::keep); !written)
       return written.error();
   }
   auto text = read_private(path);
   if (!text)
     return text.error();
-  bio_ptr in{BIO_new_mem_buf(text->data(), static_cast<int>(text->size()))};
   auto read = std::make_shared<keys>();
-  read->key.reset(PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
-  read->certificate.reset(
-      PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr));
-  ERR_clear_error();
+  read->directory = directory;
+  read->key = key_from_pem(*text);
+  read->certificate = certificate_from_pem(*text);
   if (!read->key || !read->certificate)
     return damaged(path, "does not hold a key and a certificate");
   if (X509_check_private_key(read->certificate.get(), read->key.get()) != 1) {
@@ -273,26 +204,53 @@ result<authority> authority::open(const fs::path& directory) {
 
 result<credentials> authority::issue(std::string_view name,
                                      const fs::path& directory) const {
-  key_ptr key{EVP_EC_gen("P-256")};
+  auto key = make_key();
   if (!key)
     return openssl_error("cannot make a key");
-  auto certificate = make_certificate(name, key.get(), keys_->certificate.get(),
-                                      keys_->key.get());
-  if (!certificate)
+  auto made = make_certificate(name, key.get(), keys_->certificate.get(),
+                               keys_->key.get());
+  if (!made)
     return openssl_error("cannot issue a certificate");
-  if (auto made = make_private_directory(directory); !made)
-    return made.error();
-  credentials files{directory / "certificate.pem", directory / "key.pem",
-                    directory / "authority.pem"};
+  if (auto ready = make_private_directory(directory); !ready)
+    return ready.error();
+  auto files = credentials_in(directory);
   auto write = [](const fs::path& path, const std::string& pem) {
-    return write_private(path, pem, true);
+    return write_private(path, pem, if_there::replace);
   };
-  for (auto& done : {write(files.certificate, to_pem(certificate.get())),
+  for (auto& done : {write(files.certificate, to_pem(made.get())),
                      write(files.key, to_pem(key.get())),
-                     write(files.authority, to_pem(keys_->certificate.get()))})
+                     write(files.authority, certificate())})
     if (!done)
       return done.error();
   return files;
+}
+
+result<std::string> authority::sign(std::string_view request_pem,
+                                    std::string_view name,
+                                    std::string_view address) const {
+  auto key = requested_key(request_pem);
+  if (!key)
+    return key.error();
+  auto made = make_certificate(name, key->get(), keys_->certificate.get(),
+                               keys_->key.get(), place_of(address));
+  if (!made)
+    return openssl_error("cannot issue a certificate");
+  return to_pem(made.get());
+}
+
+std::string authority::certificate() const {
+  return to_pem(keys_->certificate.get());
+}
+
+std::string authority::fingerprint() const {
+  return certificate_hash(keys_->certificate.get());
+}
+
+result<std::string> authority::mac(std::string_view text) const {
+  auto secret = secret_in(keys_->directory);
+  if (!secret)
+    return secret.error();
+  return hmac_sha256_hex(*secret, text);
 }
 
 } // namespace troupe::runtime

@@ -17,9 +17,14 @@ struct credentials {
   std::filesystem::path authority;   ///< PEM, whom to trust: nobody else
 };
 
+/// The names that credentials have in a directory of their own.
+credentials credentials_in(const std::filesystem::path& directory);
+
 /// The cluster's own certificate authority (EC P-256). Whoever holds a
 /// certificate of it may say anything to any process of the cluster; nobody
-/// else gets a word in (mutual TLS on every port).
+/// else gets a word in (mutual TLS on every port). A certificate cannot be
+/// taken back: to shut one out, remove the authority's directory, start the
+/// head again, and let all others join anew.
 class authority {
 public:
   /// Opens `directory`/authority.pem, or makes it at the first start: the
@@ -31,6 +36,23 @@ public:
   /// the authority's certificate into `directory` (made with mode 0700).
   result<credentials> issue(std::string_view name,
                             const std::filesystem::path& directory) const;
+
+  /// A certificate (PEM) for the key of a certificate request (PEM), for the
+  /// node `name` at `address` (numeric; "" = none is named in it). All else
+  /// that the request asks for is ignored: the certificate is for both sides
+  /// of a connection and signs no others. Errors: no request, one that its key
+  /// has not signed, a key that is not of EC P-256.
+  result<std::string> sign(std::string_view request_pem, std::string_view name,
+                           std::string_view address) const;
+
+  /// The authority's own certificate: PEM, and its SHA-256 in lower-case hex.
+  std::string certificate() const;
+  std::string fingerprint() const;
+
+  /// A word on `text` that nobody else can make (HMAC-SHA256, lower-case hex).
+  /// The key is `directory`/secret (mode 0600), made at first use; removing
+  /// that file takes all such words back.
+  result<std::string> mac(std::string_view text) const;
 
 private:
   struct keys;

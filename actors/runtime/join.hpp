@@ -2,12 +2,14 @@
 
 #include "actors/protocol/routing_table.hpp"
 #include "actors/runtime/authority.hpp"
+#include "actors/runtime/token.hpp"
 #include "engine/codec/error.hpp"
 
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 // How a machine becomes a node: over HTTPS, on a port of its own at the head,
@@ -20,22 +22,6 @@
 // Anything else, and any token that is not good, gets an error and is closed.
 
 namespace troupe::runtime {
-
-/// What lets a machine join until it expires: the authority's fingerprint, the
-/// time, and a MAC that only the head can make. A secret; fit for a command line
-/// (letters, digits, "-", "_", ".").
-struct join_token {
-  std::string authority_hash; ///< SHA-256 of the authority's certificate, hex
-  std::uint64_t expires = 0;  ///< seconds since 1970
-  std::string text;           ///< the whole token
-};
-
-/// A new token that is good for so long. The key of its MAC lies in the
-/// authority's directory (mode 0600).
-result<join_token> create_token(const authority&, std::chrono::seconds good_for);
-
-/// Reads a token without checking its MAC (the worker cannot).
-result<join_token> read_token(const std::string& text);
 
 struct join_options {
   std::string address = "127.0.0.1"; ///< numeric, where to listen
@@ -69,13 +55,21 @@ struct membership {
 };
 
 /// Asks the head at `host`:`port` in; `node` is the name that it wants to bear.
-/// Key and certificate are written into `directory` (mode 0700). Blocks at most
-/// `time_max`. Errors: nobody there, another authority than the token's, a token
-/// that is refused (its reason), a version too far apart.
+/// Key and certificate are written into `directory` (mode 0700); a key that is
+/// there is kept, so that whoever reads the files meanwhile finds a pair.
+/// Blocks at most `time_max`. Errors: nobody there, another authority than the
+/// token's, a token that is refused (its reason), a version too far apart.
 result<membership> join_cluster(const std::string& host, std::uint16_t port,
                                 const std::string& token,
                                 const std::string& node,
                                 const std::filesystem::path& directory,
                                 std::chrono::milliseconds time_max);
+
+/// What `join_cluster` left in `directory`, if it is whole, still valid and of
+/// the authority with this hash ("" = of any): then the machine need not join
+/// again. The head may listen on another port by now; joining again tells.
+std::optional<membership>
+existing_membership(const std::filesystem::path& directory,
+                    const std::string& authority_hash = {});
 
 } // namespace troupe::runtime

@@ -1,6 +1,7 @@
 #include "actors/runtime/link.hpp"
 
 #include "actors/protocol/actors.hpp"
+#include "actors/runtime/listen_address.hpp"
 #include "actors/runtime/system_config.hpp"
 
 #include <caf/actor_system_config.hpp>
@@ -17,6 +18,20 @@ error link_error(caf::actor_system& system, const protocol::endpoint& where,
   return {errc::unavailable, "cannot reach " + where.address + ":" +
                                  std::to_string(where.port) + ": " +
                                  system.render(reason)};
+}
+
+result<void> may_connect(caf::actor_system& system) {
+  auto* config = dynamic_cast<const system_config*>(&system.config());
+  if (!config)
+    return error{errc::internal, "an actor system without credentials"};
+  return config->credentials_good;
+}
+
+result<void> may_publish(caf::actor_system& system,
+                         const std::string& address) {
+  if (auto may = may_connect(system); !may)
+    return may;
+  return check_listen_address(address);
 }
 
 std::shared_ptr<peer_directory> peers_of(caf::actor_system& system) {

@@ -35,11 +35,18 @@ error link_error(caf::actor_system&, const protocol::endpoint&,
 /// The error for a peer that is not the kind of actor that was asked for.
 error wrong_peer(const protocol::endpoint&);
 
+/// Whether a port of the system may be opened at `address`: its credentials are
+/// good, and it is a numeric address, not all of them ("0.0.0.0", "::").
+result<void> may_publish(caf::actor_system&, const std::string& address);
+
 /// Lets other processes of the cluster connect to `actor` at `address`
-/// (numeric) and the port returned; 0 = choose one.
+/// (numeric) and the port returned; 0 = choose one. Errors: `may_publish`; the
+/// port is taken.
 template <class Handle>
 result<std::uint16_t> publish(const Handle& actor, const std::string& address,
                               std::uint16_t port = 0) {
+  if (auto may = may_publish(actor.home_system(), address); !may)
+    return may.error();
   auto bound = caf::openssl::publish(actor, port, address.c_str(), true);
   if (!bound)
     return error{errc::io, "cannot listen on " + address + ": " +
@@ -67,6 +74,11 @@ result<Handle> checked_handle(caf::actor_system& system,
   return caf::actor_cast<Handle>(peer);
 }
 
+/// Whether connections of the system are safe: it was made with a
+/// `system_config` whose credentials are good. CAF without them would talk to
+/// anybody.
+result<void> may_connect(caf::actor_system&);
+
 /// The directory of a system that was made with a `system_config`; else null.
 std::shared_ptr<peer_directory> peers_of(caf::actor_system&);
 
@@ -78,9 +90,10 @@ caf::actor spawn_peer_waiter(caf::actor_system&,
                              std::uint64_t incarnation,
                              std::chrono::steady_clock::time_point deadline);
 
-/// How often one call tries: CAF's heartbeat timer also ends connections whose
-/// handshake is under way when it fires, on either side.
-inline constexpr int connect_attempts = 4;
+/// How often one call tries, while its time lasts: CAF's heartbeat timer also
+/// ends connections whose handshake is under way when it fires, on either side,
+/// and a busy peer may need more than one of its beats.
+inline constexpr int connect_attempts = 10;
 
 /// True if trying again at once may help: somebody listens there, and time is
 /// left.
@@ -122,6 +135,10 @@ void connect_until(Self* self, const protocol::endpoint& where,
 template <class Handle, class Self, class Done>
 void connect(Self* self, const protocol::endpoint& where,
              std::chrono::milliseconds timeout, Done done) {
+  if (auto may = may_connect(self->system()); !may) {
+    done(result<Handle>{may.error()});
+    return;
+  }
   auto deadline = std::chrono::steady_clock::now() + timeout;
   auto peers = peers_of(self->system());
   if (!peers || !peers->expects(where.incarnation)) {
@@ -146,6 +163,8 @@ template <class Handle>
 result<Handle> connect_now(caf::actor_system& system,
                            const protocol::endpoint& where,
                            std::chrono::milliseconds timeout) {
+  if (auto may = may_connect(system); !may)
+    return may.error();
   auto deadline = std::chrono::steady_clock::now() + timeout;
   caf::scoped_actor self{system};
   result<Handle> out = error{errc::internal, "no answer"};

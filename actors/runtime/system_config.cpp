@@ -1,6 +1,7 @@
 #include "actors/runtime/system_config.hpp"
 
-#include "actors/runtime/tls_error_queue.hpp"
+#include "actors/runtime/certificate.hpp"
+#include "actors/runtime/tls_guard.hpp"
 
 #include <caf/atom.hpp>
 #include <caf/io/middleman.hpp>
@@ -12,10 +13,11 @@
 
 namespace troupe::runtime {
 
-system_config::system_config(const system_options& options) {
+system_config::system_config(const system_options& options)
+    : credentials_good(check_credentials(options.tls)) {
   // Writing to a connection that is gone is an error, not the end.
   std::signal(SIGPIPE, SIG_IGN);
-  keep_tls_errors_apart();
+  guard_tls();
   load<caf::io::middleman>();
   load<caf::openssl::manager>();
   add_message_types<caf::id_block::troupe>();

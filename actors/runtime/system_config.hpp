@@ -3,6 +3,7 @@
 #include "actors/protocol/actors.hpp"
 #include "actors/runtime/authority.hpp"
 #include "actors/runtime/peer_directory.hpp"
+#include "engine/codec/error.hpp"
 
 #include <caf/actor_system_config.hpp>
 
@@ -24,10 +25,14 @@ struct system_options {
 /// How every process of the cluster sets CAF up: mutual TLS, our own message
 /// types, no automatic connections (they listen in plain text), no INI file, no
 /// log file, a scheduler that sleeps when idle. Nothing listens until
-/// link.hpp's `publish` is called.
+/// link.hpp's `publish` is called; that and `connect` refuse while the
+/// credentials are not good.
 class system_config : public caf::actor_system_config {
 public:
   explicit system_config(const system_options&);
+
+  /// What was wrong with the credentials when this was made, if anything.
+  const result<void> credentials_good;
 
   /// For link.hpp, which asks it, and the node agent, which keeps it.
   const std::shared_ptr<peer_directory> peers =

@@ -30,8 +30,8 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
 class loader {
 public:
   loader(const weights::gguf_file& file, ops::backend& backend,
-         const load_progress& progress)
-      : file_(file), backend_(backend), progress_(progress) {
+         load_progress progress)
+      : file_(file), backend_(backend), progress_(std::move(progress)) {
     for (const auto& one : file.tensors())
       total_ += one.bytes.size();
   }
@@ -85,7 +85,7 @@ private:
 
   const weights::gguf_file& file_;
   ops::backend& backend_;
-  const load_progress& progress_;
+  load_progress progress_;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
   std::uint64_t resident_bytes_ = 0;
@@ -152,8 +152,20 @@ struct decoder::state {
     gathered = backend.allocate(chosen * config.embedding);
     gathered_normed = backend.allocate(chosen * config.embedding);
     logits = backend.allocate(chosen * config.vocabulary);
-    host_logits.resize(static_cast<std::size_t>(chosen * config.vocabulary));
     return {};
+  }
+
+  void allocate_host() {
+    host_logits.resize(static_cast<std::size_t>(logits->size()));
+  }
+
+  std::uint64_t workspace_bytes() const {
+    // The logits lie in the backend's memory and in the host's.
+    auto floats =
+        gathered->size() + gathered_normed->size() + 2 * logits->size();
+    for (const auto& one : slots)
+      floats += one->size();
+    return static_cast<std::uint64_t>(floats) * sizeof(float);
   }
 
   float* at(slot which) {
@@ -291,7 +303,23 @@ result<std::unique_ptr<decoder>> decoder::make(const weights::gguf_file& file,
     return error{errc::io, file.name() + ": changed while it was loaded"};
   if (auto done = out->state_->allocate(); !done)
     return done.error();
+  out->state_->allocate_host();
   return out;
+}
+
+result<decoder_bytes> decoder_size(const weights::gguf_file& file,
+                                   const model_config& config,
+                                   ops::backend& backend,
+                                   const decoder_limits& limits) {
+  decoder::state sized{config, backend, limits};
+  loader source{file, backend, {}};
+  if (auto done = sized.load(source); !done)
+    return done.error();
+  if (auto done = sized.allocate(); !done)
+    return done.error();
+  return decoder_bytes{sized.weight_bytes,
+                       static_cast<std::uint64_t>(sized.pool->bytes()),
+                       sized.workspace_bytes()};
 }
 
 void decoder::submit(const engine::step_plan& plan) {

@@ -29,6 +29,20 @@ result<std::uint64_t> kv_block_bytes(const model_config& config,
                                      ops::backend& backend,
                                      std::int32_t block_tokens);
 
+/// What a decoder keeps.
+struct decoder_bytes {
+  std::uint64_t weights = 0;
+  std::uint64_t kv_cache = 0;
+  std::uint64_t workspace = 0; ///< activations and logits of one step
+};
+
+/// The sizes of a decoder that `decoder::make` would make, when `backend` is
+/// one that sizes (ops/cpu/sizing_backend.hpp): the weights are not read.
+result<decoder_bytes> decoder_size(const weights::gguf_file& file,
+                                   const model_config& config,
+                                   ops::backend& backend,
+                                   const decoder_limits& limits);
+
 /// Runs any family of the table (architecture.hpp) on any backend. Everything
 /// that a step needs is allocated when it is made; a step allocates nothing
 /// that grows. Each weight is read once per step.
@@ -58,6 +72,10 @@ public:
   std::uint64_t kv_cache_bytes() const;
 
 private:
+  friend result<decoder_bytes> decoder_size(const weights::gguf_file&,
+                                            const model_config&, ops::backend&,
+                                            const decoder_limits&);
+
   decoder();
   struct state;
   std::unique_ptr<state> state_;

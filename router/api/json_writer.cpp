@@ -194,6 +194,13 @@ json_writer& json_writer::real(float value) {
   return *this;
 }
 
+json_writer& json_writer::json(std::string_view value) {
+  separate();
+  out_ += value;
+  comma_ = true;
+  return *this;
+}
+
 json_writer& json_writer::null() {
   separate();
   out_ += "null";

@@ -33,6 +33,8 @@ public:
   /// -9999.0, as vLLM writes it.
   json_writer& real(float value);
   json_writer& null();
+  /// JSON that was written elsewhere, as it is.
+  json_writer& json(std::string_view value);
 
   /// The string, or null if it is empty.
   json_writer& text_or_null(std::string_view value);

@@ -73,17 +73,24 @@ struct head_record {
   record_of<node_joined> joined;
   reports news;
   record_of<death_notice> deaths;
+  record_of<node_agent_actor> agents;
+  record_of<bool> lost; ///< one for each agent whose end was heard
 };
 
 constexpr std::uint64_t head_life = 3;
 
 /// Welcomes a node each time it comes, with the next epoch.
-controller_actor::behavior_type recording_controller(controller_actor::pointer,
-                                                     head_record* seen,
-                                                     std::uint64_t head_epoch) {
+controller_actor::behavior_type
+recording_controller(controller_actor::pointer self, head_record* seen,
+                     std::uint64_t head_epoch) {
   auto epochs = std::make_shared<std::uint64_t>(0);
+  self->set_down_handler(
+      [seen](const caf::down_msg&) { seen->lost.add(true); });
   return {
-      [=](register_atom, const codec::bytes& node, const node_agent_actor&) {
+      [=](register_atom, const codec::bytes& node,
+          const node_agent_actor& agent) {
+        runtime::watch(self, agent);
+        seen->agents.add(agent);
         node_welcome welcome{true, "", head_epoch, ++*epochs};
         seen->joined.add(decode_node_joined(node).value());
         return encode(welcome);
@@ -526,6 +533,35 @@ TEST_CASE("nothing broken that is sent to an agent harms it") {
 
 namespace {
 
+/// The test's other program, until it is killed.
+class child_process {
+public:
+  explicit child_process(std::vector<std::string> arguments) {
+    std::string program = TROUPE_TEST_REPLICA;
+    std::vector<char*> argv{program.data()};
+    for (auto& argument : arguments)
+      argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    REQUIRE(::posix_spawn(&pid_, program.c_str(), nullptr, nullptr, argv.data(),
+                          environ) == 0);
+  }
+
+  child_process(const child_process&) = delete;
+  child_process& operator=(const child_process&) = delete;
+
+  ~child_process() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  pid_t pid() const {
+    return pid_;
+  }
+
+private:
+  pid_t pid_ = 0;
+};
+
 /// A head in an actor system of its own, as in another process.
 struct live_head {
   live_head(const runtime::credentials& tls, std::uint64_t epoch,
@@ -596,6 +632,43 @@ TEST_CASE("an agent finds its head again and loses no replica meanwhile") {
   CHECK(alive(ready->pid));
 
   runtime::stop_actor(system, agent, 5s);
+  CHECK(dies(ready->pid));
+}
+
+TEST_CASE("a worker that stood still joins the same head again") {
+  spdlog::set_level(spdlog::level::off);
+  test::temporary_directory tmp;
+  auto ca = runtime::authority::open(tmp.path() / "tls").value();
+  auto head_files = ca.issue("head", tmp.path() / "head").value();
+  live_head head{head_files, 1, 0};
+  child_process worker{
+      {"worker", tmp.path().string(), std::to_string(head.port)}};
+  auto any = [](const auto&) { return true; };
+  auto assign = [](const node_agent_actor& to, std::uint64_t node_epoch,
+                   std::vector<replica_spec> specs) {
+    node_assignment all{1, node_epoch, 1, std::move(specs), true};
+    caf::anon_send(to, assign_atom::value, encode(all));
+  };
+  auto first = head.seen.agents.wait(any);
+  REQUIRE(first.has_value());
+  assign(*first, 1, {spec()});
+  auto ready = head.seen.news.wait(
+      [](const auto& x) { return x.phase == replica_phase::ready; });
+  REQUIRE(ready.has_value());
+
+  ::kill(worker.pid(), SIGSTOP);
+  REQUIRE(head.seen.lost.wait(any));
+  ::kill(worker.pid(), SIGCONT);
+  auto again = head.seen.joined.wait(any, 1);
+  REQUIRE(again.has_value());
+  REQUIRE(again->replicas.size() == 1);
+  CHECK(again->replicas[0].report.pid == ready->pid);
+  CHECK(alive(ready->pid));
+  auto second = head.seen.agents.wait(any, 1);
+  REQUIRE(second.has_value());
+  assign(*second, 2, {});
+  CHECK(head.seen.news.wait(
+      [](const auto& x) { return x.phase == replica_phase::stopped; }));
   CHECK(dies(ready->pid));
 }
 

@@ -145,7 +145,7 @@ struct fixture : test::deterministic {
     protocol::request_record record;
     record.model = "m";
     record.prompt = {1, 2, 3};
-    inbox->submit({request, "app", "m", {record}}, sink);
+    inbox->submit({request, "app", "m", {}, {record}}, sink);
     settle();
     return {request, sink};
   }

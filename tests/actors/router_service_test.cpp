@@ -521,8 +521,8 @@ TEST_CASE_METHOD(fixture, "an error before the first token is a plain answer, "
   protocol::choice_tokens news;
   news.id = replica.next().id;
   news.reason = finish::error;
-  news.code = errc::limit;
-  news.message = "The replica is full.";
+  news.code = errc::cancelled;
+  news.message = "The replica gave it up.";
   replica.tell(news);
   client.read_all();
   CHECK(client.status() == 503);
@@ -530,7 +530,7 @@ TEST_CASE_METHOD(fixture, "an error before the first token is a plain answer, "
   CHECK(client.header("content-type") == "application/json");
   auto body = client.body();
   CHECK(std::string_view(parser.parse(body)["error"]["message"]) ==
-        "The replica is full.");
+        "The replica gave it up.");
 }
 
 TEST_CASE_METHOD(fixture, "what is internal stays internal") {
@@ -729,6 +729,29 @@ TEST_CASE("the time limit is a 408 before the first byte and a cut after it") {
   CHECK(begun.status() == 200);
   CHECK(!begun.whole());
   CHECK(with.replica.was_cancelled(asked.id));
+}
+
+TEST_CASE_METHOD(fixture,
+                 "a model that was there and comes back is waited for, "
+                 "another one is not") {
+  serve();
+  auto away = model("m");
+  away.replicas.clear();
+  away.status = "UNHEALTHY";
+  publish({away});
+  while (service->ready())
+    std::this_thread::sleep_for(1ms);
+  auto client = start("POST", chat, hello);
+  std::this_thread::sleep_for(50ms);
+  publish({model("m")});
+  replica.say(replica.next().id, "x", finish::length);
+  client.read_all();
+  CHECK(client.status() == 200);
+  away.status = "PENDING";
+  publish({away});
+  while (service->ready())
+    std::this_thread::sleep_for(1ms);
+  CHECK(error_code(whole("POST", chat, hello)) == "model_not_ready");
 }
 
 TEST_CASE("time limit and departure count while a request waits to be read") {

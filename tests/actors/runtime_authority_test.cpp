@@ -1,10 +1,14 @@
 #include "actors/runtime/authority.hpp"
 #include "tests/actors/temporary_directory.hpp"
+#include "tests/actors/test_certificates.hpp"
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <thread>
+#include <vector>
 
 using namespace troupe;
 using troupe::runtime::authority;
@@ -81,4 +85,101 @@ TEST_CASE("a state directory that cannot be made is an error") {
   auto opened = authority::open("/proc/no-such-directory/tls");
   REQUIRE_FALSE(opened.has_value());
   CHECK(opened.error().code == errc::io);
+}
+
+TEST_CASE("a request is signed for the name it is given, and for no more") {
+  test::temporary_directory tmp;
+  auto ca = authority::open(tmp.path()).value();
+  auto key = runtime::make_key();
+  auto pem = ca.sign(test::greedy_request(key.get(), key.get()), "node-7",
+                     "192.0.2.7");
+  REQUIRE(pem.has_value());
+  auto made = runtime::certificate_from_pem(*pem);
+  auto issuer = runtime::certificate_from_pem(ca.certificate());
+  REQUIRE(made);
+  CHECK(runtime::is_good(made.get(), issuer.get()));
+  CHECK(X509_check_private_key(made.get(), key.get()) == 1);
+  char name[80] = "";
+  X509_NAME_get_text_by_NID(X509_get_subject_name(made.get()), NID_commonName,
+                            name, sizeof name);
+  CHECK(std::string{name} == "node-7");
+  CHECK(X509_check_ca(made.get()) == 0);
+  CHECK(X509_check_ip_asc(made.get(), "192.0.2.7", 0) == 1);
+  CHECK(X509_check_ip_asc(made.get(), "192.0.2.8", 0) == 0);
+}
+
+TEST_CASE("a bad request is refused by what is wrong with it") {
+  test::temporary_directory tmp;
+  auto ca = authority::open(tmp.path()).value();
+  auto key = runtime::make_key();
+  auto other = runtime::make_key();
+  auto why = [&](const std::string& request) {
+    auto made = ca.sign(request, "node-7", "");
+    return made ? std::string{"signed"} : made.error().message;
+  };
+  auto good = runtime::make_request(key.get());
+  REQUIRE(why(good) == "signed");
+  CHECK(why("") == "the certificate request is not one (PEM)");
+  CHECK(why(good.substr(0, good.size() / 2)) ==
+        "the certificate request is not one (PEM)");
+  CHECK(why(ca.certificate()) == "the certificate request is not one (PEM)");
+  CHECK(why(test::greedy_request(key.get(), other.get())) ==
+        "the certificate request is not signed by its key");
+  runtime::key_ptr rsa{EVP_RSA_gen(2048)};
+  runtime::key_ptr larger{EVP_EC_gen("P-384")};
+  runtime::key_ptr edwards{EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519")};
+  for (auto* wrong : {rsa.get(), larger.get(), edwards.get()})
+    CHECK(why(runtime::make_request(wrong)) != "signed");
+  CHECK(why(test::greedy_request(rsa.get(), rsa.get())) ==
+        "the certificate request's key is not of EC P-256");
+}
+
+TEST_CASE("the fingerprint is the SHA-256 of the certificate") {
+  test::temporary_directory tmp;
+  auto ca = authority::open(tmp.path() / "one").value();
+  auto issuer = runtime::certificate_from_pem(ca.certificate());
+  unsigned char digest[32];
+  unsigned size = 0;
+  REQUIRE(X509_digest(issuer.get(), EVP_sha256(), digest, &size) == 1);
+  std::string hex;
+  for (auto byte : digest) {
+    hex += "0123456789abcdef"[byte >> 4];
+    hex += "0123456789abcdef"[byte & 15];
+  }
+  CHECK(ca.fingerprint() == hex);
+  CHECK(authority::open(tmp.path() / "one").value().fingerprint() == hex);
+  CHECK(authority::open(tmp.path() / "two").value().fingerprint() != hex);
+}
+
+TEST_CASE("only the holder of the secret makes the same MAC") {
+  test::temporary_directory tmp;
+  auto ca = authority::open(tmp.path() / "one").value();
+  auto first = ca.mac("text");
+  REQUIRE(first.has_value());
+  CHECK(mode(tmp.path() / "one" / "secret") == 0600);
+  CHECK(authority::open(tmp.path() / "one").value().mac("text").value() ==
+        *first);
+  CHECK(ca.mac("texu").value() != *first);
+  CHECK(authority::open(tmp.path() / "two").value().mac("text").value() !=
+        *first);
+  // A damaged or readable secret is an error, not a weak one.
+  std::ofstream{tmp.path() / "one" / "secret"} << "abc";
+  CHECK_FALSE(ca.mac("text").has_value());
+  fs::remove(tmp.path() / "one" / "secret");
+  CHECK(ca.mac("text").value() != *first);
+  fs::permissions(tmp.path() / "one" / "secret", fs::perms::group_read,
+                  fs::perm_options::add);
+  CHECK_FALSE(ca.mac("text").has_value());
+}
+
+TEST_CASE("a secret that many ask for at once is made once") {
+  test::temporary_directory tmp;
+  auto ca = authority::open(tmp.path()).value();
+  std::vector<std::string> seen(8);
+  std::vector<std::thread> threads;
+  for (auto& mac : seen)
+    threads.emplace_back([&] { mac = ca.mac("text").value(); });
+  for (auto& thread : threads)
+    thread.join();
+  CHECK(std::count(seen.begin(), seen.end(), seen[0]) == 8);
 }

@@ -1,13 +1,16 @@
 #include "actors/runtime/link.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
+#include "actors/runtime/tls_guard.hpp"
 #include "tests/actors/temporary_directory.hpp"
+#include "tests/actors/test_certificates.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/write.hpp>
 
@@ -15,9 +18,11 @@
 #include <caf/send.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include <algorithm>
 #include <fstream>
 #include <future>
 #include <sstream>
+#include <sys/resource.h>
 #include <thread>
 #include <unistd.h>
 
@@ -80,6 +85,14 @@ result<table_sink_actor> connect_sink(node& from, const endpoint& where) {
   return runtime::connect_now<table_sink_actor>(from.system, where, 2s);
 }
 
+/// Connects, trying again while the other side is busy with others.
+bool gets_in(node& from, const endpoint& where) {
+  for (int i = 0; i < 30; ++i)
+    if (connect_sink(from, where).has_value())
+      return true;
+  return false;
+}
+
 /// Addresses on which this process listens, as /proc/net/tcp writes them.
 std::vector<std::string> listening() {
   std::vector<std::string> inodes;
@@ -117,27 +130,50 @@ std::size_t resident_bytes() {
   return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
 }
 
-/// Sends `bytes` in the plain and reads until the other side closes or the time
-/// is over; returns what came back.
+/// Memory that AddressSanitizer keeps back counts too.
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t growth_max = 256 * 1024 * 1024;
+#else
+constexpr std::size_t growth_max = 1024 * 1024;
+#endif
+
+const asio::ip::address loopback = asio::ip::make_address("127.0.0.1");
+
+/// A header of CAF's own protocol that claims a payload of 4 GiB.
+std::string greedy_header() {
+  std::string header(40, '\0');
+  header[0] = 0x01;
+  std::fill_n(header.begin() + 4, 4, '\xff');
+  return header;
+}
+
+/// Sends `bytes` in the plain and reads until the other side closes; returns
+/// what came back.
 std::string send_plain(std::uint16_t port, const std::string& bytes) {
   asio::io_context io;
   asio_tcp::socket socket{io};
-  socket.connect({asio::ip::make_address("127.0.0.1"), port});
+  socket.connect({loopback, port});
   boost::system::error_code ignored;
   asio::write(socket, asio::buffer(bytes), ignored);
-  std::string got(4096, '\0');
-  std::size_t size = 0;
-  socket.async_read_some(asio::buffer(got),
-                         [&](auto, std::size_t n) { size = n; });
-  io.run_for(300ms);
-  got.resize(size);
+  socket.shutdown(asio_tcp::socket::shutdown_send, ignored);
+  std::string got;
+  asio::read(socket, asio::dynamic_buffer(got), ignored);
   return got;
 }
 
-/// True if the peer goes on talking TLS after the handshake; a server that
-/// refuses a certificate says so only then.
-bool tls_works(std::uint16_t port, const runtime::credentials* mine) {
-  asio::ssl::context context{asio::ssl::context::tls_client};
+/// What a client saw of a server: whether the handshake ended well on its side,
+/// and how many bytes came after it.
+struct talk {
+  bool shook_hands = false;
+  std::size_t bytes = 0;
+};
+
+/// Speaks TLS with these credentials (none: without a certificate), sends the
+/// greedy header, and reads a first piece or until the server ends it.
+talk send_in_tls(
+    std::uint16_t port, const runtime::credentials* mine,
+    asio::ssl::context::method version = asio::ssl::context::tlsv13_client) {
+  asio::ssl::context context{version};
   context.set_verify_mode(asio::ssl::verify_none);
   if (mine) {
     context.use_certificate_chain_file(mine->certificate.string());
@@ -145,18 +181,132 @@ bool tls_works(std::uint16_t port, const runtime::credentials* mine) {
   }
   asio::io_context io;
   asio::ssl::stream<asio_tcp::socket> stream{io, context};
-  stream.next_layer().connect({asio::ip::make_address("127.0.0.1"), port});
+  stream.next_layer().connect({loopback, port});
   boost::system::error_code failed;
   stream.handshake(asio::ssl::stream_base::client, failed);
+  talk out;
+  out.shook_hands = !failed;
   if (failed)
-    return false;
-  char byte = 0; // a node of the cluster greets
-  bool greeted = false;
-  stream.async_read_some(asio::buffer(&byte, 1),
-                         [&](auto error, std::size_t) { greeted = !error; });
-  io.run_for(500ms);
-  return greeted;
+    return out;
+  if (mine == nullptr || version != asio::ssl::context::tlsv13_client)
+    asio::write(stream, asio::buffer(greedy_header()), failed);
+  char bytes[64];
+  out.bytes = stream.read_some(asio::buffer(bytes), failed);
+  return out;
 }
+
+/// The first bytes of a handshake: a whole hello, or a part of it.
+std::string hello(std::size_t size) {
+  asio::ssl::context context{asio::ssl::context::tlsv13_client};
+  std::unique_ptr<SSL, decltype(&SSL_free)> ssl{
+      SSL_new(context.native_handle()), SSL_free};
+  auto* out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), out); // takes both
+  SSL_connect(ssl.get());
+  std::string bytes(size, '\0');
+  auto n = BIO_read(out, bytes.data(), static_cast<int>(size));
+  bytes.resize(static_cast<std::size_t>(std::max(n, 0)));
+  return bytes;
+}
+
+/// Connections that have sent `bytes` and say no more.
+class silent_ones {
+public:
+  silent_ones(std::uint16_t port, std::size_t count, const std::string& bytes) {
+    for (std::size_t i = 0; i < count; ++i) {
+      auto& socket = sockets_.emplace_back(io_);
+      socket.connect({loopback, port});
+      boost::system::error_code ignored;
+      asio::write(socket, asio::buffer(bytes), ignored);
+    }
+  }
+
+private:
+  asio::io_context io_;
+  std::vector<asio_tcp::socket> sockets_;
+};
+
+/// All that a stranger may try; `bad` has certificates that are not good.
+void attack(std::uint16_t port, const std::vector<runtime::credentials>& bad) {
+  for (const auto& bytes :
+       {greedy_header(), std::string(100'000, '\xff'), std::string{"\n"},
+        std::string{"GET / HTTP/1.1\r\n\r\n"}, hello(100),
+        std::string{"\x16\x03\x01\xff\xff"}, hello(1000) + greedy_header()}) {
+    auto answer = send_plain(port, bytes);
+    // A TLS alert or the server's part of a handshake, which holds nothing.
+    CHECK((answer.empty() || answer[0] == 0x15 || answer[0] == 0x16));
+  }
+  CHECK(send_in_tls(port, nullptr).bytes == 0);
+  for (const auto& files : bad)
+    CHECK(send_in_tls(port, &files).bytes == 0);
+  CHECK_FALSE(send_in_tls(port, nullptr, asio::ssl::context::tlsv12_client)
+                  .shook_hands);
+  { silent_ones idle{port, 300, ""}; }
+  { silent_ones half{port, 250, hello(1000)}; }
+  { silent_ones half{port, 250, hello(100)}; }
+}
+
+/// A server with TLS that is not the cluster's; says what came of the handshake
+/// with the first one that connects.
+class false_server {
+public:
+  explicit false_server(const runtime::credentials& files)
+      : context_{asio::ssl::context::tlsv13_server}, acceptor_{io_,
+                                                               {loopback, 0}} {
+    context_.use_certificate_chain_file(files.certificate.string());
+    context_.use_private_key_file(files.key.string(), asio::ssl::context::pem);
+    thread_ = std::thread{[this] {
+      asio::ssl::stream<asio_tcp::socket> stream{io_, context_};
+      acceptor_.accept(stream.next_layer());
+      boost::system::error_code failed;
+      stream.handshake(asio::ssl::stream_base::server, failed);
+      trusted_ = !failed;
+    }};
+  }
+
+  std::uint16_t port() const {
+    return acceptor_.local_endpoint().port();
+  }
+
+  bool was_trusted() {
+    thread_.join();
+    return trusted_;
+  }
+
+private:
+  asio::io_context io_;
+  asio::ssl::context context_;
+  asio_tcp::acceptor acceptor_;
+  bool trusted_ = false;
+  std::thread thread_;
+};
+
+/// Leaves this process `left` file descriptors until it ends.
+class few_descriptors {
+public:
+  explicit few_descriptors(std::size_t left) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    auto less = before_;
+    less.rlim_cur = std::min<rlim_t>(before_.rlim_cur, 512);
+    ::setrlimit(RLIMIT_NOFILE, &less);
+    for (int fd = ::dup(0); fd >= 0; fd = ::dup(0))
+      taken_.push_back(fd);
+    for (; left > 0 && !taken_.empty(); --left) {
+      ::close(taken_.back());
+      taken_.pop_back();
+    }
+  }
+
+  ~few_descriptors() {
+    ::setrlimit(RLIMIT_NOFILE, &before_);
+    for (int fd : taken_)
+      ::close(fd);
+  }
+
+private:
+  rlimit before_{};
+  std::vector<int> taken_;
+};
 
 } // namespace
 
@@ -241,52 +391,162 @@ TEST_CASE("whoever has no certificate of the cluster gets nothing") {
   published_sink sink{nodes.left.system};
   auto other = runtime::authority::open(nodes.tmp.path() / "other-ca").value();
   auto stranger = other.issue("node", nodes.tmp.path() / "stranger").value();
-  REQUIRE(tls_works(sink.where.port,
-                    &nodes.right.tls)); // the probe itself is right
-  CHECK_FALSE(tls_works(sink.where.port, nullptr));
-  CHECK_FALSE(tls_works(sink.where.port, &stranger));
+  auto expired = test::issue_for_time(nodes.tmp.path() / "ca",
+                                      nodes.tmp.path() / "old", -1000, -10);
+  auto early = test::issue_for_time(nodes.tmp.path() / "ca",
+                                    nodes.tmp.path() / "new", 1000, 2000);
+  auto in_time = test::issue_for_time(nodes.tmp.path() / "ca",
+                                      nodes.tmp.path() / "now", -1000, 1000);
+  // The probe itself is right: a node of the cluster is greeted.
+  REQUIRE(send_in_tls(sink.where.port, &nodes.right.tls).bytes > 0);
+  REQUIRE(send_in_tls(sink.where.port, &in_time).bytes > 0);
+  CHECK(send_in_tls(sink.where.port, nullptr).bytes == 0);
+  CHECK(send_in_tls(sink.where.port, &stranger).bytes == 0);
+  CHECK(send_in_tls(sink.where.port, &expired).bytes == 0);
+  CHECK(send_in_tls(sink.where.port, &early).bytes == 0);
   node outsider{other, nodes.tmp.path() / "outsider"};
   CHECK_FALSE(connect_sink(outsider, sink.where).has_value());
   // Afterwards a good peer is served as before.
-  CHECK(runtime::connect_now<table_sink_actor>(
-            nodes.right.system, {"127.0.0.1", sink.where.port, 0, 0}, 2s)
+  CHECK(connect_sink(nodes.right, sink.where).has_value());
+}
+
+TEST_CASE("nothing older than TLS 1.3 is spoken") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  auto speaks = [&](asio::ssl::context::method version) {
+    return send_in_tls(sink.where.port, &nodes.right.tls, version).shook_hands;
+  };
+  CHECK(speaks(asio::ssl::context::tlsv13_client));
+  CHECK_FALSE(speaks(asio::ssl::context::tlsv12_client));
+  CHECK_FALSE(speaks(asio::ssl::context::tlsv11_client));
+}
+
+TEST_CASE("a node does not speak to a server that is not of its cluster") {
+  two_nodes nodes;
+  auto other = runtime::authority::open(nodes.tmp.path() / "other-ca").value();
+  auto stranger = other.issue("node", nodes.tmp.path() / "stranger").value();
+  auto expired = test::issue_for_time(nodes.tmp.path() / "ca",
+                                      nodes.tmp.path() / "old", -1000, -10);
+  auto is_trusted = [&](const runtime::credentials& files) {
+    false_server server{files};
+    (void)runtime::connect_now<table_sink_actor>(
+        nodes.left.system, {"127.0.0.1", server.port(), 0, 0}, 2s);
+    return server.was_trusted();
+  };
+  REQUIRE(is_trusted(nodes.right.tls)); // the probe itself is right
+  CHECK_FALSE(is_trusted(stranger));
+  CHECK_FALSE(is_trusted(expired));
+}
+
+TEST_CASE("without good credentials no port is opened and nobody called") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  auto why = [&](const runtime::credentials& files) {
+    runtime::system_config config{{files, 1, 200ms, 1s}};
+    caf::actor_system system{config};
+    auto actor = system.spawn([]() -> table_sink_actor::behavior_type {
+      return {[](protocol::table_atom, const codec::bytes&) {}};
+    });
+    auto before = listening();
+    auto port = runtime::publish(actor, "127.0.0.1");
+    CHECK(listening() == before);
+    auto peer = runtime::connect_now<table_sink_actor>(system, sink.where, 1s);
+    runtime::stop_actor(system, actor, 2s);
+    REQUIRE_FALSE(port.has_value());
+    REQUIRE_FALSE(peer.has_value());
+    CHECK(port.error().message == peer.error().message);
+    return port.error().message;
+  };
+  auto& good = nodes.right.tls;
+  CHECK(why({}).find("cannot read") == 0);
+  auto mixed = good;
+  mixed.key = nodes.left.tls.key;
+  CHECK(why(mixed).find("is not of the key beside it") != std::string::npos);
+  auto expired = test::issue_for_time(nodes.tmp.path() / "ca",
+                                      nodes.tmp.path() / "old", -1000, -10);
+  CHECK(why(expired).find("out of time") != std::string::npos);
+  auto other = runtime::authority::open(nodes.tmp.path() / "other-ca").value();
+  auto foreign = other.issue("node", nodes.tmp.path() / "foreign").value();
+  foreign.authority = good.authority;
+  CHECK(why(foreign).find("not of the authority") != std::string::npos);
+}
+
+TEST_CASE("a port listens at an address that was named") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  for (const std::string address :
+       {"0.0.0.0", "::", "::ffff:0.0.0.0", "localhost", "", "127.0.0.1:80"}) {
+    INFO(address);
+    auto port = runtime::publish(sink.actor, address);
+    REQUIRE_FALSE(port.has_value());
+    CHECK(port.error().code == errc::invalid_argument);
+  }
+  auto taken = runtime::publish(sink.actor, "127.0.0.1", sink.where.port);
+  REQUIRE_FALSE(taken.has_value());
+  CHECK(taken.error().code == errc::io);
+}
+
+TEST_CASE("whatever strangers send costs no memory") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  auto other = runtime::authority::open(nodes.tmp.path() / "other-ca").value();
+  std::vector<runtime::credentials> bad{
+      other.issue("node", nodes.tmp.path() / "stranger").value(),
+      test::issue_for_time(nodes.tmp.path() / "ca", nodes.tmp.path() / "old",
+                           -1000, -10)};
+  attack(sink.where.port, bad); // what is kept for the next time
+  auto before = resident_bytes();
+  attack(sink.where.port, bad);
+  attack(sink.where.port, bad);
+  CHECK(resident_bytes() < before + growth_max);
+  CHECK(gets_in(nodes.right, sink.where));
+}
+
+TEST_CASE("a good peer gets in beside many that say nothing or half a word") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  for (const auto& bytes : {std::string{}, hello(1000), hello(100)}) {
+    silent_ones many{sink.where.port, 300, bytes};
+    CHECK(gets_in(nodes.right, sink.where));
+    CHECK(runtime::handshakes_under_way() <= runtime::handshakes_max);
+    // Another process, which has no connection yet.
+    node fresh{nodes.ca, nodes.tmp.path() / "fresh"};
+    CHECK(gets_in(fresh, sink.where));
+  }
+}
+
+TEST_CASE("handshakes that nobody goes on with end") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  silent_ones many{sink.where.port, 20, hello(1000)};
+  auto wait_until = [](auto condition) {
+    for (int i = 0; i < 600 && !condition(); ++i)
+      std::this_thread::sleep_for(50ms);
+    return condition();
+  };
+  REQUIRE(wait_until([] { return runtime::handshakes_under_way() >= 20; }));
+  CHECK(wait_until([] { return runtime::handshakes_under_way() == 0; }));
+}
+
+TEST_CASE("a process that has no file descriptors left lives on") {
+  two_nodes nodes;
+  published_sink sink{nodes.left.system};
+  for (std::size_t left = 0; left < 6; ++left) {
+    few_descriptors until_end{left};
+    auto peer = runtime::connect_now<table_sink_actor>(nodes.right.system,
+                                                       sink.where, 300ms);
+    if (left == 0)
+      CHECK_FALSE(peer.has_value());
+  }
+  CHECK(runtime::connect_now<table_sink_actor>(nodes.right.system, sink.where,
+                                               20s)
             .has_value());
 }
 
-TEST_CASE("garbage at a port of the cluster costs nothing") {
+TEST_CASE("a certificate that is gone when it is needed ends no process") {
   two_nodes nodes;
   published_sink sink{nodes.left.system};
-  send_plain(sink.where.port, "warm up");
-  auto before = resident_bytes();
-  // A header of CAF's own protocol that claims a payload of 4 GiB.
-  std::string header(40, '\0');
-  header[0] = 0x01;
-  std::fill_n(header.begin() + 4, 4, '\xff');
-  for (const auto& bytes :
-       {header, std::string(100'000, '\xff'), std::string{"GET / HTTP/1.1\n\n"},
-        std::string{"\x16\x03\x01\xff\xff"}}) {
-    auto answer = send_plain(sink.where.port, bytes);
-    // At most a TLS alert.
-    CHECK(answer.size() <= 16);
-  }
-  SECTION("after garbage that is there before the handshake") {
-    for (int i = 0; i < 100; ++i) {
-      asio::io_context io;
-      asio_tcp::socket socket{io};
-      socket.connect({asio::ip::make_address("127.0.0.1"), sink.where.port});
-      boost::system::error_code ignored;
-      asio::write(socket, asio::buffer(header), ignored);
-    }
-  }
-  asio::io_context io;
-  std::vector<asio_tcp::socket> idle;
-  SECTION("beside connections that say nothing") {
-    for (int i = 0; i < 50; ++i)
-      idle.emplace_back(io).connect(
-          {asio::ip::make_address("127.0.0.1"), sink.where.port});
-  }
-  CHECK(resident_bytes() < before + 32 * 1024 * 1024);
-  auto peer = connect_sink(nodes.right, sink.where);
-  INFO((peer ? "" : peer.error().message));
-  CHECK(peer.has_value());
+  std::filesystem::remove(nodes.left.tls.certificate);
+  CHECK_FALSE(connect_sink(nodes.right, sink.where).has_value());
+  CHECK(send_in_tls(sink.where.port, &nodes.right.tls).bytes == 0);
 }

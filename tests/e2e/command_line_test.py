@@ -14,7 +14,8 @@ def validate(folder, text):
 
 def test_help_and_version_are_there():
     assert "0.1.0" in run_verb("--version").stdout
-    for verb in ("run", "validate", "status"):
+    for verb in ("run", "start", "stop", "deploy", "config", "delete",
+                 "shutdown", "status", "plan", "validate", "token"):
         assert verb in run_verb("--help").stdout
         help_ = run_verb(verb, "--help")
         assert help_.returncode == 0
@@ -25,6 +26,72 @@ def test_a_wrong_argument_is_named():
     said = run_verb("run", "x.yaml", "--prot", "1")
     assert said.returncode == 2
     assert "--prot" in said.stderr + said.stdout
+
+
+def test_start_says_what_is_missing(tmp_path):
+    for arguments, word in [
+            ([], "--head"), (["--address", "nowhere"], "HOST:PORT"),
+            (["--head", "--node-ip-address", "0.0.0.0"], "0.0.0.0"),
+            (["--head", "--resources", "{"], "--resources"),
+            (["--address", "127.0.0.1:1"], "token"),
+            (["--address", "127.0.0.1:1", "--token", "x"], "token"),
+            (["--head", "--address", "127.0.0.1:1"], "--head")]:
+        for more in ([], ["--block"]):
+            said = run_verb("start", *arguments, *more, "--state-dir",
+                            tmp_path / "state")
+            text = said.stdout + said.stderr
+            assert said.returncode in (1, 2), text
+            assert word in text, (arguments, text)
+    assert not (tmp_path / "state" / "node.json").exists()
+
+
+def test_a_head_in_the_background_is_deployed_to_and_stopped(tmp_path):
+    state = tmp_path / "state"
+    ports = ["--port", "0", "--http-port", "0", "--admin-port", "0"]
+    said = run_verb("start", "--head", *ports, "--state-dir", state)
+    assert said.returncode == 0, said.stderr
+    try:
+        assert "node head is up: http http://127.0.0.1:" in said.stdout
+        assert "--token troupe1." in said.stdout
+        facts = json.loads((state / "node.json").read_text())
+        assert facts["node"] == facts["role"] == "head"
+        admin = ["-a", f"http://localhost:{facts['admin_port']}"]
+        again = run_verb("start", "--head", *ports, "--state-dir", state)
+        assert again.returncode == 1 and "another node" in again.stderr
+        path = tmp_path / "serve.yaml"
+        path.write_text(serve_config(model_config(), http_options={
+            "port": 9000}, troupe={"api_keys": ["sk-not-for-eyes"]}))
+        done = run_verb("deploy", path, "--wait", *admin)
+        assert done.returncode == 0, done.stderr
+        assert "http_options.port: cannot change while" in done.stderr
+        assert "RUNNING" in run_verb("status", *admin).stdout
+        shown = run_verb("config", *admin).stdout
+        assert "smollm2" in shown and "sk-not-for-eyes" not in shown
+        assert run_verb("delete", "nobody", *admin).returncode == 1
+        assert run_verb("shutdown", "-y", *admin).returncode == 0
+        whole = json.loads(run_verb("status", "--json", *admin).stdout)
+        assert whole["models"] == []
+    finally:
+        stopped = run_verb("stop", "--state-dir", state)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not (state / "node.json").exists()
+    assert run_verb("stop", "--state-dir", state).returncode == 1
+
+
+def test_plan_gives_the_allocators_own_sizes(cluster, tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text(serve_config(
+        model_config(engine_kwargs={"max_model_len": 512,
+                                    "kv_cache_memory_bytes": 64 << 20}),
+        model_config("gpu", accelerator_config={"kind": "gpu"}),
+        model_config("many", deployment_config={
+            "num_replicas": 2, "ray_actor_options": {"num_cpus": 4000}})))
+    said = run_verb("plan", path)
+    assert said.returncode == 0, said.stderr
+    assert "here: 1 replica, each" in said.stdout
+    assert "(2912 tokens)" in said.stdout  # 64 MiB in blocks of 16
+    assert "no room for 1 of 1 replicas" in said.stdout
+    assert "no room for 2 of 2 replicas" in said.stdout
 
 
 def test_the_examples_are_valid():

@@ -23,16 +23,18 @@ std::uint64_t allocations = 0;
 
 } // namespace
 
-void* operator new(std::size_t size) {
+// The compiler must not see through them: it would find that what `new` gave is
+// freed by `free`.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (auto* out = std::malloc(size == 0 ? 1 : size))
     return out;
   throw std::bad_alloc{};
 }
-void operator delete(void* what) noexcept {
+[[gnu::noinline]] void operator delete(void* what) noexcept {
   std::free(what);
 }
-void operator delete(void* what, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* what, std::size_t) noexcept {
   std::free(what);
 }
 
@@ -90,10 +92,6 @@ public:
     out.push_back(measure("one report", [&] {
       report(assignments_.front().replicas.front(), 1);
     }));
-    out.push_back(measure("one node lost", [&] {
-      (void)machine_.node_lost(node_name(0), epochs_.front(), now_);
-    }));
-    out.push_back(measure("one node joins", [&] { join(0); }));
     out.push_back(measure("an equal deployment",
                           [&] { take(machine_.deploy(wanted_, now_)); }));
     wanted_.models.front().spec.max_ongoing_requests = 7;
@@ -115,6 +113,10 @@ public:
                           [&] { (void)routes.route_by(table, now_); }));
     table_bytes_ = bytes.size();
     routes_ = table.models.front().replicas.size();
+    out.push_back(measure("one node lost", [&] {
+      (void)machine_.node_lost(node_name(0), epochs_.front(), now_);
+    }));
+    out.push_back(measure("one node joins", [&] { join(0); }));
     return out;
   }
 

@@ -2,7 +2,7 @@
 
 namespace troupe::ops::cpu {
 
-result<std::unique_ptr<paged_kv>> paged_kv::make(const kv_shape& shape) {
+result<std::unique_ptr<paged_kv>> paged_kv::lay_out(const kv_shape& shape) {
   if (shape.layers <= 0 || shape.kv_heads <= 0 || shape.blocks <= 0 ||
       shape.head_dim <= 0 || shape.block_tokens <= 0)
     return error{errc::invalid_argument,
@@ -22,13 +22,21 @@ result<std::unique_ptr<paged_kv>> paged_kv::make(const kv_shape& shape) {
                             shape.head_dim, shape.block_tokens})
     if (__builtin_mul_overflow(bytes, size, &bytes))
       return error{errc::limit, "the KV pool is larger than any memory"};
-  auto memory = pages::allocate(bytes);
-  if (!memory)
-    return error{errc::limit, "no memory for a KV pool of " +
-                                  std::to_string(bytes) + " bytes"};
   auto made = std::make_unique<paged_kv>();
   made->shape_ = shape;
   made->bytes_ = bytes;
+  return made;
+}
+
+result<std::unique_ptr<paged_kv>> paged_kv::make(const kv_shape& shape) {
+  auto laid_out = lay_out(shape);
+  if (!laid_out)
+    return laid_out.error();
+  auto made = std::move(*laid_out);
+  auto memory = pages::allocate(made->bytes_);
+  if (!memory)
+    return error{errc::limit, "no memory for a KV pool of " +
+                                  std::to_string(made->bytes_) + " bytes"};
   made->memory_ = std::move(*memory);
   return made;
 }

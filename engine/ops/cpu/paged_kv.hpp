@@ -14,6 +14,9 @@ public:
   /// is there.
   static result<std::unique_ptr<paged_kv>> make(const kv_shape&);
 
+  /// The same without memory: for its size.
+  static result<std::unique_ptr<paged_kv>> lay_out(const kv_shape&);
+
   const kv_shape& shape() const override {
     return shape_;
   }

@@ -152,7 +152,7 @@ void read_floats(const weight_part& part, const std::byte* tile, int lane,
 } // namespace
 
 result<std::unique_ptr<tiled_weight>>
-tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
+tiled_weight::lay_out(std::span<const matrix_view> views) {
   if (auto checked = check(views); !checked)
     return checked.error();
   auto made = std::make_unique<tiled_weight>();
@@ -169,6 +169,15 @@ tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
     made->bytes_ += part.tile_count() * part.tile_bytes;
     made->parts_.push_back(part);
   }
+  return made;
+}
+
+result<std::unique_ptr<tiled_weight>>
+tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
+  auto laid_out = lay_out(views);
+  if (!laid_out)
+    return laid_out.error();
+  auto made = std::move(*laid_out);
   auto memory = pages::allocate(made->bytes_);
   if (!memory)
     return error{errc::limit, "no memory for a weight of " +

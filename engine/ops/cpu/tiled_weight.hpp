@@ -31,6 +31,10 @@ public:
   static result<std::unique_ptr<tiled_weight>>
   pack(std::span<const matrix_view> parts, team& workers);
 
+  /// The same without its contents: for its size.
+  static result<std::unique_ptr<tiled_weight>>
+  lay_out(std::span<const matrix_view> parts);
+
   std::int64_t rows() const override {
     return rows_;
   }

@@ -18,6 +18,7 @@
 //                                  this protocol version
 //   test_replica agent DIRECTORY   a node agent that keeps two replicas and
 //                                  prints the process id of each that is ready
+//   test_replica worker DIRECTORY PORT   a node agent whose head is there
 
 using namespace troupe;
 using namespace std::chrono_literals;
@@ -76,21 +77,23 @@ printing_controller(protocol::controller_actor::pointer self) {
   };
 }
 
-int run_agent(const std::filesystem::path& directory) {
+/// A node agent with its head in this process, or at a port of loopback.
+int run_agent(const std::filesystem::path& directory, std::uint16_t port) {
   spdlog::set_level(spdlog::level::off);
   auto ca = runtime::authority::open(directory / "tls").value();
-  auto files = ca.issue("head", directory / "head").value();
+  auto files = ca.issue("w1", directory / "w1").value();
   runtime::system_config config{{files}};
   caf::actor_system system{config};
-  auto controller = system.spawn(printing_controller);
+  node_agent::head_place head = protocol::endpoint{"127.0.0.1", port, 0, 0};
+  if (port == 0)
+    head = system.spawn(printing_controller);
   node_agent::node_agent_options options;
-  options.self.node = "head";
-  options.self.incarnation = 1;
+  options.self.node = "w1";
   options.tls = files;
   options.run_directory = directory / "run";
   options.replica_logging.level = "critical";
   auto agent =
-      node_agent::spawn_node_agent(system, std::move(options), controller);
+      node_agent::spawn_node_agent(system, std::move(options), std::move(head));
   if (!agent)
     return 1;
   while (true)
@@ -108,6 +111,8 @@ int main(int argc, char** argv) {
     return replica::run_replica(protocol::lifeline_fd, load_fake, overrides);
   }
   if (verb == "agent" && argc > 2)
-    return run_agent(argv[2]);
+    return run_agent(argv[2], 0);
+  if (verb == "worker" && argc > 3)
+    return run_agent(argv[2], static_cast<std::uint16_t>(std::stoul(argv[3])));
   return 64;
 }

@@ -1,76 +1,9 @@
-#include "config/serve_config.hpp"
+#include "tests/unit/config/config_folder.hpp"
 
 #include <algorithm>
-#include <catch2/catch.hpp>
-#include <cstdlib>
-#include <fstream>
-#include <unistd.h>
 
 using namespace troupe;
-namespace fs = std::filesystem;
-
-namespace {
-
-/// A folder of its own per test, with a model file in it.
-struct folder {
-  fs::path path;
-
-  folder() {
-    std::string name = (fs::temp_directory_path() / "troupe-config-XXXXXX");
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path = name;
-    write("model.gguf", "GGUF");
-  }
-
-  ~folder() {
-    fs::remove_all(path);
-  }
-
-  fs::path write(const std::string& name, const std::string& text) const {
-    fs::create_directories((path / name).parent_path());
-    std::ofstream{path / name} << text;
-    return path / name;
-  }
-
-  config::loaded_config load(const std::string& text) const {
-    return config::load(write("serve.yaml", text));
-  }
-};
-
-std::string errors_of(const config::loaded_config& loaded) {
-  std::string out;
-  for (const auto& finding : loaded.findings.all())
-    if (finding.what == config::diagnostic::kind::error)
-      out += to_string(finding) + "\n";
-  return out;
-}
-
-std::string notes_of(const config::loaded_config& loaded) {
-  std::string out;
-  for (const auto& finding : loaded.findings.all())
-    if (finding.what == config::diagnostic::kind::note)
-      out += to_string(finding) + "\n";
-  return out;
-}
-
-/// A file with one model whose entry is `entry` (indented by eight spaces).
-std::string with_model(const std::string& entry) {
-  return "applications:\n"
-         "  - import_path: ray.serve.llm:build_openai_app\n"
-         "    args:\n"
-         "      llm_configs:\n"
-         "        - model_loading_config: {model_id: m, model_source: "
-         "model.gguf}\n" +
-         entry;
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  INFO(text);
-  CHECK(text.find(part) != std::string::npos);
-  return text.find(part) != std::string::npos;
-}
-
-} // namespace
+using namespace troupe::config_test;
 
 TEST_CASE("the inline production form reads whole") {
   folder here;
@@ -226,9 +159,6 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
           "0}}\n",
           "scaling to zero: not supported yet"},
       row{"          runtime_env: {pip: [x]}\n", "runs no Python"},
-    row{"          placement_group_config: {bundles: [{CPU: 1, GPU: 0}, {CPU: "
-        "1, GPU: 0}], strategy: STRICT_SPREAD}\n",
-        "needs several nodes: not supported yet"},
       row{"          accelerator_config: {kind: tpu}\n", "tpu: not supported"});
   CHECK(
       holds(errors_of(here.load(with_model(refused.entry))), refused.expected));

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <fstream>
+#include <sqlite3.h>
 #include <sys/stat.h>
 
 using namespace troupe;
@@ -76,4 +77,59 @@ TEST_CASE("a second process is refused, as is a file that is no store") {
   std::ofstream{here.path / "other.db"} << std::string(5000, 'x');
   CHECK_FALSE(state_store::open(here.path / "other.db").has_value());
   CHECK_FALSE(state_store::open(here.path / "none" / "state.db").has_value());
+}
+
+TEST_CASE("every start of a head has a higher epoch") {
+  folder here;
+  for (std::uint64_t epoch = 1; epoch <= 3; ++epoch) {
+    auto store = state_store::open(here.path / "state.db");
+    REQUIRE(store.has_value());
+    CHECK(*(*store)->next_epoch() == epoch);
+  }
+}
+
+TEST_CASE("the nodes that were remembered last are there after opening again") {
+  folder here;
+  {
+    auto store = state_store::open(here.path / "state.db");
+    REQUIRE(store.has_value());
+    CHECK((*store)->remembered_nodes()->empty());
+    REQUIRE((*store)->remember_nodes({"x", "y"}).has_value());
+    REQUIRE((*store)->remember_nodes({"head", "a'b", "a'b"}).has_value());
+  }
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  CHECK(*(*store)->remembered_nodes() ==
+        std::vector<std::string>{"a'b", "head"});
+}
+
+TEST_CASE("a store of version 1 is taken over, a newer one refused") {
+  folder here;
+  auto file = here.path / "state.db";
+  auto run = [&](const char* sql) {
+    sqlite3* db = nullptr;
+    REQUIRE(sqlite3_open(file.c_str(), &db) == SQLITE_OK);
+    auto done = sqlite3_exec(db, sql, nullptr, nullptr, nullptr);
+    sqlite3_close(db);
+    REQUIRE(done == SQLITE_OK);
+  };
+  run("CREATE TABLE deployments(version INTEGER PRIMARY KEY AUTOINCREMENT,"
+      " record BLOB NOT NULL); INSERT INTO deployments(record) VALUES(x'01');"
+      "PRAGMA user_version=1;");
+  {
+    auto store = state_store::open(file);
+    REQUIRE(store.has_value());
+    CHECK_FALSE((*store)->latest()->has_value());
+    CHECK(*(*store)->save(codec::bytes{2}) == 2);
+    CHECK(*(*store)->next_epoch() == 1);
+  }
+  {
+    auto store = state_store::open(file);
+    REQUIRE(store.has_value());
+    CHECK((*(*store)->latest())->version == 2);
+  }
+  run("PRAGMA user_version=3;");
+  auto store = state_store::open(file);
+  REQUIRE_FALSE(store.has_value());
+  CHECK(store.error().message.find("newer version") != std::string::npos);
 }

@@ -379,12 +379,18 @@ TEST_CASE("the router's port is told, at once where there is a head") {
 TEST_CASE("the node's router is wanted or not as the head says") {
   bench b;
   b.join();
-  b.assign({});
   CHECK(b.router.empty());
+  b.assign({});
+  b.assign({});
+  CHECK(b.router == std::vector<bool>{true});
   b.assign({}, false);
   b.assign({}, false);
+  b.run(b.machine.head_lost(b.now));
+  b.join(2, 2);
+  b.assign({}, false);
+  CHECK(b.router == std::vector<bool>{true, false});
   b.assign({}, true);
-  CHECK(b.router == std::vector<bool>{false, true});
+  CHECK(b.router == std::vector<bool>{true, false, true});
 }
 
 TEST_CASE("a change that needs no other process reaches the replica") {

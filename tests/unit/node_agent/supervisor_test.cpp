@@ -320,6 +320,26 @@ TEST_CASE("a replica that stops reporting is killed") {
   CHECK(b.signals == std::vector<int>{SIGKILL});
 }
 
+TEST_CASE("a node that stood still does not blame its replicas") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready, 100, 1);
+  b.advance(1s);
+  b.now += 60s;
+  SECTION("its clock ticks first") {
+    b.run(b.machine.tick(b.now));
+    b.say(replica_phase::ready, 100, 1);
+  }
+  SECTION("its replica is heard first") {
+    b.say(replica_phase::ready, 100, 1);
+    b.run(b.machine.tick(b.now));
+  }
+  b.advance(1s);
+  CHECK(b.signals.empty());
+  b.advance(silence_max);
+  CHECK(b.signals == std::vector<int>{SIGKILL});
+}
+
 TEST_CASE("a replica whose steps stand still under load is killed") {
   bench b;
   b.start();

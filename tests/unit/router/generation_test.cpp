@@ -92,9 +92,9 @@ TEST_CASE("models are found by prefix and name") {
   CHECK(find_model(table, "/x", "").error().status == 404);
   table.models[0].replicas.clear();
   table.models[0].status = "DEPLOYING";
-  auto starting = find_model(table, "/", "a");
-  CHECK(starting.error().status == 503);
-  CHECK(starting.error().message.find("DEPLOYING") != std::string::npos);
+  auto* starting = *find_model(table, "/", "a");
+  CHECK(not_ready(*starting).status == 503);
+  CHECK(not_ready(*starting).message.find("DEPLOYING") != std::string::npos);
 }
 
 TEST_CASE("a path belongs to the longest prefix that ends at a slash") {

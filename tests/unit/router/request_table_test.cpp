@@ -36,7 +36,7 @@ table_of(std::uint64_t version, std::vector<protocol::replica_route> replicas) {
 }
 
 submission ask(std::uint64_t request, std::size_t choices = 1) {
-  submission what{request, "app", "m", {}};
+  submission what{request, "app", "m", {}, {}};
   for (std::uint32_t i = 0; i < choices; ++i) {
     protocol::request_record record;
     record.prompt = {1, 2, 3};

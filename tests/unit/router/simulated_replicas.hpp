@@ -64,7 +64,7 @@ public:
 
   static router::submission ask(std::uint64_t request, std::uint32_t tokens,
                                 std::uint32_t choices = 1) {
-    router::submission what{request, "app", "m", {}};
+    router::submission what{request, "app", "m", {}, {}};
     for (std::uint32_t i = 0; i < choices; ++i) {
       protocol::request_record record;
       record.request_id = "r" + std::to_string(request);
@@ -79,10 +79,11 @@ public:
   }
 
   void start(std::uint64_t incarnation, std::string arithmetic_class = "A",
-             std::uint32_t ongoing_max = 0) {
+             std::uint32_t ongoing_max = 0, std::string card = "") {
     auto& fresh = replicas_[incarnation];
     fresh.arithmetic_class = std::move(arithmetic_class);
     fresh.ongoing_max = ongoing_max;
+    fresh.card = std::move(card);
     publish();
   }
 
@@ -102,6 +103,7 @@ public:
       route.replica = "m#" + std::to_string(incarnation);
       route.where = {"127.0.0.1", 1, 2, incarnation};
       route.arithmetic_class = one.arithmetic_class;
+      route.card_hash = one.card;
       route.max_ongoing_requests = one.ongoing_max;
       model.replicas.push_back(route);
     }
@@ -233,6 +235,7 @@ public:
 private:
   struct replica {
     std::string arithmetic_class;
+    std::string card;
     std::uint32_t ongoing_max = 0;
     bool listed = true;
     bool session = false;

@@ -431,3 +431,27 @@ TEST_CASE("without a word a choice that got no token fails at its third lost "
   finish(run);
   CHECK(run.whole(1, length));
 }
+
+TEST_CASE("choices go to replicas of the card that made their ids while one is "
+          "listed, else to any") {
+  simulated_replicas run;
+  run.start(1, "A", 0, "old");
+  run.start(2, "A", 0, "new");
+  for (std::uint64_t i = 1; i <= 8; ++i) {
+    auto asked = run.ask(i, length);
+    asked.card_hash = i % 2 == 0 ? "new" : "old";
+    run.submit(asked);
+    CHECK(run.home(i) == (i % 2 == 0 ? 2 : 1));
+  }
+  run.step_all();
+  run.start(3, "B", 0, "old");
+  run.kill(1);
+  run.notice(1);
+  CHECK(run.home(1) == 3); // the card comes before the class
+  run.kill(3);
+  run.notice(3);
+  CHECK(run.home(1) == 2);
+  finish(run);
+  for (std::uint64_t i = 1; i <= 8; ++i)
+    CHECK(run.whole(i, length));
+}

@@ -174,11 +174,12 @@ TEST_CASE("the next suspect's turn comes when one ends, leaves or is refused") {
   CHECK(run.home(3) == 0);
   run.kill(2);
   run.start(3);
-  CHECK(run.home(3) == 3); // while 2 waits for word
+  CHECK(run.home(3) == 0); // not before there is word on 2
   run.notice(2);
-  CHECK(run.home(2) == 0);
-  run.step_all();
   CHECK(run.home(2) == 3);
+  CHECK(run.home(3) == 0);
+  run.step_all();
+  CHECK(run.home(3) == 3);
   finish(run);
   CHECK(run.whole(2, length));
   CHECK(run.whole(3, length));
@@ -196,6 +197,22 @@ TEST_CASE("a poison prompt without a token ends two replicas as well") {
   CHECK(run.deaths == 2);
   CHECK(run.whole(1, length));
   CHECK(run.incidents.count(2) == 1);
+}
+
+TEST_CASE(
+    "the same poison sent twice is found guilty once, and ends two replicas "
+    "as one does") {
+  simulated_replicas run;
+  run.poison = 1;
+  run.start(1);
+  auto twin = run.ask(1, length);
+  twin.request = 2;
+  run.submit(run.ask(1, length));
+  run.submit(twin);
+  finish(run);
+  CHECK(run.deaths == 2);
+  REQUIRE(run.incidents.size() == 2);
+  CHECK(run.incidents.at(1) == run.incidents.at(2));
 }
 
 TEST_CASE("bans end in time, and the oldest give way") {

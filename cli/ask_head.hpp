@@ -1,0 +1,24 @@
+#pragma once
+
+#include "cli/commands.hpp"
+#include "node/admin_client.hpp"
+
+#include <optional>
+#include <string>
+
+// What the verbs that speak to a running cluster share.
+
+namespace troupe::cli {
+
+/// Where the user says that the head is; nothing, with a message on stderr, if
+/// that is no place.
+std::optional<node::admin_place> place_of(const admin_arguments&);
+
+/// One request to the head. Nothing, with a message on stderr, if it does not
+/// answer with 2xx.
+std::optional<std::string> ask_head(const admin_arguments&,
+                                    const std::string& method,
+                                    const std::string& path,
+                                    std::string body = {});
+
+} // namespace troupe::cli

@@ -1,0 +1,47 @@
+#include "node/plan.hpp"
+
+#include "cli/ask_head.hpp"
+#include "config/serve_config.hpp"
+
+#include <fmt/format.h>
+
+namespace troupe::cli {
+
+namespace {
+
+std::optional<std::vector<node::plan_node>>
+nodes_of(const plan_arguments& args) {
+  if (args.admin.empty())
+    return node::this_machine();
+  admin_arguments where;
+  where.admin = args.admin;
+  auto status = ask_head(where, "GET", "/api/status");
+  if (!status)
+    return std::nullopt;
+  auto nodes = node::nodes_of_status(*status);
+  if (nodes)
+    return std::move(*nodes);
+  fmt::print(stderr, "{}\n", nodes.error().message);
+  return std::nullopt;
+}
+
+} // namespace
+
+int plan(const plan_arguments& args) {
+  auto loaded = troupe::config::load(
+      args.config, args.admin.empty() ? troupe::config::purpose::run
+                                      : troupe::config::purpose::deploy);
+  for (const auto& finding : loaded.findings.all())
+    fmt::print(stderr, "{}\n", to_string(finding));
+  if (loaded.findings.has_errors())
+    return 2;
+  auto nodes = nodes_of(args);
+  if (!nodes)
+    return 1;
+  auto wanted = controller::to_deployment(loaded.values, args.cpu_only, 0);
+  auto plans = node::make_plan(wanted, *nodes, node::measure_with_engine);
+  fmt::print("{}", node::to_text(plans, *nodes));
+  return 0;
+}
+
+} // namespace troupe::cli

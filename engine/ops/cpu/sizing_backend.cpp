@@ -1,0 +1,100 @@
+#include "engine/ops/cpu/sizing_backend.hpp"
+
+#include "engine/ops/cpu/paged_kv.hpp"
+#include "engine/ops/cpu/tiled_weight.hpp"
+
+#include <cstdlib>
+
+namespace troupe::ops::cpu {
+
+namespace {
+
+class sized_buffer final : public buffer {
+public:
+  explicit sized_buffer(std::int64_t floats) : size_(floats) {
+    // nop
+  }
+  float* data() override {
+    return nullptr;
+  }
+  std::int64_t size() const override {
+    return size_;
+  }
+
+private:
+  std::int64_t size_;
+};
+
+class sizing_backend final : public backend {
+public:
+  std::string arithmetic() const override {
+    return "none";
+  }
+
+  std::string description() const override {
+    return "sizes only";
+  }
+
+  result<std::unique_ptr<weight>>
+  load(std::span<const matrix_view> parts) override {
+    auto laid_out = tiled_weight::lay_out(parts);
+    if (!laid_out)
+      return laid_out.error();
+    return std::unique_ptr<weight>{std::move(*laid_out)};
+  }
+
+  std::unique_ptr<buffer> allocate(std::int64_t floats) override {
+    return std::make_unique<sized_buffer>(floats);
+  }
+
+  std::unique_ptr<buffer> upload(std::span<const float> values) override {
+    return allocate(static_cast<std::int64_t>(values.size()));
+  }
+
+  result<std::unique_ptr<kv_pool>>
+  make_kv_pool(const kv_shape& shape) override {
+    auto laid_out = paged_kv::lay_out(shape);
+    if (!laid_out)
+      return laid_out.error();
+    return std::unique_ptr<kv_pool>{std::move(*laid_out)};
+  }
+
+  // There is nothing to compute with.
+  void embed(const weight&, std::span<const std::int32_t>, float*) override {
+    std::abort();
+  }
+  void rms_norm(const float*, buffer&, float, std::int64_t, std::int64_t,
+                float*) override {
+    std::abort();
+  }
+  void linear(const weight&, const float*, std::int64_t, float*,
+              bool) override {
+    std::abort();
+  }
+  void rope_and_store(float*, std::int32_t, const rope_params&,
+                      const batch_view&, std::int32_t, kv_pool&) override {
+    std::abort();
+  }
+  void attention(const float*, std::int32_t, const batch_view&, std::int32_t,
+                 kv_pool&, float*) override {
+    std::abort();
+  }
+  void silu_mul(const float*, std::int64_t, std::int64_t, float*) override {
+    std::abort();
+  }
+  void gather_rows(const float*, std::span<const std::int32_t>, std::int64_t,
+                   float*) override {
+    std::abort();
+  }
+  void download(const float*, std::span<float>) override {
+    std::abort();
+  }
+};
+
+} // namespace
+
+std::unique_ptr<backend> make_sizing_backend() {
+  return std::make_unique<sizing_backend>();
+}
+
+} // namespace troupe::ops::cpu

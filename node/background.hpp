@@ -1,0 +1,27 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+// A node that goes to the background: this program again in a session of its
+// own, its output in a log file, and a pipe over which it says that it is up.
+
+namespace troupe::node {
+
+/// Starts this program with these arguments (without the program's name) and
+/// waits until it calls `tell_parent` or ends, at most `time_max`. Returns what
+/// it told. Errors: it ended or was silent; then it is ended, and the message
+/// holds the last lines of its log.
+result<std::string> run_in_background(const std::vector<std::string>& arguments,
+                                      const std::filesystem::path& log,
+                                      std::chrono::milliseconds time_max);
+
+/// In the process that `run_in_background` started: tells the parent; does
+/// nothing in any other.
+void tell_parent(const std::string& text);
+
+} // namespace troupe::node

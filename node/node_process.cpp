@@ -1,0 +1,426 @@
+#include "node/node_process.hpp"
+
+#include "actors/controller/controller.hpp"
+#include "actors/controller/status_query.hpp"
+#include "actors/node_agent/node_agent.hpp"
+#include "actors/runtime/join.hpp"
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/listen_address.hpp"
+#include "actors/runtime/stop_actor.hpp"
+#include "actors/runtime/system_config.hpp"
+#include "actors/runtime/token.hpp"
+#include "node/public_side.hpp"
+#include "node/serve_api.hpp"
+#include "node/state_directory.hpp"
+#include "router/service.hpp"
+
+#include <boost/asio/ip/address.hpp>
+#include <caf/all.hpp>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <mutex>
+#include <unistd.h>
+
+namespace troupe::node {
+
+namespace {
+
+using std::chrono::milliseconds;
+using namespace std::chrono_literals;
+
+constexpr auto join_time = 10s;
+/// For the head's first word on what this node is to do.
+constexpr auto first_word_time = 10s;
+/// For answers under way when a listener closes, or a node whose head cannot be
+/// asked ends; Ray's default of graceful_shutdown_timeout_s.
+constexpr auto usual_grace = 20s;
+constexpr auto actor_end_time = 10s;
+
+bool is_loopback(const std::string& host) {
+  boost::system::error_code code;
+  auto address = boost::asio::ip::make_address(host, code);
+  return host == "localhost" || (!code && address.is_loopback());
+}
+
+void warn_of_open_listeners(const node_options& options) {
+  if (!is_loopback(options.http.host))
+    spdlog::warn("the OpenAI API listens on {} without TLS: whoever reaches it "
+                 "can read and write there; set troupe.api_keys, put a TLS "
+                 "proxy in front",
+                 options.http.host);
+  if (!is_loopback(options.admin.host))
+    spdlog::warn("the admin listener is on {}: whoever reaches it can change "
+                 "what runs",
+                 options.admin.host);
+}
+
+std::vector<router::engine_load>
+loads_of(const protocol::cluster_status& status) {
+  std::vector<router::engine_load> out;
+  for (const auto& model : status.models)
+    for (const auto& replica : model.replicas)
+      if (replica.phase == protocol::replica_phase::ready)
+        out.push_back({model.application, model.model, replica.replica,
+                       replica.node, replica.load});
+  return out;
+}
+
+/// The newest answer of the head to this node's wish to join.
+class last_welcome {
+public:
+  void hear(const protocol::node_welcome& welcome) {
+    std::lock_guard guard{mutex_};
+    if (!welcome.accepted && welcome.reason != refusal_)
+      spdlog::warn("the head refuses this node: {}", welcome.reason);
+    if (welcome.accepted)
+      spdlog::info("this node is in the cluster");
+    refusal_ = welcome.accepted ? std::string{} : welcome.reason;
+  }
+
+  std::string refusal() const {
+    std::lock_guard guard{mutex_};
+    return refusal_;
+  }
+
+private:
+  mutable std::mutex mutex_;
+  std::string refusal_;
+};
+
+class running_node final : public node_process {
+public:
+  running_node(node_options options, std::unique_ptr<state_lock> lock,
+               runtime::credentials tls, const runtime::system_options& system)
+      : options_(std::move(options)), lock_(std::move(lock)),
+        tls_(std::move(tls)), config_(system), system_(config_) {
+    // nop
+  }
+
+  ~running_node() override {
+    stop(0ms);
+  }
+
+  result<void> start_head(const head_role&, const runtime::authority&);
+  result<void> start_worker(const runtime::membership&);
+
+  node_facts facts() const override;
+  result<protocol::cluster_status> status() override;
+  result<std::uint64_t> deploy(const controller::deployment&) override;
+  milliseconds patience() override;
+  bool stop(milliseconds time_max) override;
+
+private:
+  result<void> start_controller(const head_role&);
+  result<void> start_service();
+  result<void> start_agent(node_agent::head_place);
+  result<void> start_entrance(const entrance&, const runtime::authority&);
+  result<void> wait_until_settled();
+  void stop_agent(milliseconds time_max, bool& clean);
+
+  node_options options_;
+  std::unique_ptr<state_lock> lock_;
+  runtime::credentials tls_;
+  runtime::system_config config_;
+  caf::actor_system system_;
+  last_welcome welcome_;
+  protocol::controller_actor controller_; ///< on a head
+  std::unique_ptr<router::service> service_;
+  std::unique_ptr<public_side> public_;
+  protocol::node_agent_actor agent_;
+  std::unique_ptr<runtime::join_listener> entrance_;
+  std::uint16_t cluster_port_ = 0;
+};
+
+// -- start
+// ---------------------------------------------------------------------
+
+result<void> running_node::start_head(const head_role& role,
+                                      const runtime::authority& issuer) {
+  if (auto done = start_controller(role); !done)
+    return done;
+  if (auto done = start_service(); !done)
+    return done;
+  add_serve_api(*service_, system_,
+                {controller_, options_.cpu_only, [this] { return facts(); }});
+  if (role.open)
+    if (auto done = start_entrance(*role.open, issuer); !done)
+      return done;
+  if (auto done = start_agent(controller_); !done)
+    return done;
+  return wait_until_settled();
+}
+
+result<void> running_node::start_worker(const runtime::membership& mine) {
+  if (auto done = start_service(); !done)
+    return done;
+  if (auto done = start_agent(mine.head); !done)
+    return done;
+  return wait_until_settled();
+}
+
+result<void> running_node::start_controller(const head_role& role) {
+  auto store = controller::state_store::open(options_.state_dir / "state.db");
+  if (!store)
+    return store.error();
+  auto restore = !role.wanted;
+  auto spawned =
+      controller::spawn_controller(system_, std::move(*store), restore);
+  if (!spawned)
+    return spawned.error();
+  controller_ = *spawned;
+  if (restore)
+    return {};
+  if (auto stored = deploy(*role.wanted); !stored)
+    return stored.error();
+  return {};
+}
+
+result<void> running_node::start_service() {
+  router::options asked;
+  asked.host = options_.http.host;
+  asked.port = options_.http.port;
+  asked.admin_host = options_.admin.host;
+  asked.admin_port = options_.admin.port;
+  asked.tls = tls_;
+  if (controller_)
+    asked.loads = [this](auto done) {
+      controller::query_status(system_, controller_, [done](auto status) {
+        done(status ? loads_of(*status) : std::vector<router::engine_load>{});
+      });
+    };
+  auto service = router::service::start(std::move(asked), system_);
+  if (!service)
+    return service.error();
+  service_ = std::move(*service);
+  public_ = std::make_unique<public_side>(*service_, usual_grace);
+  return {};
+}
+
+result<void> running_node::start_agent(node_agent::head_place head) {
+  node_agent::node_agent_options agent;
+  agent.self = node_agent::describe_node(options_.name, options_.address,
+                                         options_.given);
+  agent.tls = tls_;
+  agent.run_directory = options_.state_dir / "run" / "replicas";
+  agent.address = options_.address;
+  agent.replica_executable = options_.replica_executable;
+  agent.replica_logging = options_.replica_logging;
+  agent.on_router_wanted = [this](bool wanted) { public_->want(wanted); };
+  agent.on_welcome = [this](const auto& welcome) { welcome_.hear(welcome); };
+  auto spawned =
+      node_agent::spawn_node_agent(system_, std::move(agent), std::move(head));
+  if (!spawned)
+    return spawned.error();
+  agent_ = *spawned;
+  public_->tell(agent_);
+  return {};
+}
+
+result<void> running_node::start_entrance(const entrance& wanted,
+                                          const runtime::authority& issuer) {
+  auto port =
+      runtime::publish(controller_, options_.address, wanted.cluster_port);
+  if (!port)
+    return port.error();
+  cluster_port_ = *port;
+  auto listener = runtime::join_listener::start(
+      issuer, {options_.address, wanted.join_port, tls_, cluster_port_});
+  if (!listener)
+    return listener.error();
+  entrance_ = std::move(*listener);
+  return {};
+}
+
+/// The head says at once what this node is to do, unless it is away.
+result<void> running_node::wait_until_settled() {
+  auto settled = public_->wait_settled(first_word_time);
+  if (!settled)
+    return settled.error();
+  if (*settled)
+    return {};
+  if (auto why = welcome_.refusal(); !why.empty())
+    return error{
+        errc::unavailable,
+        fmt::format("the head refuses the node {}: {}", options_.name, why)};
+  spdlog::warn("the head does not answer; this node goes on trying");
+  return {};
+}
+
+// -- while it runs
+// -------------------------------------------------------------
+
+node_facts running_node::facts() const {
+  node_facts out;
+  out.pid = ::getpid();
+  out.node = options_.name;
+  out.role = controller_ ? "head" : "worker";
+  out.address = options_.address;
+  out.http_host = options_.http.host;
+  out.admin_host = options_.admin.host;
+  out.http_port = public_->port();
+  out.admin_port = service_->admin_port();
+  out.join_port = entrance_ ? entrance_->port() : std::uint16_t{0};
+  out.cluster_port = cluster_port_;
+  return out;
+}
+
+result<protocol::cluster_status> running_node::status() {
+  if (!controller_)
+    return error{errc::unsupported, "this node is not the head"};
+  return controller::status_now(system_, controller_);
+}
+
+result<std::uint64_t>
+running_node::deploy(const controller::deployment& wanted) {
+  result<std::uint64_t> out = error{errc::internal, "no answer"};
+  caf::scoped_actor self{system_};
+  self->request(controller_, 30s, protocol::deploy_atom::value,
+                controller::encode(wanted))
+      .receive([&](std::uint64_t version) { out = version; },
+               [&](const caf::error& why) {
+                 out = error{errc::io, "the deployment was not accepted: " +
+                                           system_.render(why)};
+               });
+  return out;
+}
+
+milliseconds running_node::patience() {
+  if (!controller_)
+    return usual_grace;
+  milliseconds longest{0};
+  caf::scoped_actor self{system_};
+  self->request(controller_, 2s, protocol::config_atom::value)
+      .receive(
+          [&](const codec::bytes& record) {
+            if (auto wanted = controller::decode_deployment(record))
+              for (const auto& model : wanted->models)
+                longest = std::max(
+                    longest,
+                    milliseconds{model.spec.graceful_shutdown_timeout_ms});
+          },
+          [&](const caf::error&) { longest = usual_grace; });
+  return longest;
+}
+
+// -- death
+// ---------------------------------------------------------------------
+
+void running_node::stop_agent(milliseconds time_max, bool& clean) {
+  auto drained = false;
+  {
+    caf::scoped_actor self{system_};
+    self->request(agent_, caf::duration{time_max + 3s},
+                  protocol::drain_atom::value,
+                  static_cast<std::uint32_t>(time_max.count()))
+        .receive([&](bool all) { drained = all; }, [](const caf::error&) {});
+  }
+  clean &= drained;
+  runtime::stop_actor(system_, agent_, actor_end_time);
+  agent_ = nullptr;
+}
+
+bool running_node::stop(milliseconds time_max) {
+  auto clean = true;
+  auto end = std::chrono::steady_clock::now() + time_max;
+  entrance_.reset();
+  if (public_)
+    public_->stop();
+  if (service_)
+    clean = service_->stop(time_max);
+  if (agent_) {
+    auto left = std::chrono::duration_cast<milliseconds>(
+        end - std::chrono::steady_clock::now());
+    stop_agent(std::max(left, 500ms), clean);
+  }
+  public_.reset();
+  service_.reset();
+  if (controller_) {
+    runtime::stop_actor(system_, controller_, actor_end_time);
+    controller_ = nullptr;
+  }
+  return clean;
+}
+
+/// Joins with a token, or comes back with the membership of an earlier life:
+/// without a token, or where the head is away.
+result<runtime::membership> become_member(const node_options& options,
+                                          const worker_role& role) {
+  auto directory = membership_directory(options.state_dir);
+  if (role.token.empty()) {
+    if (auto earlier = runtime::existing_membership(directory))
+      return *earlier;
+    return error{errc::invalid_argument,
+                 "this machine has not joined yet: a token is needed (`troupe "
+                 "token create` on the head prints one)"};
+  }
+  auto token = runtime::read_token(role.token);
+  if (!token)
+    return token.error();
+  auto joined = runtime::join_cluster(role.host, role.port, role.token,
+                                      options.name, directory, join_time);
+  if (joined || joined.error().code != errc::unavailable)
+    return joined;
+  auto earlier = runtime::existing_membership(directory, token->authority_hash);
+  if (!earlier)
+    return joined;
+  spdlog::warn("{}; going on with the membership of an earlier start",
+               joined.error().message);
+  return *earlier;
+}
+
+std::unique_ptr<running_node> make_node(node_options options,
+                                        std::unique_ptr<state_lock> lock,
+                                        const runtime::credentials& tls) {
+  runtime::system_options system;
+  system.tls = tls;
+  return std::make_unique<running_node>(std::move(options), std::move(lock),
+                                        tls, system);
+}
+
+using started = result<std::unique_ptr<node_process>>;
+
+started start_as(node_options options, std::unique_ptr<state_lock> lock,
+                 const head_role& role) {
+  auto issuer = runtime::authority::open(options.state_dir / "authority");
+  if (!issuer)
+    return issuer.error();
+  auto tls = issuer->issue(options.name, options.state_dir / "run" / "node");
+  if (!tls)
+    return tls.error();
+  auto out = make_node(std::move(options), std::move(lock), *tls);
+  if (auto done = out->start_head(role, *issuer); !done)
+    return done.error();
+  return std::unique_ptr<node_process>{std::move(out)};
+}
+
+started start_as(node_options options, std::unique_ptr<state_lock> lock,
+                 const worker_role& role) {
+  auto mine = become_member(options, role);
+  if (!mine)
+    return mine.error();
+  auto out = make_node(std::move(options), std::move(lock), mine->tls);
+  if (auto done = out->start_worker(*mine); !done)
+    return done.error();
+  return std::unique_ptr<node_process>{std::move(out)};
+}
+
+} // namespace
+
+started node_process::start(node_options options, node_role role) {
+  if (auto fine = runtime::check_listen_address(options.address); !fine)
+    return fine.error();
+  auto lock = state_lock::take(options.state_dir);
+  if (!lock)
+    return lock.error();
+  remove_facts(options.state_dir); // of a life that was cut off
+  warn_of_open_listeners(options);
+  return std::visit(
+      [&](const auto& as) {
+        return start_as(std::move(options), std::move(*lock), as);
+      },
+      role);
+}
+
+} // namespace troupe::node

@@ -1,0 +1,270 @@
+#include "node/plan.hpp"
+
+#include "actors/node_agent/resources.hpp"
+#include "actors/replica/replica_process.hpp"
+
+#include <fmt/format.h>
+#include <simdjson.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+namespace troupe::node {
+
+namespace {
+
+using controller::model_deployment;
+using controller::node_room;
+
+std::uint64_t mebibytes(std::uint64_t bytes) {
+  return (bytes + (1u << 20) - 1) >> 20;
+}
+
+node_room* find(std::vector<node_room>& rooms, const std::string& node) {
+  auto i = std::find_if(rooms.begin(), rooms.end(),
+                        [&](const auto& room) { return room.node == node; });
+  return i == rooms.end() ? nullptr : &*i;
+}
+
+/// Takes what a placed replica takes.
+void take(const model_deployment& model, const controller::placement& place,
+          std::vector<node_room>& rooms) {
+  for (std::size_t i = 0; i < place.nodes.size(); ++i)
+    if (auto* room = find(rooms, place.nodes[i]))
+      controller::subtract(room->free, model.demand.bundles[i]);
+  if (auto* room = find(rooms, place.nodes.front())) {
+    ++room->replicas;
+    ++room->replicas_of_model;
+  }
+}
+
+/// Plans model after model on the same nodes.
+class planner {
+public:
+  planner(const std::vector<plan_node>& nodes, const measure_model& measure)
+      : nodes_(nodes), measure_(measure) {
+    for (const auto& node : nodes)
+      rooms_.push_back(node.room);
+  }
+
+  void add(const model_deployment& model) {
+    plans_.push_back(
+        {model.spec.application, model.spec.model, model.replicas, {}, {}});
+    models_.push_back(&model);
+    for (auto& room : rooms_)
+      room.replicas_of_model = 0;
+    for (std::uint32_t i = 0; i < model.replicas; ++i) {
+      auto found = controller::place(model.demand, rooms_);
+      if (found.nodes.empty()) {
+        plans_.back().warnings.push_back(
+            fmt::format("no room for {} of {} replicas: {}", model.replicas - i,
+                        model.replicas, found.reason));
+        break;
+      }
+      take(model, found, rooms_);
+      count(found.nodes.front());
+    }
+    measure_shares(model);
+  }
+
+  std::vector<model_plan> finish() {
+    for (std::size_t i = 0; i < plans_.size(); ++i)
+      check_rolling_change(*models_[i], plans_[i]);
+    check_memory();
+    return std::move(plans_);
+  }
+
+private:
+  void count(const std::string& node) {
+    auto& shares = plans_.back().shares;
+    auto i = std::find_if(shares.begin(), shares.end(),
+                          [&](const auto& one) { return one.node == node; });
+    if (i == shares.end())
+      i = shares.insert(i, {node, 0, {}});
+    ++i->replicas;
+  }
+
+  std::uint64_t memory_of(const std::string& node) const {
+    for (const auto& one : nodes_)
+      if (one.room.node == node)
+        return one.memory_bytes;
+    return 0;
+  }
+
+  void measure_shares(const model_deployment& model) {
+    auto& plan = plans_.back();
+    for (auto& share : plan.shares) {
+      auto use = measure_(model.spec, memory_of(share.node));
+      if (!use) {
+        plan.warnings.push_back("its size is not known: " +
+                                use.error().message);
+        return;
+      }
+      share.each = *use;
+      if (auto bound = model.spec.memory_bytes;
+          bound != 0 && use->bytes() > bound)
+        plan.warnings.push_back(fmt::format(
+            "a replica on {} takes {} MiB, ray_actor_options.memory allows {}",
+            share.node, mebibytes(use->bytes()), mebibytes(bound)));
+    }
+  }
+
+  /// Whether a changed replica can be started beside the old ones.
+  void check_rolling_change(const model_deployment& model, model_plan& plan) {
+    if (plan.shares.empty())
+      return;
+    for (auto& room : rooms_)
+      room.replicas_of_model = 0;
+    for (const auto& share : plan.shares)
+      if (auto* room = find(rooms_, share.node))
+        room->replicas_of_model = share.replicas;
+    if (controller::place(model.demand, rooms_).nodes.empty())
+      plan.warnings.push_back(
+          model.replicas == 1
+              ? "no room for a rolling change: the replica is given up before "
+                "its successor starts, and requests wait"
+              : "no room for a rolling change: one replica at a time is given "
+                "up first, and its streams move to the others");
+  }
+
+  void check_memory() {
+    for (const auto& node : nodes_) {
+      std::uint64_t sum = 0;
+      model_plan* last = nullptr;
+      for (auto& plan : plans_)
+        for (const auto& share : plan.shares)
+          if (share.node == node.room.node) {
+            sum += share.replicas * share.each.bytes();
+            last = &plan;
+          }
+      if (last && sum > node.memory_bytes)
+        last->warnings.push_back(fmt::format(
+            "the replicas on {} take {} MiB together, it has {}; set "
+            "kv_cache_memory_bytes",
+            node.room.node, mebibytes(sum), mebibytes(node.memory_bytes)));
+    }
+  }
+
+  const std::vector<plan_node>& nodes_;
+  const measure_model& measure_;
+  std::vector<node_room> rooms_;
+  std::vector<model_plan> plans_;
+  std::vector<const model_deployment*> models_;
+};
+
+void append_share(const planned_share& share, std::string& out) {
+  out += fmt::format("  {}: {} replica{}", share.node, share.replicas,
+                     share.replicas == 1 ? "" : "s");
+  const auto& each = share.each;
+  if (each.weight_bytes != 0)
+    out += fmt::format(
+        ", each {} MiB: weights {} bytes, KV {} bytes ({} tokens), workspace "
+        "{} bytes; up to {} tokens per choice",
+        mebibytes(each.bytes()), each.weight_bytes, each.kv_cache_bytes,
+        each.kv_tokens(), each.workspace_bytes, each.max_model_len);
+  out += '\n';
+}
+
+plan_node from_joined(const protocol::node_joined& node) {
+  plan_node out;
+  out.room.node = node.node;
+  for (const auto& one : node.resources)
+    out.room.total[one.name] += one.amount;
+  out.room.free = out.room.total;
+  out.room.engines = node.engines;
+  out.memory_bytes = node.memory_bytes;
+  return out;
+}
+
+result<plan_node> read_node(simdjson::dom::element node) {
+  protocol::node_joined out;
+  std::string_view name;
+  simdjson::dom::object resources;
+  simdjson::dom::array engines;
+  if (node["node"].get(name) != simdjson::SUCCESS ||
+      node["memory_bytes"].get(out.memory_bytes) != simdjson::SUCCESS ||
+      node["resources"].get(resources) != simdjson::SUCCESS ||
+      node["engines"].get(engines) != simdjson::SUCCESS)
+    return error{errc::corrupt, "a node in the cluster's status is not whole"};
+  out.node = name;
+  for (auto [key, value] : resources) {
+    double amount = 0;
+    if (value.get(amount) == simdjson::SUCCESS)
+      out.resources.push_back({std::string{key}, amount});
+  }
+  for (auto one : engines) {
+    std::string_view engine;
+    if (one.get(engine) == simdjson::SUCCESS)
+      out.engines.emplace_back(engine);
+  }
+  return from_joined(out);
+}
+
+} // namespace
+
+std::vector<model_plan> make_plan(const controller::deployment& wanted,
+                                  std::vector<plan_node> nodes,
+                                  const measure_model& measure) {
+  planner plan{nodes, measure};
+  for (const auto& model : wanted.models)
+    plan.add(model);
+  return plan.finish();
+}
+
+std::string to_text(const std::vector<model_plan>& plans,
+                    const std::vector<plan_node>& nodes) {
+  std::string out;
+  for (const auto& plan : plans) {
+    out += fmt::format("{}/{}: {} replica{}\n", plan.application, plan.model,
+                       plan.replicas, plan.replicas == 1 ? "" : "s");
+    for (const auto& share : plan.shares)
+      append_share(share, out);
+    for (const auto& warning : plan.warnings)
+      out += fmt::format("  warning: {}\n", warning);
+  }
+  out += "Nodes\n";
+  for (const auto& node : nodes) {
+    std::uint64_t sum = 0;
+    for (const auto& plan : plans)
+      for (const auto& share : plan.shares)
+        if (share.node == node.room.node)
+          sum += share.replicas * share.each.bytes();
+    out += fmt::format("  {}: {} of {} MiB\n", node.room.node, mebibytes(sum),
+                       mebibytes(node.memory_bytes));
+  }
+  return out;
+}
+
+result<engine::memory_use>
+measure_with_engine(const protocol::replica_spec& spec,
+                    std::uint64_t memory_bytes) {
+  return engine::measure(replica::engine_options(spec), memory_bytes);
+}
+
+std::vector<plan_node> this_machine() {
+  return {from_joined(node_agent::describe_node("here", "127.0.0.1", {}))};
+}
+
+result<std::vector<plan_node>> nodes_of_status(const std::string& json) {
+  simdjson::dom::parser parser;
+  simdjson::dom::element all;
+  simdjson::dom::array nodes;
+  if (parser.parse(json).get(all) != simdjson::SUCCESS ||
+      all["nodes"].get(nodes) != simdjson::SUCCESS)
+    return error{errc::corrupt, "the cluster's status cannot be read"};
+  std::vector<plan_node> out;
+  for (auto node : nodes) {
+    bool alive = false;
+    if (node["alive"].get(alive) != simdjson::SUCCESS || !alive)
+      continue;
+    auto read = read_node(node);
+    if (!read)
+      return read.error();
+    out.push_back(std::move(*read));
+  }
+  return out;
+}
+
+} // namespace troupe::node

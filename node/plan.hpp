@@ -1,0 +1,57 @@
+#pragma once
+
+#include "actors/controller/deployment.hpp"
+#include "actors/controller/placement.hpp"
+#include "engine/engine.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace troupe::node {
+
+/// A node as a plan sees it, with nothing placed on it.
+struct plan_node {
+  controller::node_room room;
+  std::uint64_t memory_bytes = 0; ///< that replicas may take together
+};
+
+/// What a node would run of one model.
+struct planned_share {
+  std::string node;
+  std::uint32_t replicas = 0;
+  engine::memory_use each; ///< of one replica; all 0 if it is not known
+};
+
+struct model_plan {
+  std::string application;
+  std::string model;
+  std::uint32_t replicas = 1; ///< wanted
+  std::vector<planned_share> shares;
+  std::vector<std::string> warnings; ///< one sentence each
+};
+
+/// Says what a replica would take on a node with so much memory.
+using measure_model = std::function<result<engine::memory_use>(
+    const protocol::replica_spec&, std::uint64_t memory_bytes)>;
+
+/// Where everything would go and what it would take, if it were deployed on
+/// these nodes from nothing, by the placement that the controller uses and the
+/// sizes that the engine allocates. Pure but for `measure`.
+std::vector<model_plan> make_plan(const controller::deployment&,
+                                  std::vector<plan_node>, const measure_model&);
+
+/// For people: a paragraph per model, then the nodes.
+std::string to_text(const std::vector<model_plan>&,
+                    const std::vector<plan_node>&);
+
+/// The engine's own answer, from the model's header.
+result<engine::memory_use> measure_with_engine(const protocol::replica_spec&,
+                                               std::uint64_t memory_bytes);
+
+/// This machine alone, or the living nodes that GET /api/status names.
+std::vector<plan_node> this_machine();
+result<std::vector<plan_node>> nodes_of_status(const std::string& json);
+
+} // namespace troupe::node

@@ -1,0 +1,286 @@
+#include "node/serve_api.hpp"
+
+#include "actors/controller/deployment.hpp"
+#include "actors/controller/status_query.hpp"
+#include "node/serve_details.hpp"
+#include "node/serve_document.hpp"
+#include "router/api/json_writer.hpp"
+
+#include <caf/all.hpp>
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+
+namespace troupe::node {
+
+namespace {
+
+using namespace std::chrono_literals;
+using http_reply = std::shared_ptr<http::reply>;
+
+constexpr auto applications_path = "/api/serve/applications";
+/// Until the controller has stored something.
+constexpr auto store_time = 30s;
+constexpr auto answer_time = 5s;
+
+void answer_json(const http_reply& reply, int status, std::string body) {
+  reply->respond(status, {{"content-type", "application/json"}},
+                 std::move(body));
+}
+
+void answer_error(const http_reply& reply, int status,
+                  std::string_view message) {
+  api::json_writer json;
+  json.begin_object().key("error").begin_object();
+  json.key("message").text(message);
+  json.end_object().end_object();
+  answer_json(reply, status, json.take());
+}
+
+void write_findings(api::json_writer& json,
+                    const config::diagnostics& findings) {
+  json.begin_array();
+  for (const auto& one : findings.all()) {
+    json.begin_object();
+    json.key("kind").text(one.what == config::diagnostic::kind::error ? "error"
+                                                                      : "note");
+    json.key("path").text(one.path);
+    json.key("line").integer(one.where.line);
+    json.key("column").integer(one.where.column);
+    json.key("message").text(one.message);
+    json.end_object();
+  }
+  json.end_array();
+}
+
+void answer_refusal(const http_reply& reply,
+                    const config::diagnostics& findings) {
+  auto errors = findings.error_count();
+  std::string message =
+      fmt::format("{} error{} in the document", errors, errors == 1 ? "" : "s");
+  for (const auto& one : findings.all())
+    if (one.what == config::diagnostic::kind::error) {
+      message += ": " + to_string(one);
+      break;
+    }
+  api::json_writer json;
+  json.begin_object().key("error").begin_object();
+  json.key("message").text(message);
+  json.key("findings");
+  write_findings(json, findings);
+  json.end_object().end_object();
+  answer_json(reply, 400, json.take());
+}
+
+void answer_version(const http_reply& reply, std::uint64_t version,
+                    const config::diagnostics& findings) {
+  api::json_writer json;
+  json.begin_object();
+  json.key("version").natural(version);
+  json.key("findings");
+  write_findings(json, findings);
+  json.end_object();
+  answer_json(reply, 200, json.take());
+}
+
+/// Lets one change of the deployment be under way at a time: each may hold
+/// some MB and a thread.
+class change_turn {
+public:
+  using turn = std::shared_ptr<void>;
+
+  /// Null while somebody else has it; it lasts as long as a copy of it.
+  turn take() {
+    if (taken_->exchange(true))
+      return nullptr;
+    return {taken_.get(), [taken = taken_](void*) { *taken = false; }};
+  }
+
+private:
+  std::shared_ptr<std::atomic<bool>> taken_ =
+      std::make_shared<std::atomic<bool>>(false);
+};
+
+/// The handlers of the routes. They run on the router's threads and must not
+/// block: each asks the controller by an actor of its own.
+class serve_api : public std::enable_shared_from_this<serve_api> {
+public:
+  serve_api(caf::actor_system& system, serve_api_options options)
+      : system_(system), options_(std::move(options)) {
+    // nop
+  }
+
+  void status(const http_reply& reply) const {
+    controller::query_status(
+        system_, options_.controller, [reply](auto status) {
+          if (status)
+            answer_json(reply, 200, protocol::to_json(*status));
+          else
+            answer_error(reply, 503, status.error().message);
+        });
+  }
+
+  void document(const http_reply& reply) const {
+    with_deployment(reply, [reply](const controller::deployment& wanted) {
+      answer_json(reply, 200, shown_document(wanted));
+    });
+  }
+
+  void details(const http_reply& reply) const {
+    with_deployment(reply, [self = shared_from_this(),
+                            reply](const controller::deployment& wanted) {
+      auto facts = self->options_.facts();
+      controller::query_status(
+          self->system_, self->options_.controller,
+          [reply, wanted, facts](auto status) {
+            if (status)
+              answer_json(reply, 200, serve_details(wanted, *status, facts));
+            else
+              answer_error(reply, 503, status.error().message);
+          });
+    });
+  }
+
+  void deploy(http::request request, const http_reply& reply) {
+    if (request.body.size() > document_bytes_max)
+      return answer_error(reply, 413, "the document is larger than 4 MiB");
+    auto turn = turns_.take();
+    if (!turn)
+      return busy(reply);
+    // Reading a large document takes a while: on a thread of its own.
+    system_.spawn<caf::detached>([options = options_,
+                                  body = std::move(request.body), reply,
+                                  turn](caf::event_based_actor* self) {
+      auto read =
+          read_document(body, "request", options.cpu_only, seconds_now());
+      if (!read.wanted)
+        return answer_refusal(reply, read.findings);
+      auto findings =
+          std::make_shared<config::diagnostics>(std::move(read.findings));
+      self->request(options.controller, store_time,
+                    protocol::deploy_atom::value,
+                    controller::encode(*read.wanted))
+          .then(
+              [=](std::uint64_t version) {
+                [[maybe_unused]] auto kept = turn;
+                answer_version(reply, version, *findings);
+              },
+              [=](const caf::error& why) {
+                not_stored(self->system(), reply, why);
+              });
+    });
+  }
+
+  void remove_all(const http_reply& reply) {
+    auto turn = turns_.take();
+    if (!turn)
+      return busy(reply);
+    remove("", reply, turn);
+  }
+
+  void remove_one(const std::string& name, const http_reply& reply) {
+    auto turn = turns_.take();
+    if (!turn)
+      return busy(reply);
+    with_deployment(reply, [self = shared_from_this(), name, reply,
+                            turn](const controller::deployment& wanted) {
+      for (const auto& one : wanted.applications)
+        if (one.name == name)
+          return self->remove(name, reply, turn);
+      answer_error(reply, 404,
+                   fmt::format("there is no application \"{}\"", name));
+    });
+  }
+
+private:
+  static void busy(const http_reply& reply) {
+    reply->respond(503,
+                   {{"content-type", "application/json"}, {"retry-after", "1"}},
+                   R"({"error":{"message":"another change is under way"}})");
+  }
+
+  static void not_stored(caf::actor_system& system, const http_reply& reply,
+                         const caf::error& why) {
+    answer_error(reply, 503,
+                 "the change was not stored: " + system.render(why));
+  }
+
+  void remove(const std::string& name, const http_reply& reply,
+              const change_turn::turn& turn) const {
+    system_.spawn([controller = options_.controller, name, reply,
+                   turn](caf::event_based_actor* self) {
+      self->request(controller, store_time, protocol::delete_atom::value, name)
+          .then(
+              [reply, turn](std::uint64_t version) {
+                answer_version(reply, version, {});
+              },
+              [self, reply, turn](const caf::error& why) {
+                not_stored(self->system(), reply, why);
+              });
+    });
+  }
+
+  /// Asks what is deployed; an error is answered here.
+  void with_deployment(
+      const http_reply& reply,
+      std::function<void(const controller::deployment&)> done) const {
+    system_.spawn([controller = options_.controller, reply,
+                   done = std::move(done)](caf::event_based_actor* self) {
+      self->request(controller, answer_time, protocol::config_atom::value)
+          .then(
+              [reply, done](const codec::bytes& record) {
+                if (auto wanted = controller::decode_deployment(record))
+                  done(*wanted);
+                else
+                  answer_error(reply, 500, wanted.error().message);
+              },
+              [reply](const caf::error&) {
+                answer_error(reply, 503, "the controller does not answer");
+              });
+    });
+  }
+
+  caf::actor_system& system_;
+  serve_api_options options_;
+  change_turn turns_;
+};
+
+} // namespace
+
+void add_serve_api(router::service& service, caf::actor_system& system,
+                   serve_api_options options) {
+  auto api = std::make_shared<serve_api>(system, std::move(options));
+  auto add = [&](std::string method, std::string path, auto answer) {
+    service.add_admin_route(
+        std::move(method), std::move(path),
+        [api, answer](http::request request, http_reply reply) {
+          answer(*api, std::move(request), reply);
+        });
+  };
+  add("GET", "/api/status",
+      [](serve_api& to, auto&&, const http_reply& reply) { to.status(reply); });
+  add("GET", "/api/config", [](serve_api& to, auto&&, const http_reply& reply) {
+    to.document(reply);
+  });
+  const std::string one = applications_path;
+  for (const auto& path : {one, one + "/"}) {
+    add("GET", path, [](serve_api& to, auto&&, const http_reply& reply) {
+      to.details(reply);
+    });
+    add("PUT", path,
+        [](serve_api& to, http::request request, const http_reply& reply) {
+          to.deploy(std::move(request), reply);
+        });
+    add("DELETE", path, [](serve_api& to, auto&&, const http_reply& reply) {
+      to.remove_all(reply);
+    });
+  }
+  add("DELETE", one + "/*",
+      [](serve_api& to, http::request request, const http_reply& reply) {
+        constexpr auto front = std::string_view{applications_path}.size() + 1;
+        to.remove_one(request.path.substr(front), reply);
+      });
+}
+
+} // namespace troupe::node

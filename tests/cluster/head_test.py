@@ -1,0 +1,88 @@
+"""The head is killed and started again: routers and replicas of the workers
+serve all the while, and what lives is adopted."""
+
+import pytest
+
+from cluster import wait_for
+from faults import lose_head
+from load import Load, chat, completion, id_of
+from nodes import BASE, application, configuration, kill, model
+
+REQUESTS = [completion("Winter came", max_tokens=24, seed=51),
+            completion("A small boat", max_tokens=16, n=2, seed=52),
+            chat("Say something kind.", max_tokens=20, seed=53),
+            chat("Count to five.", max_tokens=12, seed=54, stream=False,
+                 stream_options=None)]
+
+
+def who(cluster):
+    return {replica["replica"]: (replica["pid"], replica["restarts"])
+            for one in cluster.status()["models"]
+            for replica in one["replicas"]}
+
+
+def epoch(cluster):
+    return cluster.status()["table_version"] >> 32
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped"])
+def test_workers_serve_while_the_head_is_away(cluster, truth, chance, way):
+    workers = [cluster.nodes["east"], cluster.nodes["west"]]
+    before, old = who(cluster), epoch(cluster)
+    with Load(truth, workers, REQUESTS) as load:
+        wait_for(lambda: load.done() > 6, "no load")
+        away = load.done()
+        lose_head(cluster, workers, chance.uniform(1.5, 3), way)
+        assert load.done() > away + 6  # they served all the while
+        again = load.done()
+        wait_for(lambda: load.done() > again + 6, "nobody serves")
+    cluster.settle()
+    assert who(cluster) == before
+    assert epoch(cluster) > old
+    # The head's own router works again too.
+    truth.check(cluster.head.ask(*REQUESTS[0], request_id=id_of(*REQUESTS[0])),
+                *REQUESTS[0])
+
+
+def test_a_replica_dies_while_the_head_is_away(cluster, truth):
+    """Its node starts it again, its streams go on, and the head takes it as it
+    finds it."""
+    before = who(cluster)
+    with Load(truth, [cluster.nodes["east"], cluster.nodes["west"]],
+              REQUESTS) as load:
+        wait_for(lambda: load.done() > 6, "no load")
+        cluster.head.kill()
+        name, (pid, _) = sorted(before.items())[0]
+        kill(pid)
+        done = load.done()
+        wait_for(lambda: load.done() > done + 10, "nobody serves")
+        cluster.head.start()
+        wait_for(lambda: cluster.node("east")["alive"]
+                 and cluster.node("west")["alive"], "they do not meet again")
+    cluster.settle()
+    after = who(cluster)
+    assert set(after) == set(before)
+    assert [one for one in before if after[one] != before[one]] == [name]
+
+
+def test_what_was_acknowledged_outlives_the_head(cluster):
+    """Killed right after each answer."""
+    for number in range(3):
+        more = application([model("kept", replicas=1)], f"kept{number}",
+                           f"/kept{number}")
+        status, body = cluster.head.admin(
+            "PUT", "/api/serve/applications/", configuration([BASE, more]))
+        cluster.head.kill()
+        assert status == 200, body
+        cluster.applications = {"llm": BASE, more["name"]: more}
+        cluster.head.start()
+        cluster.settle()
+        cluster.check_applications()
+    status, body = cluster.head.admin(
+        "DELETE", "/api/serve/applications/kept2")
+    cluster.head.kill()
+    assert status == 200, body
+    del cluster.applications["kept2"]
+    cluster.head.start()
+    cluster.settle()
+    cluster.check_applications()

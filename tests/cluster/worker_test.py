@@ -1,0 +1,51 @@
+"""A worker is lost: its streams go on elsewhere, its replicas are started again
+where they fit, and when it comes back nothing is served twice."""
+
+import time
+
+import pytest
+
+from cluster import wait_for
+from faults import LOSSES, lose_worker
+from load import chat, completion
+from nodes import BASE, application, model
+
+def streams():
+    """Long enough to be there when the node returns."""
+    return [completion("The road goes on", max_tokens=220, seed=40 + i,
+                       presence_penalty=1.0) for i in range(5)] + [
+        chat("Describe a garden.", max_tokens=220, seed=49, logprobs=True)]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_streams_of_a_lost_worker_go_on(cluster, truth, chance, loss):
+    # After a loss all may stand on one of the two.
+    name = chance.choice([replica["node"] for replica in cluster.ready()])
+    lose_worker(cluster, truth, name, loss, streams(), chance.randrange(3, 30))
+
+
+def test_a_worker_joins_and_is_given_what_waits(cluster):
+    """Another machine, with what nobody else has."""
+    pending = application([model("rare", replicas=1, on={"rare": 1})], "rare",
+                          "/rare")
+    cluster.deploy(BASE, pending, wait=False)
+    found = wait_for(lambda: next(
+        (one for one in cluster.status()["models"]
+         if one["model"] == "rare" and one["status"] == "PENDING"), None),
+        "it is not pending")
+    assert "rare" in found["reason"] and any(
+        node in found["reason"] for node in cluster.nodes), found["reason"]
+
+    began = time.monotonic()
+    node = cluster.add_worker("north", resources={"rare": 1})
+    cluster.note("a worker joins, from its start", time.monotonic() - began)
+    cluster.wait_ready("rare", 1)
+    answer = cluster.nodes["north"].ask("/rare/v1/completions", {
+        "prompt": "Hello", "max_tokens": 2})
+    assert answer.status == 200, answer.body
+
+    # It leaves as it should: nothing is left of it.
+    assert node.stop() == 0
+    del cluster.nodes["north"]
+    cluster.deploy(BASE)
+    wait_for(lambda: not cluster.node("north")["alive"], "it is still there")

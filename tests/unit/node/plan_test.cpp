@@ -1,0 +1,141 @@
+#include "node/plan.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <string>
+
+using namespace troupe;
+using node::plan_node;
+
+namespace {
+
+plan_node machine(const std::string& name, double cpus,
+                  std::uint64_t memory_bytes) {
+  plan_node out;
+  out.room.node = name;
+  out.room.total = {{"CPU", cpus}};
+  out.room.free = out.room.total;
+  out.room.engines = {"cpu"};
+  out.memory_bytes = memory_bytes;
+  return out;
+}
+
+controller::model_deployment model(const std::string& name,
+                                   std::uint32_t replicas, double cpus) {
+  controller::model_deployment out;
+  out.spec.application = "app";
+  out.spec.model = name;
+  out.replicas = replicas;
+  out.demand.bundles = {{{"CPU", cpus}}};
+  return out;
+}
+
+/// Weights of 100 bytes, and a KV cache of a quarter of the memory.
+result<engine::memory_use> measured(const protocol::replica_spec&,
+                                    std::uint64_t memory_bytes) {
+  engine::memory_use out;
+  out.weight_bytes = 100;
+  out.kv_cache_bytes = memory_bytes / 4;
+  out.kv_blocks = 10;
+  out.block_size = 16;
+  return out;
+}
+
+std::vector<node::model_plan>
+plan(std::vector<controller::model_deployment> models,
+     std::vector<plan_node> nodes) {
+  controller::deployment wanted;
+  wanted.models = std::move(models);
+  return node::make_plan(wanted, std::move(nodes), measured);
+}
+
+bool warns(const node::model_plan& of, const std::string& part) {
+  for (const auto& one : of.warnings)
+    if (one.find(part) != std::string::npos)
+      return true;
+  return false;
+}
+
+} // namespace
+
+TEST_CASE("replicas are planned where the controller would place them") {
+  auto plans = plan({model("m", 3, 1), model("n", 1, 2)},
+                    {machine("east", 4, 4000), machine("west", 4, 8000)});
+  REQUIRE(plans.size() == 2);
+  REQUIRE(plans[0].shares.size() == 2);
+  CHECK(plans[0].shares[0].replicas + plans[0].shares[1].replicas == 3);
+  for (const auto& share : plans[0].shares)
+    CHECK(share.each.kv_cache_bytes == (share.node == "east" ? 1000 : 2000));
+  CHECK(plans[0].warnings.empty());
+  CHECK(plans[1].shares.size() == 1);
+}
+
+TEST_CASE("what has no room is said, with the reason") {
+  auto plans = plan({model("m", 3, 2)}, {machine("east", 4, 4000)});
+  REQUIRE(plans.size() == 1);
+  CHECK(plans[0].shares[0].replicas == 2);
+  CHECK(warns(plans[0], "no room for 1 of 3 replicas"));
+  CHECK(warns(plans[0], "CPU"));
+}
+
+TEST_CASE("the plan says when a change cannot roll") {
+  CHECK_FALSE(warns(plan({model("m", 2, 2)}, {machine("east", 6, 4000)})[0],
+                    "rolling change"));
+  CHECK(warns(plan({model("m", 2, 2)}, {machine("east", 5, 4000)})[0],
+              "one replica at a time"));
+  CHECK(warns(plan({model("m", 1, 2)}, {machine("east", 3, 4000)})[0],
+              "requests wait"));
+  // What another model takes is taken.
+  CHECK(warns(
+      plan({model("m", 1, 2), model("n", 1, 2)}, {machine("east", 5, 4000)})[0],
+      "rolling change"));
+}
+
+TEST_CASE("a node whose memory is promised twice is named") {
+  auto plans = plan({model("m", 4, 1)}, {machine("east", 8, 4000)});
+  CHECK(warns(plans[0], "the replicas on east take"));
+  plans = plan({model("m", 3, 1)}, {machine("east", 8, 4000)});
+  CHECK_FALSE(warns(plans[0], "take"));
+  auto bound = model("m", 1, 1);
+  bound.spec.memory_bytes = 1000;
+  CHECK(warns(plan({bound}, {machine("east", 8, 4000)})[0],
+              "ray_actor_options.memory allows"));
+}
+
+TEST_CASE("a model that cannot be read has a place but no size") {
+  controller::deployment wanted;
+  wanted.models = {model("m", 1, 1)};
+  auto plans =
+      node::make_plan(wanted, {machine("east", 8, 4000)},
+                      [](const auto&, auto) -> result<engine::memory_use> {
+                        return error{errc::not_found, "no such file"};
+                      });
+  CHECK(plans[0].shares.size() == 1);
+  CHECK(warns(plans[0], "its size is not known: no such file"));
+  auto text = node::to_text(plans, {machine("east", 8, 4000)});
+  CHECK(text.find("east: 1 replica\n") != std::string::npos);
+}
+
+TEST_CASE("the nodes of a plan are the living ones of a status") {
+  auto nodes = node::nodes_of_status(
+      R"({"nodes":[{"node":"east","alive":true,"memory_bytes":5,)"
+      R"("resources":{"CPU":2,"fpga":0.5},"engines":["cpu"]},)"
+      R"({"node":"west","alive":false}]})");
+  REQUIRE(nodes.has_value());
+  REQUIRE(nodes->size() == 1);
+  CHECK((*nodes)[0].room.node == "east");
+  CHECK((*nodes)[0].room.free.at("fpga") == 0.5);
+  CHECK((*nodes)[0].room.engines == std::vector<std::string>{"cpu"});
+  for (std::string bad :
+       {"", "[]", R"({"nodes":5})", R"({"nodes":[{"alive":true}]})"}) {
+    INFO(bad);
+    CHECK_FALSE(node::nodes_of_status(bad).has_value());
+  }
+}
+
+TEST_CASE("this machine has cores and memory") {
+  auto nodes = node::this_machine();
+  REQUIRE(nodes.size() == 1);
+  CHECK(nodes[0].memory_bytes > 0);
+  CHECK(nodes[0].room.free.at("CPU") >= 1);
+}
