@@ -8,7 +8,7 @@ packages_build=(
 )
 packages_weights=(python3 python3-pip ca-certificates)
 packages_ask=(curl)
-packages_test=(catch2 python3-venv curl iproute2 iptables openssl procps)
+packages_test=(catch2 patch python3-venv curl iproute2 iptables openssl procps)
 
 # fail MESSAGE...: prints each argument on a line of its own and ends the script.
 fail() {

@@ -18,8 +18,8 @@ const nanoseconds answer_max = node_agent::head_link_limits{}.answer_max;
 
 agent_shell::agent_shell(process& self, surroundings around, node_joined node,
                          std::uint16_t port, outside out)
-    : self_(self), around_(around), outside_(std::move(out)),
-      where_{node.address, port, 0, node.incarnation},
+    : self_(self), around_(around),
+      outside_(std::move(out)), where_{node.address, port, 0, node.incarnation},
       machine_(std::move(node), {}, {}, around.world.random(), self.now()) {
   self_.after(0ns, [this] { tick(); });
 }
@@ -184,10 +184,9 @@ void agent_shell::obey(const node_agent::connect_head&) {
     self_.after(1us, [this, attempt] { reached(attempt, own_process); });
     return;
   }
-  around_.network.connect(self_.id(), *outside_.head, answer_max,
-                          [this, attempt](std::optional<link_id> link) {
-                            reached(attempt, link);
-                          });
+  around_.network.connect(
+      self_.id(), *outside_.head, answer_max,
+      [this, attempt](std::optional<link_id> link) { reached(attempt, link); });
 }
 
 void agent_shell::reached(std::uint64_t attempt, std::optional<link_id> link) {

@@ -80,7 +80,7 @@ private:
   protocol::endpoint where_;
   node_agent::agent_machine machine_;
   std::optional<link_id> head_;
-  std::uint64_t attempts_ = 0; // what is of older ones is late
+  std::uint64_t attempts_ = 0;              // what is of older ones is late
   std::map<std::uint64_t, child> children_; // by incarnation
 };
 

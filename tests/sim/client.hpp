@@ -31,7 +31,7 @@ struct outcome_counts {
   std::size_t cancelled = 0; ///< by their client
   std::size_t router_died = 0;
   std::size_t guilty = 0;
-  std::size_t no_replica = 0; ///< for 30 s
+  std::size_t no_replica = 0;  ///< for 30 s
   std::size_t unexplained = 0; ///< three replicas lost before the first token
   std::size_t model_gone = 0;
   std::size_t late = 0; ///< past their deadline

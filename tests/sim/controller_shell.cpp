@@ -50,9 +50,8 @@ void controller_shell::hear(world::action what) {
     what();
   else
     around_.world.after(wait, [this, what = std::move(what)]() mutable {
-      self_.run([this, what = std::move(what)]() mutable {
-        hear(std::move(what));
-      });
+      self_.run(
+          [this, what = std::move(what)]() mutable { hear(std::move(what)); });
     });
 }
 
@@ -163,7 +162,8 @@ void controller_shell::execute(const controller::commands& todo) {
       out.what = topic::death_elsewhere;
       out.body = encode(x->notice);
       send_to_all(out);
-    } else if (const auto* x = std::get_if<controller::remember_nodes>(&order)) {
+    } else if (const auto* x =
+                   std::get_if<controller::remember_nodes>(&order)) {
       if (!to_remember_)
         remember_at_ = self_.now() + remember_pause;
       to_remember_ = *x;

@@ -17,8 +17,8 @@
 namespace troupe::sim {
 
 /// The simulated counterpart of controller.cpp around a controller_machine and
-/// a store. While the store writes, the actor stands still: what it hears waits,
-/// and what it says leaves when the write has ended.
+/// a store. While the store writes, the actor stands still: what it hears
+/// waits, and what it says leaves when the write has ended.
 class controller_shell {
 public:
   static constexpr link_id own_process = 0;

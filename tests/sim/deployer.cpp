@@ -22,9 +22,8 @@ deployment timeless(deployment x) {
 }
 
 bool wants(const deployment& x, const std::string& model) {
-  return std::any_of(x.models.begin(), x.models.end(), [&](const auto& m) {
-    return m.spec.model == model;
-  });
+  return std::any_of(x.models.begin(), x.models.end(),
+                     [&](const auto& m) { return m.spec.model == model; });
 }
 
 } // namespace
@@ -199,10 +198,9 @@ void deployer::check() {
   if (place == 0 && !(wanted == deployment{}))
     cluster_.world().fail("I5", "a state is wanted that nobody asked for");
   if (place < acknowledged_ || place < seen_)
-    cluster_.world().fail("I5", "deployment " + std::to_string(place) +
-                                    " is wanted, " +
-                                    std::to_string(acknowledged_) +
-                                    " was acknowledged");
+    cluster_.world().fail(
+        "I5", "deployment " + std::to_string(place) + " is wanted, " +
+                  std::to_string(acknowledged_) + " was acknowledged");
   seen_ = place;
 }
 

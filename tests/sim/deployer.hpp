@@ -52,7 +52,7 @@ private:
 
   cluster& cluster_;
   std::vector<std::string> models_;
-  controller::deployment next_;  ///< what was asked for last
+  controller::deployment next_; ///< what was asked for last
   std::vector<asked> history_;
   std::size_t acknowledged_ = 0; ///< place + 1 of the newest that was
   std::size_t seen_ = 0;         ///< place + 1 of the newest that was wanted

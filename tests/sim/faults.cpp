@@ -147,8 +147,7 @@ void faults::send_poison() {
 
 void faults::cut(host_id from, host_id to, nanoseconds time) {
   cluster_.network().block(from, to);
-  later(time,
-        [this, from, to] { cluster_.network().unblock(from, to); });
+  later(time, [this, from, to] { cluster_.network().unblock(from, to); });
 }
 
 void faults::cut_pair() {

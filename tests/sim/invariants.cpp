@@ -40,12 +40,11 @@ finding check_replicas(const cluster& c) {
       return broken("I4", spec.replica + " runs twice");
     if (!x->ready())
       return broken("I7", spec.replica + " is not ready");
-    auto model =
-        std::find_if(wanted.models.begin(), wanted.models.end(),
-                     [&](const auto& m) {
-                       return m.spec.application == spec.application &&
-                              m.spec.model == spec.model;
-                     });
+    auto model = std::find_if(wanted.models.begin(), wanted.models.end(),
+                              [&](const auto& m) {
+                                return m.spec.application == spec.application &&
+                                       m.spec.model == spec.model;
+                              });
     if (model == wanted.models.end())
       return broken("I3", spec.replica + " runs, though it is not wanted");
     auto as_wanted = model->spec;
@@ -60,8 +59,8 @@ finding check_replicas(const cluster& c) {
   for (const auto& model : wanted.models)
     if (count[model.spec.model] != model.replicas)
       return broken("I7", std::to_string(count[model.spec.model]) + " of " +
-                              std::to_string(model.replicas) +
-                              " replicas of " + model.spec.model + " run");
+                              std::to_string(model.replicas) + " replicas of " +
+                              model.spec.model + " run");
   return std::nullopt;
 }
 
@@ -113,8 +112,8 @@ std::optional<violation> find_unsettled(cluster& c, deployer& d,
   if (c.controller() == nullptr)
     return broken("I7", "there is no head");
   d.check();
-  for (auto* check : {check_nodes, check_replicas, check_engines,
-                      check_routers})
+  for (auto* check :
+       {check_nodes, check_replicas, check_engines, check_routers})
     if (auto found = check(c))
       return found;
   return std::nullopt;

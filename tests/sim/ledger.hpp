@@ -51,8 +51,8 @@ public:
 
   /// A choice may end one replica of a router among others, and one more alone
   /// (F26): the choices of one prompt, all of which may run at once, as many as
-  /// they are and one. Not counted: what the router was not told of in time, and
-  /// deaths that took the tokens before with them.
+  /// they are and one. Not counted: what the router was not told of in time,
+  /// and deaths that took the tokens before with them.
   void check_poison() const;
 
 private:

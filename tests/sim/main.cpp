@@ -110,8 +110,8 @@ void run_seeds(const choices& chosen, totals& to, steady::time_point end,
       return;
     auto seed = chosen.first + i;
     auto report = run_seed(seed, chosen.trace);
-    if (chosen.hash &&
-        run_seed(seed).trace_hash != report.trace_hash && !report.found)
+    if (chosen.hash && run_seed(seed).trace_hash != report.trace_hash &&
+        !report.found)
       report.found = {"trace", "another run of this seed differs"};
     add(to, seed, report);
     if (report.found && chosen.until_found)
@@ -143,9 +143,10 @@ void print(const totals& x, double seconds) {
 int main(int argc, char** argv) {
   auto chosen = read_arguments(argc, argv);
   if (!chosen) {
-    std::fprintf(stderr, "usage: %s SEEDS [--first N] [--seconds S] "
-                         "[--jobs N] [--trace] [--hash] "
-                         "[--until-found]\n",
+    std::fprintf(stderr,
+                 "usage: %s SEEDS [--first N] [--seconds S] "
+                 "[--jobs N] [--trace] [--hash] "
+                 "[--until-found]\n",
                  argv[0]);
     return 2;
   }

@@ -14,7 +14,8 @@ constexpr nanoseconds heartbeat = 200ms;
 constexpr nanoseconds unsent_max = 1ms; ///< in the sender's own memory
 
 host_id host_of(const std::string& address) {
-  return static_cast<host_id>(std::stoul(address.substr(address.rfind('.') + 1)));
+  return static_cast<host_id>(
+      std::stoul(address.substr(address.rfind('.') + 1)));
 }
 
 } // namespace
@@ -54,8 +55,8 @@ process_id network::peer_of(link_id id, process_id self) const {
 }
 
 nanoseconds network::delay(host_id from, host_id to) {
-  auto out = from == to ? world_.between(20us, 300us)
-                        : world_.between(100us, 2ms);
+  auto out =
+      from == to ? world_.between(20us, 300us) : world_.between(100us, 2ms);
   return more_delay_.count() > 0 ? out + world_.between(0ns, more_delay_) : out;
 }
 
@@ -87,8 +88,8 @@ void network::try_connect(process_id from, place to, instant deadline,
     auto silent = blocked(here, to.host) || blocked(to.host, here) ||
                   (peer != nullptr && peer->frozen());
     if (silent) {
-      auto pause = std::min<nanoseconds>(1s * (1 << attempt),
-                                         deadline - world_.now());
+      auto pause =
+          std::min<nanoseconds>(1s * (1 << attempt), deadline - world_.now());
       if (pause <= 0ns)
         say(std::nullopt);
       else
@@ -126,8 +127,8 @@ void network::send(process_id from, link_id id, message what) {
 void network::plan_arrival(link_id id, int to) {
   auto& x = at(id);
   auto& way = x.lanes[static_cast<std::size_t>(to)];
-  auto when = world_.now() + delay(end_of(x, 1 - to).host(),
-                                   end_of(x, to).host());
+  auto when =
+      world_.now() + delay(end_of(x, 1 - to).host(), end_of(x, to).host());
   way.clear_at = std::max(way.clear_at, when);
   ++way.due;
   world_.after(way.clear_at - world_.now(), [this, id, to] { arrive(id, to); });

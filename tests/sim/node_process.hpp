@@ -12,8 +12,8 @@ namespace troupe::sim {
 
 /// What a node's process is started with.
 struct node_options {
-  protocol::node_joined self; ///< `incarnation` is drawn
-  std::uint16_t port = 0;     ///< of its listener; 0 = any
+  protocol::node_joined self;             ///< `incarnation` is drawn
+  std::uint16_t port = 0;                 ///< of its listener; 0 = any
   std::optional<protocol::endpoint> head; ///< none: it is the head
   disk* store = nullptr;                  ///< the head's
   /// Behaviour of the replica that is about to start; nothing = it cannot be.

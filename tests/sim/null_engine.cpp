@@ -116,9 +116,8 @@ void null_engine::step() {
                 [this, owner = killer->what.whose, at = killer->output.size()] {
                   outside_.crash(owner, at);
                 });
-  self_.after(time, [this, members = std::move(members)] {
-    end_step(members);
-  });
+  self_.after(time,
+              [this, members = std::move(members)] { end_step(members); });
 }
 
 void null_engine::end_cancelled(std::vector<engine::output>& out) {

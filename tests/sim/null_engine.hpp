@@ -17,8 +17,7 @@ namespace troupe::sim {
 /// seed, choice and i; `before` are the tokens 0 .. i - 1, which go into it, so
 /// that a wrong one makes all that follow wrong.
 token_id right_token(const std::vector<token_id>& prompt,
-                     const sampling_params&,
-                     std::span<const token_id> before);
+                     const sampling_params&, std::span<const token_id> before);
 /// Ends a choice.
 bool ends_choice(token_id);
 /// The whole answer of a choice.

@@ -65,8 +65,7 @@ void process::kill(ending how) {
     if (around_.processes.at(child).parent() == id_)
       around_.processes.at(child).kill({0, SIGKILL});
   around_.world.after(
-      around_.world.between(nanoseconds{0}, milliseconds{20}),
-      [this, how] {
+      around_.world.between(nanoseconds{0}, milliseconds{20}), [this, how] {
         if (auto* parent = around_.processes.find_living(parent_))
           parent->run([this, parent, how] { parent->on_child_end(id_, how); });
       });
@@ -86,10 +85,9 @@ local_time process::now() const {
 }
 
 void process::after(nanoseconds local, world::action what) {
-  around_.world.after(clock_.true_length(local),
-                      [this, what = std::move(what)]() mutable {
-                        run(std::move(what));
-                      });
+  around_.world.after(
+      clock_.true_length(local),
+      [this, what = std::move(what)]() mutable { run(std::move(what)); });
 }
 
 void process::send(link_id link, message what) {

@@ -43,13 +43,11 @@ result<std::uint64_t> simulated_store::save(codec::bytes_view record) {
   return disk_.now().deployments.size();
 }
 
-result<std::optional<controller::stored_deployment>>
-simulated_store::latest() {
+result<std::optional<controller::stored_deployment>> simulated_store::latest() {
   const auto& all = disk_.now().deployments;
   if (all.empty())
     return std::optional<controller::stored_deployment>{};
-  return std::optional{
-      controller::stored_deployment{all.size(), all.back()}};
+  return std::optional{controller::stored_deployment{all.size(), all.back()}};
 }
 
 result<std::uint64_t> simulated_store::next_epoch() {

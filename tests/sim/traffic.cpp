@@ -61,11 +61,11 @@ void traffic::send(client_request what) {
     return;
   what.number = ++last_number_;
   auto choices = what.choices;
-  clients_.push_back(std::make_unique<client>(
-      w, cluster_.ledger(), *router, std::move(what),
-      [this](const std::string& model, instant since) {
-        return deployer_.was_deleted(model, since);
-      }));
+  clients_.push_back(
+      std::make_unique<client>(w, cluster_.ledger(), *router, std::move(what),
+                               [this](const std::string& model, instant since) {
+                                 return deployer_.was_deleted(model, since);
+                               }));
   auto* made = clients_.back().get();
   made->submit();
   if (w.chance(0.08))

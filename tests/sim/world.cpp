@@ -6,8 +6,8 @@
 namespace troupe::sim {
 
 void world::after(nanoseconds pause, action what) {
-  queue_.push_back({now_ + std::max(pause, nanoseconds{0}), ++sequence_,
-                    std::move(what)});
+  queue_.push_back(
+      {now_ + std::max(pause, nanoseconds{0}), ++sequence_, std::move(what)});
   std::push_heap(queue_.begin(), queue_.end(), later);
 }
 
