@@ -528,7 +528,10 @@ void request_table::refused(choice_key key, const error& why, time_point now,
     replica.phase = link_phase::resting;
     replica.retry_at = now + limits_.rest;
   }
-  choice.waiting_since = now;
+  if (why.code == errc::limit)
+    --choice.sendings; // it was not there at all: it waits as before
+  else
+    choice.waiting_since = now;
   give_back(key, why, out);
 }
 

@@ -79,8 +79,11 @@ result<session_commands> session_table::attach(std::uint64_t router,
                                         std::to_string(version_)};
   if (!routers_.contains(router) && routers_.size() >= limits_.routers_max)
     return error{errc::limit, "the replica serves too many routers"};
+  auto lost = ends_of(router);
   auto out = abandon(router);
   routers_[router] = std::min(version, version_);
+  if (!lost.empty())
+    out.push_back(to_router(router, std::move(lost)));
   return out;
 }
 
@@ -167,6 +170,18 @@ session_commands session_table::cancel(std::uint64_t router, std::uint64_t id) {
 session_commands session_table::router_gone(std::uint64_t router) {
   auto out = abandon(router);
   routers_.erase(router);
+  return out;
+}
+
+/// The ends of all choices of a router.
+std::vector<choice_tokens> session_table::ends_of(std::uint64_t router) const {
+  std::vector<choice_tokens> out;
+  for (auto i = engine_ids_.lower_bound({router, 0});
+       i != engine_ids_.end() && i->first.first == router; ++i) {
+    auto& ended = out.emplace_back();
+    ended.id = i->first.second;
+    ended.reason = finish::cancelled;
+  }
   return out;
 }
 

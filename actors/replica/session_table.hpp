@@ -54,8 +54,9 @@ public:
                 std::uint32_t version = protocol::protocol_version);
 
   /// A router opens a session. Its choices of an older session of the same
-  /// incarnation are cancelled silently. Errors: a protocol version more than
-  /// one apart, too many routers.
+  /// incarnation are cancelled, and it hears so: it may have meant another
+  /// replica, which listened here before, and still count on them. Errors: a
+  /// protocol version more than one apart, too many routers.
   result<session_commands> attach(std::uint64_t router, std::uint32_t version);
 
   /// Starts the choice of an encoded request_record, or refuses it with an
@@ -107,6 +108,7 @@ private:
                           const error& why) const;
   send_tokens to_router(std::uint64_t router,
                         std::vector<protocol::choice_tokens>) const;
+  std::vector<protocol::choice_tokens> ends_of(std::uint64_t router) const;
   session_commands abandon(std::uint64_t router);
   protocol::choice_tokens to_tokens(engine::output&&, const choice&) const;
 

@@ -77,6 +77,7 @@ void router_shell::on_down(link_id link) {
       if (session.peer == link) {
         auto gone = incarnation;
         sessions_.erase(gone);
+        around_.world.trace("lost", self_.name(), gone);
         ledger_.lost(incarnation_, gone);
         run(table_.lost(gone, self_.now()));
         more = true;
@@ -122,6 +123,7 @@ void router_shell::connect(const protocol::endpoint& where, local_time deadline,
 
 void router_shell::carry_out(const router::command::attach& what) {
   auto where = what.where;
+  around_.world.trace("attach", self_.name(), where.incarnation);
   sessions_.erase(where.incarnation);
   auto number = ++last_session_;
   sessions_[where.incarnation].number = number;
@@ -155,17 +157,20 @@ void router_shell::connected(const protocol::endpoint& where,
                     attach_failed(expected);
                     return;
                   }
+                  around_.world.trace("attached", self_.name(), expected);
                   sessions_[expected].attached = true;
                   run(table_.attached(expected, self_.now()));
                 });
 }
 
 void router_shell::attach_failed(std::uint64_t incarnation) {
+  around_.world.trace("attach failed", self_.name(), incarnation);
   sessions_.erase(incarnation);
   run(table_.attach_failed(incarnation, self_.now()));
 }
 
 void router_shell::carry_out(const router::command::detach& what) {
+  around_.world.trace("detach", self_.name(), what.incarnation);
   sessions_.erase(what.incarnation);
 }
 
