@@ -355,6 +355,12 @@ class Cluster:
         for node in self.nodes.values():
             if node.runs() and node.metrics()["troupe_requests_in_flight"]:
                 return f"{node.name} has requests"
+        listening = [one["node"] for one in status["nodes"]
+                     if one["alive"] and one["http_port"]]
+        for name in listening if status["models"] else []:
+            code, text = self.nodes[name].admin("GET", "/-/healthz")
+            if code != 200:
+                return f"{name}'s router: {text}"
         return None
 
     def check(self):
