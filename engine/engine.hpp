@@ -75,9 +75,9 @@ struct request {
   std::vector<token_id> resume;
   sampling_params params;
   owner whose;
-  /// Until its next token is drawn it is computed in steps of its own, which
-  /// take turns with the steps of all others.
-  bool alone = false;
+  /// Until so many more tokens are drawn it is computed in steps of its own,
+  /// which take turns with the steps of all others.
+  std::uint32_t alone = 0;
 };
 
 using troupe::candidate;

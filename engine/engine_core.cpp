@@ -66,13 +66,14 @@ void engine_core::submit(request r) {
   s->tokens = std::move(r.prompt);
   s->tokens.insert(s->tokens.end(), r.resume.begin(), r.resume.end());
   s->resumed_end = s->size();
+  s->alone = r.alone;
   s->wants_prompt_logprobs = s->params.prompt_logprobs >= 0 && r.resume.empty();
   if (s->wants_prompt_logprobs)
     s->prompt_logprobs.emplace_back(); // the first position has none
   waiting_tokens_ += s->prompt_size;
   by_id_.emplace(s->id, s.get());
   sequence& taken = *s;
-  (r.alone ? alone_ : order_).push_back(std::move(s));
+  (r.alone > 0 ? alone_ : order_).push_back(std::move(s));
 
   const finish_reason end = end_before_first_step(taken);
   if (end == finish_reason::none)
@@ -147,11 +148,18 @@ void engine_core::seat_alone() {
   sequence& s = *alone_.front();
   const kv_cache::prefix_match found = find_prefix(s);
   const std::uint32_t size = config_.bounds.block_size;
-  const std::uint32_t blocks = (s.size() + size - 1) / size;
+  // Nor has it more positions than it may have tokens; the last token drawn
+  // here is not computed here any more.
+  const std::uint64_t tokens_max = std::min<std::uint64_t>(
+      std::uint64_t{s.prompt_size} + s.params.max_tokens,
+      config_.max_model_len);
+  const auto positions = static_cast<std::uint32_t>(std::max<std::uint64_t>(
+      s.size(), std::min<std::uint64_t>(s.size() + s.alone - 1, tokens_max)));
+  const std::uint32_t blocks = (positions + size - 1) / size;
   if (blocks - found.blocks + found.idle > pool_.free())
     return;
   admit(s, found);
-  take_blocks(s, s.size());
+  take_blocks(s, positions);
   alone_is_seated_ = true;
 }
 
@@ -477,11 +485,11 @@ void engine_core::remove_finished() {
   order_.erase(kept, end);
 }
 
-/// Whoever has drawn its token goes on among the others, in the seat and with
+/// Whoever has drawn its tokens goes on among the others, in the seat and with
 /// the blocks that it has.
 void engine_core::end_alone() {
   auto& first = alone_.front();
-  const bool has_drawn = first->size() > first->resumed_end;
+  const bool has_drawn = first->size() >= first->resumed_end + first->alone;
   if (!first->is_finished && !has_drawn)
     return;
   if (!first->is_finished)

@@ -19,8 +19,8 @@ namespace troupe::engine {
 /// step is plan, execute, apply. Deterministic: what a choice gives depends on
 /// its request and on the runner alone, never on what else is there.
 ///
-/// Choices that are to be alone stand in a line of their own until their next
-/// token is drawn. The first of it takes a seat (of max_num_seqs) and all the
+/// Choices that are to be alone stand in a line of their own until they have
+/// drawn their tokens there. The first of it takes a seat (of max_num_seqs) and all the
 /// blocks that it needs at once, as soon as they are free; nobody else is
 /// admitted before. From then on every other step is its.
 class engine_core : private scheduler::kv_view {

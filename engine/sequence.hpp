@@ -26,6 +26,8 @@ struct sequence {
   std::vector<kv_cache::block_key> keys; ///< of full blocks, as far as known
   std::uint32_t published = 0; ///< blocks looked at for the prefix cache
 
+  std::uint32_t alone = 0; ///< tokens to draw in steps of its own
+
   bool wants_prompt_logprobs = false;
   bool was_admitted = false;
   bool was_reported = false; ///< an output with its first news went out

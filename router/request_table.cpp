@@ -447,6 +447,7 @@ void request_table::send(choice_key key, std::uint64_t incarnation,
   choice.incarnation = incarnation;
   choice.cost = expected_cost(record);
   choice.fresh = true;
+  choice.tried = 0;
   replica.sent.insert(record.id);
   replica.tokens += choice.cost;
   sent_[record.id] = key;
@@ -484,7 +485,7 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
     news.cached_tokens = 0;
     news.prompt_logprobs.clear();
   }
-  note_progress(key, replica);
+  note_progress(key, news.tokens.size(), replica);
   auto& output = choice.record.output;
   output.insert(output.end(), news.tokens.begin(), news.tokens.end());
   auto ends = news.reason != finish::none;
@@ -494,7 +495,8 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
     close(key, out);
 }
 
-void request_table::note_progress(choice_key key, replica_state& replica) {
+void request_table::note_progress(choice_key key, std::size_t tokens,
+                                  replica_state& replica) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
   auto& now_of = replica.route->arithmetic_class;
@@ -502,11 +504,14 @@ void request_table::note_progress(choice_key key, replica_state& replica) {
     ++counts_.streams_class_changed;
   choice.started = true;
   choice.arithmetic_class = now_of;
+  choice.tried += static_cast<std::uint32_t>(tokens);
+  if (choice.suspect && choice.tried >= limits_.trial_tokens) {
+    choice.suspect = false;
+    end_trial(key);
+  }
   if (!choice.fresh)
     return;
   choice.fresh = false;
-  choice.suspect = false;
-  end_trial(key);
   auto done = std::min(choice.cost, tokens_given(choice.record));
   choice.cost -= done;
   replica.tokens -= done;

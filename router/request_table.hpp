@@ -43,6 +43,8 @@ struct table_limits {
   /// Replicas lost without a word on why: after so many a choice without a
   /// token fails, and one with tokens is computed alone.
   std::uint32_t unexplained_max = 3;
+  /// Tokens after which a suspect is one no more.
+  std::uint32_t trial_tokens = protocol::alone_tokens;
   /// For how long a request that ended replicas is refused, and how many such.
   std::chrono::milliseconds ban_time{600'000};
   std::size_t bans_max = 1024;
@@ -238,7 +240,8 @@ private:
     std::string arithmetic_class;  // of its last token
     time_point waiting_since;      // while it waits
     bool started = false;
-    bool fresh = true; // no token since it was sent
+    bool fresh = true;       // no token since it was sent
+    std::uint32_t tried = 0; // tokens since it was sent
     bool suspect = false;
     bool open = true;
   };
@@ -320,7 +323,7 @@ private:
   void send(choice_key, std::uint64_t incarnation, time_point, command_list&);
   void take(choice_key, protocol::choice_tokens, time_point, replica_state&,
             command_list&);
-  void note_progress(choice_key, replica_state&);
+  void note_progress(choice_key, std::size_t tokens, replica_state&);
   void refused(choice_key, const error&, time_point, replica_state&,
                command_list&);
   void release_held(std::uint64_t incarnation, time_point, command_list&);

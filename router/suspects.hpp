@@ -20,7 +20,7 @@ namespace troupe::router {
 /// What the death of a replica says about a choice that was there.
 enum class verdict {
   bystander, ///< goes on elsewhere at once
-  suspect,   ///< goes on elsewhere, computed alone until its next token
+  suspect,   ///< goes on elsewhere, computed alone for a few tokens
   guilty,    ///< it was alone already: nobody else can have been it
 };
 

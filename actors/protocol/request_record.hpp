@@ -11,6 +11,11 @@
 
 namespace troupe::protocol {
 
+/// Tokens that a choice draws in steps of its own before it is trusted again:
+/// more than those that are on their way to its router when a replica dies, and
+/// that it draws once more.
+inline constexpr std::uint32_t alone_tokens = 4;
+
 /// One choice of one request: what a router sends a replica, what it keeps to
 /// resume, what is recorded for replay. Choices of one client request
 /// (`n`, several prompts) are records of their own with ids of their own; their
@@ -24,8 +29,8 @@ struct request_record {
   sampling_params params;
   std::int32_t priority = 0;
   std::uint64_t deadline_ms = 0; ///< time left when it was sent; 0 = none
-  /// Until its next token is drawn, compute it in steps of its own: it was in
-  /// the step that ended a replica.
+  /// Until `alone_tokens` more are drawn, compute it in steps of its own: it was
+  /// in the step that ended a replica.
   bool alone = false;
 
   bool operator==(const request_record&) const = default;

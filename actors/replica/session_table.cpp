@@ -114,7 +114,7 @@ session_commands session_table::generate(std::uint64_t router,
                                std::move(record->output),
                                std::move(record->params),
                                {router, record->id},
-                               record->alone}});
+                               record->alone ? protocol::alone_tokens : 0}});
   return out;
 }
 

@@ -228,7 +228,7 @@ TEST_CASE("the engine is told whose a choice is and whether it is alone") {
     x.alone = is_alone;
     auto out = table.generate(is_alone ? router_a : router_b, encode(x), start);
     const auto& request = std::get<submit_choice>(out.at(0)).request;
-    CHECK(request.alone == is_alone);
+    CHECK(request.alone == (is_alone ? protocol::alone_tokens : 0));
     CHECK(request.whose == engine::owner{is_alone ? router_a : router_b, 9});
   }
 }

@@ -196,7 +196,7 @@ void null_engine::draw(sequence& x, std::vector<engine::output>& out) {
   x.computed = x.what.prompt.size() + x.output.size();
   auto id = right_token(x.what.prompt, x.what.params, x.output);
   x.output.push_back(id);
-  x.what.alone = false;
+  x.what.alone -= x.what.alone > 0;
   ++counted_.output_tokens;
   engine::output news;
   news.id = x.what.id;

@@ -84,6 +84,29 @@ TEST_CASE("a choice is alone until its next token, then among the others") {
   CHECK(run(b) == std::vector<members>{{2}, {1, 2}, {1, 2}, {1}, {1}});
 }
 
+TEST_CASE("a choice is alone for as many tokens as it is told to be") {
+  bench b{roomy()};
+  request suspect = owned(greedy(2, {5, 7}, 6));
+  suspect.alone = 3;
+  b.core.submit(owned(greedy(1, {5, 6}, 4)));
+  b.core.submit(std::move(suspect));
+  CHECK(run(b) == std::vector<members>{
+                      {2}, {1}, {2}, {1}, {2}, {1, 2}, {1, 2}, {2}});
+}
+
+TEST_CASE("one that is alone for long needs no more blocks than it has tokens") {
+  engine_core::config c = roomy();
+  c.kv_blocks = 2;
+  bench b{c};
+  const auto size = c.bounds.block_size;
+  request suspect = owned(greedy(2, prompt_of(size), size));
+  suspect.alone = 1000;
+  b.core.submit(suspect);
+  run(b);
+  CHECK(b.said[2].same_as(alone(greedy(2, prompt_of(size), size), c)));
+  CHECK(b.core.now().kv_blocks_free == 2);
+}
+
 TEST_CASE("the steps of one that is alone take turns with the others") {
   engine_core::config c = roomy();
   c.bounds.max_num_batched_tokens = 4;

@@ -26,7 +26,14 @@ public:
 
   static constexpr std::uint64_t router = 4711;
 
-  explicit simulated_replicas(router::table_limits limits = {})
+  /// A choice that is alone is so for one token here.
+  static router::table_limits one_token_trials() {
+    router::table_limits out;
+    out.trial_tokens = 1;
+    return out;
+  }
+
+  explicit simulated_replicas(router::table_limits limits = one_token_trials())
       : table(limits, 42, router) {
     // nop
   }

@@ -125,6 +125,27 @@ TEST_CASE("nobody is guilty at the first death, nor by what others did") {
   CHECK(run.failed.at(1).code == errc::internal);
 }
 
+TEST_CASE("a suspect is one until it has drawn more than can have been lost") {
+  for (std::uint32_t drawn = 0; drawn <= protocol::alone_tokens; ++drawn) {
+    CAPTURE(drawn);
+    simulated_replicas run{table_limits{}};
+    run.start(1);
+    run.submit(run.ask(1, length));
+    run.step_all();
+    auto running = run.running(1);
+    run.start(2);
+    run.kill(1);
+    run.notice(1, true, running);
+    for (std::uint32_t i = 0; i < drawn; ++i)
+      run.step_all();
+    running = run.running(2);
+    run.start(3);
+    run.kill(2);
+    run.notice(2, true, running);
+    CHECK(run.failed.count(1) == (drawn < protocol::alone_tokens));
+  }
+}
+
 TEST_CASE("a suspect that was not alone after all is not guilty") {
   simulated_replicas run;
   run.start(1);
