@@ -360,7 +360,7 @@ result<runtime::membership> become_member(const node_options& options,
     return token.error();
   auto joined = runtime::join_cluster(role.host, role.port, role.token,
                                       options.name, directory, join_time);
-  if (joined || joined.error().code != errc::unavailable)
+  if (joined)
     return joined;
   auto earlier = runtime::existing_membership(directory, token->authority_hash);
   if (!earlier)

@@ -772,7 +772,7 @@ std::optional<time_point> controller_machine::next_deadline() const {
   };
   if (!awaited_.empty())
     sooner(awaited_until_);
-  if (table_due_ && published_at_)
+  if (table_due_ && published_at_ && awaited_.empty())
     sooner(*published_at_ + limits_.table_pause);
   if (!gone_by_.empty())
     sooner(std::get<0>(*gone_by_.begin()));
@@ -834,7 +834,8 @@ void controller_machine::send_due(commands& out) {
 }
 
 void controller_machine::publish(commands& out, time_point now) {
-  if (!table_due_ ||
+  // Routers know more than a head whose nodes are not all back.
+  if (!table_due_ || !awaited_.empty() ||
       (published_at_ && now < *published_at_ + limits_.table_pause))
     return;
   table_due_ = false;

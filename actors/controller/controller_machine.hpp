@@ -85,8 +85,8 @@ public:
                      const std::vector<std::string>& remembered,
                      time_point now);
 
-  /// The desired state at the start, as stored; places nothing before the
-  /// remembered nodes are back or `rejoin_max` is over.
+  /// The desired state at the start, as stored; places nothing, and publishes
+  /// nothing, before the remembered nodes are back or `rejoin_max` is over.
   commands restore(deployment, time_point now);
 
   /// A node registers. Refused: a name that another living process bears, a

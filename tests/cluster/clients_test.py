@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from client import encode, read, reset, send
+from client import encode, reset, send
 from cluster import wait_for
 from load import Load, chat, completion, id_of, open_streams
 from nodes import BASE
@@ -48,14 +48,6 @@ def test_a_client_may_leave_at_any_byte(cluster, truth, chance):
                    for pid in now)
     assert computed < 60 * 400 / 4
     probe(cluster.head, truth)
-
-
-def test_closing_one_half_is_not_leaving(cluster, truth):
-    path, body = PROBE
-    with cluster.head.connect() as connection:
-        send(connection, path, body, headers={"x-request-id": id_of(*PROBE)})
-        connection.shutdown(socket.SHUT_WR)
-        truth.check(read(connection), *PROBE)
 
 
 def resident_kb(node):

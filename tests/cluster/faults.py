@@ -97,9 +97,10 @@ def lose_worker(cluster, truth, name, loss, requests, frames, edge="head"):
     for request, stream in zip(requests, streams):
         answer = stream.finish()
         truth.check(answer, *request, note=f"{name} {loss}")
-        cluster.note(f"worker {loss}: longest gap in a stream",
-                     max((b - a for a, b in zip(answer.times, answer.times[1:])
-                          if b > struck), default=0.0))
+        gaps = [b - a for a, b in zip(answer.times, answer.times[1:])
+                if b > struck]
+        if gaps:  # it had not ended before
+            cluster.note(f"worker {loss}: longest gap in a stream", max(gaps))
 
 
 def is_elsewhere(cluster, lost):

@@ -34,8 +34,8 @@ def model(name="smollm2", replicas=2, on=SHIPPED, env=None, engine=None,
         "engine_kwargs": {"max_model_len": 1024,
                           "kv_cache_memory_bytes": 96 << 20, **(engine or {})},
         "deployment_config": {
-            "num_replicas": replicas, "health_check_period_s": 0.5,
-            "health_check_timeout_s": 1.5, "graceful_shutdown_timeout_s": 5,
+            "num_replicas": replicas, "health_check_period_s": 5,
+            "graceful_shutdown_timeout_s": 5,
             "ray_actor_options": {"resources": on}, **deployment}}
     if env:
         entry["runtime_env"] = {"env_vars": env}
@@ -355,6 +355,12 @@ class Cluster:
         for node in self.nodes.values():
             if node.runs() and node.metrics()["troupe_requests_in_flight"]:
                 return f"{node.name} has requests"
+        listening = [one["node"] for one in status["nodes"]
+                     if one["alive"] and one["http_port"]]
+        for name in listening if status["models"] else []:
+            code, text = self.nodes[name].admin("GET", "/-/healthz")
+            if code != 200:
+                return f"{name}'s router: {text}"
         return None
 
     def check(self):
@@ -379,16 +385,18 @@ class Cluster:
 
     def check_processes(self):
         """One process for each replica and node that is wanted."""
-        status = self.status()
-        wanted = {replica["pid"] for one in status["models"]
-                  for replica in one["replicas"]}
         nodes = {node.process.pid for node in self.nodes.values()
                  if node.runs()}
         # Those of a node that came back may still be on their way out.
         end = time.monotonic() + DEADLINE_S
-        while (found := others() - nodes) != wanted:
+        while (found := others() - nodes) != (wanted := self.all_pids()):
             assert time.monotonic() < end, (found, wanted)
             time.sleep(0.05)
+
+    def all_pids(self):
+        """Of the replicas of all models, in whatever phase."""
+        return {replica["pid"] for one in self.status()["models"]
+                for replica in one["replicas"]}
 
     def mend(self, *applications):
         """After a test that failed: all nodes there, unhurt, running these."""

@@ -48,7 +48,7 @@ TEST_CASE("what cannot be placed says which bundle fails where, others serve") {
   w.deploy({big, hungry, a_model("small")});
   w.settle();
   CHECK(w.status(0).status == "PENDING");
-  CHECK(w.status(0).reason == "no node can take it (head has no cuda engine)");
+  CHECK(w.status(0).reason == "no node can take it (head has no GPU engine)");
   CHECK(w.status(1).status == "RUNNING");
   CHECK(w.status(1).reason == "no node can take it (bundle 1 (CPU 3): head has "
                               "1 of 4 CPU free)");
