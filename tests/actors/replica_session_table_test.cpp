@@ -162,8 +162,13 @@ TEST_CASE("attaching again replaces the session") {
   auto old = table.run(router_a, 1);
   auto out = table.attach(router_a, protocol::protocol_version);
   REQUIRE(out.has_value());
-  REQUIRE(out->size() == 1);
+  REQUIRE(out->size() == 2);
   CHECK(std::get<cancel_choice>((*out)[0]).engine_id == old);
+  auto& told = std::get<send_tokens>((*out)[1]);
+  CHECK(told.router == router_a);
+  REQUIRE(told.batch.choices.size() == 1);
+  CHECK(told.batch.choices[0].id == 1);
+  CHECK(told.batch.choices[0].reason == protocol::finish::cancelled);
   auto fresh = table.run(router_a, 1);
   auto tokens = table.step(step_of({output(old, 1), output(fresh, 2)}));
   REQUIRE(tokens.size() == 1);

@@ -54,6 +54,7 @@ void agent_shell::from_replica(link_id from, message& what) {
     auto& tuned = known->second.tuned;
     if (std::exchange(known->second.link, from) != from && !tuned.empty())
       to_replica(report->incarnation, {topic::tune, 0, 0, 0, tuned});
+    self_.watch(from);
     out.a = 1;
     run(machine_.report(std::move(*report), self_.now()));
   }
@@ -192,8 +193,10 @@ void agent_shell::obey(const node_agent::connect_head&) {
 void agent_shell::reached(std::uint64_t attempt, std::optional<link_id> link) {
   if (attempt != attempts_)
     return;
-  if (link)
+  if (link) {
     head_ = link;
+    self_.watch(*link);
+  }
   run(link ? machine_.head_connected(self_.now())
            : machine_.head_unreachable(self_.now()));
 }

@@ -91,8 +91,10 @@ void controller_shell::join(link_id from, const message& ask) {
   auto welcome = machine_->join(std::move(*joined), todo, self_.now());
   around_.world.trace("join", name, welcome.accepted, welcome.head_epoch,
                       welcome.node_epoch, welcome.reason);
-  if (welcome.accepted)
+  if (welcome.accepted) {
     nodes_[name] = {from, welcome.node_epoch};
+    self_.watch(from);
+  }
   message out;
   out.what = topic::answer;
   out.number = ask.number;

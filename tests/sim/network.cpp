@@ -54,6 +54,11 @@ process_id network::peer_of(link_id id, process_id self) const {
   return x.ends[0] == self ? x.ends[1] : x.ends[0];
 }
 
+bool network::is_open(link_id id, process_id self) const {
+  const auto& x = links_[id - 1];
+  return !x.closed[x.ends[0] == self ? 0 : 1];
+}
+
 nanoseconds network::delay(host_id from, host_id to) {
   auto out =
       from == to ? world_.between(20us, 300us) : world_.between(100us, 2ms);

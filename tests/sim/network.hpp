@@ -36,6 +36,8 @@ public:
                std::function<void(std::optional<link_id>)>);
   std::optional<link_id> find_link(process_id, process_id) const;
   process_id peer_of(link_id, process_id self) const;
+  /// Whether this end has not heard of its loss.
+  bool is_open(link_id, process_id self) const;
 
   void send(process_id from, link_id, message);
 

@@ -121,6 +121,11 @@ void process::answer(link_id link, const message& request, message what) {
   send(link, std::move(what));
 }
 
+void process::watch(link_id link) {
+  if (link != 0 && !around_.network.is_open(link, id_))
+    after(nanoseconds{0}, [this, link] { on_down(link); });
+}
+
 void process::receive(link_id link, message what) {
   run([this, link, what = std::move(what)]() mutable {
     if (what.what != topic::answer) {

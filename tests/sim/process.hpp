@@ -149,6 +149,9 @@ public:
   void expect_answer(message&, nanoseconds timeout, on_answer);
   void answer(link_id, const message& request, message);
 
+  /// From now on it wants to know when the connection is lost; it may be.
+  void watch(link_id);
+
   // What the network has for it.
   virtual void on_message(link_id, message&) = 0;
   virtual void on_down(link_id) = 0;

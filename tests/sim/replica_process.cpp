@@ -106,6 +106,7 @@ void replica_process::attach(link_id from, const message& ask) {
     return;
   }
   sinks_[ask.a] = from;
+  watch(from);
   run(std::move(*todo));
   message out;
   out.a = incarnation();
@@ -254,6 +255,7 @@ void replica_process::reach_agent() {
                               return;
                             }
                             agent_ = link;
+                            watch(*link);
                             introduce();
                           });
 }

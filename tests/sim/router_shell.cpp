@@ -145,6 +145,7 @@ void router_shell::connected(const protocol::endpoint& where,
     return;
   }
   sessions_[expected].peer = to;
+  self_.watch(*to);
   message ask;
   ask.what = topic::attach;
   ask.a = incarnation_;
