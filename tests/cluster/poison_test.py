@@ -67,7 +67,8 @@ def test_one_poison_among_32_streams(poisonable, cluster, truth, chance, name,
         incident(refused.json())
     else:
         assert refused.status == 200
-        assert len(token_frames(refused)) == 5
+        # The last ones died with the replica, on their way.
+        assert 1 <= len(token_frames(refused)) <= 5
         incident(refused.events()[-1])
         assert b"[DONE]" not in refused.frames
     cluster.settle()
