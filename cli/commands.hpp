@@ -9,6 +9,9 @@
 
 namespace troupe::cli {
 
+/// The environment variable that may hold the token.
+inline constexpr auto token_variable = "TROUPE_TOKEN";
+
 struct run_arguments {
   std::filesystem::path config;
   std::string host; ///< empty = what the file says

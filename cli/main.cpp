@@ -133,27 +133,32 @@ void add_start(CLI::App& app, action& chosen) {
   auto* verb = add_verb(app, "start", "Start a head, or a worker that joins it",
                         args, chosen, cli::start);
   auto* head = verb->add_flag("--head", args->head, "Be the head");
-  verb->add_option("--address", args->head_address,
-                   "Be a worker of the head whose join port is at HOST:PORT")
-      ->excludes(head);
+  auto* address = verb->add_option(
+      "--address", args->head_address,
+      "Be a worker of the head whose join port is at HOST:PORT");
+  address->excludes(head);
   add_start_ports(*verb, *args);
+  for (const auto* of_heads : {"--port", "--cluster-port"})
+    verb->get_option(of_heads)->excludes(address);
   verb->add_option("--node-name", args->name,
                    "Name (default: head, or the host's name)");
   add_start_resources(*verb, *args);
   auto* token = verb->add_option("--token", args->token,
                                  "What lets a worker join: `troupe token "
                                  "create` on the head prints one");
-  token->envname("TROUPE_TOKEN");
+  token->envname(cli::token_variable);
   verb->add_option("--token-file", args->token_file, "A file that holds it")
-      ->check(CLI::ExistingFile);
+      ->check(CLI::ExistingFile)
+      ->excludes(head);
   add_state_dir(*verb, args->state_dir);
   verb->add_flag("--block", args->block, "Stay in this terminal, until Ctrl-C");
   add_device(*verb, args->cpu_only);
+  verb->get_option("--device")->excludes(address);
   add_replica_program(*verb, args->replica_program);
-  verb->add_option("--log-level", args->log_level)
+  verb->add_option("--log-level", args->log_level, "What is logged at least")
       ->check(CLI::IsMember({"DEBUG", "INFO", "WARNING", "ERROR"}))
       ->capture_default_str();
-  verb->add_option("--log-encoding", args->log_encoding)
+  verb->add_option("--log-encoding", args->log_encoding, "Form of the log")
       ->check(CLI::IsMember({"TEXT", "JSON"}))
       ->capture_default_str();
   verb->footer("Examples:\n"
@@ -181,8 +186,10 @@ void add_deploy(CLI::App& app, action& chosen) {
                         args, chosen, cli::deploy);
   add_config(*verb, args->config);
   add_admin(*verb, args->where);
-  verb->add_flag("--wait", args->wait, "Return when all models run");
+  auto* wait =
+      verb->add_flag("--wait", args->wait, "Return when all models run");
   verb->add_option("--wait-max", args->wait_max_s, "Seconds that this may take")
+      ->needs(wait)
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   verb->footer("Examples:\n"

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <unistd.h>
 
@@ -191,14 +192,20 @@ int block(const start_arguments& args) {
   return clean ? 0 : 1;
 }
 
-/// The command line of this process, for the one in the background.
+/// The command line of this process, for the one in the background; but for the
+/// token, which everybody on the machine could read there for as long as it
+/// runs.
 std::vector<std::string> own_arguments() {
+  constexpr std::string_view option = "--token";
   std::ifstream file{"/proc/self/cmdline", std::ios::binary};
   std::vector<std::string> out;
-  for (std::string one; std::getline(file, one, '\0');)
-    out.push_back(one);
-  if (!out.empty())
-    out.erase(out.begin());
+  std::string one;
+  std::getline(file, one, '\0'); // the program's name
+  while (std::getline(file, one, '\0'))
+    if (one == option)
+      std::getline(file, one, '\0');
+    else if (!one.starts_with(std::string{option} + "="))
+      out.push_back(one);
   return out;
 }
 
@@ -237,6 +244,8 @@ int in_background(const start_arguments& args) {
   auto log = state_dir / "log";
   auto arguments = own_arguments();
   arguments.push_back("--block");
+  if (!args.token.empty())
+    ::setenv(token_variable, args.token.c_str(), 1);
   auto told = node::run_in_background(arguments, log, background_time);
   if (!told)
     return fail(told.error());
@@ -251,6 +260,7 @@ int in_background(const start_arguments& args) {
 } // namespace
 
 int start(const start_arguments& args) {
+  ::unsetenv(token_variable); // replicas are not to inherit it
   return args.block ? block(args) : in_background(args);
 }
 

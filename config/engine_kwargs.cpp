@@ -44,7 +44,7 @@ std::string read_chat_template(const located& value) {
     value.error("no template (no \"{\" in it); a request cannot name a file");
     return {};
   }
-  constexpr std::uintmax_t template_bytes_max = 1u << 20;
+  constexpr std::uintmax_t template_bytes_max = 768u << 10;
   auto path = beside(value.file, *text);
   std::error_code code;
   auto size = std::filesystem::file_size(path, code);
@@ -53,7 +53,7 @@ std::string read_chat_template(const located& value) {
     return {};
   }
   if (size > template_bytes_max) {
-    value.error("the template file is larger than 1 MiB");
+    value.error("the template file is larger than 768 KiB");
     return {};
   }
   std::ifstream stream{path, std::ios::binary};

@@ -345,12 +345,24 @@ bool running_node::stop(milliseconds time_max) {
 
 /// Joins with a token, or comes back with the membership of an earlier life:
 /// without a token, or where the head is away.
+bool is_numeric(const std::string& host) {
+  boost::system::error_code bad;
+  boost::asio::ip::make_address(host, bad);
+  return !bad;
+}
+
 result<runtime::membership> become_member(const node_options& options,
                                           const worker_role& role) {
   auto directory = membership_directory(options.state_dir);
   if (role.token.empty()) {
-    if (auto earlier = runtime::existing_membership(directory))
+    if (auto earlier = runtime::existing_membership(directory)) {
+      if (is_numeric(role.host) && role.host != earlier->head.address)
+        return error{errc::invalid_argument,
+                     "this machine belongs to the head at " +
+                         earlier->head.address +
+                         "; to join another one, give a token of that one"};
       return *earlier;
+    }
     return error{errc::invalid_argument,
                  "this machine has not joined yet: a token is needed (`troupe "
                  "token create` on the head prints one)"};

@@ -248,6 +248,7 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
   node.used.clear();
   node.self = std::move(from);
   node.alive = true;
+  node.leaving = false;
   node.sequence = 0;
   node.epoch = (epoch_ << 32) | ++joins_;
   ++nodes_alive_;
@@ -331,6 +332,16 @@ void controller_machine::lose(node& lost, time_point now) {
   nodes_changed_ = true;
   table_changed();
   keep_lost_bounded();
+}
+
+/// A replica that is wanted drains or has ended as if asked: its node is on its
+/// way out.
+void controller_machine::leaves(node& at, time_point now) {
+  at.leaving = true;
+  auto had = at.replicas;
+  for (const auto& [id, where] : had)
+    leave(*where.first, where.second, now);
+  nodes_changed_ = true;
 }
 
 /// All that a node has is a leftover of it from now on.
@@ -521,6 +532,12 @@ commands controller_machine::report(const protocol::replica_news& news,
     table_changed();
   if (turned && !of->settled)
     dirty(*of);
+  if (report.phase == replica_phase::draining ||
+      report.phase == replica_phase::stopped) {
+    leaves(at, now);
+    if (report.phase == replica_phase::stopped)
+      gone(at, report.replica);
+  }
   finish(out, now);
   return out;
 }
@@ -702,7 +719,7 @@ std::vector<node_room> controller_machine::rooms_for(const model& of) const {
   std::vector<node_room> out;
   out.reserve(nodes_alive_);
   for (const auto& [name, node] : nodes_)
-    if (node.alive) {
+    if (node.alive && !node.leaving) {
       out.push_back(room_of(node));
       if (auto count = here.find(name); count != here.end())
         out.back().replicas_of_model = count->second;
@@ -718,7 +735,8 @@ void controller_machine::try_waiting(time_point now) {
     return;
   std::vector<const node*> rooms;
   for (const auto& name : gained)
-    if (auto i = nodes_.find(name); i != nodes_.end() && i->second.alive)
+    if (auto i = nodes_.find(name);
+        i != nodes_.end() && i->second.alive && !i->second.leaving)
       rooms.push_back(&i->second);
   auto keys = waiting_;
   for (const auto& key : keys) {
@@ -740,7 +758,7 @@ void controller_machine::try_waiting(time_point now) {
 std::string controller_machine::why_waiting(const model& of) const {
   std::vector<node_room> first;
   for (const auto& [name, node] : nodes_) {
-    if (!node.alive)
+    if (!node.alive || node.leaving)
       continue;
     first.push_back(room_of(node));
     for (const auto& [id, where] : node.replicas)

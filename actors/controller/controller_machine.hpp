@@ -70,6 +70,8 @@ using commands = std::vector<command>;
 ///   kept rather than a new one elsewhere that is not ready yet.)
 /// - A lost node's replicas are placed elsewhere at once where they fit; where
 ///   they do not, they wait for room or for the node to come back.
+/// - A node that drains by itself (`troupe stop`) gets nothing more, and what it
+///   had is placed elsewhere at once; its own replicas finish what they run.
 /// - A changed model is replaced replica by replica: new ones are ready before
 ///   old ones leave the table and drain. Without room for both, an old one is
 ///   given up first, one at a time. Changes that no process must be restarted
@@ -150,6 +152,7 @@ private:
     protocol::node_joined self; ///< without replicas
     std::uint64_t epoch = 0;
     bool alive = false;
+    bool leaving = false;   ///< it ends what it has, and takes nothing more
     time_point forget_at{}; ///< while lost
     std::uint64_t sequence = 0;
     amounts total;
@@ -173,6 +176,7 @@ private:
   void strip(node&);
   void forget(std::map<std::string, node>::iterator);
   void lose(node&, time_point now);
+  void leaves(node&, time_point now);
   node_room room_of(const node&) const;
   void keep_lost_bounded();
 

@@ -69,6 +69,7 @@ private:
   result<int> stored_schema();
   result<void> migrate(int from);
   result<void> insert_node(const std::string& name);
+  result<void> insert_deployment(codec::bytes_view, std::uint64_t& version);
 
   database db_;
   std::string name_;
@@ -193,6 +194,15 @@ result<std::uint64_t> sqlite_store::save(codec::bytes_view record) {
     return newest.error();
   if (*newest && std::ranges::equal((*newest)->record, record))
     return (*newest)->version;
+  std::uint64_t version = 0;
+  auto done = transaction([&] { return insert_deployment(record, version); });
+  if (!done)
+    return done.error();
+  return version;
+}
+
+result<void> sqlite_store::insert_deployment(codec::bytes_view record,
+                                             std::uint64_t& version) {
   auto insert = compile("INSERT INTO deployments(record) VALUES(?)");
   if (!insert)
     return insert.error();
@@ -200,14 +210,11 @@ result<std::uint64_t> sqlite_store::save(codec::bytes_view record) {
                           SQLITE_STATIC) != SQLITE_OK ||
       sqlite3_step(insert->get()) != SQLITE_DONE)
     return failure("storing a deployment");
-  auto version =
-      static_cast<std::uint64_t>(sqlite3_last_insert_rowid(db_.get()));
+  version = static_cast<std::uint64_t>(sqlite3_last_insert_rowid(db_.get()));
   auto prune =
       "DELETE FROM deployments WHERE version <= " +
       std::to_string(sqlite3_last_insert_rowid(db_.get()) - versions_kept);
-  if (auto done = run(prune.c_str(), "forgetting old deployments"); !done)
-    return done.error();
-  return version;
+  return run(prune.c_str(), "forgetting old deployments");
 }
 
 result<std::optional<stored_deployment>> sqlite_store::latest() {

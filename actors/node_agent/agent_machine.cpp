@@ -133,7 +133,7 @@ agent_commands agent_machine::ended(
     clock::time_point now) {
   agent_commands out;
   const auto* spec = supervisor_.spec_of(incarnation);
-  if (spec && phase_ == phase::joined && end.not_spawned.empty()) {
+  if (spec && end.not_spawned.empty()) {
     protocol::death_notice notice;
     notice.node = self_.node;
     notice.node_epoch = node_epoch_;

@@ -35,6 +35,8 @@ struct leave_head {};
 struct send_news {
   protocol::replica_news news;
 };
+/// To the controller, and to the node's own router, which may be all that hears
+/// of it while the head is away.
 struct send_death {
   protocol::death_notice notice;
 };

@@ -223,8 +223,10 @@ struct agent_state {
   }
 
   void obey(const send_death& x) {
+    auto notice = encode(x.notice);
     if (controller)
-      self->send(controller, death_atom::value, encode(x.notice));
+      self->send(controller, death_atom::value, notice);
+    tell_death(notice); // it takes one only, if the head passes it on too
   }
 
   void assigned(const codec::bytes& bytes) {
@@ -272,13 +274,17 @@ struct agent_state {
       spdlog::warn("a replica registered badly: {}", report.error().message);
       return false;
     }
-    if (version_distance(report->version) > 1) {
-      spdlog::warn("{} speaks protocol version {}, this node {}",
-                   report->replica, report->version, protocol_version);
-      return false;
-    }
     if (!actor || !machine->knows(*report))
       return false;
+    if (version_distance(report->version) > 1) {
+      report->phase = replica_phase::failed;
+      report->reason =
+          fmt::format("it speaks protocol version {}, this node {}: at most one "
+                      "apart is understood",
+                      report->version, protocol_version);
+      run(machine->report(std::move(*report), now()));
+      return false; // and so it ends itself
+    }
     connected(report->incarnation, actor);
     run(machine->report(std::move(*report), now()));
     return true;

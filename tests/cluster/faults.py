@@ -108,10 +108,12 @@ def is_elsewhere(cluster, lost):
     return sum(replica["node"] != lost for replica in cluster.ready()) == 2
 
 
-def lose_head(cluster, workers, seconds, way="killed"):
+def lose_head(cluster, workers, seconds, way="killed", meanwhile=None):
     """The head is away for a while and comes back to its workers."""
     cluster.head.kill() if way == "killed" else cluster.head.stop()
     time.sleep(seconds)
+    if meanwhile:
+        meanwhile()
     began = time.monotonic()
     cluster.head.start()
     wait_for(lambda: all(cluster.node(node.name)["alive"] for node in workers),

@@ -316,7 +316,7 @@ def test_shutdown_and_stop_end_a_cluster(tmp_path):
     small = Cluster(tmp_path / "small", first_machine=101)
     try:
         small.start_head()
-        worker = small.add_worker("helper", resources={"shipped": 1})
+        worker = small.add_worker("second", resources={"shipped": 1})
         small.deploy(application([model(replicas=2)]))
         small.verb("shutdown", "--yes", "--admin", small.admin_address)
         small.applications = {}

@@ -39,7 +39,7 @@ def test_one_apart_serves_and_two_apart_are_refused_by_name(versions, cluster,
         answer = cluster.head.ask("/versions" + path, {**body, "model": name})
         assert token_ids(answer) == expected, answer.body
     for name in STRANGERS:
-        wait_for(lambda: "version" in cluster.model(name)["reason"],
+        wait_for(lambda: "protocol version" in cluster.model(name)["reason"],
                  f"nothing is said of {name}")
         assert not cluster.ready(name)
     cluster.deploy(BASE)  # before all is checked: two were never ready

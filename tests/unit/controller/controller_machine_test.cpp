@@ -263,6 +263,29 @@ TEST_CASE("a rolling change has the new ones ready before old ones leave") {
   }
 }
 
+TEST_CASE("what a node had that drains by itself is placed elsewhere at once") {
+  world w;
+  w.join("a");
+  w.join("b");
+  w.deploy({a_model("m", 2), a_model("n", 2)});
+  w.settle();
+  auto moving = w.running_on("b");
+  REQUIRE(moving.size() == 2);
+  w.report(moving[0], replica_phase::draining);
+  CHECK(w.running_on("a").size() == 4);
+  CHECK(w.running_on("b").empty()); // it is told what it does already
+  w.settle();
+  CHECK(w.routed(0) == 2);
+  CHECK(w.routed(1) == 2);
+  w.deploy({a_model("m", 4), a_model("n", 2)});
+  CHECK(w.running_on("b").empty()); // nor does it get anything more
+  w.lose("b");
+  w.join("b", 4, 2); // but its next life does
+  w.deploy({a_model("m", 6), a_model("n", 2)});
+  w.settle();
+  CHECK(w.running_on("b").size() == 2);
+}
+
 TEST_CASE("without room for old and new, one old replica is given up first") {
   world w;
   w.join("head", 4);
