@@ -1,7 +1,8 @@
 """Changes of a running model under load: no request fails, and what needs no
 new process gets none."""
 
-from load import Load, chat, completion
+from faults import wait_for_frames
+from load import Load, chat, completion, open_streams
 from nodes import BASE, application, model
 
 PREFIX = "/rolling"
@@ -68,4 +69,25 @@ def test_twenty_changes_fail_no_request(cluster, truth):
         assert len(grown) == 3 and before.items() < grown.items()
         assert deploy(**state, replicas=2).items() < grown.items()
     assert cluster.pids() == others
+    cluster.deploy(BASE)
+
+
+def test_streams_that_outlast_the_grace_go_on_at_new_replicas(cluster, truth):
+    def deploy(**more):
+        cluster.deploy(BASE, application(
+            [model("rolling", graceful_shutdown_timeout_s=0.2, **more)],
+            "rolling", PREFIX), settle=False)
+
+    deploy()
+    request = rolling(completion("The long road", max_tokens=600, seed=76))
+    truth.learn([request])
+    before = cluster.pids("rolling")
+    (stream,) = open_streams(cluster.head, [request])
+    wait_for_frames([stream], 10)
+    deploy(engine={"max_num_seqs": 24})
+    truth.check(stream.finish(), *request, note="handed over")
+    assert not set(cluster.pids("rolling").values()) & set(before.values())
+    resumed = [load["resumed_tokens"]
+               for load in cluster.totals("rolling").values()]
+    assert sum(resumed) >= 10, resumed
     cluster.deploy(BASE)

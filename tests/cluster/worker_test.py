@@ -7,8 +7,9 @@ import pytest
 
 from cluster import wait_for
 from faults import LOSSES, lose_worker
-from load import chat, completion
+from load import Load, chat, completion
 from nodes import BASE, application, model
+
 
 def streams():
     """Long enough to be there when the node returns."""
@@ -22,6 +23,21 @@ def test_the_streams_of_a_lost_worker_go_on(cluster, truth, chance, loss):
     # After a loss all may stand on one of the two.
     name = chance.choice([replica["node"] for replica in cluster.ready()])
     lose_worker(cluster, truth, name, loss, streams(), chance.randrange(3, 30))
+
+
+def test_a_worker_that_is_stopped_leaves_no_gap(cluster, truth, chance):
+    """What it had is started elsewhere while it finishes what it runs."""
+    name = chance.choice([replica["node"] for replica in cluster.ready()])
+    others = [node for node in cluster.nodes.values() if node.name != name]
+    requests = [completion("Rain fell", max_tokens=24, seed=50 + i)
+                for i in range(4)]
+    with Load(truth, others, requests) as load:
+        wait_for(lambda: load.done() > 6, "no load")
+        assert cluster.nodes[name].stop() == 0
+        stopped = load.done()
+        wait_for(lambda: load.done() > stopped + 6, "nobody serves")
+        cluster.nodes[name].start()
+    cluster.settle()
 
 
 def test_a_worker_joins_and_is_given_what_waits(cluster):
