@@ -334,8 +334,7 @@ void controller_machine::lose(node& lost, time_point now) {
   keep_lost_bounded();
 }
 
-/// A replica that is wanted drains or has ended as if asked: its node is on its
-/// way out.
+/// What the node has is placed elsewhere while it drains.
 void controller_machine::leaves(node& at, time_point now) {
   at.leaving = true;
   auto had = at.replicas;
@@ -496,6 +495,8 @@ commands controller_machine::report(const protocol::replica_news& news,
     return out;
   auto& at = found->second;
   const auto& report = news.report;
+  if (news.leaving && !at.leaving)
+    leaves(at, now);
   auto wanted = at.replicas.find(report.replica);
   if (wanted == at.replicas.end()) {
     if (ended(report) && at.leftovers.contains(report.replica))
@@ -532,12 +533,6 @@ commands controller_machine::report(const protocol::replica_news& news,
     table_changed();
   if (turned && !of->settled)
     dirty(*of);
-  if (report.phase == replica_phase::draining ||
-      report.phase == replica_phase::stopped) {
-    leaves(at, now);
-    if (report.phase == replica_phase::stopped)
-      gone(at, report.replica);
-  }
   finish(out, now);
   return out;
 }

@@ -169,6 +169,7 @@ agent_commands agent_machine::router_port(std::uint16_t port,
 
 agent_commands agent_machine::drain(milliseconds time_max,
                                     clock::time_point now) {
+  leaving_ = true;
   return translate(supervisor_.drain(time_max, now));
 }
 
@@ -206,7 +207,7 @@ agent_commands agent_machine::translate(commands from) const {
 
 protocol::replica_news agent_machine::news_of(replica_report report) const {
   report.node = self_.node;
-  return {self_.node, node_epoch_, std::move(report)};
+  return {self_.node, node_epoch_, std::move(report), leaving_};
 }
 
 std::vector<protocol::running_replica> agent_machine::replicas() const {

@@ -129,6 +129,7 @@ private:
   /// The last one that came ahead of its welcome.
   std::optional<protocol::node_assignment> early_;
   std::optional<bool> router_wanted_; ///< as the head said last
+  bool leaving_ = false;              ///< drains
 };
 
 } // namespace troupe::node_agent

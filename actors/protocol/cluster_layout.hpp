@@ -169,6 +169,7 @@ struct layout<replica_news> {
       number(1, &r::node),
       number(2, &r::node_epoch),
       number(3, &r::report),
+      number(4, &r::leaving),
   };
 };
 

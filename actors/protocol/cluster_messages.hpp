@@ -172,6 +172,7 @@ struct replica_news {
   std::string node;
   std::uint64_t node_epoch = 0;
   replica_report report;
+  bool leaving = false; ///< the node ends all that it has, by itself
 
   bool operator==(const replica_news&) const = default;
 };

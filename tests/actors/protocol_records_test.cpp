@@ -179,7 +179,7 @@ void for_every_record(Check check) {
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
   check(full_assignment(), decode_node_assignment);
-  check(replica_news{"w1", 2, full_report()}, decode_replica_news);
+  check(replica_news{"w1", 2, full_report(), true}, decode_replica_news);
   check(full_notice(), decode_death_notice);
   check(full_launch(), decode_launch_record);
 }

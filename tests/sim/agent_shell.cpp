@@ -235,6 +235,7 @@ void agent_shell::obey(const node_agent::send_death& x) {
   message out;
   out.what = topic::death_of_mine;
   out.body = encode(x.notice);
+  outside_.take_death(out.body); // the node's own router
   tell_controller(std::move(out));
 }
 
