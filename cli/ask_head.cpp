@@ -38,4 +38,9 @@ std::optional<std::string> ask_head(const admin_arguments& where,
   return std::nullopt;
 }
 
+std::string_view text(simdjson::dom::element object, std::string_view key) {
+  std::string_view out;
+  return object[key].get(out) == simdjson::SUCCESS ? out : std::string_view{};
+}
+
 } // namespace troupe::cli

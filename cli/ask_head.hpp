@@ -4,7 +4,9 @@
 #include "node/admin_client.hpp"
 
 #include <optional>
+#include <simdjson.h>
 #include <string>
+#include <string_view>
 
 // What the verbs that speak to a running cluster share.
 
@@ -20,5 +22,8 @@ std::optional<std::string> ask_head(const admin_arguments&,
                                     const std::string& method,
                                     const std::string& path,
                                     std::string body = {});
+
+/// A member of an object that the head sent; empty if it has none of that name.
+std::string_view text(simdjson::dom::element object, std::string_view key);
 
 } // namespace troupe::cli

@@ -14,11 +14,6 @@ namespace {
 
 constexpr auto applications = "/api/serve/applications/";
 
-std::string_view text(simdjson::dom::element object, std::string_view key) {
-  std::string_view out;
-  return object[key].get(out) == simdjson::SUCCESS ? out : std::string_view{};
-}
-
 enum class outcome { done, failed, under_way };
 
 /// How the applications stand; what is not well goes to `why`.

@@ -1,4 +1,5 @@
 #include "actors/runtime/logging.hpp"
+#include "actors/runtime/token.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
 #include "config/serve_config.hpp"
@@ -89,7 +90,7 @@ int run(const run_arguments& args) {
   node::hold_ending_signals();
   auto document = node::read_document(troupe::config::to_json(args.config),
                                       args.config.string(), args.cpu_only,
-                                      node::seconds_now());
+                                      runtime::seconds_now());
   if (!document.wanted)
     return fail({errc::internal, "the file changed while it was read"});
   node::head_role alone;

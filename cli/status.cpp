@@ -10,11 +10,6 @@ namespace troupe::cli {
 
 namespace {
 
-std::string_view text(simdjson::dom::element object, std::string_view key) {
-  std::string_view out;
-  return object[key].get(out) == simdjson::SUCCESS ? out : std::string_view{};
-}
-
 std::uint64_t number(simdjson::dom::element object, std::string_view key) {
   std::uint64_t out = 0;
   return object[key].get(out) == simdjson::SUCCESS ? out : 0;

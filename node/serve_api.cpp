@@ -2,6 +2,7 @@
 
 #include "actors/controller/deployment.hpp"
 #include "actors/controller/status_query.hpp"
+#include "actors/runtime/token.hpp"
 #include "node/serve_details.hpp"
 #include "node/serve_document.hpp"
 #include "router/api/json_writer.hpp"
@@ -153,7 +154,7 @@ public:
                                   body = std::move(request.body), reply,
                                   turn](caf::event_based_actor* self) {
       auto read =
-          read_document(body, "request", options.cpu_only, seconds_now());
+          read_document(body, "request", options.cpu_only, runtime::seconds_now());
       if (!read.wanted)
         return answer_refusal(reply, read.findings);
       auto findings =

@@ -136,13 +136,6 @@ void store_document(element document, controller::deployment& out) {
 
 } // namespace
 
-std::uint64_t seconds_now() {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(
-          std::chrono::system_clock::now().time_since_epoch())
-          .count());
-}
-
 read_document_result read_document(const std::string& json,
                                    const std::string& name, bool cpu_only,
                                    std::uint64_t now) {

@@ -29,9 +29,6 @@ read_document_result read_document(const std::string& json,
 /// The document that was deployed, as JSON; secrets are hidden.
 std::string shown_document(const controller::deployment&);
 
-/// Seconds since 1970.
-std::uint64_t seconds_now();
-
 /// `json` with what must not be shown replaced by config::hidden_value: the
 /// values of `api_keys`, and environment variables that look like secrets.
 std::string without_secrets(const std::string& json);

@@ -1,5 +1,6 @@
 #include "actors/replica/replica.hpp"
 
+#include "actors/replica/engine_load.hpp"
 #include "actors/replica/session_table.hpp"
 #include "actors/runtime/link.hpp"
 
@@ -266,24 +267,8 @@ struct replica_state {
   }
 
   void read_load() {
-    if (!engine)
-      return;
-    auto x = engine->now();
-    auto& load = report.load;
-    load.steps = x.steps;
-    load.running = x.running;
-    load.waiting = x.waiting;
-    load.waiting_tokens = x.waiting_tokens;
-    load.kv_blocks_total = x.kv_blocks_total;
-    load.kv_blocks_free = x.kv_blocks_free;
-    load.prompt_tokens = x.prompt_tokens;
-    load.output_tokens = x.output_tokens;
-    load.prefix_queries = x.prefix_queries;
-    load.prefix_hits = x.prefix_hits;
-    load.preemptions = x.preemptions;
-    load.weight_bytes_read = x.weight_bytes_read;
-    load.resumed_tokens = x.resumed_tokens;
-    load.longest_step_ms = x.longest_step_ms;
+    if (engine)
+      replica::read_load(engine->now(), report.load);
   }
 
   void tick() {

@@ -10,7 +10,7 @@ import time
 from client import encode, reset, send
 from cluster import wait_for
 from load import Load, chat, completion, id_of, open_streams
-from nodes import BASE
+from nodes import BASE, resident_kb
 
 PROBE = completion("The probe", max_tokens=8, seed=121)
 
@@ -50,17 +50,11 @@ def test_a_client_may_leave_at_any_byte(cluster, truth, chance):
     probe(cluster.head, truth)
 
 
-def resident_kb(node):
-    with open(f"/proc/{node.process.pid}/status") as lines:
-        return int(next(line for line in lines
-                        if line.startswith("VmRSS")).split()[1])
-
-
 def test_stalled_readers_cost_little_and_disturb_nobody(cluster, truth):
     """They ask for a stream and never read."""
     node = cluster.nodes["east"]
     probe(node, truth)
-    before = resident_kb(node)
+    before = resident_kb(node.process.pid)
     stalled = []
     try:
         for number in range(50):
@@ -71,7 +65,7 @@ def test_stalled_readers_cost_little_and_disturb_nobody(cluster, truth):
             stalled.append(connection)
         with Load(truth, [node, cluster.head], [PROBE], clients=2) as load:
             wait_for(lambda: load.done() >= 6, "others are not served")
-        assert resident_kb(node) - before < 50 * 1024
+        assert resident_kb(node.process.pid) - before < 50 * 1024
     finally:
         for connection in stalled:
             reset(connection)

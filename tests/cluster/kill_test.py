@@ -6,12 +6,10 @@ import pytest
 from answers import choice_of, difference, token_ids
 from cluster import wait_for
 from faults import kill_at
-from load import chat, completion, id_of
+from load import PENALTIES, chat, completion, id_of
 from nodes import FAULTY_ONLY, application, kill, model
 
 WHOLE = {"stream": False, "stream_options": None}
-PENALTIES = {"presence_penalty": 1.2, "frequency_penalty": 0.7,
-             "repetition_penalty": 1.3}
 KINDS = {
     "sampled": completion(max_tokens=14, seed=11, temperature=1.1),
     "penalties": completion("The sea, the sea,", max_tokens=14, seed=12,

@@ -10,6 +10,8 @@ from answers import check_outcome, difference
 
 WHOLE_STREAM = {"stream": True, "stream_options": {"include_usage": True},
                 "return_token_ids": True, "ignore_eos": True}
+PENALTIES = {"presence_penalty": 1.2, "frequency_penalty": 0.7,
+             "repetition_penalty": 1.3}
 
 
 def completion(prompt="Once upon a time", **more):

@@ -60,6 +60,13 @@ def configuration(applications, **top):
             **top, "applications": applications}
 
 
+def resident_kb(pid):
+    """Its memory now."""
+    with open(f"/proc/{pid}/status") as lines:
+        return int(next(line for line in lines
+                        if line.startswith("VmRSS")).split()[1])
+
+
 class Node:
     """`troupe start` on a machine."""
 

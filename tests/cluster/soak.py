@@ -13,11 +13,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 import network
 from answers import choice_of
 from faults import LOSSES, kill_at, lose_head, lose_worker
-from load import Load, Truth, chat, completion
-from nodes import BASE, FAULTY_ONLY, Cluster, application, model, standard
+from load import PENALTIES, Load, Truth, chat, completion
+from nodes import (BASE, FAULTY_ONLY, Cluster, application, model,
+                   resident_kb, standard)
 
-PENALTIES = {"presence_penalty": 1.2, "frequency_penalty": 0.7,
-             "repetition_penalty": 1.3}
 WORDS = ["river", "lamp", "winter", "engine", "paper", "island", "clock", "bread"]
 
 
@@ -125,9 +124,7 @@ def resident(cluster):
     """Memory and descriptors of each node's process."""
     said = []
     for node in cluster.nodes.values():
-        with open(f"/proc/{node.process.pid}/status") as lines:
-            kilobytes = next(int(line.split()[1]) for line in lines
-                             if line.startswith("VmRSS"))
+        kilobytes = resident_kb(node.process.pid)
         files = len(list(pathlib.Path(f"/proc/{node.process.pid}/fd").iterdir()))
         said.append(f"{node.name} {kilobytes >> 10} MB {files} fds")
     return ", ".join(said)

@@ -9,7 +9,7 @@ import pytest
 
 import client
 from load import completion, id_of
-from nodes import PORTS
+from nodes import PORTS, resident_kb
 
 SECONDS = 2  # to be closed, or to hear nothing
 
@@ -92,12 +92,6 @@ def said(node, address, port, payload, context=None):
     return heard
 
 
-def memory_kb(pid):
-    with open(f"/proc/{pid}/status") as lines:
-        return int(next(line for line in lines
-                        if line.startswith("VmRSS")).split()[1])
-
-
 def check_strangers(node, pid, address, port, attempts):
     """Each attempt, (payload, TLS context or None), hears nothing, and together
     they cost no memory."""
@@ -111,9 +105,9 @@ def check_strangers(node, pid, address, port, attempts):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(check, attempts[:2]))
-        before = memory_kb(pid)  # a first connection has its price
+        before = resident_kb(pid)  # a first connection has its price
         list(pool.map(check, attempts))
-    assert memory_kb(pid) - before < 1024, (node.name, port)
+    assert resident_kb(pid) - before < 1024, (node.name, port)
 
 
 def test_strangers_get_nothing_from_inner_ports(cluster, truth, chance,
@@ -154,7 +148,7 @@ def test_idle_strangers_keep_nobody_out(cluster, truth):
 def test_the_join_port_gives_only_to_those_with_a_token(cluster, chance):
     head = cluster.head
     address, port = head.machine.address, PORTS["join"]
-    before = memory_kb(head.process.pid)
+    before = resident_kb(head.process.pid)
     for payload in (chance.randbytes(4096), basp(1), b"GET / HTTP/1.1\r\n\r\n"):
         heard = said(head, address, port, payload)
         assert len(heard) < 64 and heard[:1] in (b"", b"\x15"), heard
@@ -170,7 +164,7 @@ def test_the_join_port_gives_only_to_those_with_a_token(cluster, chance):
         heard = said(head, address, port,
                      client.encode(method, path, None, {}), tls())
         assert not heard or b" 4" in heard.split(b"\r\n")[0], heard[:200]
-    assert memory_kb(head.process.pid) - before < 1024
+    assert resident_kb(head.process.pid) - before < 1024
 
 
 def test_secrets_are_on_no_command_line(cluster):

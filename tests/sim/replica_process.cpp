@@ -1,5 +1,7 @@
 #include "tests/sim/replica_process.hpp"
 
+#include "actors/replica/engine_load.hpp"
+
 #include <csignal>
 #include <utility>
 #include <variant>
@@ -290,19 +292,8 @@ void replica_process::send_report() {
 }
 
 void replica_process::read_load() {
-  if (!engine_)
-    return;
-  auto x = engine_->now();
-  auto& load = report_.load;
-  load.steps = x.steps;
-  load.running = x.running;
-  load.waiting = x.waiting;
-  load.waiting_tokens = x.waiting_tokens;
-  load.kv_blocks_total = x.kv_blocks_total;
-  load.kv_blocks_free = x.kv_blocks_free;
-  load.prompt_tokens = x.prompt_tokens;
-  load.output_tokens = x.output_tokens;
-  load.resumed_tokens = x.resumed_tokens;
+  if (engine_)
+    replica::read_load(engine_->now(), report_.load);
 }
 
 void replica_process::tick() {

@@ -52,6 +52,21 @@ inline engine_core::config roomy() {
   return c;
 }
 
+/// Bounds and a pool that are tight in every way; up to `seats_max` sequences
+/// run.
+inline engine_core::config tiny(std::mt19937& random, unsigned seats_max) {
+  engine_core::config c = roomy();
+  c.bounds.max_num_seqs = 1 + random() % seats_max;
+  c.bounds.max_num_batched_tokens = 1 + random() % 12;
+  c.bounds.max_scored_rows = 1 + random() % 4;
+  c.bounds.block_size = 1 + random() % 5;
+  c.kv_blocks =
+      (60 + c.bounds.block_size - 1) / c.bounds.block_size + random() % 4;
+  c.max_model_len = 60;
+  c.enable_prefix_caching = random() % 4 != 0;
+  return c;
+}
+
 /// A core on a hash_runner, and what it said.
 class bench {
 public:

@@ -255,15 +255,7 @@ TEST_CASE("random work with suspects ends, gives the same and leaks nothing") {
   std::uint64_t preemptions = 0;
   for (unsigned seed = 0; seed < 400; ++seed) {
     std::mt19937 random{seed};
-    engine_core::config c = roomy();
-    c.bounds.max_num_seqs = 1 + random() % 6;
-    c.bounds.max_num_batched_tokens = 1 + random() % 12;
-    c.bounds.max_scored_rows = 1 + random() % 4;
-    c.bounds.block_size = 1 + random() % 5;
-    c.kv_blocks =
-        (60 + c.bounds.block_size - 1) / c.bounds.block_size + random() % 4;
-    c.max_model_len = 60;
-    c.enable_prefix_caching = random() % 4 != 0;
+    const auto c = tiny(random, 6);
     bench b{c};
     recording_watch watch;
     std::vector<request> requests;

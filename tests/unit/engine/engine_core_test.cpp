@@ -438,15 +438,7 @@ TEST_CASE("random work on tiny pools ends, gives the same and leaks nothing") {
   std::uint64_t preemptions = 0;
   for (unsigned seed = 0; seed < 2000; ++seed) {
     std::mt19937 random{seed};
-    engine_core::config c = roomy();
-    c.bounds.max_num_seqs = 1 + random() % 8;
-    c.bounds.max_num_batched_tokens = 1 + random() % 12;
-    c.bounds.max_scored_rows = 1 + random() % 4;
-    c.bounds.block_size = 1 + random() % 5;
-    c.kv_blocks =
-        (60 + c.bounds.block_size - 1) / c.bounds.block_size + random() % 4;
-    c.max_model_len = 60;
-    c.enable_prefix_caching = random() % 4 != 0;
+    const auto c = tiny(random, 8);
     bench b{c};
     std::vector<request> requests;
     for (std::uint64_t id = 0; id < 3 + random() % 6; ++id) {

@@ -1,0 +1,22 @@
+#include "actors/replica/engine_load.hpp"
+
+namespace troupe::replica {
+
+void read_load(const engine::stats& from, protocol::replica_load& to) {
+  to.steps = from.steps;
+  to.running = from.running;
+  to.waiting = from.waiting;
+  to.waiting_tokens = from.waiting_tokens;
+  to.kv_blocks_total = from.kv_blocks_total;
+  to.kv_blocks_free = from.kv_blocks_free;
+  to.prompt_tokens = from.prompt_tokens;
+  to.output_tokens = from.output_tokens;
+  to.prefix_queries = from.prefix_queries;
+  to.prefix_hits = from.prefix_hits;
+  to.preemptions = from.preemptions;
+  to.weight_bytes_read = from.weight_bytes_read;
+  to.resumed_tokens = from.resumed_tokens;
+  to.longest_step_ms = from.longest_step_ms;
+}
+
+} // namespace troupe::replica
