@@ -107,7 +107,6 @@ public:
 
   node_facts facts() const override;
   result<protocol::cluster_status> status() override;
-  result<std::uint64_t> deploy(const controller::deployment&) override;
   milliseconds patience() override;
   bool stop(milliseconds time_max) override;
 
@@ -134,7 +133,6 @@ private:
 };
 
 // -- start
-// ---------------------------------------------------------------------
 
 result<void> running_node::start_head(const head_role& role,
                                       const runtime::authority& issuer) {
@@ -172,8 +170,10 @@ result<void> running_node::start_controller(const head_role& role) {
   controller_ = *spawned;
   if (restore)
     return {};
-  if (auto stored = deploy(*role.wanted); !stored)
-    return stored.error();
+  auto stored = controller::deploy_now(system_, controller_, *role.wanted);
+  if (!stored)
+    return error{errc::io, "the deployment was not accepted: " +
+                               stored.error().message};
   return {};
 }
 
@@ -249,7 +249,6 @@ result<void> running_node::wait_until_settled() {
 }
 
 // -- while it runs
-// -------------------------------------------------------------
 
 node_facts running_node::facts() const {
   node_facts out;
@@ -272,40 +271,20 @@ result<protocol::cluster_status> running_node::status() {
   return controller::status_now(system_, controller_);
 }
 
-result<std::uint64_t>
-running_node::deploy(const controller::deployment& wanted) {
-  result<std::uint64_t> out = error{errc::internal, "no answer"};
-  caf::scoped_actor self{system_};
-  self->request(controller_, 30s, protocol::deploy_atom::value,
-                controller::encode(wanted))
-      .receive([&](std::uint64_t version) { out = version; },
-               [&](const caf::error& why) {
-                 out = error{errc::io, "the deployment was not accepted: " +
-                                           system_.render(why)};
-               });
-  return out;
-}
-
 milliseconds running_node::patience() {
   if (!controller_)
     return usual_grace;
+  auto wanted = controller::config_now(system_, controller_);
+  if (!wanted)
+    return usual_grace;
   milliseconds longest{0};
-  caf::scoped_actor self{system_};
-  self->request(controller_, 2s, protocol::config_atom::value)
-      .receive(
-          [&](const codec::bytes& record) {
-            if (auto wanted = controller::decode_deployment(record))
-              for (const auto& model : wanted->models)
-                longest = std::max(
-                    longest,
-                    milliseconds{model.spec.graceful_shutdown_timeout_ms});
-          },
-          [&](const caf::error&) { longest = usual_grace; });
+  for (const auto& model : wanted->models)
+    longest = std::max(longest,
+                       milliseconds{model.spec.graceful_shutdown_timeout_ms});
   return longest;
 }
 
 // -- death
-// ---------------------------------------------------------------------
 
 void running_node::stop_agent(milliseconds time_max, bool& clean) {
   auto drained = false;

@@ -80,9 +80,6 @@ public:
   /// Of the whole cluster; an error on a worker.
   virtual result<protocol::cluster_status> status() = 0;
 
-  /// On a head: what is wanted from now on; returns once it is stored.
-  virtual result<std::uint64_t> deploy(const controller::deployment&) = 0;
-
   /// Longest grace that answers under way are to have, by what is deployed.
   virtual std::chrono::milliseconds patience() = 0;
 

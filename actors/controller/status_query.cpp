@@ -99,12 +99,4 @@ void delete_application(caf::actor_system& system,
                      std::move(done), delete_atom::value, application);
 }
 
-result<std::uint64_t> delete_application_now(caf::actor_system& system,
-                                             const controller_actor& controller,
-                                             const std::string& application) {
-  return wait_for<std::uint64_t>(stored_max, [&](auto done) {
-    delete_application(system, controller, application, std::move(done));
-  });
-}
-
 } // namespace troupe::controller

@@ -42,8 +42,5 @@ result<std::uint64_t> deploy_now(caf::actor_system&,
 void delete_application(caf::actor_system&, const protocol::controller_actor&,
                         const std::string& application,
                         std::function<void(result<std::uint64_t>)> done);
-result<std::uint64_t>
-delete_application_now(caf::actor_system&, const protocol::controller_actor&,
-                       const std::string& application);
 
 } // namespace troupe::controller
