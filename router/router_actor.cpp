@@ -173,8 +173,8 @@ void router_state::attached(const protocol::endpoint& where,
                             std::uint64_t incarnation, std::uint32_t version) {
   auto expected = where.incarnation;
   constexpr auto own = protocol::protocol_version;
-  auto apart = version > own ? version - own : own - version;
-  if (incarnation != expected || apart > 1) {
+  if (incarnation != expected ||
+      !protocol::understand_each_other(version, own)) {
     if (incarnation == expected)
       spdlog::error("router: the replica at {}:{} speaks protocol version {}, "
                     "this router {}: refused",

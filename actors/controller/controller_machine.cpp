@@ -207,8 +207,8 @@ std::string
 controller_machine::refusal(const protocol::node_joined& from) const {
   if (from.node.empty() || from.node.size() > node_name_bytes_max)
     return "a node's name must have 1 to 255 bytes";
-  if (from.version + 1 < protocol::protocol_version ||
-      from.version > protocol::protocol_version + 1)
+  if (!protocol::understand_each_other(from.version,
+                                       protocol::protocol_version))
     return fmt::format("{} speaks version {} of the protocol, the head "
                        "version {}; at most one apart is understood",
                        from.node, from.version, protocol::protocol_version);

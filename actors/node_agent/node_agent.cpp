@@ -52,11 +52,6 @@ std::uint64_t random_number() {
   return (std::uint64_t{source()} << 32) | source();
 }
 
-std::uint32_t version_distance(std::uint32_t version) {
-  return version > protocol_version ? version - protocol_version
-                                    : protocol_version - version;
-}
-
 /// Makes a directory that is this user's alone.
 result<void> make_own_directory(const fs::path& path) {
   std::error_code why;
@@ -276,7 +271,7 @@ struct agent_state {
     }
     if (!actor || !machine->knows(*report))
       return false;
-    if (version_distance(report->version) > 1) {
+    if (!understand_each_other(report->version, protocol_version)) {
       report->phase = replica_phase::failed;
       report->reason =
           fmt::format("it speaks protocol version {}, this node {}: at most one "

@@ -13,6 +13,11 @@ namespace troupe::protocol {
 /// refused by name at registration.
 inline constexpr std::uint32_t protocol_version = 2;
 
+/// True if processes of these two versions work together.
+constexpr bool understand_each_other(std::uint32_t one, std::uint32_t other) {
+  return (one > other ? one - other : other - one) <= 1;
+}
+
 /// Where a process listens. Messages carry endpoints, never handles of a third
 /// process (DESIGN.md, "Processes and actors").
 struct endpoint {

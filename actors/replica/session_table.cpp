@@ -71,8 +71,7 @@ result<session_commands> session_table::attach(std::uint64_t router,
                                                std::uint32_t version) {
   if (router == 0)
     return error{errc::invalid_argument, "a router needs an incarnation"};
-  auto apart = version > version_ ? version - version_ : version_ - version;
-  if (apart > 1)
+  if (!protocol::understand_each_other(version, version_))
     return error{errc::unsupported, "the router speaks protocol version " +
                                         std::to_string(version) + ", replica " +
                                         replica_ + " " +

@@ -1,5 +1,7 @@
 #include "actors/runtime/join_messages.hpp"
 
+#include "actors/protocol/routing_table.hpp"
+
 #include <simdjson.h>
 
 #include <algorithm>
@@ -258,7 +260,7 @@ result<void> check_worker_name(std::string_view name) {
 }
 
 result<void> check_versions(std::uint32_t heads, std::uint32_t nodes) {
-  if (std::max(heads, nodes) - std::min(heads, nodes) <= 1)
+  if (protocol::understand_each_other(heads, nodes))
     return {};
   return error{errc::unsupported,
                "the head speaks version " + std::to_string(heads) +
