@@ -10,6 +10,7 @@
 #include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
 #include "engine/tokenizer_override.hpp"
+#include "engine/weights/gguf.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -79,7 +80,7 @@ model::decoder_limits limits_of(const scheduler::bounds& bounds,
 
 /// A model file and what its header says.
 struct opened_model {
-  std::unique_ptr<weights::gguf_file> file;
+  std::unique_ptr<weights::checkpoint> file;
   model::model_config config;
 };
 

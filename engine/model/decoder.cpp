@@ -29,7 +29,7 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
 /// Loads tensors one after the other and reports how far it is.
 class loader {
 public:
-  loader(const weights::gguf_file& file, ops::backend& backend,
+  loader(const weights::checkpoint& file, ops::backend& backend,
          load_progress progress)
       : file_(file), backend_(backend), progress_(std::move(progress)) {
     for (const auto& one : file.tensors())
@@ -83,7 +83,7 @@ private:
       progress_(done_, total_);
   }
 
-  const weights::gguf_file& file_;
+  const weights::checkpoint& file_;
   ops::backend& backend_;
   load_progress progress_;
   std::uint64_t done_ = 0;
@@ -286,7 +286,7 @@ decoder::decoder() = default;
 
 decoder::~decoder() = default;
 
-result<std::unique_ptr<decoder>> decoder::make(const weights::gguf_file& file,
+result<std::unique_ptr<decoder>> decoder::make(const weights::checkpoint& file,
                                                const model_config& config,
                                                ops::backend& backend,
                                                const decoder_limits& limits,
@@ -307,7 +307,7 @@ result<std::unique_ptr<decoder>> decoder::make(const weights::gguf_file& file,
   return out;
 }
 
-result<decoder_bytes> decoder_size(const weights::gguf_file& file,
+result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    const model_config& config,
                                    ops::backend& backend,
                                    const decoder_limits& limits) {

@@ -3,7 +3,7 @@
 #include "engine/model/model_config.hpp"
 #include "engine/model/runner.hpp"
 #include "engine/ops/backend.hpp"
-#include "engine/weights/gguf.hpp"
+#include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -38,7 +38,7 @@ struct decoder_bytes {
 
 /// The sizes of a decoder that `decoder::make` would make, when `backend` is
 /// one that sizes (ops/cpu/sizing_backend.hpp): the weights are not read.
-result<decoder_bytes> decoder_size(const weights::gguf_file& file,
+result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    const model_config& config,
                                    ops::backend& backend,
                                    const decoder_limits& limits);
@@ -54,7 +54,7 @@ class decoder final : public engine::model_runner {
 public:
   /// Loads the weights of `file` (which may go away afterwards) into `backend`
   /// (which must outlive the decoder). Fails if the file changed meanwhile.
-  static result<std::unique_ptr<decoder>> make(const weights::gguf_file& file,
+  static result<std::unique_ptr<decoder>> make(const weights::checkpoint& file,
                                                const model_config& config,
                                                ops::backend& backend,
                                                const decoder_limits& limits,
@@ -72,7 +72,7 @@ public:
   std::uint64_t kv_cache_bytes() const;
 
 private:
-  friend result<decoder_bytes> decoder_size(const weights::gguf_file&,
+  friend result<decoder_bytes> decoder_size(const weights::checkpoint&,
                                             const model_config&, ops::backend&,
                                             const decoder_limits&);
 

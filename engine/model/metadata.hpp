@@ -1,7 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
-#include "engine/weights/gguf.hpp"
+#include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -11,13 +11,13 @@
 
 namespace troupe::model {
 
-/// Typed and checked access to a GGUF file's metadata. An error names the file,
-/// the key and what is wrong with its value. A value of another type than asked
-/// for is an error, never taken for a missing one.
+/// Typed and checked access to a checkpoint's metadata. An error names the
+/// file, the key and what is wrong with its value. A value of another type than
+/// asked for is an error, never taken for a missing one.
 class metadata {
 public:
   /// `file` must outlive this object.
-  explicit metadata(const weights::gguf_file& file) : file_(file) {
+  explicit metadata(const weights::checkpoint& file) : file_(file) {
     // nop
   }
 
@@ -50,7 +50,7 @@ private:
   template <class T>
   result<const T*> get(std::string_view key, std::string_view what) const;
 
-  const weights::gguf_file& file_;
+  const weights::checkpoint& file_;
 };
 
 } // namespace troupe::model

@@ -25,7 +25,7 @@ bool adds_bos_by_default(std::string_view pre) {
 
 class card_reader {
 public:
-  card_reader(const weights::gguf_file& file, const model_config& config)
+  card_reader(const weights::checkpoint& file, const model_config& config)
       : metadata_(file), config_(config) {
     // nop
   }
@@ -239,7 +239,7 @@ private:
 
 } // namespace
 
-result<text::model_card> read_model_card(const weights::gguf_file& file,
+result<text::model_card> read_model_card(const weights::checkpoint& file,
                                          const model_config& config) {
   return card_reader{file, config}.run();
 }

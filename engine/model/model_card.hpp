@@ -3,7 +3,7 @@
 #include "engine/codec/error.hpp"
 #include "engine/model/model_config.hpp"
 #include "engine/text/model_card.hpp"
-#include "engine/weights/gguf.hpp"
+#include "engine/weights/checkpoint.hpp"
 
 namespace troupe::model {
 
@@ -16,7 +16,7 @@ namespace troupe::model {
 /// that the model's own chat template writes: what a generation_config.json
 /// lists for such models. A base model without a template ends at its eos
 /// alone.
-result<text::model_card> read_model_card(const weights::gguf_file& file,
+result<text::model_card> read_model_card(const weights::checkpoint& file,
                                          const model_config& config);
 
 } // namespace troupe::model

@@ -36,7 +36,7 @@ constexpr std::string_view unsupported_keys[] = {
 /// Reads the configuration step by step; each step returns an error or nothing.
 class config_reader {
 public:
-  explicit config_reader(const weights::gguf_file& file)
+  explicit config_reader(const weights::checkpoint& file)
       : file_(file), metadata_(file) {
     // nop
   }
@@ -329,7 +329,7 @@ private:
     return {};
   }
 
-  const weights::gguf_file& file_;
+  const weights::checkpoint& file_;
   metadata metadata_;
   model_config config_;
   std::set<const weights::tensor*> known_;
@@ -360,7 +360,7 @@ std::int64_t model_config::of(slot which) const {
   return sum;
 }
 
-result<model_config> read_model_config(const weights::gguf_file& file) {
+result<model_config> read_model_config(const weights::checkpoint& file) {
   return config_reader{file}.run();
 }
 

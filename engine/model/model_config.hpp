@@ -3,7 +3,7 @@
 #include "engine/codec/error.hpp"
 #include "engine/model/architecture.hpp"
 #include "engine/ops/backend.hpp"
-#include "engine/weights/gguf.hpp"
+#include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
 
@@ -35,7 +35,7 @@ struct model_config {
 /// computed otherwise than the decoder does (unsupported): unknown families,
 /// tensors that the family does not have (biases, experts), rope scalings other
 /// than linear and factors, sliding windows, soft caps.
-result<model_config> read_model_config(const weights::gguf_file& file);
+result<model_config> read_model_config(const weights::checkpoint& file);
 
 /// "blk.<layer>.<name>".
 std::string block_tensor_name(std::int32_t layer, std::string_view name);
