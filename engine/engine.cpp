@@ -93,7 +93,8 @@ result<opened_model> open_model(const options& o) {
   auto file = weights::gguf_file::open(*path);
   if (!file)
     return file.error();
-  auto config = model::read_model_config(**file);
+  auto config =
+      model::read_model_config(**file, static_cast<int>(o.max_model_len));
   if (!config)
     return config.error();
   return opened_model{std::move(*file), std::move(*config)};
@@ -218,7 +219,8 @@ private:
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
         source_.file->content_hash(threads_for_hash(options_)),
-        model_.backend->arithmetic());
+        model_.backend->arithmetic() +
+            (source_.config.short_rope ? "/short-rope" : ""));
     model_.about.device = "cpu: " + model_.backend->description();
     model_.about.kv_blocks = model_.config.kv_blocks;
     model_.about.max_num_seqs = options_.max_num_seqs;
