@@ -22,8 +22,8 @@ struct step_plan {
   std::vector<std::int32_t> logit_rows;
 };
 
-/// Executes plans. Two halves, so that a GPU can work on one step while the
-/// next is planned; the CPU does its work in `collect`.
+/// Executes plans. Two halves, so that a GPU can work on one step while the next
+/// is planned; the CPU does its work in `collect`.
 class model_runner {
 public:
   virtual ~model_runner() = default;
