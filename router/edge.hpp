@@ -15,10 +15,12 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace troupe::router {
 
@@ -98,6 +100,7 @@ private:
   void generate(bool chat, std::string prefix, const rules&, http::request&,
                 std::unique_ptr<exchange>);
   bool has_card(const std::string& hash) const;
+  std::uint64_t next_turn(const protocol::model_route&);
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
   void find(const pending_ptr&);
@@ -115,6 +118,10 @@ private:
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint32_t> text_queue_ = 0;
   mutable std::atomic<std::size_t> turn_ = 0; ///< whose card is read by next
+  std::mutex turns_mutex_;
+  /// Requests without a seed so far, of models that have one: by application
+  /// and model.
+  std::map<std::pair<std::string, std::string>, std::uint64_t> seed_turns_;
   mutable model_cards cards_; ///< health checks may start a fetch
   boost::asio::thread_pool text_;
 };

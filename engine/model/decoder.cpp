@@ -37,46 +37,48 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
           blocks};
 }
 
+/// Whether a loader reads the elements of the tensors or only their shapes.
+enum class reading : std::uint8_t { elements, shapes };
+
 /// Loads tensors one after the other and reports how far it is.
 class loader {
 public:
-  loader(const weights::checkpoint& file, ops::backend& backend,
+  loader(const weights::checkpoint& file, ops::backend& backend, reading what,
          load_progress progress)
-      : file_(file), backend_(backend), progress_(std::move(progress)) {
+      : file_(file), backend_(backend), what_(what),
+        progress_(std::move(progress)) {
     for (const auto& one : file.tensors())
-      total_ += one.bytes.size();
+      total_ += one.byte_size();
   }
 
   result<std::unique_ptr<ops::weight>>
   weight(const std::vector<std::string>& names) {
-    std::vector<ops::matrix_view> parts;
-    std::uint64_t bytes = 0;
-    for (const auto& name : names) {
-      parts.push_back(find(name).matrix());
-      bytes += parts.back().bytes.size();
-    }
-    auto loaded = load(parts, names.front());
+    auto matrices = read_all(names);
+    if (!matrices)
+      return matrices.error();
+    auto loaded = load(matrices->parts, names.front());
     if (loaded)
-      advance(bytes);
+      advance(matrices->bytes);
     return loaded;
   }
 
   /// The experts of tensors that hold the rows of one after the other.
   result<std::vector<expert>> experts(const std::vector<std::string>& names,
                                       std::int64_t count) {
+    auto stacks = read_all(names);
+    if (!stacks)
+      return stacks.error();
+    const auto& all = stacks->parts; // gate, up, down
     std::vector<expert> out;
-    const auto gate = find(names[0]).matrix(), up = find(names[1]).matrix(),
-               down = find(names[2]).matrix();
     for (std::int64_t i = 0; i < count; ++i) {
-      auto gate_up =
-          load({part_of(gate, i, count), part_of(up, i, count)}, names[0]);
-      auto last = gate_up ? load({part_of(down, i, count)}, names[2])
-                          : std::move(gate_up);
-      if (!last)
-        return last.error();
-      out.push_back({std::move(*gate_up), std::move(*last)});
+      auto gate_up = load(
+          {part_of(all[0], i, count), part_of(all[1], i, count)}, names[0]);
+      auto down = load({part_of(all[2], i, count)}, names[2]);
+      if (!gate_up || !down)
+        return !gate_up ? gate_up.error() : down.error();
+      out.push_back({std::move(*gate_up), std::move(*down)});
     }
-    advance(gate.bytes.size() + up.bytes.size() + down.bytes.size());
+    advance(stacks->bytes);
     return out;
   }
 
@@ -109,6 +111,29 @@ private:
     return *found;
   }
 
+  struct read_matrices {
+    std::vector<ops::matrix_view> parts;
+    std::vector<weights::tensor_data> elements; ///< what the parts view
+    std::uint64_t bytes = 0;
+  };
+
+  result<read_matrices> read_all(const std::vector<std::string>& names) const {
+    read_matrices out;
+    for (const auto& name : names) {
+      const auto& tensor = find(name);
+      out.parts.push_back(tensor.matrix());
+      out.bytes += tensor.byte_size();
+      if (what_ == reading::shapes)
+        continue;
+      auto read = file_.read(tensor);
+      if (!read)
+        return read.error();
+      out.parts.back().bytes = read->bytes();
+      out.elements.push_back(std::move(*read));
+    }
+    return out;
+  }
+
   result<std::unique_ptr<ops::weight>>
   load(const std::vector<ops::matrix_view>& parts, const std::string& name) {
     auto loaded = backend_.load(parts);
@@ -136,6 +161,7 @@ private:
 
   const weights::checkpoint& file_;
   ops::backend& backend_;
+  reading what_;
   load_progress progress_;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
@@ -432,7 +458,7 @@ result<std::unique_ptr<decoder>> decoder::make(const weights::checkpoint& file,
     return error{errc::invalid_argument, "a decoder's limits start at 1"};
   std::unique_ptr<decoder> out{new decoder};
   out->state_ = std::make_unique<state>(config, backend, limits);
-  loader source{file, backend, progress};
+  loader source{file, backend, reading::elements, progress};
   if (auto done = out->state_->load(source); !done)
     return done.error();
   if (file.changed())
@@ -448,7 +474,7 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    ops::backend& backend,
                                    const decoder_limits& limits) {
   decoder::state sized{config, backend, limits};
-  loader source{file, backend, {}};
+  loader source{file, backend, reading::shapes, {}};
   if (auto done = sized.load(source); !done)
     return done.error();
   if (auto done = sized.allocate(); !done)

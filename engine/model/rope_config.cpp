@@ -83,7 +83,12 @@ result<void> rope_reader::base() {
   rope_.theta = static_cast<float>(*theta);
   if (!std::isfinite(rope_.theta) || rope_.theta <= 0)
     return metadata_.wrong(key("rope.freq_base"), "is out of range");
-  rope_.interleaved = family_.rope_interleaved;
+  // How rows are paired is a matter of the writer, not of the family alone.
+  auto interleaved =
+      metadata_.flag(weights::rope_interleaved_key, family_.rope_interleaved);
+  if (!interleaved)
+    return interleaved.error();
+  rope_.interleaved = *interleaved;
   return {};
 }
 
