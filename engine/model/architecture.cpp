@@ -114,7 +114,8 @@ architecture llama() {
   return {.name = "llama",
           .rope_interleaved = true,
           .window_period = 0,
-          .may_have = {"attention.sliding_window"},
+          .may_have = {"attention.sliding_window",
+                       "attention.sliding_window_pattern"},
           .block = llama_block()};
 }
 
@@ -166,7 +167,8 @@ architecture gemma3() {
 architecture phi3() {
   return {.name = "phi3",
           .window_period = 0,
-          .may_have = {"attention.sliding_window"},
+          .may_have = {"attention.sliding_window",
+                       "attention.sliding_window_pattern"},
           .block = join({{norm("attn_norm.weight"),
                           {block_op::linear,
                            slot::normed,

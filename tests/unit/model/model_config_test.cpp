@@ -222,8 +222,8 @@ TEST_CASE("tensors that would be left unread are refused") {
 
 TEST_CASE("features that change the result are refused by name") {
   for (std::string name :
-       {"attention.scale", "attention.sliding_window_pattern", "expert_count",
-        "logit_scale", "attn_logit_softcapping", "rope.freq_base_swa"})
+       {"attention.scale", "attention.clamp_kqv", "expert_count", "logit_scale",
+        "attn_logit_softcapping", "rope.freq_base_swa"})
     refused(with("llama." + name, 1), errc::unsupported, name);
 }
 
