@@ -141,26 +141,31 @@ TEST_CASE("rms norm matches double and is the same everywhere") {
   }
 }
 
-TEST_CASE("silu times up matches double and is the same everywhere") {
+namespace {
+
+/// Runs an activation on random gates up to `size` and one of -100, whose exp
+/// is infinite; returns the worst difference from `want`(gate, up), as
+/// `measure` has it, on any instruction set. The sets give the same bits.
+template <class Want, class Measure>
+void check_activation(void (backend::*op)(const float*, std::int64_t,
+                                          std::int64_t, float*),
+                      float size, Want want, Measure measure, double allowed) {
   random_numbers random{32};
-  auto all = backends();
   for (const std::int64_t n : {1, 16, 35, 1536}) {
-    auto x = random.values(3 * 2 * n, 12.0f);
-    x[0] = -100.0f; // exp is infinite
+    auto x = random.values(3 * 2 * n, size);
+    x[0] = -100.0f;
     std::vector<float> first;
-    for (auto& each : all) {
+    for (auto& each : backends()) {
       auto out = poisoned(3 * n);
-      each.ops->silu_mul(x.data(), 3, n, out.data());
+      ((*each.ops).*op)(x.data(), 3, n, out.data());
       double worst = 0;
       for (int r = 0; r < 3; ++r)
         for (std::int64_t i = 0; i < n; ++i) {
-          const double g = x[r * 2 * n + i], up = x[r * 2 * n + n + i];
-          const double want = g / (1 + std::exp(-g)) * up;
-          worst = std::max(worst, std::fabs(out[r * n + i] - want) /
-                                      (std::fabs(want) + 1e-30));
+          const double right = want(x[r * 2 * n + i], x[r * 2 * n + n + i]);
+          worst = std::max(worst, measure(out[r * n + i], right));
         }
       INFO(each.name << ", n " << n);
-      CHECK(worst < 2e-7 + 4 * 0x1p-24); // exp, then three roundings
+      CHECK(worst < allowed);
       if (first.empty())
         first = out;
       CHECK(same_bits(first, out));
@@ -168,33 +173,28 @@ TEST_CASE("silu times up matches double and is the same everywhere") {
   }
 }
 
+} // namespace
+
+TEST_CASE("silu times up matches double and is the same everywhere") {
+  check_activation(
+      &backend::silu_mul, 12.0f,
+      [](double g, double up) { return g / (1 + std::exp(-g)) * up; },
+      [](double got, double want) {
+        return std::fabs(got - want) / (std::fabs(want) + 1e-30);
+      },
+      2e-7 + 4 * 0x1p-24); // exp, then three roundings
+}
+
 TEST_CASE("gelu times up matches double and is the same everywhere") {
-  random_numbers random{36};
-  auto all = backends();
-  for (const std::int64_t n : {1, 16, 35, 1536}) {
-    auto x = random.values(3 * 2 * n, 6.0f);
-    x[0] = -20.0f; // exp is infinite
-    std::vector<float> first;
-    for (auto& each : all) {
-      auto out = poisoned(3 * n);
-      each.ops->gelu_mul(x.data(), 3, n, out.data());
-      double worst = 0;
-      for (int r = 0; r < 3; ++r)
-        for (std::int64_t i = 0; i < n; ++i) {
-          const double g = x[r * 2 * n + i], up = x[r * 2 * n + n + i];
-          const double u = std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
-          const double want = 0.5 * g * (1 + std::tanh(u)) * up;
-          worst = std::max(worst, std::fabs(out[r * n + i] - want));
-        }
-      INFO(each.name << ", n " << n);
-      // |g * up| <= 36; the exponent 2u is rounded to float, so exp is off by
-      // its size times 2^-23, least where exp matters most.
-      CHECK(worst < 36 * 4e-7);
-      if (first.empty())
-        first = out;
-      CHECK(same_bits(first, out));
-    }
-  }
+  // |g * up| <= 36; the exponent 2u is rounded to float, so exp is off by its
+  // size times 2^-23, least where exp matters most.
+  check_activation(
+      &backend::gelu_mul, 6.0f,
+      [](double g, double up) {
+        const double u = std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        return 0.5 * g * (1 + std::tanh(u)) * up;
+      },
+      [](double got, double want) { return std::fabs(got - want); }, 36 * 4e-7);
 }
 
 TEST_CASE("a soft cap matches double to 5e-7 and is the same everywhere") {

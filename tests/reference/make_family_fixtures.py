@@ -11,7 +11,6 @@ than the windows. Format of a .ref file and how it is compared: see README.md.
 """
 
 import math
-import struct
 import sys
 from pathlib import Path
 
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
+
+from make_model_reference import write_reference
 
 HERE = Path(__file__).resolve().parent / "families"
 VOCABULARY = 256
@@ -278,7 +279,7 @@ def make(name, family):
         for _ in range(more):
             ids.append(int(logits_of(model, ids)[-1].argmax()))
         sequences.append((prompt, ids, logits_of(model, ids)))
-    write_reference(HERE / f"{name}.ref", sequences)
+    write_reference(HERE / f"{name}.ref", VOCABULARY, TOP_K, sequences)
     logits = sequences[0][2]
     margins = np.sort(logits, axis=1)
     print(name, "logits", logits.std(), np.abs(logits).max(), "least margin",
@@ -319,19 +320,6 @@ def router_margin(model, ids):
 def logits_of(model, ids):
     out = model(torch.tensor([ids]), use_cache=False)
     return out.logits[0].numpy().astype(np.float32)
-
-
-def write_reference(path, sequences):
-    with open(path, "wb") as out:
-        out.write(b"TRPREF01")
-        out.write(struct.pack("<III", len(sequences), TOP_K, VOCABULARY))
-        for prompt_length, ids, logits in sequences:
-            top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]
-            values = np.take_along_axis(logits, top, axis=1)
-            out.write(struct.pack("<II", prompt_length, len(ids)))
-            out.write(np.asarray(ids, dtype="<i4").tobytes())
-            out.write(top.astype("<i4").tobytes())
-            out.write(values.astype("<f4").tobytes())
 
 
 # --- GGUF -----------------------------------------------------------------

@@ -294,25 +294,17 @@ public:
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                 float* out) override {
-    for (std::int64_t row = 0; row < rows; ++row)
-      for (std::int64_t i = 0; i < n; ++i) {
-        double gate = gate_up[row * 2 * n + i];
-        double up = gate_up[row * 2 * n + n + i];
-        out[row * n + i] =
-            static_cast<float>(gate / (1 + std::exp(-gate)) * up);
-      }
+    multiply_activated(gate_up, rows, n, out, [](double gate) {
+      return gate / (1 + std::exp(-gate));
+    });
   }
 
   void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                 float* out) override {
-    for (std::int64_t row = 0; row < rows; ++row)
-      for (std::int64_t i = 0; i < n; ++i) {
-        double gate = gate_up[row * 2 * n + i];
-        double up = gate_up[row * 2 * n + n + i];
-        auto bent = gate + 0.044715 * gate * gate * gate;
-        auto half = 0.5 * (1 + std::tanh(std::sqrt(2 / M_PI) * bent));
-        out[row * n + i] = static_cast<float>(gate * half * up);
-      }
+    multiply_activated(gate_up, rows, n, out, [](double gate) {
+      auto bent = gate + 0.044715 * gate * gate * gate;
+      return 0.5 * gate * (1 + std::tanh(std::sqrt(2 / M_PI) * bent));
+    });
   }
 
   void add_bias(float* y, ops::buffer& b, std::int64_t rows,
@@ -394,6 +386,16 @@ private:
     auto scale = 1 / std::sqrt(sum / static_cast<double>(cols) + eps);
     for (std::int64_t i = 0; i < cols; ++i)
       out[i] = static_cast<float>(x[i] * scale * w.data()[i]);
+  }
+
+  template <class F>
+  static void multiply_activated(const float* gate_up, std::int64_t rows,
+                                 std::int64_t n, float* out, F activate) {
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t i = 0; i < n; ++i) {
+        const auto* gate = gate_up + row * 2 * n + i;
+        out[row * n + i] = static_cast<float>(activate(*gate) * gate[n]);
+      }
   }
 
   static double capped(double x, double cap) {
