@@ -109,7 +109,7 @@ inline void map_rows(const float* x, const float* y, std::int64_t n, float* out,
 
 template <class L>
 void exp_row(const float* x, std::int64_t n, float* out) {
-  map_row<L>(x, n, out, exp_lanes<L>);
+  map_row<L>(x, n, out, [](auto v) { return exp_lanes<L>(v); });
 }
 
 template <class L>
@@ -290,7 +290,8 @@ inline typename L::f32 silu_mul_lanes(typename L::f32 gate,
 template <class L>
 void silu_mul_row(const float* gate, const float* up, std::int64_t n,
                   float* out) {
-  map_rows<L>(gate, up, n, out, silu_mul_lanes<L>);
+  map_rows<L>(gate, up, n, out,
+              [](auto g, auto u) { return silu_mul_lanes<L>(g, u); });
 }
 
 template <class L>
@@ -306,7 +307,8 @@ inline typename L::f32 gelu_mul_lanes(typename L::f32 gate,
 template <class L>
 void gelu_mul_row(const float* gate, const float* up, std::int64_t n,
                   float* out) {
-  map_rows<L>(gate, up, n, out, gelu_mul_lanes<L>);
+  map_rows<L>(gate, up, n, out,
+              [](auto g, auto u) { return gelu_mul_lanes<L>(g, u); });
 }
 
 /// With more queries than this, keys and values come from a cache already.
