@@ -142,10 +142,11 @@ void client::on_failed(const error& why) {
 client::failure client::judge(const error& why) const {
   auto age = world_.now() - submitted_;
   if (why.code == errc::internal) {
-    // Poison, or a replica died of something else twice, just when it computed
-    // this one, the second time alone.
-    auto unlucky = ledger_.crashes_beside(request_id_) >= 2 &&
-                   ledger_.crashes_alone(request_id_) >= 1;
+    // Poison, or replicas died of something else just when they computed this
+    // one: twice, once of it alone, or three times.
+    auto deaths = ledger_.crashes_beside(request_id_);
+    auto unlucky =
+        deaths >= 3 || (deaths >= 2 && ledger_.crashes_alone(request_id_) >= 1);
     return request_.poison || unlucky ? failure::guilty : failure::none;
   }
   if (was_deleted_(request_.model, submitted_))
