@@ -137,6 +137,7 @@ model_text::make(std::string_view bytes) {
   auto out = std::make_shared<model_text>();
   out->max_model_len = card->max_model_len;
   out->vocabulary_size = card->vocabulary_size;
+  out->defaults = card->defaults;
   auto tokenizer = text::tokenizer::make(std::move(card->tokenizer));
   if (!tokenizer)
     return tokenizer.error();

@@ -32,6 +32,16 @@ sanitized_tests() {
   fi
 }
 
+# seed NAME FILE...: what the target's first corpus has.
+seed() {
+  local name=$1 file
+  shift
+  mkdir -p "build/fuzz/corpus-$name"
+  for file; do
+    cp "$file" "build/fuzz/corpus-$name/${file//\//-}"
+  done
+}
+
 # fuzz NAME SOURCE...: builds the target with libFuzzer and runs it.
 fuzz() {
   local name=$1
@@ -60,10 +70,17 @@ say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc)
 scripts/fetch_model.sh
 sanitized_tests
 fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
-fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
-  engine/model/model_config.cpp engine/model/metadata.cpp \
-  engine/model/architecture.cpp engine/text/pretokenizers.cpp \
-  engine/text/value.cpp engine/codec/*.cpp
+model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
+  engine/model/model_config.cpp engine/model/metadata.cpp
+  engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)
+fuzz gguf_fuzz "${model_files[@]}" engine/model/model_card.cpp \
+  engine/text/pretokenizers.cpp
+seed safetensors_fuzz tests/fuzz/seeds/*.safetensors
+fuzz safetensors_fuzz "${model_files[@]}"
+seed config_json_fuzz tests/reference/tiny/*/config.json
+fuzz config_json_fuzz "${model_files[@]}" \
+  engine/model/hugging_face/{config_json,family,json_fields}.cpp \
+  engine/model/hugging_face/quantization_config.cpp
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
   actors/runtime/sha256.cpp
 say "done, $failed failed"

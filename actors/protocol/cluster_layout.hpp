@@ -50,6 +50,12 @@ struct layout<replica_spec> {
       number(21, &r::restarts_max),
       number(22, &r::restart_pause_max_ms),
       number(23, &r::memory_bytes),
+      number(24, &r::memory_utilization),
+      number(25, &r::quantization),
+      number(26, &r::dtype),
+      number(27, &r::load_format),
+      number(28, &r::seed),
+      number(29, &r::generation_defaults),
   };
 };
 

@@ -51,6 +51,13 @@ struct replica_spec {
   /// The process's own memory limit (beside the mapped weights); past it the
   /// process aborts. 0 = none.
   std::uint64_t memory_bytes = 0;
+  /// engine::options has what these mean.
+  double memory_utilization = 0;
+  std::string quantization;
+  std::string dtype;
+  std::string load_format;
+  std::vector<std::uint64_t> seed; ///< one or none
+  bool generation_defaults = true;
 
   bool operator==(const replica_spec&) const = default;
 };

@@ -546,12 +546,6 @@ private:
 
 } // namespace
 
-ops::matrix_view tensor::matrix() const {
-  auto rows = std::accumulate(shape.begin() + 1, shape.end(), std::int64_t{1},
-                              std::multiplies<>{});
-  return {type, rows, shape[0], bytes};
-}
-
 struct gguf_file::state {
   mapped_file mapping; ///< empty if parsed from memory
   std::span<const std::byte> data;

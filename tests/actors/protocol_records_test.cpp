@@ -103,6 +103,12 @@ replica_spec full_spec() {
   x.restarts_max = 11;
   x.restart_pause_max_ms = 12;
   x.memory_bytes = std::uint64_t{1} << 33;
+  x.memory_utilization = 0.5;
+  x.quantization = "q8_0";
+  x.dtype = "bfloat16";
+  x.load_format = "gguf";
+  x.seed = {std::uint64_t{1} << 63};
+  x.generation_defaults = false;
   return x;
 }
 
@@ -385,4 +391,6 @@ TEST_CASE("what a process must be restarted for is told from what not") {
   CHECK_FALSE(same_process(spec, changed([](s& x) { x.model_source = "/b"; })));
   CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.kv_cache_bytes; })));
   CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.memory_bytes; })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { x.dtype.clear(); })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { x.seed.clear(); })));
 }

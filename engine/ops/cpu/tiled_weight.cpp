@@ -45,6 +45,13 @@ result<void> check(std::span<const matrix_view> parts) {
     constexpr std::int64_t most = std::int64_t{1} << 31;
     if (part.rows > most || part.cols > most)
       return error{errc::limit, "a weight has more than 2^31 rows or columns"};
+  }
+  return {};
+}
+
+result<void> check_bytes(std::span<const matrix_view> parts) {
+  for (const auto& part : parts) {
+    const auto layout = layout_of(part.type);
     const auto row_bytes = part.cols / layout.elements * layout.bytes;
     if (part.bytes.size() % row_bytes != 0 ||
         static_cast<std::int64_t>(part.bytes.size() / row_bytes) != part.rows)
@@ -177,6 +184,8 @@ tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
   auto laid_out = lay_out(views);
   if (!laid_out)
     return laid_out.error();
+  if (auto checked = check_bytes(views); !checked)
+    return checked.error();
   auto made = std::move(*laid_out);
   auto memory = pages::allocate(made->bytes_);
   if (!memory)

@@ -31,7 +31,8 @@ public:
   static result<std::unique_ptr<tiled_weight>>
   pack(std::span<const matrix_view> parts, team& workers);
 
-  /// The same without its contents: for its size.
+  /// The same without its contents, which the views need not have: for its
+  /// size.
   static result<std::unique_ptr<tiled_weight>>
   lay_out(std::span<const matrix_view> parts);
 
