@@ -59,32 +59,34 @@ struct type_name {
 
 /// ggml's tensor types that are not computed with here, by their numbers.
 constexpr type_name unsupported_types[] = {
-    {6, "Q5_0"},    {7, "Q5_1"},     {9, "Q8_1"},    {10, "Q2_K"},
-    {11, "Q3_K"},   {12, "Q4_K"},    {13, "Q5_K"},   {14, "Q6_K"},
-    {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"},
-    {19, "IQ1_S"},  {20, "IQ4_NL"},  {21, "IQ3_S"},  {22, "IQ2_S"},
-    {23, "IQ4_XS"}, {24, "I8"},      {25, "I16"},    {26, "I32"},
-    {27, "I64"},    {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},
-    {35, "TQ2_0"},  {39, "MXFP4"},
+    {9, "Q8_1"},     {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
+    {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"},   {22, "IQ2_S"},
+    {23, "IQ4_XS"},  {24, "I8"},    {25, "I16"},     {26, "I32"},
+    {27, "I64"},     {28, "F64"},   {29, "IQ1_M"},   {34, "TQ1_0"},
+    {35, "TQ2_0"},   {39, "MXFP4"},
+};
+
+struct known_type {
+  std::uint32_t id;
+  ops::element_type type;
+};
+
+/// Those that are, likewise.
+constexpr known_type known_types[] = {
+    {0, ops::element_type::f32},     {1, ops::element_type::f16},
+    {2, ops::element_type::q4_0},    {3, ops::element_type::q4_1},
+    {6, ops::element_type::q5_0},    {7, ops::element_type::q5_1},
+    {8, ops::element_type::q8_0},    {10, ops::element_type::q2_k},
+    {11, ops::element_type::q3_k},   {12, ops::element_type::q4_k},
+    {13, ops::element_type::q5_k},   {14, ops::element_type::q6_k},
+    {20, ops::element_type::iq4_nl}, {30, ops::element_type::bf16},
 };
 
 std::optional<ops::element_type> element_type_of(std::uint32_t id) {
-  switch (id) {
-  case 0:
-    return ops::element_type::f32;
-  case 1:
-    return ops::element_type::f16;
-  case 2:
-    return ops::element_type::q4_0;
-  case 3:
-    return ops::element_type::q4_1;
-  case 8:
-    return ops::element_type::q8_0;
-  case 30:
-    return ops::element_type::bf16;
-  default:
-    return std::nullopt;
-  }
+  for (const auto& known : known_types)
+    if (known.id == id)
+      return known.type;
+  return std::nullopt;
 }
 
 /// Bytes of one value of a type of fixed size; 0 for strings and arrays.
