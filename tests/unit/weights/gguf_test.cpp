@@ -335,14 +335,6 @@ TEST_CASE("tensor data lies inside the file, aligned and apart") {
   CHECK(parse(with_offset(64).build()).has_value());
 }
 
-TEST_CASE("one file of a split model is refused by name") {
-  auto file = sample();
-  file.u32("split.count", 1);
-  CHECK(parse(file.build()).has_value());
-  file.u32("split.count", 4);
-  refused(file.build(), errc::unsupported, "split over several files");
-}
-
 TEST_CASE("every truncation of a file is an error") {
   auto bytes = sample().build();
   for (std::size_t size = 0; size < bytes.size(); ++size) {
