@@ -40,6 +40,19 @@ def test_a_worker_that_is_stopped_leaves_no_gap(cluster, truth, chance):
     cluster.settle()
 
 
+def asked(node):
+    """Whether its router serves the model. It hears of it a moment after the
+    head does, and until then says so."""
+    answer = node.ask("/rare/v1/completions", {"prompt": "Hello",
+                                               "max_tokens": 2})
+    if answer.status == 503:
+        assert answer.headers["retry-after"] and \
+            answer.json()["error"]["code"] == "model_not_ready", answer.body
+        return False
+    assert answer.status == 200, answer.body
+    return True
+
+
 def test_a_worker_joins_and_is_given_what_waits(cluster):
     """Another machine, with what nobody else has."""
     pending = application([model("rare", replicas=1, on={"rare": 1})], "rare",
@@ -56,9 +69,7 @@ def test_a_worker_joins_and_is_given_what_waits(cluster):
     node = cluster.add_worker("north", resources={"rare": 1})
     cluster.note("a worker joins, from its start", time.monotonic() - began)
     cluster.wait_ready("rare", 1)
-    answer = cluster.nodes["north"].ask("/rare/v1/completions", {
-        "prompt": "Hello", "max_tokens": 2})
-    assert answer.status == 200, answer.body
+    wait_for(lambda: asked(node), "its router does not hear of the model")
 
     # It leaves as it should: nothing is left of it.
     assert node.stop() == 0

@@ -1,8 +1,10 @@
 #pragma once
 
 #include "engine/model/decoder.hpp"
+#include "engine/weights/gguf.hpp"
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>

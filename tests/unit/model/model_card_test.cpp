@@ -1,4 +1,5 @@
 #include "engine/model/model_card.hpp"
+#include "engine/weights/gguf.hpp"
 
 #include "tests/unit/model/small_model.hpp"
 

@@ -1,6 +1,7 @@
 #include "engine/model/model_config.hpp"
 
 #include "engine/model/model_card.hpp"
+#include "engine/weights/gguf.hpp"
 #include "tests/unit/model/small_model.hpp"
 
 #include <catch2/catch.hpp>
