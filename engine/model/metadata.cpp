@@ -91,4 +91,8 @@ metadata::numbers(std::string_view key) const {
   return get<std::vector<std::int64_t>>(key, "a list of whole numbers");
 }
 
+result<const std::vector<double>*> metadata::reals(std::string_view key) const {
+  return get<std::vector<double>>(key, "a list of numbers with fractions");
+}
+
 } // namespace troupe::model

@@ -42,6 +42,9 @@ public:
   result<const std::vector<std::string>*> texts(std::string_view key) const;
   result<const std::vector<std::int64_t>*> numbers(std::string_view key) const;
 
+  /// A list of numbers with fractions; null if the key is missing.
+  result<const std::vector<double>*> reals(std::string_view key) const;
+
   /// "file.gguf: metadata 'key' <what>".
   error wrong(std::string_view key, std::string_view what,
               errc code = errc::corrupt) const;

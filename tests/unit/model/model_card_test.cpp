@@ -44,12 +44,12 @@ TEST_CASE("a model card is read from the tokenizer's metadata") {
                                        token_kind::normal, token_kind::normal,
                                        token_kind::normal, token_kind::added});
   CHECK(tokenizer.merges == std::vector<std::string>{"a b"});
-  CHECK(!tokenizer.split_patterns.empty());
+  CHECK(!tokenizer.pre_tokenizer.empty());
   CHECK(tokenizer.bos == 0);
   CHECK(tokenizer.eos == 0);
   CHECK(tokenizer.unknown == -1);
   CHECK(!tokenizer.add_bos);
-  CHECK(!tokenizer.add_prefix_space);
+  CHECK(tokenizer.normalizer.empty());
 }
 
 TEST_CASE("tokenizers other than byte-level BPE are refused by name") {
