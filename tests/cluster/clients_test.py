@@ -113,10 +113,10 @@ def talking(also):
 
 def test_a_thousand_stalled_readers_cost_little_and_disturb_nobody(
         talking, cluster, truth):
-    """They ask for a stream of 150 KB or so and never read."""
+    """They ask for a stream of more than 200 KB and never read."""
     node = cluster.nodes["east"]
     probe(node, truth)
-    path, body = completion("Talk", max_tokens=500)
+    path, body = completion("Talk", max_tokens=800)
     request = "/talking" + path, {**body, "model": "talking"}
     before = resident_kb(node.process.pid)
     most_kb = most_waiting = 0

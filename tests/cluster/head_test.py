@@ -129,7 +129,10 @@ def fill(disk):
 def test_a_full_disk_refuses_a_deployment_and_nothing_else(cluster, truth,
                                                            tmp_path):
     more = application([model("kept", replicas=1)], "kept", "/kept")
-    wanted = configuration([BASE, more])
+    # More than what is free within the store's file.
+    large = application([model("large", env={"TEXT": "x" * 200_000})], "large",
+                        "/large")
+    wanted = configuration([BASE, large])
     with small_disk(cluster, tmp_path) as disk:
         cluster.settle()
         before = who(cluster)
