@@ -527,12 +527,6 @@ private:
 
 } // namespace
 
-ops::matrix_view tensor::matrix() const {
-  auto rows = std::accumulate(shape.begin() + 1, shape.end(), std::int64_t{1},
-                              std::multiplies<>{});
-  return {type, rows, shape[0], bytes};
-}
-
 result<gguf_contents> parse_gguf(std::span<const std::byte> data,
                                  std::size_t& overhead_bytes) {
   parser reader{data, overhead_bytes};

@@ -34,16 +34,16 @@ TEST_CASE("a model is a .gguf file or the only one in a directory") {
 }
 
 TEST_CASE("the files of one split model are one model") {
-  temporary_directory directory;
-  auto second = directory.add("m-00002-of-00003.gguf");
+  model_directory directory;
+  auto second = directory.write("m-00002-of-00003.gguf", "x");
   auto first = directory.path() / "m-00001-of-00003.gguf";
   // The missing one is named when it is opened.
   CHECK(*model::resolve_model_source(directory.path()) == first);
-  directory.add("m-00001-of-00003.gguf");
-  directory.add("m-00003-of-00003.gguf");
+  directory.write("m-00001-of-00003.gguf", "x");
+  directory.write("m-00003-of-00003.gguf", "x");
   CHECK(*model::resolve_model_source(directory.path()) == first);
   CHECK(*model::resolve_model_source(second) == second);
-  directory.add("m-00001-of-00002.gguf");
+  directory.write("m-00001-of-00002.gguf", "x");
   refused(directory.path(), errc::invalid_argument, "2 .gguf models");
 }
 
