@@ -239,6 +239,10 @@ void agent_shell::obey(const node_agent::send_death& x) {
   tell_controller(std::move(out));
 }
 
+void agent_shell::obey(const node_agent::know_revoked&) {
+  // Nobody has a certificate here.
+}
+
 void agent_shell::obey(const node_agent::want_router& x) {
   outside_.want_router(x.wanted);
 }

@@ -73,6 +73,7 @@ private:
   void obey(const node_agent::send_news&);
   void obey(const node_agent::send_death&);
   void obey(const node_agent::want_router&);
+  void obey(const node_agent::know_revoked&);
 
   process& self_;
   surroundings around_;
