@@ -111,8 +111,7 @@ std::uint32_t newest_era(const revocation_list& list) {
   return out;
 }
 
-// -- what a process knows
-// ------------------------------------------------------
+// -- what a process knows ---------------------------------------------------
 
 revocations& revocations::of(const credentials& files) {
   static std::mutex mutex;
@@ -196,8 +195,7 @@ revocations::file_state revocations::state_of_file() const {
           info.st_size};
 }
 
-// -- OpenSSL
-// -------------------------------------------------------------------
+// -- OpenSSL ----------------------------------------------------------------
 
 namespace {
 
