@@ -56,6 +56,7 @@ void client::submit() {
     out.choices.push_back(std::move(record));
   }
   submitted_ = world_.now();
+  leapt_before_ = ledger_.leapt();
   world_.trace("submit", request_id_, router_.name(), request_.choices,
                request_.params.max_tokens, request_.poison);
   router_.run([this, out = std::move(out)]() mutable {
@@ -140,7 +141,8 @@ void client::on_failed(const error& why) {
 
 /// Why the rules let it fail so; none if they do not.
 client::failure client::judge(const error& why) const {
-  auto age = world_.now() - submitted_;
+  // For who was in a hurry: a replica's host or the router's may have leapt.
+  auto age = world_.now() - submitted_ + ledger_.leapt() - leapt_before_;
   if (why.code == errc::internal) {
     // Poison, or replicas died of something else just when they computed this
     // one: twice, once of it alone, or three times.

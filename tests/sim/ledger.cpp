@@ -65,12 +65,13 @@ void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
     crashes_[killer->router].push_back({replica, known->second, at});
 }
 
-void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {
-  told_.try_emplace({router, notice.incarnation}, world_.now());
+void ledger::told(std::uint64_t router, const protocol::death_notice& notice,
+                  local_time at) {
+  told_.try_emplace({router, notice.incarnation}, told_at{world_.now(), at});
 }
 
-void ledger::lost(std::uint64_t router, std::uint64_t replica) {
-  lost_.try_emplace({router, replica}, world_.now());
+void ledger::lost(std::uint64_t router, std::uint64_t replica, local_time at) {
+  lost_.try_emplace({router, replica}, at);
 }
 
 std::size_t ledger::sendings(const std::string& request_id,
@@ -94,7 +95,8 @@ bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {
   if (told == told_.end())
     return false;
   auto lost = lost_.find({router, replica});
-  return lost == lost_.end() || told->second <= lost->second + notice_wait;
+  return lost == lost_.end() ||
+         told->second.local <= lost->second + notice_wait;
 }
 
 bool ledger::counts(std::uint64_t router, const crash& x) const {
@@ -116,7 +118,7 @@ void ledger::check_poison() const {
     for (const auto& one : crashes)
       if (counts(router, one)) {
         auto& known = of[one.by.prompt].known;
-        known = std::min(known, told_.at({router, one.replica}));
+        known = std::min(known, told_.at({router, one.replica}).at);
       }
     for (const auto& one : crashes) {
       auto& x = of[one.by.prompt];

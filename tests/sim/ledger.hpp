@@ -4,6 +4,7 @@
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/engine.hpp"
+#include "tests/sim/process.hpp"
 #include "tests/sim/world.hpp"
 
 #include <cstdint>
@@ -38,9 +39,19 @@ public:
   /// anyone's.
   void crashed(std::uint64_t replica, const engine::owner* killer,
                std::size_t at, const std::vector<engine::owner>& step);
-  /// A router is told of a death; a router gives a session up.
-  void told(std::uint64_t router, const protocol::death_notice&);
-  void lost(std::uint64_t router, std::uint64_t replica);
+  /// A router is told of a death; a router gives a session up. `at`: by its own
+  /// clock.
+  void told(std::uint64_t router, const protocol::death_notice&, local_time at);
+  void lost(std::uint64_t router, std::uint64_t replica, local_time at);
+
+  /// A host's clock has leapt: what waits there has waited longer than is
+  /// true.
+  void leapt(nanoseconds by) {
+    leapt_ += by;
+  }
+  nanoseconds leapt() const {
+    return leapt_;
+  }
 
   /// Sendings of this choice.
   std::size_t sendings(const std::string& request_id,
@@ -77,6 +88,10 @@ private:
     /// The router has so many of its tokens when it sends it again.
     std::optional<std::size_t> received = {};
   };
+  struct told_at {
+    instant at{0};
+    local_time local;
+  };
   using sent_choice = std::pair<std::string, std::uint32_t>;
   using router_replica = std::pair<std::uint64_t, std::uint64_t>;
 
@@ -90,8 +105,9 @@ private:
   std::map<std::uint64_t, std::vector<crash>> crashes_; ///< by router
   std::map<std::string, std::size_t> beside_;
   std::map<std::string, std::size_t> alone_;
-  std::map<router_replica, instant> told_;
-  std::map<router_replica, instant> lost_;
+  std::map<router_replica, told_at> told_;
+  std::map<router_replica, local_time> lost_;
+  nanoseconds leapt_{0};
 };
 
 } // namespace troupe::sim
