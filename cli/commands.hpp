@@ -91,6 +91,9 @@ int shutdown(const admin_arguments&, bool sure);
 /// Checks a file and says all that is wrong with it.
 int validate(const std::filesystem::path& config);
 
+/// Makes a node's certificates void and drops it.
+int revoke_node(const admin_arguments&, const std::string& node);
+
 struct status_arguments {
   admin_arguments where;
   bool json = false;
@@ -115,5 +118,38 @@ struct token_arguments {
 
 /// Prints a token with which workers can join.
 int create_token(const token_arguments&);
+
+/// Where the verbs find the key of a service that asks for one.
+inline constexpr auto api_key_variable = "OPENAI_API_KEY";
+
+struct chat_arguments {
+  std::string url = "http://127.0.0.1:8000";
+  std::string api_key;
+  std::string model; ///< empty = the only one there
+  std::string system;
+  double temperature = -1;  ///< below 0 = the service's
+  long long max_tokens = 0; ///< 0 = the service's
+};
+
+/// A conversation with a model in this terminal; without one, standard input is
+/// the one thing that is said.
+int chat(const chat_arguments&);
+
+struct bench_arguments {
+  std::string url;
+  std::string api_key;
+  std::string model;             ///< empty = the only one there
+  double rate = 0;               ///< requests per second; 0 = closed loop
+  std::uint32_t concurrency = 0; ///< 0 = 1, in an open loop 1024
+  std::uint64_t requests = 100;
+  double time_max_s = 0;
+  std::uint32_t prompt_words = 128;
+  std::uint32_t max_tokens = 128;
+  std::uint64_t seed = 0;
+  bool json = false;
+};
+
+/// Puts a load on a service and says how it fared.
+int bench(const bench_arguments&);
 
 } // namespace troupe::cli

@@ -266,6 +266,22 @@ void add_plan(CLI::App& app, action& chosen) {
                "  troupe plan serve.yaml --admin 10.0.0.1:8265");
 }
 
+void add_node(CLI::App& app, action& chosen) {
+  auto where = std::make_shared<cli::admin_arguments>();
+  auto name = std::make_shared<std::string>();
+  auto* verb = app.add_subcommand("node", "What becomes of a node");
+  verb->require_subcommand(1);
+  auto* revoke = verb->add_subcommand(
+      "revoke", "Shut a worker out: its certificates and all tokens made so "
+                "far are void");
+  revoke->add_option("name", *name, "The node")->required();
+  add_admin(*revoke, *where);
+  revoke->callback([&chosen, where, name] {
+    chosen = [where, name] { return cli::revoke_node(*where, *name); };
+  });
+  verb->footer("Example:\n  troupe node revoke worker-3");
+}
+
 void add_token(CLI::App& app, action& chosen) {
   auto args = std::make_shared<cli::token_arguments>();
   auto* verb = app.add_subcommand("token", "What lets workers join");
@@ -280,6 +296,68 @@ void add_token(CLI::App& app, action& chosen) {
   verb->footer("Example:\n  troupe token create --good-for 1h");
 }
 
+/// The options of verbs that are a service's client.
+void add_service(CLI::App& verb, std::string& api_key, std::string& model) {
+  verb.add_option("--model", model, "Its name (default: the only one there)");
+  verb.add_option("--api-key", api_key, "What the service asks for")
+      ->envname(cli::api_key_variable);
+}
+
+void add_chat(CLI::App& app, action& chosen) {
+  auto args = std::make_shared<cli::chat_arguments>();
+  auto* verb = add_verb(app, "chat", "Talk with a model in this terminal", args,
+                        chosen, cli::chat);
+  verb->add_option("--url", args->url, "Where the service is")
+      ->capture_default_str();
+  add_service(*verb, args->api_key, args->model);
+  verb->add_option("--system", args->system, "What the model is told first");
+  verb->add_option("--temperature", args->temperature,
+                   "0 = always the likeliest (default: the service's)")
+      ->check(CLI::Range(0.0, 2.0));
+  verb->add_option("--max-tokens", args->max_tokens,
+                   "Of an answer (default: the service's)")
+      ->check(CLI::Range(1LL, 1LL << 31));
+  verb->footer("Examples:\n"
+               "  troupe chat\n"
+               "  troupe chat --model smollm2-135m --system 'Be brief.'\n"
+               "  echo 'What is gravity?' | troupe chat");
+}
+
+void add_bench(CLI::App& app, action& chosen) {
+  auto args = std::make_shared<cli::bench_arguments>();
+  auto* verb =
+      add_verb(app, "bench", "Put a load on a service and say how it fared",
+               args, chosen, cli::bench);
+  verb->add_option("url", args->url, "Where the service is")->required();
+  add_service(*verb, args->api_key, args->model);
+  verb->add_option("--rate", args->rate,
+                   "Requests per second, at random times (open loop); else "
+                   "--concurrency at a time (closed loop)")
+      ->check(CLI::Range(1e-6, 1e6));
+  verb->add_option("--concurrency", args->concurrency,
+                   "Requests at a time (default: 1; with --rate at most 1024)")
+      ->check(CLI::Range(1, 65535));
+  verb->add_option("--requests", args->requests, "How many in all")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  verb->add_option("--time-max", args->time_max_s,
+                   "Seconds after which none is begun")
+      ->check(CLI::Range(0.0, 1e6));
+  verb->add_option("--prompt-words", args->prompt_words, "Words of a prompt")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  verb->add_option("--max-tokens", args->max_tokens, "Tokens of an answer")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  verb->add_option("--seed", args->seed, "Of prompts, times and sampling")
+      ->capture_default_str();
+  verb->add_flag("--json", args->json, "The result as JSON");
+  verb->footer("Examples:\n"
+               "  troupe bench http://127.0.0.1:8000 --concurrency 8\n"
+               "  troupe bench http://127.0.0.1:8000 --rate 4 --requests 200 "
+               "--json");
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -288,9 +366,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
   action chosen;
-  for (auto* add :
-       {add_run, add_start, add_stop, add_deploy, add_config_verb, add_delete,
-        add_shutdown, add_status, add_plan, add_validate, add_token})
+  for (auto* add : {add_run, add_start, add_stop, add_deploy, add_config_verb,
+                    add_delete, add_shutdown, add_status, add_plan,
+                    add_validate, add_node, add_token, add_chat, add_bench})
     add(app, chosen);
   // What a node agent starts; needs its parent's pipe.
   app.add_subcommand("replica", "")->group("")->callback([&chosen] {

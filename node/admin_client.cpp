@@ -1,5 +1,7 @@
 #include "node/admin_client.hpp"
 
+#include "actors/runtime/resolve.hpp"
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -9,7 +11,10 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <vector>
 
 namespace troupe::node {
 
@@ -20,10 +25,18 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 
 error bad_place(const std::string& text) {
-  return {errc::invalid_argument,
-          fmt::format("\"{}\" is no HOST:PORT with a numeric address or "
-                      "localhost",
-                      text)};
+  return {errc::invalid_argument, fmt::format("\"{}\" is no HOST:PORT", text)};
+}
+
+/// An address, or a name of letters, digits, hyphens and dots.
+bool is_host(std::string_view text) {
+  beast::error_code not_numeric;
+  asio::ip::make_address(std::string{text}, not_numeric);
+  return !not_numeric ||
+         (!text.empty() && text.size() < 254 &&
+          std::all_of(text.begin(), text.end(), [](unsigned char c) {
+            return std::isalnum(c) || c == '-' || c == '.';
+          }));
 }
 
 } // namespace
@@ -43,12 +56,10 @@ result<admin_place> parse_place(const std::string& text) {
   if (host.starts_with('[') && host.ends_with(']'))
     host = host.substr(1, host.size() - 2);
   admin_place out;
-  out.host = host == "localhost" ? "127.0.0.1" : std::string{host};
+  out.host = host;
   auto read =
       std::from_chars(digits.data(), digits.data() + digits.size(), out.port);
-  beast::error_code code;
-  asio::ip::make_address(out.host, code);
-  if (code || read.ec != std::errc{} ||
+  if (!is_host(host) || read.ec != std::errc{} ||
       read.ptr != digits.data() + digits.size() || out.port == 0)
     return bad_place(text);
   return out;
@@ -67,17 +78,16 @@ result<admin_answer> ask_admin(const admin_place& place,
   constexpr std::uint64_t body_bytes_max = 64u << 20;
   beast::error_code code;
   auto where = to_string(place);
-  auto address = asio::ip::make_address(
-      place.host == "localhost" ? "127.0.0.1" : place.host, code);
-  if (code)
-    return error{errc::invalid_argument,
-                 place.host + ": not a numeric address"};
+  auto addresses =
+      runtime::resolve(place.host, std::chrono::steady_clock::now() + time_max);
+  if (!addresses)
+    return error{addresses.error().code,
+                 place.host + ": " + addresses.error().message};
   asio::io_context io;
   beast::tcp_stream stream{io};
   beast::flat_buffer buffer;
   http::request<http::string_body> request{http::string_to_verb(method), path,
                                            11};
-  request.set(http::field::host, where);
   if (!body.empty())
     request.set(http::field::content_type, "application/json");
   request.body() = std::move(body);
@@ -94,7 +104,9 @@ result<admin_answer> ask_admin(const admin_place& place,
     io.restart();
     io.run();
   };
-  asio::ip::tcp::endpoint there{address, place.port};
+  std::vector<asio::ip::tcp::endpoint> there;
+  for (const auto& address : *addresses)
+    there.emplace_back(address, place.port);
   step([&] { stream.async_connect(there, keep); });
   if (code)
     return error{errc::unavailable,
@@ -102,6 +114,9 @@ result<admin_answer> ask_admin(const admin_place& place,
                              "or `troupe start --head` running, and with this "
                              "admin port?",
                              where, code.message())};
+  // By its number: listeners refuse names, which any page could take on.
+  auto reached = stream.socket().remote_endpoint(code).address().to_string();
+  request.set(http::field::host, to_string({reached, place.port}));
   step([&] { http::async_write(stream, request, keep); });
   step([&] { http::async_read(stream, buffer, response, keep); });
   if (code)

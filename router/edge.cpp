@@ -20,6 +20,8 @@ using api::api_error;
 constexpr std::string_view health_path = "/-/healthz";
 constexpr std::string_view chat_path = "/v1/chat/completions";
 constexpr std::string_view completion_path = "/v1/completions";
+constexpr std::string_view tokenize_path = "/tokenize";
+constexpr std::string_view detokenize_path = "/detokenize";
 constexpr std::string_view models_path = "/v1/models";
 constexpr std::string_view model_path = "/v1/models/";
 constexpr std::string_view other_path = "other";
@@ -68,7 +70,8 @@ bool allow(std::string_view allowed, const http::request& request,
 
 /// The endpoint of a path behind its route prefix; empty if there is none.
 std::string_view endpoint_of(std::string_view rest) {
-  for (auto known : {chat_path, completion_path, models_path})
+  for (auto known : {chat_path, completion_path, tokenize_path, detokenize_path,
+                     models_path})
     if (rest == known)
       return known;
   if (rest.size() > model_path.size() && rest.starts_with(model_path))
@@ -216,12 +219,11 @@ void edge::route(const rules& now, http::request& request,
     return;
   }
   client->set_route(endpoint);
-  bool posts = endpoint == chat_path || endpoint == completion_path;
+  bool posts = endpoint != models_path && endpoint != model_path;
   if (!allow(posts ? "POST" : "GET", request, *client))
     return;
   if (posts)
-    generate(endpoint == chat_path, place->prefix, now, request,
-             std::move(client));
+    begin(endpoint, place->prefix, now, request, std::move(client));
   else if (endpoint == models_path)
     models(place->prefix, *client);
   else
@@ -266,8 +268,9 @@ api::model_entry edge::entry(const protocol::model_route& model) const {
   return {model.model, model.created, text ? text->max_model_len : 0};
 }
 
-void edge::generate(bool chat, std::string prefix, const rules& now,
-                    http::request& request, std::unique_ptr<exchange> client) {
+void edge::begin(std::string_view endpoint, std::string prefix,
+                 const rules& now, http::request& request,
+                 std::unique_ptr<exchange> client) {
   if (!is_json(request)) {
     client->fail(not_json());
     return;
@@ -288,7 +291,7 @@ void edge::generate(bool chat, std::string prefix, const rules& now,
   job->time_limit = now.request_timeout;
   job->client =
       std::make_shared<waiting_client>(io_, std::move(client), job->time_limit);
-  job->chat = chat;
+  job->endpoint = endpoint;
   job->prefix = std::move(prefix);
   job->body = std::move(request.body);
   job->client->watch();
@@ -317,21 +320,36 @@ void edge::post_text(pending_ptr job, std::function<void()> work) {
 void edge::read(const pending_ptr& job) {
   if (!job->client->waits())
     return;
-  auto request = parse_request(job->chat, job->body);
+  auto wrong = parse(*job);
   job->body = {};
-  if (!request) {
-    job->client->fail(request.error());
-    return;
+  if (wrong)
+    job->client->fail(*wrong);
+  else
+    find(job);
+}
+
+std::optional<api_error> edge::parse(pending& job) {
+  bool ids = job.endpoint == detokenize_path;
+  if (ids || job.endpoint == tokenize_path) {
+    auto request = parse_text_request(ids, job.body);
+    if (!request)
+      return request.error();
+    job.wanted = model_of(*request);
+    job.text = std::move(*request);
+    return std::nullopt;
   }
-  job->request = std::move(*request);
-  job->client->set_user(shared_part(job->request).user);
-  find(job);
+  auto request = parse_request(job.endpoint == chat_path, job.body);
+  if (!request)
+    return request.error();
+  job.request = std::move(*request);
+  job.wanted = shared_part(job.request).model;
+  job.client->set_user(shared_part(job.request).user);
+  return std::nullopt;
 }
 
 void edge::find(const pending_ptr& job) {
   job->table = table();
-  auto model =
-      find_model(*job->table, job->prefix, shared_part(job->request).model);
+  auto model = find_model(*job->table, job->prefix, job->wanted);
   if (!model) {
     job->client->fail(model.error());
     return;
@@ -379,6 +397,8 @@ void edge::send(const pending_ptr& job,
   using namespace std::chrono;
   if (!job->client->waits())
     return;
+  if (job->text)
+    return answer(job, *text);
   generation_context context;
   context.request_id = job->request_id;
   context.created = unix_seconds();
@@ -406,6 +426,16 @@ void edge::send(const pending_ptr& job,
       reply_stream::parts{std::move(client), std::move(made->plan), replicas_,
                           std::move(counters), job->time_limit});
   stream->start(std::move(made->what));
+}
+
+void edge::answer(const pending_ptr& job, const model_text& model) {
+  auto body = answer_text(*job->text, model);
+  if (!body) {
+    job->client->fail(body.error());
+    return;
+  }
+  if (auto client = job->client->take())
+    client->respond(200, "application/json", std::move(*body));
 }
 
 } // namespace troupe::router

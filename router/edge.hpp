@@ -7,6 +7,7 @@
 #include "router/model_cards.hpp"
 #include "router/options.hpp"
 #include "router/request_guard.hpp"
+#include "router/tokenization.hpp"
 #include "router/waiting_client.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -18,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,20 +76,23 @@ private:
     bool access_log = true;
   };
 
-  /// A generation request on its way to the replicas.
+  /// A request about a model on its way to the replicas, or to an answer of the
+  /// model's text side alone.
   struct pending {
     std::shared_ptr<waiting_client> client;
     std::string request_id;
     std::chrono::steady_clock::time_point arrived;
     std::chrono::milliseconds time_limit{0};
-    bool chat = false;
+    std::string_view endpoint; ///< one of ours
     std::string prefix;
     std::string body;
     std::shared_ptr<const protocol::routing_table> table;
     const protocol::model_route* model = nullptr; ///< in `table`
     std::string card_hash; ///< empty: the last one that was known
     bool found_again = false;
+    std::string wanted; ///< the model's name, as in the request
     any_request request;
+    std::optional<text_request> text; ///< instead of `request`
   };
   using pending_ptr = std::shared_ptr<pending>;
 
@@ -97,15 +102,17 @@ private:
   void models(const std::string& prefix, exchange&) const;
   void model(const std::string& prefix, std::string_view id, exchange&) const;
   api::model_entry entry(const protocol::model_route&) const;
-  void generate(bool chat, std::string prefix, const rules&, http::request&,
-                std::unique_ptr<exchange>);
+  void begin(std::string_view endpoint, std::string prefix, const rules&,
+             http::request&, std::unique_ptr<exchange>);
   bool has_card(const std::string& hash) const;
   std::uint64_t next_turn(const protocol::model_route&);
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
+  static std::optional<api::api_error> parse(pending&);
   void find(const pending_ptr&);
   std::string card_for(const protocol::model_route&) const;
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
+  void answer(const pending_ptr&, const model_text&);
 
   boost::asio::io_context& io_;
   const std::uint32_t text_queue_max_;

@@ -1,4 +1,4 @@
-"""Writes engine/text/unicode_additions.hpp and nfc_tables.hpp.
+"""Writes engine/text/unicode_additions.hpp, nfc_tables.hpp and unicode_forms.hpp.
 
 Asks Hugging Face's tokenizers (tests/requirements.txt), whose results we have to
 give, and compares with this Python's unicodedata, which has to be Unicode 14
@@ -85,6 +85,71 @@ inline constexpr auto compositions = std::to_array<decomposition>({
 } // namespace troupe::text
 '''
 
+FORMS = '''#pragma once
+
+#include "engine/text/unicode_additions.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace troupe::text {
+
+// What `tokenizers` makes of single characters. Written by
+// scripts/make_unicode_tables.py.
+
+/// Characters first, first + step, .. last, whose small letter is `shift` away.
+/// Only U+0130 has a small form of two characters, and is not here.
+struct lowercase_range {
+  char32_t first;
+  char32_t last;
+  std::uint8_t step;
+  std::int32_t shift;
+};
+
+inline constexpr auto lowercase_ranges = std::to_array<lowercase_range>({
+%s
+});
+
+/// A character whose compatibility decomposition is not its canonical one: all
+/// of it, in UTF-8. By `character`.
+struct compatibility_form {
+  char32_t character;
+  std::string_view form;
+};
+
+inline constexpr auto compatibility_forms = std::to_array<compatibility_form>({
+%s
+});
+
+/// What StripAccents takes away: marks of any kind.
+inline constexpr auto combining_marks = std::to_array<unicode_range>({
+%s
+});
+
+/// What BertNormalizer takes away as accents.
+inline constexpr auto nonspacing_marks = std::to_array<unicode_range>({
+%s
+});
+
+/// What BertNormalizer takes away as control characters.
+inline constexpr auto bert_controls = std::to_array<unicode_range>({
+%s
+});
+
+/// What BertNormalizer puts between spaces.
+inline constexpr auto bert_ideographs = std::to_array<unicode_range>({
+%s
+});
+
+/// What the pre-tokenizers Punctuation and BertPreTokenizer mean.
+inline constexpr auto punctuation = std::to_array<unicode_range>({
+%s
+});
+
+} // namespace troupe::text
+'''
+
 
 def matched(pattern):
     """All characters that a pattern of tokenizers matches."""
@@ -146,10 +211,56 @@ def nfc():
                   rows(steps, form), rows(composed, form))
 
 
+def small_letters():
+    """[(first, last, step, shift)] of the characters with a small form."""
+    lower, out = normalizers.Lowercase().normalize_str, []
+    for c in CHARACTERS:
+        small = lower(chr(c))
+        if small == chr(c) or c == 0x130:
+            continue
+        shift, last = ord(small) - c, out[-1] if out else None
+        if last and last[3] == shift and (
+                c - last[1] == last[2] or last[0] == last[1] and
+                c - last[1] <= 2):
+            out[-1] = (last[0], c, c - last[1], shift)
+        else:
+            out.append((c, c, 1, shift))
+    return out
+
+
+def forms():
+    nfd = normalizers.NFD().normalize_str
+    nfkd = normalizers.NFKD().normalize_str
+    compatible = [(c, "".join(f"\\x{b:02X}" for b in nfkd(chr(c)).encode()))
+                  for c in CHARACTERS if nfkd(chr(c)) != nfd(chr(c))]
+
+    def bert(**on):
+        off = dict(clean_text=False, handle_chinese_chars=False,
+                   strip_accents=False, lowercase=False)
+        return normalizers.BertNormalizer(**(off | on)).normalize_str
+
+    def removed(normalize):
+        return [c for c in CHARACTERS if normalize(chr(c)) == ""]
+
+    pad = bert(handle_chinese_chars=True)
+    cut = pre_tokenizers.Punctuation("removed")
+    kept = set("".join(p for p, _ in cut.pre_tokenize_str(
+        "".join(map(chr, CHARACTERS)))))
+    sets = [removed(normalizers.StripAccents().normalize_str),
+            removed(bert(strip_accents=True)), removed(bert(clean_text=True)),
+            [c for c in CHARACTERS if pad(chr(c)) != chr(c)],
+            [c for c in CHARACTERS if chr(c) not in kept]]
+    form = '0x{:X}, 0x{:X}, "{}"'
+    return FORMS % (rows(small_letters(), "0x{:X}, 0x{:X}, {}, {}"),
+                    rows(compatible, '0x{:X}, "{}"'),
+                    *(rows(ranges(dict.fromkeys(s, "")), form) for s in sets))
+
+
 def main():
     assert unicodedata.unidata_version == "14.0.0", "needs Python 3.11"
     for name, text in (("unicode_additions.hpp", additions()),
-                       ("nfc_tables.hpp", nfc())):
+                       ("nfc_tables.hpp", nfc()),
+                       ("unicode_forms.hpp", forms())):
         (FOLDER / name).write_text(text)
         subprocess.run(["clang-format", "-i", FOLDER / name], check=True)
 

@@ -157,13 +157,23 @@ struct layout<node_welcome> {
 };
 
 template <>
+struct layout<revocation> {
+  using r = revocation;
+  static constexpr std::string_view name = "revocation";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),
+      number(2, &r::since),
+  };
+};
+
+template <>
 struct layout<node_assignment> {
   using r = node_assignment;
   static constexpr std::string_view name = "node_assignment";
   static constexpr auto fields = std::tuple{
       number(1, &r::head_epoch), number(2, &r::node_epoch),
       number(3, &r::sequence),   number(4, &r::replicas),
-      number(5, &r::router),
+      number(5, &r::router),     droppable_since(3, 6, &r::revoked),
   };
 };
 

@@ -3,6 +3,8 @@
 #include "actors/runtime/certificate.hpp"
 #include "actors/runtime/join_messages.hpp"
 #include "actors/runtime/private_file.hpp"
+#include "actors/runtime/resolve.hpp"
+#include "actors/runtime/revocations.hpp"
 #include "actors/runtime/tls_client.hpp"
 #include "actors/runtime/tls_listener.hpp"
 
@@ -11,7 +13,6 @@
 #include <spdlog/spdlog.h>
 
 #include <array>
-#include <future>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -22,7 +23,6 @@ namespace troupe::runtime {
 
 namespace {
 
-using boost::asio::ip::tcp;
 using addresses = std::vector<boost::asio::ip::address>;
 using time_point = tls_client::time_point;
 
@@ -92,12 +92,16 @@ private:
     auto asked = read_join_request(message);
     if (!asked)
       return asked.error();
+    auto revoked = issuer_.revoked(); // before the token was looked at
+    if (!revoked)
+      return revoked.error();
     if (auto good = check_token(issuer_, asked->token, seconds_now()); !good)
       return good.error();
     if (auto fit = check_versions(protocol::protocol_version, asked->version);
         !fit)
       return fit.error();
-    auto signed_for = issuer_.sign(asked->request, asked->node, from);
+    auto signed_for =
+        issuer_.sign(asked->request, asked->node, from, newest_era(*revoked));
     if (!signed_for)
       return signed_for.error();
     spdlog::info("node {} may join from {}", asked->node, from);
@@ -112,32 +116,6 @@ private:
 };
 
 // -- the worker --------------------------------------------------------------
-
-/// Addresses of a host, numeric or by name. The system's resolver cannot be
-/// stopped, so one that takes too long ends by itself, later.
-result<addresses> resolve(const std::string& host, time_point deadline) {
-  boost::system::error_code failed;
-  auto numeric = boost::asio::ip::make_address(host, failed);
-  if (!failed)
-    return addresses{numeric};
-  auto promise = std::make_shared<std::promise<addresses>>();
-  auto found = promise->get_future();
-  std::thread{[promise, host] {
-    boost::asio::io_context io;
-    boost::system::error_code unknown;
-    addresses out;
-    auto entries = tcp::resolver{io}.resolve(host, "", unknown);
-    for (auto i = entries.begin(); i != entries.end(); ++i)
-      out.push_back(i->endpoint().address());
-    promise->set_value(std::move(out));
-  }}.detach();
-  if (found.wait_until(deadline) != std::future_status::ready)
-    return error{errc::unavailable, "the name is not found in time"};
-  auto out = found.get();
-  if (out.empty())
-    return error{errc::unavailable, "no such host"};
-  return out;
-}
 
 /// The authority's certificate (PEM), if the server has shown it, has shown one
 /// that it issued, and it is the one with the hash.

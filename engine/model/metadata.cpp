@@ -100,4 +100,8 @@ bool metadata::has_flags(std::string_view key) const {
   return found && std::holds_alternative<std::vector<bool>>(*found);
 }
 
+result<const std::vector<double>*> metadata::reals(std::string_view key) const {
+  return get<std::vector<double>>(key, "a list of numbers with fractions");
+}
+
 } // namespace troupe::model

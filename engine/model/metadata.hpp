@@ -46,6 +46,9 @@ public:
   /// True if the key holds a list of booleans.
   bool has_flags(std::string_view key) const;
 
+  /// A list of numbers with fractions; null if the key is missing.
+  result<const std::vector<double>*> reals(std::string_view key) const;
+
   /// "file.gguf: metadata 'key' <what>".
   error wrong(std::string_view key, std::string_view what,
               errc code = errc::corrupt) const;

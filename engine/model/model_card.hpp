@@ -7,9 +7,8 @@
 
 namespace troupe::model {
 
-/// Builds the model card from a file's "tokenizer.*" metadata: byte-level BPE
-/// ("gpt2") only, other tokenizers and pre-tokenizers that are not in the table
-/// (engine/text/pretokenizers.hpp) are refused by name.
+/// Builds the model card from a file's "tokenizer.*" metadata
+/// (gguf_tokenizer.hpp).
 ///
 /// A choice ends at the file's eos, at its eot and eom, and at those well-known
 /// end-of-turn tokens (<|im_end|>, <|eot_id|>, ...) that are special tokens and

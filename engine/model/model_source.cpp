@@ -1,6 +1,9 @@
 #include "engine/model/model_source.hpp"
 
+#include "engine/weights/split_files.hpp"
+
 #include <fmt/format.h>
+#include <set>
 #include <string>
 #include <system_error>
 
@@ -11,9 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct directory_content {
-  fs::path gguf; ///< one of them
-  std::size_t gguf_files = 0;
-  bool config = false; ///< config.json
+  std::set<fs::path> gguf; ///< of a model split over several the first file
+  bool config = false;     ///< config.json
   bool safetensors = false;
   bool pickled = false;
 };
@@ -23,10 +25,8 @@ directory_content content_of(const fs::path& directory, std::error_code& why) {
   fs::directory_iterator entry{directory, why};
   for (; !why && entry != fs::directory_iterator{}; entry.increment(why)) {
     auto extension = entry->path().extension();
-    if (extension == ".gguf") {
-      out.gguf = entry->path();
-      ++out.gguf_files;
-    }
+    if (extension == ".gguf")
+      out.gguf.insert(weights::first_split_file(entry->path()));
     out.config = out.config || entry->path().filename() == "config.json";
     out.safetensors = out.safetensors || extension == ".safetensors";
     out.pickled = out.pickled || extension == ".bin" || extension == ".pth" ||
@@ -42,13 +42,13 @@ result<fs::path> model_in(const fs::path& directory) {
     return error{errc::io,
                  fmt::format("model '{}': cannot read the directory: {}",
                              directory.string(), why.message())};
-  if (content.gguf_files == 1)
-    return content.gguf;
-  if (content.gguf_files > 1)
+  if (content.gguf.size() == 1)
+    return *content.gguf.begin();
+  if (content.gguf.size() > 1)
     return error{errc::invalid_argument,
-                 fmt::format("model '{}': the directory holds {} .gguf files; "
+                 fmt::format("model '{}': the directory holds {} .gguf models; "
                              "name one of them",
-                             directory.string(), content.gguf_files)};
+                             directory.string(), content.gguf.size())};
   if (content.config && content.safetensors)
     return directory;
   auto refused = [&](errc code, const char* what) {

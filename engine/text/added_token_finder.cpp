@@ -1,7 +1,9 @@
 #include "engine/text/added_token_finder.hpp"
 
-#include "engine/text/unicode_additions.hpp"
+#include "engine/text/character_sets.hpp"
 #include "engine/text/utf8.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -14,45 +16,8 @@ std::uint64_t edge(std::uint32_t node, char byte) {
          static_cast<unsigned char>(byte);
 }
 
-// What \w is to `tokenizers` when it looks for single words.
-constexpr std::string_view word_pattern =
-    "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\u200C\u200D\u24B6-\u24E9"
-    "\U0001F130-\U0001F149\U0001F150-\U0001F169\U0001F170-\U0001F189]";
-
 std::string_view first_character(std::string_view text) {
   return text.empty() ? text : text.substr(0, first_utf8_unit(text).size);
-}
-
-std::string_view last_character(std::string_view text) {
-  auto size = std::min<std::size_t>(text.size(), 1);
-  while (size < text.size() &&
-         (static_cast<unsigned char>(text[text.size() - size]) & 0xC0) == 0x80)
-    ++size;
-  return text.substr(text.size() - size);
-}
-
-bool is_white_space(std::string_view character) {
-  if (character.empty())
-    return false;
-  auto value = decode_utf8(character);
-  return std::any_of(white_space.begin(), white_space.end(),
-                     [&](const unicode_range& range) {
-                       return value >= range.first && value <= range.last;
-                     });
-}
-
-std::size_t spaces_at_end(std::string_view text) {
-  auto rest = text;
-  while (is_white_space(last_character(rest)))
-    rest.remove_suffix(last_character(rest).size());
-  return text.size() - rest.size();
-}
-
-std::size_t spaces_at_start(std::string_view text) {
-  auto rest = text;
-  while (is_white_space(first_character(rest)))
-    rest.remove_prefix(first_character(rest).size());
-  return text.size() - rest.size();
 }
 
 } // namespace
@@ -67,7 +32,7 @@ void added_token_finder::add(std::string_view spelling,
   }
   if (options.single_word && !word_character_)
     word_character_ = std::make_shared<const split_pattern>(
-        split_pattern::compile(word_pattern).value());
+        split_pattern::compile(fmt::format("[{}]", word_items)).value());
   starts_[static_cast<unsigned char>(spelling[0])] = true;
   ids_.try_emplace(node, options.id);
   options_.try_emplace(options.id, options);

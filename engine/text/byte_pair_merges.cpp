@@ -45,14 +45,14 @@ std::uint32_t byte_pair_merges::rank_of(token_id left, token_id right) const {
   return at->pair == UINT64_MAX ? no_rank : at->rank;
 }
 
-void byte_pair_merges::apply(std::vector<token_id>& ids) const {
-  if (ids.size() <= few)
-    apply_to_few(ids);
-  else
-    apply_to_many(ids);
+void byte_pair_merges::apply(std::vector<token_id>& ids,
+                             std::size_t from) const {
+  auto tail = std::span{ids}.subspan(from);
+  ids.resize(from +
+             (tail.size() <= few ? apply_to_few(tail) : apply_to_many(tail)));
 }
 
-void byte_pair_merges::apply_to_few(std::vector<token_id>& ids) const {
+std::size_t byte_pair_merges::apply_to_few(std::span<token_id> ids) const {
   std::uint32_t ranks[few]; // of (ids[i], ids[i + 1])
   auto n = ids.size();
   for (std::size_t i = 0; i + 1 < n; ++i)
@@ -72,10 +72,10 @@ void byte_pair_merges::apply_to_few(std::vector<token_id>& ids) const {
     if (i + 1 < n)
       ranks[i] = rank_of(ids[i], ids[i + 1]);
   }
-  ids.resize(n);
+  return n;
 }
 
-void byte_pair_merges::apply_to_many(std::vector<token_id>& ids) const {
+std::size_t byte_pair_merges::apply_to_many(std::span<token_id> ids) const {
   constexpr auto none = UINT32_MAX;
   auto n = static_cast<std::uint32_t>(ids.size());
   std::vector<std::uint32_t> previous(n);
@@ -117,7 +117,8 @@ void byte_pair_merges::apply_to_many(std::vector<token_id>& ids) const {
     if (previous[at] != none)
       push(previous[at]);
   }
-  std::erase(ids, -1);
+  auto end = std::remove(ids.begin(), ids.end(), -1);
+  return static_cast<std::size_t>(end - ids.begin());
 }
 
 } // namespace troupe::text

@@ -1,8 +1,9 @@
 #pragma once
 
-#include "engine/text/tokenizer.hpp"
+#include "engine/text/tokenizer_data.hpp"
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace troupe::text {
@@ -16,9 +17,10 @@ public:
   /// The merge of `rank` (0 is the best). Of the same pair the last one counts.
   void add(token_id left, token_id right, std::uint32_t rank, token_id merged);
 
-  /// Merges neighbours in `ids` until no pair has a merge: always the best
-  /// pair, the leftmost of equals. O(n log n) for n ids, fewer than 2^32.
-  void apply(std::vector<token_id>& ids) const;
+  /// Merges neighbours in `ids`, from `from` on, until no pair has a merge:
+  /// always the best pair, the leftmost of equals. O(n log n) for n ids, fewer
+  /// than 2^32.
+  void apply(std::vector<token_id>& ids, std::size_t from) const;
 
 private:
   struct slot {
@@ -31,8 +33,9 @@ private:
 
   const slot* find(token_id left, token_id right) const;
   std::uint32_t rank_of(token_id left, token_id right) const;
-  void apply_to_few(std::vector<token_id>& ids) const;
-  void apply_to_many(std::vector<token_id>& ids) const;
+  // Both return how many ids are left, at the front.
+  std::size_t apply_to_few(std::span<token_id> ids) const;
+  std::size_t apply_to_many(std::span<token_id> ids) const;
 
   std::vector<slot> slots_; ///< open addressing, a power of two
   int shift_;

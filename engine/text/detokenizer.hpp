@@ -21,9 +21,13 @@ public:
   void finish(std::string& out);
 
 private:
+  void strip_front(bool is_end);
+
   std::shared_ptr<const tokenizer> tokenizer_;
   bool skip_special_;
-  std::string pending_; ///< bytes of an unfinished character, at most 3
+  bool is_at_front_ = true;   ///< nothing was pushed that gives text
+  std::uint32_t strips_left_; ///< of tokenizer::strip_of_text
+  std::string pending_;       ///< bytes of an unfinished character or strip
 };
 
 } // namespace troupe::text

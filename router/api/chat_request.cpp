@@ -218,6 +218,12 @@ void check_special_tokens(field_reader& fields) {
 
 } // namespace
 
+void read_chat_prompt(field_reader& fields, chat_request& request) {
+  read_messages(fields, request.messages);
+  read_prompt_end(fields, request);
+  check_special_tokens(fields);
+}
+
 api_result<chat_request> parse_chat_request(std::string_view body) {
   json_body json;
   if (auto wrong = json.parse(body))
@@ -225,13 +231,11 @@ api_result<chat_request> parse_chat_request(std::string_view body) {
   first_error error;
   field_reader fields{json.root(), {}, error};
   chat_request request;
-  read_messages(fields, request.messages);
+  read_chat_prompt(fields, request);
   read_max_tokens(fields, request);
   read_shared_fields(fields, request);
   read_min_tokens(fields, request);
   read_logprobs(fields, request);
-  read_prompt_end(fields, request);
-  check_special_tokens(fields);
   check_echo(fields, request);
   if (error)
     return *error;

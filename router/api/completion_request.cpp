@@ -22,23 +22,6 @@ bool is_integer(dom::element element) {
   return element.is_int64() || element.is_uint64();
 }
 
-prompt read_ids(dom::array list, const std::string& path, first_error& error) {
-  std::vector<token_id> ids;
-  ids.reserve(list.size());
-  for (auto item : list) {
-    std::int64_t id = 0;
-    if (item.get(id) || id < 0 || id > tokens_max) {
-      error.set(item_path(path, ids.size()),
-                fmt::format("{} must be a token id: an integer between 0 and "
-                            "{}.",
-                            item_path(path, ids.size()), tokens_max));
-      return {};
-    }
-    ids.push_back(static_cast<token_id>(id));
-  }
-  return ids;
-}
-
 /// One prompt of a list.
 prompt read_prompt(dom::element element, const std::string& path,
                    first_error& error) {
@@ -105,6 +88,30 @@ void check_choices(field_reader& fields, const completion_request& request) {
 
 } // namespace
 
+std::vector<token_id> read_ids(dom::array list, const std::string& path,
+                               first_error& error) {
+  std::vector<token_id> ids;
+  ids.reserve(list.size());
+  for (auto item : list) {
+    std::int64_t id = 0;
+    if (item.get(id) || id < 0 || id > tokens_max) {
+      error.set(item_path(path, ids.size()),
+                fmt::format("{} must be a token id: an integer between 0 and "
+                            "{}.",
+                            item_path(path, ids.size()), tokens_max));
+      return {};
+    }
+    ids.push_back(static_cast<token_id>(id));
+  }
+  return ids;
+}
+
+void read_completion_prompts(field_reader& fields,
+                             completion_request& request) {
+  read_prompts(fields, request.prompts);
+  fields.flag("add_special_tokens", request.add_special_tokens);
+}
+
 api_result<completion_request> parse_completion_request(std::string_view body) {
   json_body json;
   if (auto wrong = json.parse(body))
@@ -112,14 +119,13 @@ api_result<completion_request> parse_completion_request(std::string_view body) {
   first_error error;
   field_reader fields{json.root(), {}, error};
   completion_request request;
-  read_prompts(fields, request.prompts);
+  read_completion_prompts(fields, request);
   fields.flag("echo", request.echo);
   read_max_tokens(fields, request);
   read_shared_fields(fields, request);
   read_min_tokens(fields, request);
   read_logprobs(fields, request);
   check_choices(fields, request);
-  fields.flag("add_special_tokens", request.add_special_tokens);
   if (error)
     return *error;
   return request;

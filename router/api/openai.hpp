@@ -82,10 +82,27 @@ struct completion_request : generation_request {
   bool add_special_tokens = true;
 };
 
+/// What is to be shown as ids: a chat, or the one text of a completion's
+/// prompt.
+struct tokenize_request {
+  std::variant<chat_request, completion_request> what;
+  bool return_token_strs = false;
+};
+
+/// Ids that are to be shown as text.
+struct detokenize_request {
+  std::string model; ///< empty: the only one
+  std::vector<token_id> tokens;
+};
+
 /// Bounds that need no model; ids and lengths are checked by the router against
 /// the model card.
 api_result<chat_request> parse_chat_request(std::string_view body);
 api_result<completion_request> parse_completion_request(std::string_view body);
+
+/// A body with `messages` is a chat.
+api_result<tokenize_request> parse_tokenize_request(std::string_view body);
+api_result<detokenize_request> parse_detokenize_request(std::string_view body);
 
 /// Turns each content that is a list of text parts into one string, the parts
 /// joined by a line feed: for templates that know string contents only.
@@ -158,6 +175,12 @@ std::string error_frame(const api_error&);
 inline constexpr std::string_view done_frame = "data: [DONE]\n\n";
 
 std::string error_body(const api_error&);
+
+/// `strings`: the tokens' bytes, as many as there are tokens; none = null.
+std::string tokenize_body(const std::vector<token_id>& tokens,
+                          std::uint32_t max_model_len,
+                          const std::vector<std::string>& strings);
+std::string detokenize_body(std::string_view prompt);
 
 struct model_entry {
   std::string id;

@@ -30,6 +30,16 @@ void read_shared_fields(field_reader&, generation_request&);
 /// Reads min_tokens; call once max_tokens is known.
 void read_min_tokens(field_reader&, generation_request&);
 
+/// Reads what makes the prompt of a chat: messages, and how it ends.
+void read_chat_prompt(field_reader&, chat_request&);
+
+/// Reads `prompt`, one or a list, and what is put around it.
+void read_completion_prompts(field_reader&, completion_request&);
+
+/// Reads a list of token ids at `path`.
+std::vector<token_id> read_ids(simdjson::dom::array, const std::string& path,
+                               first_error&);
+
 /// Sets the error for every field that would change the answer and is not
 /// built yet, by name. Null and empty values pass.
 void refuse_unsupported_fields(field_reader&);

@@ -159,7 +159,7 @@ node_joined full_node() {
 }
 
 node_assignment full_assignment() {
-  return {1, 2, 3, {full_spec(), {}}, false};
+  return {1, 2, 3, {full_spec(), {}}, false, {{"w2", 1}, {"w3", 7}}};
 }
 
 death_notice full_notice() {
@@ -184,7 +184,8 @@ void for_every_record(Check check) {
   check(full_report(), decode_replica_report);
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
-  check(full_assignment(), decode_node_assignment);
+  check(full_assignment(),
+        [](codec::bytes_view x) { return decode_node_assignment(x); });
   check(replica_news{"w1", 2, full_report(), true}, decode_replica_news);
   check(full_notice(), decode_death_notice);
   check(full_launch(), decode_launch_record);
@@ -297,6 +298,11 @@ TEST_CASE("an older reader reads what is written for it") {
   REQUIRE(as_sent.has_value());
   request.alone = false; // came with version 2
   CHECK(*as_sent == request);
+  auto assignment = full_assignment();
+  auto told = decode_node_assignment(encode(assignment, 2), 2);
+  REQUIRE(told.has_value());
+  assignment.revoked.clear(); // came with version 3
+  CHECK(*told == assignment);
   auto tokens = decode_token_batch(encode(full_tokens(), 1), 1);
   REQUIRE(tokens.has_value());
   CHECK(*tokens == full_tokens());

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from cluster import wait_for
-from faults import LOSSES, lose_worker
-from load import Load, chat, completion
+from faults import LOSSES, flap, lose_worker, wait_for_frames
+from load import Load, chat, completion, open_streams
 from nodes import BASE, application, model
 
 
@@ -25,6 +25,26 @@ def test_the_streams_of_a_lost_worker_go_on(cluster, truth, chance, loss):
     lose_worker(cluster, truth, name, loss, streams(), chance.randrange(3, 30))
 
 
+def test_a_flapping_link_loses_no_stream(cluster, truth, chance):
+    """Away and back every 300 ms: too short to be a loss, or just not."""
+    name = chance.choice([replica["node"] for replica in cluster.ready()])
+    node = cluster.nodes[name]
+    requests = [completion("The bridge sways", max_tokens=200, seed=140 + i,
+                           presence_penalty=1.0) for i in range(5)]
+    truth.learn(requests)
+    others = [one for one in cluster.nodes.values() if one is not node]
+    with Load(truth, others, requests[:2], clients=2):
+        streams = open_streams(cluster.head, requests)
+        wait_for_frames(streams, 3)
+        flap(node.machine, seconds=10)
+        healed = time.monotonic()
+        for request, stream in zip(requests, streams):
+            truth.check(stream.finish(), *request, note=f"{name} flapped")
+    wait_for(lambda: cluster.node(name)["alive"], "it does not come back")
+    cluster.settle()
+    cluster.note("link flapped: whole again", time.monotonic() - healed)
+
+
 def test_a_worker_that_is_stopped_leaves_no_gap(cluster, truth, chance):
     """What it had is started elsewhere while it finishes what it runs."""
     name = chance.choice([replica["node"] for replica in cluster.ready()])
@@ -38,6 +58,19 @@ def test_a_worker_that_is_stopped_leaves_no_gap(cluster, truth, chance):
         wait_for(lambda: load.done() > stopped + 6, "nobody serves")
         cluster.nodes[name].start()
     cluster.settle()
+
+
+def asked(node):
+    """Whether its router serves the model. It hears of it a moment after the
+    head does, and until then says so."""
+    answer = node.ask("/rare/v1/completions", {"prompt": "Hello",
+                                               "max_tokens": 2})
+    if answer.status == 503:
+        assert answer.headers["retry-after"] and \
+            answer.json()["error"]["code"] == "model_not_ready", answer.body
+        return False
+    assert answer.status == 200, answer.body
+    return True
 
 
 def test_a_worker_joins_and_is_given_what_waits(cluster):
@@ -56,9 +89,7 @@ def test_a_worker_joins_and_is_given_what_waits(cluster):
     node = cluster.add_worker("north", resources={"rare": 1})
     cluster.note("a worker joins, from its start", time.monotonic() - began)
     cluster.wait_ready("rare", 1)
-    answer = cluster.nodes["north"].ask("/rare/v1/completions", {
-        "prompt": "Hello", "max_tokens": 2})
-    assert answer.status == 200, answer.body
+    wait_for(lambda: asked(node), "its router does not hear of the model")
 
     # It leaves as it should: nothing is left of it.
     assert node.stop() == 0

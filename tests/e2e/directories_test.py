@@ -88,7 +88,6 @@ def test_a_directory_that_is_not_understood_is_refused_by_name(tmp_path):
         file = tmp_path / "serve.yaml"
         file.write_text(config_for(folder, **engine_kwargs))
         plan = run_verb("plan", file)
-        assert plan.returncode != 0
         return plan.stdout + plan.stderr
 
     def with_code(folder):

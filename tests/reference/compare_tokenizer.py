@@ -1,12 +1,14 @@
 """Compares our token ids with those of Hugging Face's tokenizers.
 
   compare_tokenizer.py --tokenize PROGRAM [--gguf FILE] [--bytes N] [--seed N]
-                       [--every-character]
+                       [--json FILE]... [--every-character] [--junit REPORT]
 
-PROGRAM is tokenize_file (built beside the tests). Without --gguf only the small
-tokenizers of fixtures/ are compared. --every-character adds texts with every
-character there is (minutes). Prints a line per comparison; exit status 1 on any
-difference.
+PROGRAM is tokenize_file (built beside the tests). Compared are the small
+tokenizers of fixtures/, those of tokenizer_kinds.py (on --bytes of text each),
+with --gguf the file's own tokenizer, and with --json any other. --every-character
+adds texts with every character there is (minutes). Ids are compared with special
+tokens and without, and the text of the ids. Prints a line per comparison and
+writes a JUnit report to --junit; exit status 1 on any difference.
 """
 
 import argparse
@@ -16,10 +18,12 @@ import struct
 import subprocess
 import sys
 import tempfile
+from xml.etree import ElementTree
 
 import tokenizers
 
 import tokenizer_corpus
+import tokenizer_kinds
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -84,13 +88,17 @@ def write_texts(path, texts):
             out.write(struct.pack("<I", len(text)) + text)
 
 
-def read_ids(path):
+def read_results(path):
+    """(ids, the text that they stand for) of each text."""
     data = path.read_bytes()
     at = 0
     while at < len(data):
         count = struct.unpack_from("<I", data, at)[0]
-        yield list(struct.unpack_from(f"<{count}i", data, at + 4))
+        ids = list(struct.unpack_from(f"<{count}i", data, at + 4))
         at += 4 + 4 * count
+        size = struct.unpack_from("<I", data, at)[0]
+        yield ids, data[at + 4:at + 4 + size].decode()
+        at += 4 + size
 
 
 def expected_ids(tokenizer, texts, parse_special):
@@ -99,11 +107,31 @@ def expected_ids(tokenizer, texts, parse_special):
                              add_special_tokens=False).ids for t in texts]
 
 
+def reference_of(file, parse_special):
+    """The tokenizer of `tokenizers`. Text never gives special tokens here, but a
+    unigram of theirs takes them for pieces: where they are not parsed their
+    entries get spellings that no text has."""
+    model = file["model"]
+    file = file | {"truncation": None, "padding": None}
+    if parse_special or not isinstance(model["vocab"], list):
+        return tokenizers.Tokenizer.from_str(json.dumps(file))
+    hidden = {t["id"]: f"\U0010FFFE{t['id']}"
+              for t in file["added_tokens"] if t["special"]}
+    vocabulary = [[hidden.get(i, s), score]
+                  for i, (s, score) in enumerate(model["vocab"])]
+    added = [dict(t, content=hidden.get(t["id"], t["content"]))
+             for t in file["added_tokens"]]
+    return tokenizers.Tokenizer.from_str(json.dumps(dict(
+        file, model=dict(model, vocab=vocabulary), added_tokens=added,
+        post_processor=None)))
+
+
 def compare(name, program, json_path, texts, temp):
-    """True if our ids are those of `tokenizers` in both ways of parsing."""
+    """True if our ids are those of `tokenizers` in both ways of parsing, and
+    stand for the same text."""
     texts_path, ids_path = temp / "texts", temp / "ids"
     write_texts(texts_path, texts)
-    reference = tokenizers.Tokenizer.from_file(str(json_path))
+    file = json.loads(json_path.read_text())
     good = True
     for mode in ("plain", "special"):
         run = subprocess.run(
@@ -112,18 +140,36 @@ def compare(name, program, json_path, texts, temp):
         if run.returncode != 0:
             print(f"{name} {mode}: {run.stderr.strip()}")
             return False
-        ours = list(read_ids(ids_path))
+        ours = list(read_results(ids_path))
+        reference = reference_of(file, mode == "special")
         theirs = expected_ids(reference, texts, mode == "special")
         wrong = [i for i, t in enumerate(theirs)
-                 if i >= len(ours) or ours[i] != t]
+                 if i >= len(ours) or ours[i][0] != t]
         size = sum(map(len, texts))
         print(f"{name} {mode}: {len(texts)} texts, {size} bytes, "
-              f"{sum(map(len, theirs))} ids, {len(wrong)} texts differ")
+              f"{sum(map(len, theirs))} ids, {len(wrong)} texts differ",
+              flush=True)
         for i in wrong[:3]:
-            report(texts[i].decode("utf-8", "replace"), ours[i], theirs[i],
+            report(texts[i].decode("utf-8", "replace"), ours[i][0], theirs[i],
                    reference)
         good = good and not wrong and len(ours) == len(theirs)
+        if mode == "special":
+            good = same_texts(name, ours, reference) and good
     return good
+
+
+def same_texts(name, ours, reference):
+    wrong = [(t, reference.decode(ids, skip_special_tokens=False))
+             for ids, t in ours
+             if t != reference.decode(ids, skip_special_tokens=False)]
+    if wrong:
+        print(f"{name}: {len(wrong)} texts of ids differ")
+    for a, b in wrong[:3]:
+        at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y),
+                  min(len(a), len(b)))
+        print("  ours:  ", ascii(a[max(0, at - 20):at + 20]))
+        print("  theirs:", ascii(b[max(0, at - 20):at + 20]))
+    return not wrong
 
 
 def report(text, ours, theirs, reference):
@@ -138,33 +184,68 @@ def report(text, ours, theirs, reference):
         print("  near:  ", ascii(text[max(0, begin - 20):begin + 20]))
 
 
+def cases(options, temp):
+    """(name, path of a tokenizer.json, bytes of text)"""
+    for path in sorted((HERE / "fixtures").glob("tokenizer_*.json")):
+        yield path.name, path, 1_000_000
+
+    def written(name, file):
+        path = temp / f"{name}.json"
+        path.write_text(json.dumps(file))
+        return path
+
+    for name in tokenizer_kinds.KINDS:
+        yield (name, written(name, tokenizer_kinds.build(name)), options.bytes)
+    yield ("sentencepiece unigram", written(
+        "sentencepiece", tokenizer_kinds.unigram_of_sentencepiece()),
+        options.bytes)
+    for path in options.json:
+        yield path, pathlib.Path(path), options.bytes
+    if options.gguf:
+        for pre, size in [(None, options.bytes), ("gpt-2", 1_000_000),
+                          ("llama-bpe", 1_000_000), ("qwen2", 1_000_000)]:
+            yield (f"gguf as {pre or 'it says'}", written(
+                f"gguf-{pre}", json_of_gguf(options.gguf, pre)), size)
+
+
+def write_junit(path, results):
+    suite = ElementTree.Element("testsuite", name="tokenizers",
+                                tests=str(len(results)))
+    for name, good in results:
+        case = ElementTree.SubElement(suite, "testcase", name=name)
+        if not good:
+            ElementTree.SubElement(case, "failure", message="see the output")
+    suite.set("failures", str(sum(not good for _, good in results)))
+    ElementTree.ElementTree(suite).write(path)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokenize", required=True)
     parser.add_argument("--gguf")
+    parser.add_argument("--json", action="append", default=[])
     parser.add_argument("--bytes", type=int, default=5_500_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every-character", action="store_true")
+    parser.add_argument("--only", default="", help="part of the names")
+    parser.add_argument("--junit")
     options = parser.parse_args()
-    good = True
+    results = []
     with tempfile.TemporaryDirectory() as folder:
         temp = pathlib.Path(folder)
-        cases = [(p.name, p, 1_000_000) for p in
-                 sorted((HERE / "fixtures").glob("tokenizer_*.json"))]
-        if options.gguf:
-            for pre, size in [(None, options.bytes), ("gpt-2", 1_000_000),
-                              ("llama-bpe", 1_000_000), ("qwen2", 1_000_000)]:
-                path = temp / f"{pre or 'own'}.json"
-                path.write_text(json.dumps(json_of_gguf(options.gguf, pre)))
-                cases.append((f"gguf as {pre or 'it says'}", path, size))
-        for name, path, size in cases:
+        for name, path, size in cases(options, temp):
+            if options.only not in name:
+                continue
             added = json.loads(path.read_text())["added_tokens"]
             texts = list(tokenizer_corpus.texts(
                 options.seed, size, [t["content"] for t in added]))
             if options.every_character:
                 texts += tokenizer_corpus.every_character()
-            good = compare(name, options.tokenize, path, texts, temp) and good
-    return 0 if good else 1
+            results.append((name, compare(name, options.tokenize, path, texts,
+                                          temp)))
+    if options.junit:
+        write_junit(options.junit, results)
+    return 0 if results and all(good for _, good in results) else 1
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 import compare_tokenizer
 import tokenizer_corpus
+import tokenizer_kinds
 
 FIXTURES = pathlib.Path(__file__).resolve().parent / "fixtures"
 
@@ -102,13 +103,28 @@ def build(name):
     return file
 
 
+# Those of tokenizer_kinds.py that are kept as fixtures, too.
+OTHERS = ["spm_bpe", "spm_bpe_first", "bpe_unknown", "unigram_lower",
+          "unigram_bytes", "wordpiece", "wordpiece_cased"]
+
+
+def charsmap():
+    """A unigram with a small SentencePiece table of its own."""
+    model = tokenizer_kinds.train_sentencepiece("unigram", [
+        ("\u00c4", "Ae"), ("A\u0308", "Ae"), ("\u2026", "..."), ("\t", " "),
+        ("\ufb01", "fi"), ("\u200b", ""), ("\r\n", "\n"), ("\u2460", "1")])
+    return tokenizer_kinds.unigram_of_sentencepiece(model)
+
+
 def write_expected(path, json_path):
-    reference = tokenizers.Tokenizer.from_file(str(json_path))
+    file = json.loads(json_path.read_text())
     texts = list(tokenizer_corpus.texts(
-        7, 60_000, [t["content"] for t in CHAT]))
-    texts = [t[:300] for t in texts] + [b"", b"a", b"\xff", b"\xe2\x82"]
-    plain = compare_tokenizer.expected_ids(reference, texts, False)
-    special = compare_tokenizer.expected_ids(reference, texts, True)
+        7, 60_000, [t["content"] for t in file["added_tokens"]]))
+    texts = [t[:300] for t in texts] + [b"", b"a", b"\xff", b"\xe2\x82",
+                                        "A\u0308\r\n\ufb01\u0301".encode()]
+    plain, special = (compare_tokenizer.expected_ids(
+        compare_tokenizer.reference_of(file, parse), texts, parse)
+        for parse in (False, True))
     with open(path, "wb") as out:
         for text, *lists in zip(texts, plain, special):
             out.write(struct.pack("<I", len(text)) + text)
@@ -118,9 +134,12 @@ def write_expected(path, json_path):
 
 def main():
     FIXTURES.mkdir(exist_ok=True)
-    for name in KINDS:
+    files = {name: build(name) for name in KINDS}
+    files |= {name: tokenizer_kinds.build(name) for name in OTHERS}
+    files["charsmap"] = charsmap()
+    for name, file in files.items():
         path = FIXTURES / f"tokenizer_{name}.json"
-        path.write_text(json.dumps(build(name), ensure_ascii=False,
+        path.write_text(json.dumps(file, ensure_ascii=False,
                                    separators=(",", ":")) + "\n")
         write_expected(path.with_suffix(".bin"), path)
 

@@ -3,9 +3,11 @@
 //   tokenize_file TOKENIZER TEXTS IDS plain|special
 //
 // TOKENIZER is a tokenizer.json or an encoded tokenizer_data (".data"). TEXTS
-// holds texts, IDS receives lists of ids, each after its length as a u32 (bytes
-// and ids). All numbers are little-endian 32-bit ones.
+// holds texts, IDS receives for each text its ids and the text that they stand
+// for, all after their lengths as a u32 (bytes and ids). All numbers are
+// little-endian 32-bit ones.
 
+#include "engine/text/detokenizer.hpp"
 #include "engine/text/tokenizer.hpp"
 
 #include <chrono>
@@ -38,6 +40,16 @@ void write_u32(std::ostream& out, std::size_t value) {
   out.write(reinterpret_cast<const char*>(&number), sizeof number);
 }
 
+std::string text_of(const std::shared_ptr<const text::tokenizer>& tokenizer,
+                    const std::vector<text::token_id>& ids) {
+  std::string out;
+  text::detokenizer text{tokenizer, false};
+  for (auto id : ids)
+    text.push(id, out);
+  text.finish(out);
+  return out;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
       .count();
@@ -65,6 +77,9 @@ void run(const std::string& tokenizer_path, const std::string& texts_path,
     write_u32(out, ids.size());
     for (auto id : ids)
       write_u32(out, static_cast<std::size_t>(id));
+    auto again = text_of(tokenizer, ids);
+    write_u32(out, again.size());
+    out << again;
     at += 4 + text.size();
   }
   std::cerr << "encode: " << static_cast<double>(texts.size()) / 1e6 / seconds

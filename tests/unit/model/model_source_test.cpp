@@ -30,7 +30,21 @@ TEST_CASE("a model is a .gguf file or the only one in a directory") {
   CHECK(*model::resolve_model_source(directory.path()) == file);
   auto other = directory.write("two.gguf", "x");
   CHECK(*model::resolve_model_source(other) == other);
-  refused(directory.path(), errc::invalid_argument, "2 .gguf files");
+  refused(directory.path(), errc::invalid_argument, "2 .gguf models");
+}
+
+TEST_CASE("the files of one split model are one model") {
+  model_directory directory;
+  auto second = directory.write("m-00002-of-00003.gguf", "x");
+  auto first = directory.path() / "m-00001-of-00003.gguf";
+  // The missing one is named when it is opened.
+  CHECK(*model::resolve_model_source(directory.path()) == first);
+  directory.write("m-00001-of-00003.gguf", "x");
+  directory.write("m-00003-of-00003.gguf", "x");
+  CHECK(*model::resolve_model_source(directory.path()) == first);
+  CHECK(*model::resolve_model_source(second) == second);
+  directory.write("m-00001-of-00002.gguf", "x");
+  refused(directory.path(), errc::invalid_argument, "2 .gguf models");
 }
 
 TEST_CASE("a model is a directory of config.json and safetensors") {

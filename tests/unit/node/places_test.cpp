@@ -37,17 +37,18 @@ TEST_CASE("places of admin listeners are read as people write them") {
     int port;
   };
   auto good = GENERATE(row{"127.0.0.1:8265", "127.0.0.1", 8265},
-                       row{"localhost:1", "127.0.0.1", 1},
+                       row{"localhost:1", "localhost", 1},
+                       row{"head-1.example:8265", "head-1.example", 8265},
                        row{"http://10.0.0.1:8265", "10.0.0.1", 8265},
-                       row{"http://localhost:8265/", "127.0.0.1", 8265},
+                       row{"http://localhost:8265/", "localhost", 8265},
                        row{"[::1]:80", "::1", 80});
   auto place = node::parse_place(good.text);
   REQUIRE(place.has_value());
   CHECK(place->host == good.host);
   CHECK(place->port == good.port);
   for (std::string bad :
-       {"", ":", "host:1", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536",
-        "127.0.0.1:1x", "https://1.1.1.1:1", "http://"}) {
+       {"", ":", ":1", "a/b:1", "a b:1", "127.0.0.1", "127.0.0.1:0",
+        "127.0.0.1:65536", "127.0.0.1:1x", "https://1.1.1.1:1", "http://"}) {
     INFO(bad);
     CHECK_FALSE(node::parse_place(bad).has_value());
   }
@@ -58,6 +59,14 @@ TEST_CASE("nobody at a place is an error that names it") {
                                 std::chrono::seconds{5});
   REQUIRE_FALSE(answer.has_value());
   CHECK(answer.error().message.find("127.0.0.1:1") != std::string::npos);
+}
+
+TEST_CASE("a host that there is not is an error that names it") {
+  // The top-level domain "invalid" has no hosts (RFC 2606).
+  auto answer = node::ask_admin({"nobody.invalid", 1}, "GET", "/", "",
+                                std::chrono::seconds{30});
+  REQUIRE_FALSE(answer.has_value());
+  CHECK(answer.error().message.find("nobody.invalid") != std::string::npos);
 }
 
 TEST_CASE("names in paths are encoded") {

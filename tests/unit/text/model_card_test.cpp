@@ -14,8 +14,7 @@ model_card full_card() {
   model_card card;
   card.architecture = "llama";
   card.tokenizer = fixtures::data("splits");
-  card.tokenizer.normalize_nfc = true;
-  card.tokenizer.add_prefix_space = true;
+  card.tokenizer.normalizer.emplace_back();
   card.tokenizer.ignore_merges = true;
   card.tokenizer.eos = 3;
   card.tokenizer.unknown = 4;
@@ -30,14 +29,17 @@ model_card full_card() {
 
 TEST_CASE("a model card survives its encoding") {
   auto card = full_card();
-  REQUIRE(card.tokenizer.split_modes.size() == 4);
+  REQUIRE(card.tokenizer.pre_tokenizer.size() == 4);
   REQUIRE(card.tokenizer.added_options.size() > 4);
   CHECK(decode_model_card(encode(card)).value() == card);
   CHECK(decode_model_card(encode(model_card{})).value() == model_card{});
 }
 
 TEST_CASE("tokenizers survive their encoding") {
-  for (const char* name : {"words", "prefix", "llama3", "kept"}) {
+  for (const char* name :
+       {"words", "prefix", "llama3", "kept", "splits", "spm_bpe",
+        "spm_bpe_first", "bpe_unknown", "unigram_lower", "charsmap",
+        "wordpiece"}) {
     auto data = fixtures::data(name);
     CHECK(decode_tokenizer_data(encode(data)).value() == data);
   }

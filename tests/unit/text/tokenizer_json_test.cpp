@@ -44,7 +44,9 @@ TEST_CASE("a tokenizer.json is read into data") {
   CHECK(data.vocabulary == std::vector<std::string>{"a", "b", "ab", "<s>"});
   CHECK(data.kinds[3] == token_kind::special);
   CHECK(data.merges == std::vector<std::string>{"a b"});
-  CHECK(data.split_patterns.size() == 1);
+  CHECK(data.model == model_kind::byte_level_bpe);
+  CHECK(data.pre_tokenizer.size() == 1);
+  CHECK(data.decoder.empty());
   CHECK(data.bos == -1);
   CHECK(data.unknown == -1);
 }
@@ -76,33 +78,52 @@ TEST_CASE("what a tokenizer.json may ask for beyond that is refused by name") {
     const char* named;
   };
   auto c = GENERATE(
+      refusal{R"("type": "BPE")", R"("type": "WordLevel")",
+              "pre_tokenizer: ByteLevel with WordLevel"},
       refusal{R"("type": "BPE")", R"("type": "Unigram")",
-              "model.type: Unigram"},
-      refusal{R"("fuse_unk": false)", R"("fuse_unk": true)", "model.fuse_unk"},
+              "pre_tokenizer: ByteLevel with Unigram"},
       refusal{R"("byte_fallback": false)", R"("byte_fallback": true)",
               "model.byte_fallback"},
       refusal{R"("dropout": null)", R"("dropout": 0.1)", "model.dropout"},
       refusal{R"("end_of_word_suffix": null)",
               R"("end_of_word_suffix": "</w>")", "model.end_of_word_suffix"},
       refusal{R"("unk_token": null)", R"("unk_token": "?")", "model.unk_token"},
-      refusal{R"("normalizer": null)", R"("normalizer": {"type": "Lowercase"})",
-              "normalizer.type: Lowercase"},
-      refusal{R"("truncation": null)", R"("truncation": {"max_length": 5})",
-              "truncation"},
-      refusal{R"("padding": null)", R"("padding": {})", "padding"},
+      refusal{R"("normalizer": null)", R"("normalizer": {"type": "Nmt"})",
+              "normalizer.type: Nmt"},
+      refusal{R"("normalizer": null)", R"("normalizer": {"type": "NFC", "a": 1})",
+              "normalizer.a"},
+      refusal{R"("normalizer": null)",
+              R"("normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "NFC"}, {"type": "Replace", "content": "",
+                 "pattern": {"String": ""}}]})",
+              "normalizer.normalizers[1].pattern"},
+      refusal{R"("normalizer": null)",
+              R"("normalizer": {"type": "Precompiled",
+                 "precompiled_charsmap": "!"})",
+              "normalizer.precompiled_charsmap: not base64"},
       refusal{R"("version": "1.0")", R"("news": 1)", "news"},
       refusal{R"({"type": "ByteLevel", "add_prefix_space": false,)",
-              R"({"type": "Metaspace", "add_prefix_space": false,)",
-              "pre_tokenizer.type: Metaspace"},
+              R"({"type": "UnicodeScripts", "add_prefix_space": false,)",
+              "pre_tokenizer.type: UnicodeScripts"},
+      refusal{R"({"type": "ByteLevel", "add_prefix_space": false,)",
+              R"({"type": "Metaspace", "replacement": "__",)",
+              "pre_tokenizer.trim_offsets"},
       refusal{R"("use_regex": true})", R"("use_regex": true, "more": 1})",
               "pre_tokenizer.more"},
       refusal{R"("post_processor": null)",
               R"("post_processor": {"type": "BertProcessing"})",
-              "post_processor.type: BertProcessing"},
+              "post_processor.sep"},
+      refusal{R"("post_processor": null)",
+              R"("post_processor": {"type": "Other"})",
+              "post_processor.type: Other"},
+      refusal{R"("post_processor": null)",
+              R"("post_processor": {"type": "TemplateProcessing",
+                 "single": [], "pair": [], "special_tokens": {}})",
+              "post_processor.single"},
       refusal{R"("decoder": {"type": "ByteLevel"})", R"("decoder": null)",
               "decoder"},
       refusal{R"("decoder": {"type": "ByteLevel"})",
-              R"("decoder": {"type": "WordPiece"})", "decoder.type: WordPiece"},
+              R"("decoder": {"type": "CTC"})", "decoder.type: CTC"},
       refusal{R"("lstrip": false)", R"("lstrip": 1)", "added_tokens[0].lstrip"},
       refusal{R"("content": "<s>")", R"("content": "")",
               "added_tokens[0].content"},
@@ -125,17 +146,20 @@ TEST_CASE("pre-tokenizer steps are refused by their place") {
       "trim_offsets": true, "use_regex": true})",
         R"({"type": "Sequence", "pretokenizers": [)" + steps + "]}"));
   };
-  CHECK_THAT(with_steps(""), Contains("without ByteLevel"));
-  CHECK_THAT(with_steps(R"({"type": "Digits"})"), Contains("ByteLevel"));
+  CHECK_THAT(with_steps(R"({"type": "Sequence", "pretokenizers": []})"),
+             Contains("pretokenizers[0].type: Sequence"));
   CHECK_THAT(with_steps(R"({"type": "ByteLevel"}, {"type": "Digits"})"),
              Contains("pre_tokenizer.pretokenizers[1]"));
-  CHECK_THAT(with_steps(R"({"type": "Digits"}, {"type": "ByteLevel"})"),
-             Contains("pretokenizers[1].add_prefix_space"));
+  CHECK_THAT(with_steps(R"({"type": "Metaspace", "replacement": "__"})"),
+             Contains("pretokenizers[0].replacement"));
+  CHECK_THAT(with_steps(R"({"type": "Metaspace", "replacement": "_",
+                            "prepend_scheme": "last"})"),
+             Contains("pretokenizers[0].prepend_scheme: last"));
   CHECK_THAT(with_steps(R"({"type": "Split", "behavior": "Other",
                             "pattern": {"Regex": "a"}})"),
              Contains("pretokenizers[0].behavior: Other"));
-  CHECK_THAT(with_steps(R"({"type": "Punctuation"})"),
-             Contains("pretokenizers[0].type: Punctuation"));
+  CHECK_THAT(with_steps(R"({"type": "Punctuation", "behavior": "Other"})"),
+             Contains("pretokenizers[0].behavior: Other"));
 }
 
 TEST_CASE("a regex bomb in a tokenizer.json is an error when it is loaded") {
@@ -149,7 +173,7 @@ TEST_CASE("a regex bomb in a tokenizer.json is an error when it is loaded") {
   REQUIRE(data.has_value());
   auto tok = tokenizer::make(*data);
   REQUIRE(tok.has_error());
-  CHECK_THAT(tok.error().message, Contains("split 0"));
+  CHECK_THAT(tok.error().message, Contains("pre-tokenizer 0"));
 }
 
 TEST_CASE("files that are no tokenizer.json are errors") {

@@ -5,6 +5,7 @@
 #include "tests/unit/text/fixtures.hpp"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -82,7 +83,9 @@ using words = std::vector<std::string>;
 
 TEST_CASE("ids are those of Hugging Face's tokenizers") {
   std::string name =
-      GENERATE("words", "prefix", "digits", "llama3", "splits", "kept", "nfc");
+      GENERATE("words", "prefix", "digits", "llama3", "splits", "kept", "nfc",
+               "spm_bpe", "spm_bpe_first", "bpe_unknown", "unigram_lower",
+               "unigram_bytes", "charsmap", "wordpiece", "wordpiece_cased");
   CAPTURE(name);
   auto tok = fixtures::load(name);
   expectations expected{name};
@@ -251,10 +254,45 @@ TEST_CASE("data that does not fit together is refused") {
     data.kinds.push_back(token_kind::normal);
   }
   SECTION("a pattern that does not compile") {
-    data.split_patterns.push_back("(a");
+    data.pre_tokenizer.push_back({.pattern = {"(a", true}});
   }
-  SECTION("modes for other patterns") {
-    data.split_modes.resize(2);
+  SECTION("a replacement of nothing") {
+    data.normalizer.push_back({.what = normalizer_step::kind::replace});
+  }
+  SECTION("texts that grow without end") {
+    for (int i = 0; i < 5; ++i)
+      data.normalizer.push_back({.what = normalizer_step::kind::replace,
+                                 .pattern = {"a", false},
+                                 .text = "aaaaaaaaaa"});
+  }
+  SECTION("a table that is none") {
+    data.normalizer.push_back(
+        {.what = normalizer_step::kind::charsmap, .text = "1234"});
+  }
+  SECTION("a decoder whose order makes no sense") {
+    data.decoder = {{.what = decoder_step::kind::byte_fallback},
+                    {.what = decoder_step::kind::metaspace, .text = "_"}};
+  }
+  SECTION("a frame of an unknown id") {
+    data.frame_one = {{1000}};
+  }
+  SECTION("a score that is no number") {
+    data.merges.clear();
+    data.scores.assign(3, std::nan(""));
+  }
+  SECTION("merges and scores") {
+    data.scores.assign(data.vocabulary.size(), 0);
+  }
+  SECTION("unigram without an unknown token") {
+    data.model = model_kind::unigram;
+    data.scores.assign(data.vocabulary.size(), 0);
+  }
+  SECTION("unigram without scores") {
+    data.model = model_kind::unigram;
+    data.unknown = 0;
+  }
+  SECTION("wordpiece without an unknown token") {
+    data.model = model_kind::wordpiece;
   }
   SECTION("options for no token") {
     data.added_options.push_back({.id = 1000});
@@ -277,7 +315,9 @@ TEST_CASE("a known pre-tokenizer compiles, an unknown one is refused") {
   for (const char* name :
        {"smollm", "gpt-2", "llama-bpe", "llama3", "qwen2", "starcoder"}) {
     auto data = letters();
-    data.split_patterns = split_patterns_of(name).value();
+    auto patterns = split_patterns_of(name).value();
+    for (const auto& pattern : patterns)
+      data.pre_tokenizer.push_back({.pattern = {pattern, true}});
     CHECK(tokenizer::make(data).has_value());
   }
   CHECK(pretokenizer_of("llama-bpe")->ignore_merges);

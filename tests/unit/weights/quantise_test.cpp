@@ -85,8 +85,8 @@ TEST_CASE("quantising errs by no more than it says") {
     float largest = 0;
     for (std::size_t k = 0; k < 32; ++k)
       largest = std::max(largest, std::abs(fixture.values[block * 32 + k]));
-    if (largest < 1e-4f)
-      continue; // the scale is near the smallest of F16
+    if (largest < 8e-3f)
+      continue; // the scale is below F16's normal numbers
     auto place = i % 32;
     auto q8 = half_at(eight, block * 34) *
               static_cast<std::int8_t>(eight[block * 34 + 2 + place]);

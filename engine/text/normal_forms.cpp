@@ -1,6 +1,7 @@
-#include "engine/text/nfc.hpp"
+#include "engine/text/normal_forms.hpp"
 
 #include "engine/text/nfc_tables.hpp"
+#include "engine/text/unicode_forms.hpp"
 #include "engine/text/utf8.hpp"
 
 #include <algorithm>
@@ -148,24 +149,69 @@ void compose_all(std::vector<char32_t>& text) {
   text.resize(kept);
 }
 
-} // namespace
+const compatibility_form* compatibility_form_of(char32_t c) {
+  auto at =
+      std::lower_bound(compatibility_forms.begin(), compatibility_forms.end(),
+                       c, [](const compatibility_form& f, char32_t value) {
+                         return f.character < value;
+                       });
+  return at != compatibility_forms.end() && at->character == c ? &*at : nullptr;
+}
 
-std::string to_nfc(std::string_view text) {
-  if (is_stable(text))
+void append_characters(std::string_view text, std::vector<char32_t>& out) {
+  while (!text.empty()) {
+    auto size = first_utf8_unit(text).size;
+    out.push_back(decode_utf8(text.substr(0, size)));
+    text.remove_prefix(size);
+  }
+}
+
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x80;
+  });
+}
+
+std::string form_of(std::string_view text, bool compatible, bool composed) {
+  if (is_ascii(text))
     return std::string{text};
   std::vector<char32_t> characters;
   for (auto rest = text; !rest.empty();) {
     auto size = first_utf8_unit(rest).size;
-    append_decomposed(decode_utf8(rest.substr(0, size)), characters);
+    auto c = decode_utf8(rest.substr(0, size));
+    const auto* form = compatible ? compatibility_form_of(c) : nullptr;
+    if (form != nullptr)
+      append_characters(form->form, characters);
+    else
+      append_decomposed(c, characters);
     rest.remove_prefix(size);
   }
   sort_marks(characters);
-  compose_all(characters);
+  if (composed)
+    compose_all(characters);
   std::string out;
   out.reserve(text.size());
   for (auto c : characters)
     append_utf8(c, out);
   return out;
+}
+
+} // namespace
+
+std::string to_nfc(std::string_view text) {
+  return is_stable(text) ? std::string{text} : form_of(text, false, true);
+}
+
+std::string to_nfd(std::string_view text) {
+  return form_of(text, false, false);
+}
+
+std::string to_nfkc(std::string_view text) {
+  return form_of(text, true, true);
+}
+
+std::string to_nfkd(std::string_view text) {
+  return form_of(text, true, false);
 }
 
 } // namespace troupe::text

@@ -1,4 +1,4 @@
-#include "engine/text/nfc.hpp"
+#include "engine/text/normal_forms.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,0 +1,207 @@
+#include "cli/commands.hpp"
+#include "client/conversation.hpp"
+#include "client/exchange.hpp"
+#include "client/models.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unistd.h>
+
+namespace troupe::cli {
+
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr std::size_t input_bytes_max = 16u << 20;
+constexpr auto help =
+    "/system TEXT  what the model is told first; none without "
+    "TEXT\n"
+    "/clear        forget the conversation\n"
+    "/model NAME   ask another model\n"
+    "/quit         end (as Ctrl-D)\n"
+    "Ctrl-C stops an answer.\n";
+
+/// A SIGINT ends a read of the terminal and nothing else.
+void let_interrupts_end_reads() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGINT, &action, nullptr);
+}
+
+/// Lines of standard input. The terminal itself lets the user edit them.
+class input {
+public:
+  enum class outcome { line, interrupted, end };
+
+  outcome read_line(std::string& out) {
+    for (;;) {
+      if (auto end = buffer_.find('\n'); end != std::string::npos) {
+        out = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return outcome::line;
+      }
+      if (auto stopped = read_more())
+        return *stopped;
+    }
+  }
+
+  /// All of it; what is over the limit is left out.
+  std::string read_all() {
+    while (buffer_.size() < input_bytes_max && !read_more()) {
+    }
+    return std::move(buffer_);
+  }
+
+private:
+  std::optional<outcome> read_more() {
+    char piece[4096];
+    auto n = ::read(STDIN_FILENO, piece, sizeof piece);
+    if (n < 0 && errno == EINTR) {
+      buffer_.clear();
+      return outcome::interrupted;
+    }
+    if (n <= 0 || buffer_.size() > input_bytes_max)
+      return outcome::end;
+    buffer_.append(piece, static_cast<std::size_t>(n));
+    return std::nullopt;
+  }
+
+  std::string buffer_;
+};
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+class chat_session {
+public:
+  chat_session(client::service_url where, std::string api_key,
+               client::conversation_settings settings)
+      : where_(std::move(where)), api_key_(std::move(api_key)),
+        talk_(std::move(settings)) {
+    // nop
+  }
+
+  /// Asks, and prints the answer while it comes. False if there is none.
+  bool say(const std::string& text) {
+    asio::io_context io;
+    asio::signal_set interrupt{io, SIGINT};
+    bool stopped = false;
+    interrupt.async_wait([&](boost::system::error_code failed, int) {
+      stopped = !failed;
+      if (!failed)
+        io.stop();
+    });
+    std::string answered;
+    std::string failure;
+    auto ask = [&]() -> asio::awaitable<void> {
+      client::call what{"POST", "/v1/chat/completions", talk_.request_for(text),
+                        api_key_};
+      auto got =
+          co_await client::exchange(where_, what, [&](std::string_view data) {
+            auto piece = client::text_of_event(data, failure);
+            print(piece);
+            answered += piece;
+          });
+      interrupt.cancel();
+      if (!got)
+        failure = got.error().message;
+      else if (got->status != 200)
+        failure = client::reason_of(*got);
+      else if (!got->done && failure.empty())
+        failure = "the answer is cut off";
+    };
+    asio::co_spawn(io, ask, asio::detached);
+    io.run();
+    print("\n");
+    if (!failure.empty())
+      fmt::print(stderr, "{}\n", failure);
+    if (!answered.empty())
+      talk_.keep(text, std::move(answered));
+    return failure.empty() || stopped;
+  }
+
+  /// A line that begins with '/'. False if it ends the session.
+  bool command(std::string_view line) {
+    auto blank = std::min(line.find(' '), line.size());
+    auto name = line.substr(0, blank);
+    auto rest = line.substr(std::min(blank + 1, line.size()));
+    if (name == "/quit" || name == "/exit" || name == "/bye")
+      return false;
+    if (name == "/clear")
+      talk_.clear();
+    else if (name == "/system")
+      talk_.settings().system = rest;
+    else if (name == "/model" && !rest.empty())
+      talk_.settings().model = rest;
+    else
+      print(help);
+    return true;
+  }
+
+private:
+  client::service_url where_;
+  std::string api_key_;
+  client::conversation talk_;
+};
+
+int converse(chat_session& session, const std::string& model) {
+  fmt::print("{}; /help tells what else there is, Ctrl-D ends.\n", model);
+  input lines;
+  std::string line;
+  for (;;) {
+    let_interrupts_end_reads();
+    print("> ");
+    auto got = lines.read_line(line);
+    if (got == input::outcome::end)
+      break;
+    if (got == input::outcome::interrupted) {
+      print("\n");
+      continue;
+    }
+    if (line.find_first_not_of(" \t\r") == std::string::npos)
+      continue;
+    if (line.front() != '/')
+      session.say(line);
+    else if (!session.command(line))
+      return 0;
+  }
+  print("\n");
+  return 0;
+}
+
+} // namespace
+
+int chat(const chat_arguments& args) {
+  auto where = client::parse_service_url(args.url);
+  if (!where) {
+    fmt::print(stderr, "{}\n", where.error().message);
+    return 2;
+  }
+  auto model = client::choose_model(*where, args.api_key, args.model);
+  if (!model) {
+    fmt::print(stderr, "{}\n", model.error().message);
+    return 1;
+  }
+  chat_session session{
+      *where,
+      args.api_key,
+      {*model, args.system, args.temperature, args.max_tokens}};
+  if (isatty(STDIN_FILENO))
+    return converse(session, *model);
+  return session.say(input{}.read_all()) ? 0 : 1;
+}
+
+} // namespace troupe::cli
