@@ -60,6 +60,7 @@ say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc)
 scripts/fetch_model.sh
 sanitized_tests
 fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
+fuzz listing_fuzz engine/weights/download/*.cpp engine/codec/*.cpp -lcurl
 fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
   engine/model/model_config.cpp engine/model/metadata.cpp \
   engine/model/architecture.cpp engine/text/pretokenizers.cpp \
