@@ -74,6 +74,8 @@ struct engine_kwargs {
   std::uint64_t kv_cache_memory_bytes = 0;
   bool enable_prefix_caching = true;
   std::string chat_template; ///< Jinja source (a path in the file is read)
+  bool trust_request_chat_template = false;
+  std::string default_chat_template_kwargs; ///< a JSON object; empty = none
 };
 
 struct llm_config {

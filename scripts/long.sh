@@ -40,7 +40,7 @@ fuzz() {
   mkdir -p "build/fuzz/corpus-$name"
   clang++-14 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined \
     -fno-sanitize=null -I. "tests/fuzz/$name.cpp" "$@" -lfmt -lcrypto \
-    -lsimdjson -o "$program"
+    -lsimdjson -lpcre2-8 -o "$program"
   if "$program" -max_total_time="$fuzz_seconds" -max_len=65536 \
     -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
     -print_final_stats=1 "build/fuzz/corpus-$name" >"$program.log" 2>&1; then
@@ -63,7 +63,13 @@ fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
 fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
   engine/model/model_config.cpp engine/model/metadata.cpp \
   engine/model/architecture.cpp engine/text/pretokenizers.cpp \
-  engine/text/value.cpp engine/codec/*.cpp
+  engine/model/gguf_tokenizer.cpp engine/text/character_sets.cpp \
+  engine/text/utf8.cpp engine/text/value.cpp engine/codec/*.cpp
+mkdir -p build/fuzz/corpus-tokenizer_json_fuzz
+cp tests/reference/fixtures/tokenizer_*.json build/fuzz/corpus-tokenizer_json_fuzz
+text_files=(engine/text/*.cpp engine/text/jinja/*.cpp engine/codec/*.cpp)
+fuzz tokenizer_json_fuzz "${text_files[@]}"
+fuzz chat_template_fuzz "${text_files[@]}"
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
   actors/runtime/sha256.cpp
 say "done, $failed failed"

@@ -206,6 +206,8 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.enable_prefix_caching = model.engine.enable_prefix_caching;
   spec.threads = static_cast<std::int32_t>(own.threads_per_replica);
   spec.chat_template = model.engine.chat_template;
+  spec.trust_request_chat_template = model.engine.trust_request_chat_template;
+  spec.default_chat_template_kwargs = model.engine.default_chat_template_kwargs;
   spec.environment = model.env_vars;
   const auto& bounds = model.deployment;
   // Ray's default of 10^9 means no bound; a replica then keeps its own.

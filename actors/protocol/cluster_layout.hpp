@@ -50,6 +50,8 @@ struct layout<replica_spec> {
       number(21, &r::restarts_max),
       number(22, &r::restart_pause_max_ms),
       number(23, &r::memory_bytes),
+      number(40, &r::trust_request_chat_template),
+      number(41, &r::default_chat_template_kwargs),
   };
 };
 

@@ -51,6 +51,8 @@ struct replica_spec {
   /// The process's own memory limit (beside the mapped weights); past it the
   /// process aborts. 0 = none.
   std::uint64_t memory_bytes = 0;
+  bool trust_request_chat_template = false;
+  std::string default_chat_template_kwargs; ///< a JSON object, or empty
 
   bool operator==(const replica_spec&) const = default;
 };

@@ -44,6 +44,8 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.enable_prefix_caching = spec.enable_prefix_caching;
   out.threads = spec.threads;
   out.chat_template = spec.chat_template;
+  out.trust_request_template = spec.trust_request_chat_template;
+  out.template_kwargs = spec.default_chat_template_kwargs;
   return out;
 }
 

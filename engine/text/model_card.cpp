@@ -16,6 +16,8 @@ enum field_tag : std::uint16_t {
   tag_eos_ids = 4,
   tag_max_model_len = 5,
   tag_vocabulary_size = 6,
+  tag_trust_request_template = 30,
+  tag_template_kwargs = 31,
 };
 
 // Empty: `tag` is not known.
@@ -31,6 +33,10 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
     return field.get(out.max_model_len);
   case tag_vocabulary_size:
     return field.get(out.vocabulary_size);
+  case tag_trust_request_template:
+    return field.get(out.trust_request_template);
+  case tag_template_kwargs:
+    return field.get(out.template_kwargs);
   default:
     return std::nullopt;
   }
@@ -49,6 +55,10 @@ codec::bytes encode(const model_card& card) {
     out.put(tag_eos_ids, card.eos_ids);
   out.put_unless(tag_max_model_len, card.max_model_len, std::uint32_t{0});
   out.put_unless(tag_vocabulary_size, card.vocabulary_size, std::uint32_t{0});
+  out.put_unless(tag_trust_request_template, card.trust_request_template,
+                 false);
+  if (!card.template_kwargs.empty())
+    out.put(tag_template_kwargs, std::string_view{card.template_kwargs});
   return out.take();
 }
 

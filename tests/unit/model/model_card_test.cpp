@@ -1,6 +1,7 @@
 #include "engine/model/model_card.hpp"
 #include "engine/weights/gguf.hpp"
 
+#include "engine/text/tokenizer.hpp"
 #include "tests/unit/model/small_model.hpp"
 
 #include <catch2/catch.hpp>
@@ -29,6 +30,12 @@ void refused(const gguf_builder& builder, errc code, const std::string& words) {
 
 using ids = std::vector<text::token_id>;
 
+ids encode(const text::model_card& card, std::string_view text) {
+  ids out;
+  text::tokenizer::make(card.tokenizer).value()->encode(text, false, out);
+  return out;
+}
+
 } // namespace
 
 TEST_CASE("a model card is read from the tokenizer's metadata") {
@@ -52,11 +59,66 @@ TEST_CASE("a model card is read from the tokenizer's metadata") {
   CHECK(tokenizer.normalizer.empty());
 }
 
-TEST_CASE("tokenizers other than byte-level BPE are refused by name") {
-  refused(small_model().string("tokenizer.ggml.model", "llama"),
-          errc::unsupported, "'llama' (SentencePiece): not supported yet");
-  refused(small_model().string("tokenizer.ggml.model", "bert"),
-          errc::unsupported, "'bert': not supported yet");
+TEST_CASE("a SentencePiece BPE is read with its scores") {
+  auto file = small_model()
+                  .string("tokenizer.ggml.model", "llama")
+                  .strings("tokenizer.ggml.tokens",
+                           {"<unk>", "<s>", "\u2581", "a", "\u2581a", "b"})
+                  .f32s("tokenizer.ggml.scores", {0, 0, -1, -2, -3, -4})
+                  .u32("tokenizer.ggml.bos_token_id", 1)
+                  .u32("tokenizer.ggml.unknown_token_id", 0);
+  auto card = read(file);
+  REQUIRE(card.has_value());
+  CHECK(card->tokenizer.model == text::model_kind::bpe);
+  CHECK(card->tokenizer.add_bos);
+  CHECK(encode(*card, "a ab") == ids{4, 4, 5});
+  card = read(file.boolean("tokenizer.ggml.add_space_prefix", false));
+  CHECK(encode(*card, "a ab") == ids{3, 4, 5});
+  refused(file.f32s("tokenizer.ggml.scores", {0}), errc::corrupt,
+          "has 1 entries, not 6");
+  refused(file.erase("tokenizer.ggml.scores"), errc::corrupt, "is missing");
+}
+
+TEST_CASE("a unigram is read with what is put after texts") {
+  auto file = small_model()
+                  .string("tokenizer.ggml.model", "t5")
+                  .strings("tokenizer.ggml.tokens",
+                           {"<unk>", "</s>", "\u2581", "a", "\u2581a", "b"})
+                  .f32s("tokenizer.ggml.scores", {0, 0, -1, -2, -2.5, -4})
+                  .u32("tokenizer.ggml.eos_token_id", 1)
+                  .boolean("tokenizer.ggml.add_space_prefix", true)
+                  .boolean("tokenizer.ggml.remove_extra_whitespaces", true)
+                  .u32("tokenizer.ggml.unknown_token_id", 0);
+  auto card = read(file);
+  REQUIRE(card.has_value());
+  CHECK(encode(*card, " a   ab ") == ids{4, 4, 5});
+  CHECK(encode(*card, "xa") == ids{2, 0, 3});
+  CHECK(card->tokenizer.frame_one ==
+        std::vector<text::frame_place>{{text::frame_place::first_text}, {1}});
+  refused(file.erase("tokenizer.ggml.unknown_token_id"), errc::corrupt,
+          "is missing");
+}
+
+TEST_CASE("a WordPiece is read with its words and their parts") {
+  auto file = small_model()
+                  .string("tokenizer.ggml.model", "bert")
+                  .strings("tokenizer.ggml.tokens",
+                           {"[CLS]", "[SEP]", "[UNK]", "\u2581ab", "b", "c"})
+                  .u32("tokenizer.ggml.cls_token_id", 0)
+                  .u32("tokenizer.ggml.seperator_token_id", 1)
+                  .u32("tokenizer.ggml.unknown_token_id", 2);
+  auto card = read(file);
+  REQUIRE(card.has_value());
+  CHECK(encode(*card, "ABc ab \u00C2b,") == ids{3, 5, 3, 3, 2});
+  CHECK(card->tokenizer.frame_one.size() == 3);
+  CHECK(card->tokenizer.frame_two.size() == 5);
+  refused(file.erase("tokenizer.ggml.unknown_token_id"), errc::corrupt,
+          "is missing");
+}
+
+TEST_CASE("tokenizers of other kinds are refused by name") {
+  refused(small_model().string("tokenizer.ggml.model", "rwkv"),
+          errc::unsupported, "'rwkv': not supported yet");
   refused(small_model().string("tokenizer.ggml.model", "\n"), errc::unsupported,
           "not 'gpt2'");
   refused(small_model().string("tokenizer.ggml.pre", "not-known"),

@@ -137,6 +137,14 @@ public:
     return set(std::move(key), gguf_array, out.bytes());
   }
 
+  gguf_builder& f32s(std::string key, const std::vector<float>& values) {
+    byte_writer out;
+    out.put(std::uint32_t{gguf_f32}).put(std::uint64_t{values.size()});
+    for (auto value : values)
+      out.put(value);
+    return set(std::move(key), gguf_array, out.bytes());
+  }
+
   /// A tensor of zeros.
   gguf_builder& f32_tensor(std::string name, std::vector<std::uint64_t> shape) {
     std::uint64_t elements = 1;
