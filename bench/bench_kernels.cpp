@@ -4,11 +4,11 @@
 //
 //   bench_kernels [--threads N] [--seconds S] [--layer-type q4_1] [--only NAME]
 
+#include "bench/measuring.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +18,7 @@
 
 using namespace troupe;
 using namespace troupe::ops;
+using namespace troupe::bench;
 
 namespace {
 
@@ -25,37 +26,6 @@ constexpr std::int64_t hidden = 576, ffn = 1536, vocabulary = 49152;
 constexpr std::int32_t layers = 30, heads = 9, kv_heads = 3, head_dim = 64;
 constexpr std::int64_t qkv_width = (heads + 2 * kv_heads) * head_dim;
 constexpr std::int32_t block_tokens = 16;
-
-using seconds = std::chrono::duration<double>;
-
-double now() {
-  return seconds(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::uint64_t next(std::uint64_t& state) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
-}
-
-/// Random blocks with small scales.
-std::vector<std::byte> random_bytes(element_type type, std::int64_t elements) {
-  static std::uint64_t state = 88172645463325252ull;
-  const auto layout = layout_of(type);
-  std::vector<std::byte> bytes(elements / layout.elements * layout.bytes);
-  for (auto& b : bytes)
-    b = static_cast<std::byte>(next(state) >> 32);
-  const std::byte small{0x18}; // f16 of about 0.002, bf16 and f32 near 0
-  const std::int64_t headers = type == element_type::q4_1 ? 2 : 1;
-  for (std::size_t at = 0; at < bytes.size(); at += layout.bytes)
-    if (layout.elements > 1)
-      for (std::int64_t h = 0; h < headers; ++h)
-        bytes[at + 2 * h + 1] = small;
-    else
-      bytes[at + layout.bytes - 1] = std::byte{0x1c};
-  return bytes;
-}
 
 struct layer_weights {
   std::unique_ptr<weight> qkv, output, gate_up, down;
@@ -231,11 +201,6 @@ double read_rate(unsigned threads) {
   return share * 8 / (now() - start);
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 /// Steps and readings of memory take turns, so that both see the same machine.
 void run_case(model& m, const case_of& c, unsigned threads, double budget) {
   const auto prefill = c.sequences == 0;
@@ -281,9 +246,11 @@ int main(int argc, char** argv) {
   double budget = 2;
   std::string only, type_name = "q4_1";
   const std::map<std::string, element_type> types{
-      {"f32", element_type::f32},   {"f16", element_type::f16},
-      {"bf16", element_type::bf16}, {"q8_0", element_type::q8_0},
-      {"q4_0", element_type::q4_0}, {"q4_1", element_type::q4_1}};
+      {"f32", element_type::f32},      {"f16", element_type::f16},
+      {"bf16", element_type::bf16},    {"q8_0", element_type::q8_0},
+      {"q4_0", element_type::q4_0},    {"q4_1", element_type::q4_1},
+      {"q5_0", element_type::q5_0},    {"q5_1", element_type::q5_1},
+      {"iq4_nl", element_type::iq4_nl}};
   CLI::App app{"Speed of the CPU kernels on the shape of SmolLM2-135M"};
   app.add_option("--threads", threads, "threads of the team; 0: one per core");
   app.add_option("--seconds", budget, "time per case");

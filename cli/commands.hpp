@@ -91,6 +91,9 @@ int shutdown(const admin_arguments&, bool sure);
 /// Checks a file and says all that is wrong with it.
 int validate(const std::filesystem::path& config);
 
+/// Makes a node's certificates void and drops it.
+int revoke_node(const admin_arguments&, const std::string& node);
+
 struct status_arguments {
   admin_arguments where;
   bool json = false;

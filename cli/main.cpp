@@ -266,6 +266,22 @@ void add_plan(CLI::App& app, action& chosen) {
                "  troupe plan serve.yaml --admin 10.0.0.1:8265");
 }
 
+void add_node(CLI::App& app, action& chosen) {
+  auto where = std::make_shared<cli::admin_arguments>();
+  auto name = std::make_shared<std::string>();
+  auto* verb = app.add_subcommand("node", "What becomes of a node");
+  verb->require_subcommand(1);
+  auto* revoke = verb->add_subcommand(
+      "revoke", "Shut a worker out: its certificates and all tokens made so "
+                "far are void");
+  revoke->add_option("name", *name, "The node")->required();
+  add_admin(*revoke, *where);
+  revoke->callback([&chosen, where, name] {
+    chosen = [where, name] { return cli::revoke_node(*where, *name); };
+  });
+  verb->footer("Example:\n  troupe node revoke worker-3");
+}
+
 void add_token(CLI::App& app, action& chosen) {
   auto args = std::make_shared<cli::token_arguments>();
   auto* verb = app.add_subcommand("token", "What lets workers join");
@@ -352,7 +368,7 @@ int main(int argc, char** argv) {
   action chosen;
   for (auto* add : {add_run, add_start, add_stop, add_deploy, add_config_verb,
                     add_delete, add_shutdown, add_status, add_plan,
-                    add_validate, add_token, add_chat, add_bench})
+                    add_validate, add_node, add_token, add_chat, add_bench})
     add(app, chosen);
   // What a node agent starts; needs its parent's pipe.
   app.add_subcommand("replica", "")->group("")->callback([&chosen] {

@@ -150,11 +150,12 @@ std::string up_line(const node::node_facts& facts) {
   return out;
 }
 
-/// Until a signal comes; the public port comes and goes as the head wants.
+/// Until a signal comes, or the head has shut the node out; the public port
+/// comes and goes as the head wants.
 void keep_facts(const std::filesystem::path& state_dir,
                 node::node_process& running) {
   auto written = running.facts();
-  while (!node::ending_within(std::chrono::seconds{1})) {
+  while (!node::ending_within(std::chrono::seconds{1}) && !running.shut_out()) {
     auto now = running.facts();
     if (now != written && node::write_facts(state_dir, now))
       written = now;
@@ -186,9 +187,12 @@ int block(const start_arguments& args) {
   node::tell_parent(node::to_json(running.facts()));
   keep_facts(state_dir, running);
   node::end_at_next_signal();
+  auto why = running.shut_out();
   auto clean = running.stop(running.patience());
   node::remove_facts(state_dir);
   node::end_at_the_latest(end_time);
+  if (why)
+    return fail(*why);
   return clean ? 0 : 1;
 }
 

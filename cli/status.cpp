@@ -107,10 +107,23 @@ void print_node(simdjson::dom::element node) {
   fmt::print("\n");
 }
 
+/// Names whose certificates of before were revoked.
+void print_revoked(simdjson::dom::element all) {
+  std::string names;
+  for (auto one : items(all, "revoked")) {
+    std::string_view name;
+    if (one.get(name) == simdjson::SUCCESS)
+      names += (names.empty() ? "" : ", ") + std::string{name};
+  }
+  if (!names.empty())
+    fmt::print("  revoked (older certificates are void): {}\n", names);
+}
+
 void print_status(simdjson::dom::element all) {
   fmt::print("Nodes\n");
   for (auto node : items(all, "nodes"))
     print_node(node);
+  print_revoked(all);
   fmt::print("Models\n");
   for (auto model : items(all, "models")) {
     fmt::print("  {}: {}, {} of {} replicas ready", text(model, "model"),

@@ -50,6 +50,54 @@ std::string read_template_kwargs(const located& value) {
   return json;
 }
 
+/// A word of the user's and the engine's for it.
+struct word {
+  std::string_view said;
+  std::string_view means;
+};
+
+/// One of the words; empty, with an error, for any other.
+std::string read_word(map_reader& in, std::string_view key,
+                      std::initializer_list<word> words) {
+  auto value = in.take(key);
+  if (!value.present())
+    return {};
+  auto text = read_text(value);
+  std::string known;
+  for (auto [said, means] : words) {
+    if (text && *text == said)
+      return std::string{means};
+    known += (known.empty() ? "" : ", ") + std::string{said};
+  }
+  if (text)
+    value.error(fmt::format("\"{}\": not supported yet; allowed now: {}", *text,
+                            known));
+  return {};
+}
+
+std::string read_quantization(map_reader& in) {
+  return read_word(in, "quantization",
+                   {{"q8_0", "q8_0"},
+                    {"q4_0", "q4_0"},
+                    {"gguf", "gguf"},
+                    {"awq", "awq"},
+                    {"awq_marlin", "awq"},
+                    {"gptq", "gptq"},
+                    {"gptq_marlin", "gptq"},
+                    {"compressed-tensors", "compressed-tensors"},
+                    {"fp8", "fp8"}});
+}
+
+std::string read_dtype(map_reader& in) {
+  return read_word(in, "dtype",
+                   {{"auto", ""},
+                    {"half", "float16"},
+                    {"float16", "float16"},
+                    {"bfloat16", "bfloat16"},
+                    {"float", "float32"},
+                    {"float32", "float32"}});
+}
+
 /// A template's source: inline if it looks like Jinja, else the file it names.
 std::string read_chat_template(const located& value) {
   auto text = read_text(value);
@@ -115,14 +163,26 @@ engine_kwargs read_engine_kwargs(const located& value) {
   if (auto kwargs = in.take("default_chat_template_kwargs"); kwargs.present())
     out.default_chat_template_kwargs = read_template_kwargs(kwargs);
 
+  out.quantization = read_quantization(in);
+  out.dtype = read_dtype(in);
+  out.load_format = read_word(
+      in, "load_format",
+      {{"auto", ""}, {"gguf", "gguf"}, {"safetensors", "safetensors"}});
+  if (auto seed = in.take("seed"); seed.present())
+    if (auto number = read_integer(seed, {0, 9e15}))
+      out.seed = static_cast<std::uint64_t>(*number);
+  out.generation_defaults =
+      read_word(in, "generation_config", {{"auto", ""}, {"vllm", "vllm"}}) !=
+      "vllm";
+  if (auto share = in.take("gpu_memory_utilization"); share.present())
+    out.memory_utilization = read_number(share, {0.01, 1}).value_or(0);
+
   for (auto key : {"model", "served_model_name"})
     in.refuse(key, "comes from model_loading_config; remove it here");
   for (auto key :
        {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"})
     only_one(in, key);
-  only_text(in, "dtype", {"auto"});
   only_text(in, "kv_cache_dtype", {"auto", "float16"});
-  only_text(in, "load_format", {"auto", "gguf"});
   only_text(in, "tokenizer_mode", {"auto"});
   only_text(in, "task", {"auto", "generate"});
   only_text(in, "runner", {"auto", "generate"});
@@ -135,12 +195,7 @@ engine_kwargs read_engine_kwargs(const located& value) {
   if (auto eager = in.take("enforce_eager"); eager.present())
     if (read_boolean(eager))
       eager.note("concerns GPUs only; the CPU engine has no graphs to capture");
-  if (auto share = in.take("gpu_memory_utilization"); share.present())
-    if (read_number(share, {0.01, 1}))
-      share.note("concerns GPUs only; on the CPU set kv_cache_memory_bytes");
-  in.refuse({"quantization",
-             "seed",
-             "swap_space",
+  in.refuse({"swap_space",
              "cpu_offload_gb",
              "max_loras",
              "max_lora_rank",
@@ -174,7 +229,6 @@ engine_kwargs read_engine_kwargs(const located& value) {
              "disable_custom_all_reduce",
              "enable_log_requests",
              "enable_sleep_mode",
-             "generation_config",
              "override_generation_config",
              "logits_processors",
              "kv_events_config",

@@ -73,7 +73,13 @@ struct engine_kwargs {
   std::uint32_t block_size = 0;
   std::uint64_t kv_cache_memory_bytes = 0;
   bool enable_prefix_caching = true;
-  std::string chat_template; ///< Jinja source (a path in the file is read)
+  std::string chat_template;     ///< Jinja source (a path in the file is read)
+  double memory_utilization = 0; ///< gpu_memory_utilization
+  std::string quantization;
+  std::string dtype;       ///< "float16", "bfloat16", "float32"
+  std::string load_format; ///< "gguf", "safetensors"
+  std::optional<std::uint64_t> seed;
+  bool generation_defaults = true; ///< generation_config: auto
   bool trust_request_chat_template = false;
   std::string default_chat_template_kwargs; ///< a JSON object; empty = none
 };
@@ -144,9 +150,9 @@ std::string to_yaml(const std::string& json);
 
 /// What a document is read for.
 enum class purpose : std::uint8_t {
-  run,    ///< by this machine alone: model files must be here
-  deploy, ///< to a running cluster: model files that are not here are noted,
-          ///< and so is what cannot change while it runs
+  run,     ///< by this machine alone: model files must be here
+  deploy,  ///< to a running cluster: model files that are not here are noted,
+           ///< and so is what cannot change while it runs
   request, ///< the body of a request: see load_text
 };
 

@@ -3,14 +3,16 @@
 #include "engine/engine_thread.hpp"
 #include "engine/memory_plan.hpp"
 #include "engine/model/decoder.hpp"
+#include "engine/model/hugging_face/directory_card.hpp"
+#include "engine/model/hugging_face/tokenizer_files.hpp"
 #include "engine/model/model_card.hpp"
 #include "engine/model/model_source.hpp"
+#include "engine/model/open_checkpoint.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/text/chat_template.hpp"
 #include "engine/text/tokenizer.hpp"
-#include "engine/tokenizer_override.hpp"
-#include "engine/weights/gguf.hpp"
+#include "engine/weights/converted_checkpoint.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -44,6 +46,64 @@ result<void> check(const options& o) {
           fmt::format("{}: {} is not in 1 to {}", b.name, b.value, b.max)};
   if (o.threads < 0)
     return error{errc::invalid_argument, "threads: negative"};
+  if (!(o.memory_utilization >= 0 && o.memory_utilization <= 1))
+    return error{errc::invalid_argument,
+                 "gpu_memory_utilization: is not in 0 to 1"};
+  return {};
+}
+
+/// What the options make of the matrices of floats.
+result<weights::matrix_form> form_of(const options& o) {
+  using weights::matrix_form;
+  struct named {
+    std::string_view name;
+    matrix_form form;
+  };
+  constexpr named quantised[] = {{"q8_0", matrix_form::q8_0},
+                                 {"q4_0", matrix_form::q4_0}};
+  for (const auto& one : quantised)
+    if (o.quantization == one.name)
+      return one.form;
+  constexpr named types[] = {{"", matrix_form::as_stored},
+                             {"float32", matrix_form::as_stored},
+                             {"float16", matrix_form::f16},
+                             {"bfloat16", matrix_form::bf16}};
+  for (const auto& one : types)
+    if (o.dtype == one.name)
+      return one.form;
+  return error{errc::invalid_argument,
+               fmt::format("dtype: '{}' is not known", o.dtype)};
+}
+
+/// False for a .gguf file (model_source.hpp).
+bool is_folder(const std::filesystem::path& source) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(source, ignored);
+}
+
+/// A model may be asked for by its format ("safetensors") and by the way that
+/// it is quantised ("awq"); both have to be true.
+result<void> check_kind(const options& o, const std::filesystem::path& source,
+                        const weights::checkpoint& file) {
+  const std::string format =
+      is_folder(source) ? "safetensors" : "gguf";
+  if (!o.load_format.empty() && o.load_format != format)
+    return error{errc::invalid_argument,
+                 fmt::format("load_format: {} is of the format {}, not {}",
+                             file.name(), format, o.load_format)};
+  const auto& wanted = o.quantization;
+  if (wanted.empty() || wanted == "q8_0" || wanted == "q4_0")
+    return {};
+  std::string found = format == "gguf" ? "gguf" : "nothing";
+  if (auto* said = file.find(weights::quantisation_key))
+    if (auto* method = std::get_if<std::string>(said))
+      found = *method;
+  if (found != wanted)
+    return error{errc::invalid_argument,
+                 fmt::format("quantization: {} is quantised with {}, not with "
+                             "{}; q8_0 and q4_0 quantise a model when it is "
+                             "loaded",
+                             file.name(), found, wanted)};
   return {};
 }
 
@@ -78,8 +138,9 @@ model::decoder_limits limits_of(const scheduler::bounds& bounds,
           .kv_blocks = static_cast<int>(kv_blocks)};
 }
 
-/// A model file and what its header says.
+/// A model and what its header says.
 struct opened_model {
+  std::filesystem::path source; ///< a .gguf file or a directory
   std::unique_ptr<weights::checkpoint> file;
   model::model_config config;
 };
@@ -90,13 +151,29 @@ result<opened_model> open_model(const options& o) {
   auto path = model::resolve_model_source(o.model);
   if (!path)
     return path.error();
-  auto file = weights::gguf_file::open(*path);
+  auto form = form_of(o);
+  if (!form)
+    return form.error();
+  auto file = model::open_checkpoint(*path);
   if (!file)
     return file.error();
-  auto config = model::read_model_config(**file);
+  if (auto fine = check_kind(o, *path, **file); !fine)
+    return fine.error();
+  auto shown = weights::convert_matrices(std::move(*file), *form);
+  auto config = model::read_model_config(*shown);
   if (!config)
     return config.error();
-  return opened_model{std::move(*file), std::move(*config)};
+  return opened_model{*path, std::move(shown), std::move(*config)};
+}
+
+/// Bytes of all that is not the KV cache.
+result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
+  auto backend = ops::cpu::make_sizing_backend();
+  auto size = model::decoder_size(*model.file, model.config, *backend,
+                                  limits_of(bounds_of(o), 1));
+  if (!size)
+    return size.error();
+  return size->weights + size->workspace;
 }
 
 struct planned_memory {
@@ -111,6 +188,9 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
                                            static_cast<int>(o.block_size));
   if (!block_bytes)
     return block_bytes.error();
+  auto others = other_bytes(o, model);
+  if (!others)
+    return others.error();
   auto plan = plan_memory(
       {.block_bytes = *block_bytes,
        .block_size = o.block_size,
@@ -118,7 +198,9 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .max_model_len = static_cast<std::uint32_t>(model.config.context_length),
        .max_model_len_asked = o.max_model_len,
        .kv_cache_bytes_asked = o.kv_cache_bytes,
-       .available_bytes = available_bytes});
+       .available_bytes = available_bytes,
+       .utilization_asked = o.memory_utilization,
+       .other_bytes = *others});
   if (!plan)
     return error{plan.error().code,
                  model.file->name() + ": " + plan.error().message};
@@ -161,19 +243,38 @@ private:
   }
 
   result<void> make_card() {
-    auto card = model::read_model_card(*source_.file, source_.config);
+    auto card = read_card();
     if (!card)
       return card.error();
     model_.card = std::move(*card);
-    if (!options_.tokenizer.empty())
-      if (auto done = override_tokenizer(options_.tokenizer, model_.card);
-          !done)
-        return done;
+    if (!options_.generation_defaults)
+      model_.card.defaults = {};
+    model_.card.defaults.seed = options_.seed;
     if (!options_.chat_template.empty())
       model_.card.chat_template = options_.chat_template;
     model_.card.trust_request_template = options_.trust_request_template;
     model_.card.template_kwargs = options_.template_kwargs;
     return check_text();
+  }
+
+  result<text::model_card> read_card() const {
+    using namespace model::hugging_face;
+    const auto& tokenizer = options_.tokenizer;
+    if (is_folder(source_.source)) {
+      const auto& from = tokenizer.empty() ? source_.source : tokenizer;
+      auto card = read_directory_card(source_.source, from, source_.config);
+      return card ? card : in_folder(from, card.error());
+    }
+    auto card = model::read_model_card(*source_.file, source_.config);
+    if (card && !tokenizer.empty())
+      if (auto done = read_tokenizer_files(tokenizer, *card); !done)
+        return in_folder(tokenizer, done.error());
+    return card;
+  }
+
+  static error in_folder(const std::filesystem::path& folder, error why) {
+    why.message = fmt::format("'{}': {}", folder.string(), why.message);
+    return why;
   }
 
   /// What the routers will build from the card has to work: a tokenizer or a

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,7 +21,8 @@ namespace troupe::engine {
 
 /// What to load and the bounds to run in. 0 = choose.
 struct options {
-  /// A .gguf file, or a directory that holds one.
+  /// A .gguf file, a directory that holds one, or one with config.json and
+  /// safetensors.
   std::filesystem::path model;
   /// A directory with tokenizer.json (and tokenizer_config.json,
   /// chat_template), or that file; empty = the model's own.
@@ -32,6 +34,22 @@ struct options {
   std::uint32_t max_num_batched_tokens = 512;
   std::uint32_t block_size = 16;    ///< positions per KV block
   std::uint64_t kv_cache_bytes = 0; ///< 0 = a share of the free memory
+  /// The share of the free memory that weights, KV cache and activations may
+  /// take together, (0, 1]; 0 = a quarter of it for the KV cache. Means nothing
+  /// beside kv_cache_bytes.
+  double memory_utilization = 0;
+  /// "q8_0", "q4_0": matrices of floats are quantised when they are loaded
+  /// (weights/converted_checkpoint.hpp). "gguf", "awq", "gptq",
+  /// "compressed-tensors", "fp8": what the model has to be. Empty = as it is.
+  std::string quantization;
+  /// "float16", "bfloat16": matrices of floats are rounded to it unless they
+  /// are quantised. "float32", empty: they stay as stored, which is exact.
+  std::string dtype;
+  std::string load_format; ///< "gguf", "safetensors"; empty = either
+  /// The seed that `sampling_defaults` has; unset = none.
+  std::optional<std::uint64_t> seed;
+  /// The model's own sampling parameters count (generation_config.json).
+  bool generation_defaults = true;
   bool enable_prefix_caching = true;
   int threads = 0;           ///< 0 = the cores this process may use
   std::string chat_template; ///< overrides the model's own; empty = keep

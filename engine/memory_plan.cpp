@@ -30,6 +30,24 @@ std::optional<std::uint64_t> read_number(const char* path) {
   return std::nullopt; // no such file, or "max"
 }
 
+/// What the KV cache may take.
+std::uint64_t budget_of(const memory_demand& d) {
+  if (d.kv_cache_bytes_asked > 0)
+    return d.kv_cache_bytes_asked;
+  if (d.utilization_asked <= 0)
+    return d.available_bytes / 4;
+  const auto all = static_cast<std::uint64_t>(
+      static_cast<double>(d.available_bytes) * d.utilization_asked);
+  return all - std::min(all, d.other_bytes);
+}
+
+/// The user's own word for what bounds the KV cache.
+const char* bound_of(const memory_demand& d) {
+  return d.kv_cache_bytes_asked > 0 || d.utilization_asked <= 0
+             ? "kv_cache_memory_bytes"
+             : "gpu_memory_utilization";
+}
+
 std::string mebibytes(std::uint64_t bytes) {
   return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
 }
@@ -58,15 +76,13 @@ result<memory_plan> plan_memory(const memory_demand& d) {
     return (positions + d.block_size - 1) / d.block_size;
   };
   const std::uint64_t useful = blocks_for(plan.max_model_len) * d.max_num_seqs;
-  const std::uint64_t bytes = d.kv_cache_bytes_asked > 0
-                                  ? d.kv_cache_bytes_asked
-                                  : d.available_bytes / 4;
+  const std::uint64_t bytes = budget_of(d);
   const std::uint64_t blocks =
       std::min({bytes / d.block_bytes, useful, most_positions / d.block_size});
   const std::uint64_t positions = blocks * d.block_size;
   if (positions < plan.max_model_len && (has_length || blocks == 0))
     return error{errc::limit,
-                 "kv_cache_bytes: a sequence of max_model_len " +
+                 std::string{bound_of(d)} + ": a sequence of max_model_len " +
                      std::to_string(plan.max_model_len) + " tokens needs " +
                      mebibytes(blocks_for(plan.max_model_len) * d.block_bytes) +
                      ", there are " + mebibytes(bytes)};

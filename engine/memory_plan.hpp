@@ -19,6 +19,9 @@ struct memory_demand {
   std::uint32_t max_model_len_asked = 0;  ///< by the user; 0 = not
   std::uint64_t kv_cache_bytes_asked = 0; ///< by the user; 0 = not
   std::uint64_t available_bytes = 0;
+  /// The share of them that the engine may take, by the user; 0 = not given.
+  double utilization_asked = 0;
+  std::uint64_t other_bytes = 0; ///< of that, for weights and activations
 };
 
 struct memory_plan {
@@ -26,10 +29,12 @@ struct memory_plan {
   std::uint32_t max_model_len = 0; ///< tokens
 };
 
-/// Divides the memory. A size that the user gave is kept; else it is a quarter
-/// of what is available, and no more than max_num_seqs sequences can fill. If a
-/// sequence of max_model_len does not fit, a length that the user gave is an
-/// error (errc::limit), and the model's own is cut to what fits. Pure.
+/// Divides the memory. A size of the KV cache that the user gave is kept; else
+/// it is what weights and activations leave of the share that the user gave,
+/// else a quarter of what is available; never more than max_num_seqs sequences
+/// can fill. If a sequence of max_model_len does not fit, a length that the
+/// user gave is an error (errc::limit), and the model's own is cut to what
+/// fits. Pure.
 result<memory_plan> plan_memory(const memory_demand&);
 
 } // namespace troupe::engine

@@ -6,6 +6,7 @@
 #include "actors/runtime/join.hpp"
 #include "actors/runtime/link.hpp"
 #include "actors/runtime/listen_address.hpp"
+#include "actors/runtime/revocations.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
 #include "actors/runtime/token.hpp"
@@ -33,6 +34,8 @@ using namespace std::chrono_literals;
 constexpr auto join_time = 10s;
 /// For the head's first word on what this node is to do.
 constexpr auto first_word_time = 10s;
+/// Between two looks whether there is still something to wait for.
+constexpr auto look_time = 200ms;
 /// For answers under way when a listener closes, or a node whose head cannot be
 /// asked ends; Ray's default of graceful_shutdown_timeout_s.
 constexpr auto usual_grace = 20s;
@@ -107,11 +110,12 @@ public:
 
   node_facts facts() const override;
   result<protocol::cluster_status> status() override;
+  std::optional<error> shut_out() const override;
   milliseconds patience() override;
   bool stop(milliseconds time_max) override;
 
 private:
-  result<void> start_controller(const head_role&);
+  result<void> start_controller(const head_role&, const runtime::authority&);
   result<void> start_service();
   result<void> start_agent(node_agent::head_place);
   result<void> start_entrance(const entrance&, const runtime::authority&);
@@ -124,7 +128,7 @@ private:
   runtime::system_config config_;
   caf::actor_system system_;
   last_welcome welcome_;
-  protocol::controller_actor controller_; ///< on a head
+  protocol::head_controller_actor controller_; ///< on a head
   std::unique_ptr<router::service> service_;
   std::unique_ptr<public_side> public_;
   protocol::node_agent_actor agent_;
@@ -136,7 +140,7 @@ private:
 
 result<void> running_node::start_head(const head_role& role,
                                       const runtime::authority& issuer) {
-  if (auto done = start_controller(role); !done)
+  if (auto done = start_controller(role, issuer); !done)
     return done;
   if (auto done = start_service(); !done)
     return done;
@@ -145,7 +149,7 @@ result<void> running_node::start_head(const head_role& role,
   if (role.open)
     if (auto done = start_entrance(*role.open, issuer); !done)
       return done;
-  if (auto done = start_agent(controller_); !done)
+  if (auto done = start_agent(protocol::controller_actor{controller_}); !done)
     return done;
   return wait_until_settled();
 }
@@ -158,13 +162,36 @@ result<void> running_node::start_worker(const runtime::membership& mine) {
   return wait_until_settled();
 }
 
-result<void> running_node::start_controller(const head_role& role) {
+/// What the authority revokes is in force here when it is answered: the head's
+/// processes have one list beside their credentials.
+controller::gatekeeper gatekeeper_of(const runtime::authority& issuer,
+                                     const runtime::credentials& tls,
+                                     runtime::revocation_list revoked) {
+  controller::gatekeeper out;
+  out.revoked = std::move(revoked);
+  out.revoke = [issuer, tls](const std::string& node) {
+    auto all = issuer.revoke(node);
+    if (all)
+      if (auto known = runtime::revocations::of(tls).replace(*all); !known)
+        spdlog::error("replicas of the head do not know who was revoked: {}",
+                      known.error().message);
+    return all;
+  };
+  return out;
+}
+
+result<void> running_node::start_controller(const head_role& role,
+                                            const runtime::authority& issuer) {
   auto store = controller::state_store::open(options_.state_dir / "state.db");
   if (!store)
     return store.error();
   auto restore = !role.wanted;
-  auto spawned =
-      controller::spawn_controller(system_, std::move(*store), restore);
+  auto revoked = issuer.revoked();
+  if (!revoked)
+    return revoked.error();
+  auto spawned = controller::spawn_controller(
+      system_, std::move(*store), restore,
+      gatekeeper_of(issuer, tls_, std::move(*revoked)));
   if (!spawned)
     return spawned.error();
   controller_ = *spawned;
@@ -208,6 +235,12 @@ result<void> running_node::start_agent(node_agent::head_place head) {
   agent.replica_executable = options_.replica_executable;
   agent.replica_logging = options_.replica_logging;
   agent.on_router_wanted = [this](bool wanted) { public_->want(wanted); };
+  if (!controller_) // whose own word it is
+    agent.on_revoked = [this](const auto& all) {
+      if (auto known = runtime::revocations::of(tls_).replace(all); !known)
+        spdlog::error("who was revoked is not known to replicas here: {}",
+                      known.error().message);
+    };
   agent.on_welcome = [this](const auto& welcome) { welcome_.hear(welcome); };
   auto spawned =
       node_agent::spawn_node_agent(system_, std::move(agent), std::move(head));
@@ -235,11 +268,16 @@ result<void> running_node::start_entrance(const entrance& wanted,
 
 /// The head says at once what this node is to do, unless it is away.
 result<void> running_node::wait_until_settled() {
-  auto settled = public_->wait_settled(first_word_time);
-  if (!settled)
-    return settled.error();
-  if (*settled)
-    return {};
+  auto end = std::chrono::steady_clock::now() + first_word_time;
+  while (std::chrono::steady_clock::now() < end) {
+    auto settled = public_->wait_settled(look_time);
+    if (!settled)
+      return settled.error();
+    if (*settled)
+      return {};
+    if (auto why = shut_out())
+      return *why;
+  }
   if (auto why = welcome_.refusal(); !why.empty())
     return error{
         errc::unavailable,
@@ -269,6 +307,12 @@ result<protocol::cluster_status> running_node::status() {
   if (!controller_)
     return error{errc::unsupported, "this node is not the head"};
   return controller::status_now(system_, controller_);
+}
+
+std::optional<error> running_node::shut_out() const {
+  if (runtime::revocations::of(tls_).is_own_void())
+    return runtime::own_certificate_revoked();
+  return std::nullopt;
 }
 
 milliseconds running_node::patience() {

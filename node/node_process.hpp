@@ -80,6 +80,10 @@ public:
   /// Of the whole cluster; an error on a worker.
   virtual result<protocol::cluster_status> status() = 0;
 
+  /// Nothing, until the head says that this worker's certificate is void. Then
+  /// it can do no more than end.
+  virtual std::optional<error> shut_out() const = 0;
+
   /// Longest grace that answers under way are to have, by what is deployed.
   virtual std::chrono::milliseconds patience() = 0;
 

@@ -21,6 +21,7 @@ using namespace std::chrono_literals;
 using http_reply = std::shared_ptr<http::reply>;
 
 constexpr auto applications_path = "/api/serve/applications";
+constexpr std::string_view nodes_path = "/api/nodes/";
 /// Until the controller has stored something.
 constexpr auto store_time = 30s;
 constexpr auto answer_time = 5s;
@@ -194,6 +195,22 @@ public:
     });
   }
 
+  void revoke(const std::string& name, const http_reply& reply) const {
+    if (name == options_.facts().node)
+      return answer_error(reply, 400, name + " is the head itself");
+    controller::revoke_node(
+        system_, options_.controller, name, [name, reply](auto state) {
+          if (!state)
+            return answer_error(
+                reply, state.error().code == errc::invalid_argument ? 400 : 503,
+                state.error().message);
+          api::json_writer json;
+          json.begin_object().key("node").text(name);
+          json.key("was").text(*state).end_object();
+          answer_json(reply, 200, json.take());
+        });
+  }
+
 private:
   static void busy(const http_reply& reply) {
     reply->respond(503,
@@ -264,6 +281,10 @@ void add_serve_api(router::service& service, caf::actor_system& system,
   add("GET", "/api/config", [](serve_api& to, auto&&, const http_reply& reply) {
     to.document(reply);
   });
+  add("DELETE", std::string{nodes_path} + "*",
+      [](serve_api& to, http::request request, const http_reply& reply) {
+        to.revoke(request.path.substr(nodes_path.size()), reply);
+      });
   const std::string one = applications_path;
   for (const auto& path : {one, one + "/"}) {
     add("GET", path, [](serve_api& to, auto&&, const http_reply& reply) {

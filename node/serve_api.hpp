@@ -17,11 +17,14 @@ namespace troupe::node {
 ///                                            none; 400 with all findings
 ///   DELETE /api/serve/applications/          all applications
 ///   DELETE /api/serve/applications/NAME      one; 404 if there is none
+///   DELETE /api/nodes/NAME                   revokes a node's certificates and
+///                                            drops it: {"node": NAME, "was":
+///                                            "alive", "lost" or "unknown"}
 ///   GET    /api/config                       what was deployed, secrets hidden
 /// The last slash may be left out. One change at a time: while one is under way
 /// another gets 503.
 struct serve_api_options {
-  protocol::controller_actor controller;
+  protocol::head_controller_actor controller;
   bool cpu_only = false;
   std::function<node_facts()> facts;
 };

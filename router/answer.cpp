@@ -39,6 +39,20 @@ answer::answer(answer_plan plan) : plan_(std::move(plan)) {
   }
 }
 
+// All choices of a chat get their role before any token.
+std::uint32_t answer::openings() const {
+  return plan_.chat && plan_.stream
+             ? static_cast<std::uint32_t>(choices_.size())
+             : 0;
+}
+
+void answer::open(std::uint32_t part, std::string& frames) const {
+  auto ids = plan_.head.return_token_ids;
+  frames += api::chat_role_frame(
+      plan_.head, part, ids ? prompt_of(part) : std::vector<token_id>{},
+      running_usage(part));
+}
+
 result<bool> answer::take(std::uint32_t index, const choice_tokens& news,
                           std::string& frames) {
   if (index >= choices_.size() || !choices_[index].open)
@@ -47,7 +61,7 @@ result<bool> answer::take(std::uint32_t index, const choice_tokens& news,
   if (auto wrong = check(choice, news))
     return *wrong;
   if (!choice.started)
-    begin(index, news, frames);
+    begin(index, news);
   bool stopped = false;
   if (!plan_.echo_only)
     for (std::size_t i = 0; i < news.tokens.size() && !stopped; ++i)
@@ -113,22 +127,13 @@ std::optional<error> answer::check(const choice_state& choice,
   return std::nullopt;
 }
 
-void answer::begin(std::uint32_t index, const choice_tokens& news,
-                   std::string& frames) {
+void answer::begin(std::uint32_t index, const choice_tokens& news) {
   auto& choice = choices_[index];
   choice.started = true;
   choice.cached_tokens =
       std::min<std::uint64_t>(news.cached_tokens, prompt_of(index).size());
-  auto ids = plan_.head.return_token_ids;
-  if (plan_.chat && plan_.stream) {
-    for (std::uint32_t i = 0; !roles_sent_ && i < choices_.size(); ++i)
-      frames += api::chat_role_frame(
-          plan_.head, i, ids ? prompt_of(i) : std::vector<token_id>{},
-          running_usage(i));
-    roles_sent_ = true;
-  } else if (ids) {
+  if (plan_.head.return_token_ids && openings() == 0)
     choice.piece.prompt_token_ids = prompt_of(index);
-  }
   if (plan_.echo)
     show_prompt(index, news);
 }

@@ -46,6 +46,12 @@ class answer {
 public:
   explicit answer(answer_plan);
 
+  /// What a stream begins with, before any news is taken: so many parts, each
+  /// appended by its own call, in order (a part holds the prompt's ids if they
+  /// are asked for).
+  std::uint32_t openings() const;
+  void open(std::uint32_t part, std::string& frames) const;
+
   /// Takes the next news of a choice and, when streaming, appends the frames
   /// that it gives. True: the rest of the choice is not wanted (a stop string
   /// completed), so it has to be cancelled. News of an ended choice is dropped.
@@ -96,8 +102,7 @@ private:
 
   std::optional<error> check(const choice_state&,
                              const protocol::choice_tokens&) const;
-  void begin(std::uint32_t choice, const protocol::choice_tokens&,
-             std::string& frames);
+  void begin(std::uint32_t choice, const protocol::choice_tokens&);
   void show_prompt(std::uint32_t choice, const protocol::choice_tokens&);
   bool take_token(choice_state&, const protocol::choice_tokens&, std::size_t i);
   bool add_text(choice_state&, token_id);
@@ -112,7 +117,6 @@ private:
   answer_plan plan_;
   std::vector<choice_state> choices_;
   std::size_t open_ = 0;
-  bool roles_sent_ = false;
 };
 
 } // namespace troupe::router

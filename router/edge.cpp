@@ -387,6 +387,11 @@ std::string edge::card_for(const protocol::model_route& model) const {
   return model.replicas[first].card_hash;
 }
 
+std::uint64_t edge::next_turn(const protocol::model_route& model) {
+  std::scoped_lock lock{turns_mutex_};
+  return seed_turns_[{model.application, model.model}]++;
+}
+
 void edge::send(const pending_ptr& job,
                 const std::shared_ptr<const model_text>& text) {
   using namespace std::chrono;
@@ -398,6 +403,8 @@ void edge::send(const pending_ptr& job,
   context.request_id = job->request_id;
   context.created = unix_seconds();
   context.seed = random_seed();
+  if (text->defaults.seed && !shared_part(job->request).seed)
+    context.turn = next_turn(*job->model);
   if (job->time_limit.count() > 0) {
     auto gone = duration_cast<milliseconds>(steady_clock::now() - job->arrived);
     auto left = job->time_limit - gone;

@@ -16,11 +16,13 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace troupe::router {
 
@@ -103,6 +105,7 @@ private:
   void begin(std::string_view endpoint, std::string prefix, const rules&,
              http::request&, std::unique_ptr<exchange>);
   bool has_card(const std::string& hash) const;
+  std::uint64_t next_turn(const protocol::model_route&);
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
   static std::optional<api::api_error> parse(pending&);
@@ -122,6 +125,10 @@ private:
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint32_t> text_queue_ = 0;
   mutable std::atomic<std::size_t> turn_ = 0; ///< whose card is read by next
+  std::mutex turns_mutex_;
+  /// Requests without a seed so far, of models that have one: by application
+  /// and model.
+  std::map<std::pair<std::string, std::string>, std::uint64_t> seed_turns_;
   mutable model_cards cards_; ///< health checks may start a fetch
   boost::asio::thread_pool text_;
 };

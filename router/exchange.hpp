@@ -129,6 +129,12 @@ public:
   bool write(std::string frames) {
     return reply_->write(std::move(frames));
   }
+  bool has_room() const {
+    return reply_->has_room();
+  }
+  void on_room(std::function<void()> then) {
+    reply_->on_room(std::move(then));
+  }
   void finish();
 
   /// Cuts the stream, so that nobody takes it for whole. `status` is for the

@@ -82,17 +82,31 @@ void finish_plan(const completion_request& request, const model_text& model,
       plan.prompt_texts.push_back(shown_prompt(model, prompt));
 }
 
+/// The seed of a request without one: a random one, or, with a seed of the
+/// model's, the next of the row that this one starts (SplitMix64: Steele, Lea
+/// and Flood, 2014).
+std::uint64_t drawn_seed(std::optional<std::uint64_t> of_model,
+                         const generation_context& context) {
+  if (!of_model)
+    return context.seed;
+  auto z = *of_model + (context.turn + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
 std::vector<protocol::request_record>
 make_records(const api::generation_request& request, const answer_plan& plan,
-             const generation_context& context) {
+             const model_text& model, const generation_context& context) {
   std::vector<protocol::request_record> out;
+  auto seed = request.seed.value_or(drawn_seed(model.defaults.seed, context));
   for (std::size_t i = 0; i < plan.prompts.size() * plan.n; ++i) {
     protocol::request_record record;
     record.request_id = context.request_id;
     record.model = plan.head.model;
     record.prompt = plan.prompts[i / plan.n];
     record.params = request.params;
-    record.params.seed = request.seed.value_or(context.seed);
+    record.params.seed = seed;
     record.params.choice = static_cast<std::uint32_t>(i);
     // A replica draws at least one token: what is not wanted is dropped here.
     if (plan.echo_only)
@@ -108,6 +122,7 @@ api_result<generation>
 prepare_one(Request& request, const protocol::model_route& route,
             const model_text& model, const generation_context& context) {
   constexpr bool chat = std::is_same_v<Request, chat_request>;
+  api::take_defaults(request, model.defaults);
   auto prompts = make_prompts(request, model);
   if (!prompts)
     return prompts.error();
@@ -122,7 +137,7 @@ prepare_one(Request& request, const protocol::model_route& route,
   out.plan.prompts = std::move(*prompts);
   out.what.application = route.application;
   out.what.model = route.model;
-  out.what.choices = make_records(request, out.plan, context);
+  out.what.choices = make_records(request, out.plan, model, context);
   return out;
 }
 

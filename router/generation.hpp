@@ -44,6 +44,7 @@ struct generation_context {
   std::string request_id;
   std::uint64_t created = 0;     ///< seconds since 1970
   std::uint64_t seed = 0;        ///< for a request without one
+  std::uint64_t turn = 0;        ///< its number among those of its model
   std::uint64_t deadline_ms = 0; ///< time left; 0 = no limit
 };
 

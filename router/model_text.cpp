@@ -208,6 +208,7 @@ model_text::make(std::string_view bytes) {
   auto out = std::make_shared<model_text>();
   out->max_model_len = card->max_model_len;
   out->vocabulary_size = card->vocabulary_size;
+  out->defaults = card->defaults;
   out->trusts_request_template = card->trust_request_template;
   auto kwargs = api::read_operator_kwargs(card->template_kwargs);
   if (!kwargs)

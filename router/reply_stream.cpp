@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::router {
 
@@ -53,14 +54,15 @@ void reply_stream::start(submission what) {
 void reply_stream::on_tokens(
     std::uint32_t choice, protocol::choice_tokens news,
     std::shared_ptr<const protocol::replica_route> from) {
-  run([this, choice, news = std::move(news), from = std::move(from)] {
-    take(choice, news, *from);
+  run([this, choice, news = std::move(news), from = std::move(from)]() mutable {
+    take(choice, std::move(news), std::move(from));
   });
 }
 
 void reply_stream::on_failed(error why, std::string incident) {
   run([this, why = std::move(why), incident = std::move(incident)] {
-    fail(client_error(why, incident));
+    failed_ = client_error(why, incident);
+    stream_on();
   });
 }
 
@@ -91,16 +93,56 @@ void reply_stream::watch_time(std::chrono::milliseconds limit) {
   });
 }
 
-void reply_stream::take(std::uint32_t choice,
-                        const protocol::choice_tokens& news,
-                        const protocol::replica_route& from) {
+void reply_stream::take(std::uint32_t choice, protocol::choice_tokens news,
+                        held_tokens::route from) {
   if (!first_token_s_)
-    first_news();
+    first_news(*from);
+  held_.add(choice, std::move(news), std::move(from));
+  stream_on();
+}
+
+// Shows what is held; of a stream, as much as there is room for.
+void reply_stream::stream_on() {
+  while (!ended_ && !held_.empty()) {
+    if (client_->streaming() && !client_->has_room())
+      return wait_for_room();
+    if (opened())
+      show(held_.take());
+  }
+  if (!ended_ && failed_)
+    fail(*failed_);
+}
+
+// All choices may have ended: the callback is what keeps this alive.
+void reply_stream::wait_for_room() {
+  if (std::exchange(room_awaited_, true))
+    return;
+  client_->on_room([self = shared_from_this()] {
+    self->run([self = self.get()] {
+      self->room_awaited_ = false;
+      self->stream_on();
+    });
+  });
+}
+
+// Sends the next part of the opening; true if there was none.
+bool reply_stream::opened() {
+  if (opened_ == answer_.openings())
+    return true;
+  std::string frames;
+  answer_.open(opened_++, frames);
+  if (!client_->write(std::move(frames)))
+    client_gone();
+  return false;
+}
+
+void reply_stream::show(const held_tokens::entry& next) {
+  auto choice = next.choice;
   // A moved stream may have changed its class. Frames bear that of the replica
   // that they come from, a whole answer that of the last one.
-  answer_.head().system_fingerprint = from.arithmetic_class;
+  answer_.head().system_fingerprint = next.from->arithmetic_class;
   std::string frames;
-  auto unwanted = answer_.take(choice, news, frames);
+  auto unwanted = answer_.take(choice, next.news, frames);
   if (!unwanted) {
     replicas_->cancel_request(request_);
     fail(client_error(unwanted.error()));
@@ -108,10 +150,8 @@ void reply_stream::take(std::uint32_t choice,
   }
   if (*unwanted)
     replicas_->cancel_choice(request_, choice);
-  if (answer_.complete()) {
-    if (answer_.plan().stream)
-      frames += answer_.closing_frames();
-  }
+  if (answer_.complete() && answer_.plan().stream)
+    frames += answer_.closing_frames();
   if (!frames.empty() && !client_->write(std::move(frames))) {
     client_gone();
     return;
@@ -120,7 +160,8 @@ void reply_stream::take(std::uint32_t choice,
     complete();
 }
 
-void reply_stream::first_news() {
+void reply_stream::first_news(const protocol::replica_route& from) {
+  answer_.head().system_fingerprint = from.arithmetic_class;
   first_token_s_ = client_->seconds();
   counters_->first_token.observe(*first_token_s_);
   if (answer_.plan().stream)

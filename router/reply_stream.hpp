@@ -3,6 +3,7 @@
 #include "router/answer.hpp"
 #include "router/dispatcher.hpp"
 #include "router/exchange.hpp"
+#include "router/held_tokens.hpp"
 #include "router/metrics.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -20,9 +21,10 @@ namespace troupe::router {
 
 /// The one bridge from actors to Asio: takes the news of one client request
 /// from the router actor and answers the client, all on a strand of its own, so
-/// that text is made on Asio's threads. Ends once: whole answer, finished
-/// stream, error, time-out or a client that left; then all its choices are over
-/// too.
+/// that text is made on Asio's threads. Frames of a stream are made when the
+/// client's connection has room for them; till then tokens wait as ids. Ends
+/// once: whole answer, finished stream, error, time-out or a client that left;
+/// then all its choices are over too.
 class reply_stream : public reply_sink,
                      public std::enable_shared_from_this<reply_stream> {
 public:
@@ -51,9 +53,12 @@ private:
   void run(std::function<void()>);
   void watch_client();
   void watch_time(std::chrono::milliseconds limit);
-  void take(std::uint32_t choice, const protocol::choice_tokens&,
-            const protocol::replica_route&);
-  void first_news();
+  void take(std::uint32_t choice, protocol::choice_tokens, held_tokens::route);
+  void stream_on();
+  void wait_for_room();
+  bool opened();
+  void show(const held_tokens::entry&);
+  void first_news(const protocol::replica_route&);
   void complete();
   void fail(const api::api_error&);
   void client_gone();
@@ -69,6 +74,11 @@ private:
   std::chrono::milliseconds time_limit_;
   std::uint64_t request_ = 0;
   std::optional<double> first_token_s_;
+  // Of a stream.
+  std::uint32_t opened_ = 0; ///< parts of the opening that are out
+  held_tokens held_;
+  std::optional<api::api_error> failed_; ///< comes behind what is held
+  bool room_awaited_ = false;
   bool ended_ = false;
 };
 

@@ -65,7 +65,9 @@ std::uint64_t time_left(std::uint64_t limit_ms, time_point from,
 request_table::request_table(table_limits limits, std::uint64_t random_seed,
                              std::uint64_t incarnation)
     : limits_(limits), random_(random_seed), incarnation_(incarnation),
-      notices_(limits.notices_max), bans_(limits.bans_max, limits.ban_time) {
+      notices_(limits.notices_max), bans_(limits.bans_max, limits.ban_time),
+      suspicions_(limits.bans_max, limits.suspicion_time),
+      given_up_(limits.given_up_max) {
   // nop
 }
 
@@ -173,9 +175,11 @@ command_list request_table::lost(std::uint64_t incarnation, time_point now) {
 command_list request_table::death(protocol::death_notice notice,
                                   time_point now) {
   command_list out;
-  auto incarnation = notice.incarnation;
-  notices_.add(std::move(notice));
-  release_held(incarnation, now, out);
+  if (notices_.add(notice) && notice.own_fault)
+    for (auto& [router, record] : notice.running)
+      if (router == incarnation_)
+        blame(record, notice, now, out);
+  release_held(notice.incarnation, now, out);
   return out;
 }
 
@@ -236,6 +240,7 @@ command_list request_table::cancel_choice(std::uint64_t request,
   auto model = requests_[request].model;
   if (state->incarnation != 0)
     out.push_back(command::cancel{state->incarnation, state->record.id});
+  give_up({request, choice});
   close({request, choice}, out);
   pump(model, now, out);
   drop_unlisted(out);
@@ -245,6 +250,7 @@ command_list request_table::cancel_choice(std::uint64_t request,
 command_list request_table::tick(time_point now) {
   command_list out;
   bans_.expire(now);
+  suspicions_.expire(now);
   while (!held_.empty() && held_.front().until <= now)
     release_held(held_.front().incarnation, now, out);
   expire_waiting(now, out);
@@ -424,6 +430,8 @@ void request_table::pump(const model_key& key, time_point now,
   if (model == models_.end())
     return;
   while (auto next = next_to_send(model->second)) {
+    if (!next->lane.suspects && hold_with_suspects(next->from.key, now))
+      continue;
     if (next->lane.suspects)
       if (auto known = guilty_meanwhile(next->from.key, now)) {
         fail_request(next->from.key.request, ended_replicas(*known), out,
@@ -489,6 +497,7 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
   auto& output = choice.record.output;
   output.insert(output.end(), news.tokens.begin(), news.tokens.end());
   auto ends = news.reason != finish::none;
+  clear_if_past(key, ends);
   out.push_back(command::deliver{key.request, key.choice, std::move(news),
                                  replica.route});
   if (ends)
@@ -568,23 +577,81 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (choice == nullptr || !choice->open)
     return; // it has ended meanwhile
   end_trial(key);
-  auto judged = verdict::bystander;
-  if (notice != nullptr)
-    judged = judge(*notice, {incarnation_, choice->record.id}, choice->suspect);
-  else if (++choice->unexplained >= limits_.unexplained_max && !choice->started)
+  if (notice == nullptr && ++choice->unexplained >= limits_.unexplained_max &&
+      !choice->started)
     return fail_request(key.request, lost_replica(), out);
-  if (judged == verdict::guilty)
-    return convict(key, notice->reason, now, out);
-  if (judged == verdict::suspect) {
+  if (notice != nullptr &&
+      is_blamed(*notice, {incarnation_, choice->record.id})) {
     if (auto known = guilty_meanwhile(key, now))
       return fail_request(key.request, ended_replicas(*known), out, *known);
+    auto what = last_sending(key);
+    if (weigh(*notice, what, suspicions_, now) == verdict::guilty)
+      return convict(what, notice->reason, now, out);
     if (!choice->suspect)
       ++counts_.choices_suspected;
     choice->suspect = true;
-    out.push_back(command::suspected{choice->record.request_id, key.choice,
-                                     notice->reason});
+    auto noted = suspicions_.find(what.what, now);
+    choice->cleared_at =
+        (noted ? noted->tokens : what.tokens) + limits_.trial_tokens;
+    out.push_back(
+        command::suspected{what.request_id, key.choice, notice->reason});
   }
   give_back(key, lost_replica(), out);
+}
+
+sending request_table::last_sending(choice_key key) {
+  auto& model = requests_[key.request].model;
+  auto& choice = *find(key);
+  return {model, choice.record.request_id,
+          fingerprint_of(model.first, choice.record),
+          choice.record.output.size(), choice.cleared_at != 0};
+}
+
+// For a choice that has left nobody asks again: it is judged now. For one that
+// is still there its request is suspect from now on; it is judged itself when
+// its session is lost, with the tokens that are on their way.
+void request_table::blame(std::uint64_t record,
+                          const protocol::death_notice& notice, time_point now,
+                          command_list& out) {
+  if (auto known = sent_.find(record); known != sent_.end()) {
+    auto what = last_sending(known->second);
+    suspicions_.add(what.what, {notice.incarnation, what.tokens, 0}, now);
+  } else if (auto gone = given_up_.take(record)) {
+    if (!bans_.find(gone->what, now) &&
+        weigh(notice, *gone, suspicions_, now) == verdict::guilty) {
+      convict(*gone, notice.reason, now, out);
+      pump(gone->model, now, out);
+    }
+  }
+}
+
+// Fingerprints cost time: none while nothing is suspect.
+bool request_table::hold_with_suspects(choice_key key, time_point now) {
+  if (suspicions_.empty())
+    return false;
+  auto& choice = *find(key);
+  auto known = suspicions_.find(last_sending(key).what, now);
+  if (!known ||
+      choice.record.output.size() >= known->tokens + limits_.trial_tokens)
+    return false;
+  dequeue(key);
+  choice.suspect = true;
+  choice.cleared_at = known->tokens + limits_.trial_tokens;
+  enqueue(key);
+  return true;
+}
+
+// A choice that got past the place of the death clears its request; one that
+// ends before says nothing.
+void request_table::clear_if_past(choice_key key, bool ends) {
+  auto& choice = *find(key);
+  auto has = choice.record.output.size();
+  if (choice.cleared_at == 0 ||
+      (has < choice.cleared_at &&
+       !(ends && has + limits_.trial_tokens > choice.cleared_at)))
+    return;
+  choice.cleared_at = 0;
+  suspicions_.forget(last_sending(key).what);
 }
 
 // The same request may have been sent twice, and one found guilty.
@@ -592,38 +659,33 @@ std::optional<std::string> request_table::guilty_meanwhile(choice_key key,
                                                            time_point now) {
   if (bans_.empty())
     return std::nullopt;
-  return bans_.find(
-      fingerprint_of(requests_[key.request].model.first, find(key)->record),
-      now);
+  return bans_.find(last_sending(key).what, now);
 }
 
-void request_table::convict(choice_key key, const std::string& reason,
+void request_table::convict(const sending& who, const std::string& reason,
                             time_point now, command_list& out) {
-  auto& request = requests_[key.request];
-  auto& record = request.choices[key.choice].record;
-  auto what = fingerprint_of(request.model.first, record);
   auto incident = hex16(random_());
-  bans_.add(what, incident, now);
+  bans_.add(who.what, incident, now);
   ++counts_.requests_convicted;
-  out.push_back(command::convicted{record.request_id, incident, reason});
-  auto guilty = suspects_like(request.model, what);
-  guilty.insert(key.request);
-  for (auto one : guilty)
+  out.push_back(command::convicted{who.request_id, incident, reason});
+  for (auto one : requests_like(who))
     fail_request(one, ended_replicas(incident), out, incident);
 }
 
-// Requests that wait for their trial and are the same as one found guilty.
-std::set<std::uint64_t> request_table::suspects_like(const model_key& key,
-                                                     const fingerprint& what) {
-  std::set<std::uint64_t> out;
-  auto model = models_.find(key);
-  if (model == models_.end())
-    return out;
-  for (auto& [lane, places] : model->second.waiting)
-    for (auto& place : places)
-      if (lane.suspects &&
-          fingerprint_of(key.first, find(place.key)->record) == what)
-        out.insert(place.key.request);
+// It and its equals, but for those that are past the place where it ended a
+// replica.
+std::vector<std::uint64_t>
+request_table::requests_like(const sending& who) const {
+  auto end = who.tokens + limits_.trial_tokens;
+  auto is_like = [&](const choice_state& one) {
+    return one.open && one.record.output.size() < end &&
+           fingerprint_of(who.model.first, one.record) == who.what;
+  };
+  std::vector<std::uint64_t> out;
+  for (auto& [id, request] : requests_)
+    if (request.model == who.model &&
+        std::any_of(request.choices.begin(), request.choices.end(), is_like))
+      out.push_back(id);
   return out;
 }
 
@@ -666,6 +728,12 @@ void request_table::leave(choice_state& choice) {
   choice.record = {};
 }
 
+// Its replica may die of it yet, or has died and nobody has said why.
+void request_table::give_up(choice_key key) {
+  if (auto record = find(key)->record.id; record != 0)
+    given_up_.add(record, last_sending(key));
+}
+
 void request_table::close(choice_key key, command_list& out) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
@@ -693,6 +761,7 @@ void request_table::drop_request(std::uint64_t id, command_list& out) {
       continue;
     if (choice.incarnation != 0)
       out.push_back(command::cancel{choice.incarnation, choice.record.id});
+    give_up({id, i});
     dequeue({id, i});
     unlink(choice);
     end_trial({id, i});

@@ -48,7 +48,10 @@ struct table_limits {
   /// For how long a request that ended replicas is refused, and how many such.
   std::chrono::milliseconds ban_time{600'000};
   std::size_t bans_max = 1024;
-  std::size_t notices_max = 1024; ///< death notices kept
+  /// For how long a request that may have ended a replica is tried alone.
+  std::chrono::milliseconds suspicion_time{600'000};
+  std::size_t notices_max = 1024;  ///< death notices kept
+  std::size_t given_up_max = 4096; ///< sendings kept whose choice has left
   /// Pause before attaching to a lost replica again; doubles up to the second.
   std::chrono::milliseconds attach_pause{100};
   std::chrono::milliseconds attach_pause_max{5'000};
@@ -171,8 +174,9 @@ struct table_counts {
 /// at any. When a replica is lost its choices first wait for a word on why
 /// (`death`), for at most `notice_wait`. Those which it computed when it died
 /// by its own fault are suspects: sent again one at a time per model, each
-/// alone until its next token. A suspect that does it again is guilty: its
-/// request fails, and is refused for a while.
+/// alone for its next tokens. So is every other choice of an equal request that
+/// has not got as far. A suspect that does it again is guilty, its client still
+/// there or not: its request and equal ones fail, and are refused for a while.
 class request_table {
 public:
   /// `incarnation` is the router's own: death notices name it.
@@ -243,6 +247,8 @@ private:
     bool fresh = true;       // no token since it was sent
     std::uint32_t tried = 0; // tokens since it was sent
     bool suspect = false;
+    /// With so many tokens its request is suspect no more; 0 = it is not.
+    std::size_t cleared_at = 0;
     bool open = true;
   };
 
@@ -329,14 +335,20 @@ private:
   void release_held(std::uint64_t incarnation, time_point, command_list&);
   void settle(choice_key, const protocol::death_notice*, time_point,
               command_list&);
+  sending last_sending(choice_key);
+  void blame(std::uint64_t record, const protocol::death_notice&, time_point,
+             command_list&);
+  bool hold_with_suspects(choice_key, time_point);
+  void clear_if_past(choice_key, bool ends);
   std::optional<std::string> guilty_meanwhile(choice_key, time_point);
-  void convict(choice_key, const std::string& reason, time_point,
+  void convict(const sending&, const std::string& reason, time_point,
                command_list&);
-  std::set<std::uint64_t> suspects_like(const model_key&, const fingerprint&);
+  std::vector<std::uint64_t> requests_like(const sending&) const;
   void give_back(choice_key, const error&, command_list&);
   void unlink(choice_state&);
   void end_trial(choice_key);
   void leave(choice_state&);
+  void give_up(choice_key);
   void close(choice_key, command_list&);
   void fail_request(std::uint64_t request, const error&, command_list&,
                     std::string incident = {});
@@ -364,6 +376,8 @@ private:
   std::deque<held_choice> held_; // by deadline; those that left stay until then
   death_notes notices_;
   ban_list bans_;
+  suspicion_list suspicions_;
+  given_up_sendings given_up_;
   table_counts counts_;
 };
 

@@ -6,25 +6,30 @@
 
 namespace troupe::router {
 
-verdict judge(const protocol::death_notice& notice,
-              const std::pair<std::uint64_t, std::uint64_t>& choice,
-              bool on_trial) {
+namespace {
+
+/// Deaths of one that was watched, none of which it was alone at.
+constexpr std::uint32_t strikes_max = 2;
+
+} // namespace
+
+bool is_blamed(const protocol::death_notice& notice,
+               const std::pair<std::uint64_t, std::uint64_t>& choice) {
   auto& running = notice.running;
-  if (!notice.own_fault ||
-      std::find(running.begin(), running.end(), choice) == running.end())
-    return verdict::bystander;
-  return on_trial && running.size() == 1 ? verdict::guilty : verdict::suspect;
+  return notice.own_fault &&
+         std::find(running.begin(), running.end(), choice) != running.end();
 }
 
-void death_notes::add(protocol::death_notice notice) {
+bool death_notes::add(protocol::death_notice notice) {
   auto incarnation = notice.incarnation;
   if (!notes_.emplace(incarnation, std::move(notice)).second)
-    return;
+    return false;
   order_.push_back(incarnation);
   if (order_.size() > notes_max_) {
     notes_.erase(order_.front());
     order_.pop_front();
   }
+  return true;
 }
 
 const protocol::death_notice*
@@ -50,31 +55,32 @@ fingerprint fingerprint_of(const std::string& application,
   return out;
 }
 
-void ban_list::add(const fingerprint& what, std::string incident,
-                   time_point now) {
-  expire(now);
-  if (!bans_.emplace(what, ban{now + duration_, std::move(incident)}).second)
-    return;
-  order_.push_back(what);
-  if (order_.size() > bans_max_) {
-    bans_.erase(order_.front());
-    order_.pop_front();
-  }
+verdict weigh(const protocol::death_notice& notice, const sending& from,
+              suspicion_list& known,
+              std::chrono::steady_clock::time_point now) {
+  auto before = known.find(from.what, now);
+  auto earlier =
+      from.watched || (before && before->death != notice.incarnation);
+  auto next = before.value_or(suspicion{});
+  next.death = notice.incarnation;
+  next.tokens = std::max(next.tokens, from.tokens);
+  next.strikes += from.watched ? 1 : 0;
+  known.forget(from.what);
+  if (earlier && (notice.running.size() == 1 || next.strikes >= strikes_max))
+    return verdict::guilty;
+  known.add(from.what, next, now);
+  return verdict::suspect;
 }
 
-std::optional<std::string> ban_list::find(const fingerprint& what,
-                                          time_point now) const {
-  auto known = bans_.find(what);
-  if (known == bans_.end() || known->second.until <= now)
-    return std::nullopt;
-  return known->second.incident;
+void given_up_sendings::add(std::uint64_t record, sending what) {
+  sendings_.emplace(record, std::move(what));
+  if (sendings_.size() > sendings_max_)
+    sendings_.erase(sendings_.begin());
 }
 
-void ban_list::expire(time_point now) {
-  while (!order_.empty() && bans_.at(order_.front()).until <= now) {
-    bans_.erase(order_.front());
-    order_.pop_front();
-  }
+std::optional<sending> given_up_sendings::take(std::uint64_t record) {
+  auto known = sendings_.extract(record);
+  return known ? std::optional{std::move(known.mapped())} : std::nullopt;
 }
 
 } // namespace troupe::router

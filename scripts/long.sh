@@ -32,6 +32,16 @@ sanitized_tests() {
   fi
 }
 
+# seed NAME FILE...: what the target's first corpus has.
+seed() {
+  local name=$1 file
+  shift
+  mkdir -p "build/fuzz/corpus-$name"
+  for file; do
+    cp "$file" "build/fuzz/corpus-$name/${file//\//-}"
+  done
+}
+
 # fuzz NAME SOURCE...: builds the target with libFuzzer and runs it.
 fuzz() {
   local name=$1
@@ -60,14 +70,20 @@ say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc)
 scripts/fetch_model.sh
 sanitized_tests
 fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
-fuzz gguf_fuzz engine/weights/*.cpp engine/model/model_card.cpp \
-  engine/model/model_config.cpp engine/model/metadata.cpp \
-  engine/model/architecture.cpp engine/text/pretokenizers.cpp \
-  engine/model/gguf_tokenizer.cpp engine/text/character_sets.cpp \
-  engine/text/utf8.cpp engine/text/value.cpp engine/codec/*.cpp
-mkdir -p build/fuzz/corpus-tokenizer_json_fuzz
-cp tests/reference/fixtures/tokenizer_*.json build/fuzz/corpus-tokenizer_json_fuzz
+model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
+  engine/model/model_config.cpp engine/model/metadata.cpp
+  engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)
+fuzz gguf_fuzz "${model_files[@]}" engine/model/model_card.cpp \
+  engine/model/gguf_tokenizer.cpp engine/text/pretokenizers.cpp \
+  engine/text/character_sets.cpp engine/text/utf8.cpp
+seed safetensors_fuzz tests/fuzz/seeds/*.safetensors
+fuzz safetensors_fuzz "${model_files[@]}"
+seed config_json_fuzz tests/reference/tiny/*/config.json
+fuzz config_json_fuzz "${model_files[@]}" \
+  engine/model/hugging_face/{config_json,family,json_fields}.cpp \
+  engine/model/hugging_face/quantization_config.cpp
 text_files=(engine/text/*.cpp engine/text/jinja/*.cpp engine/codec/*.cpp)
+seed tokenizer_json_fuzz tests/reference/fixtures/tokenizer_*.json
 fuzz tokenizer_json_fuzz "${text_files[@]}"
 fuzz chat_template_fuzz "${text_files[@]}"
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \

@@ -22,11 +22,13 @@ constexpr milliseconds remember_pause{100};
 constexpr milliseconds remember_retry{1'000};
 
 /// With its timer.
-using timed_controller = controller_actor::extend<caf::reacts_to<tick_atom>>;
+using timed_controller =
+    head_controller_actor::extend<caf::reacts_to<tick_atom>>;
 
 /// What a controller starts with.
 struct beginning {
   std::unique_ptr<state_store> store;
+  gatekeeper gate;
   std::uint64_t epoch = 0;
   controller_limits limits;
   std::vector<std::string> remembered;
@@ -34,6 +36,8 @@ struct beginning {
 };
 
 struct controller_state {
+  using welcome_promise = caf::typed_response_promise<codec::bytes>;
+
   explicit controller_state(timed_controller::pointer self) : self(self) {
     // nop
   }
@@ -41,6 +45,13 @@ struct controller_state {
   void begin(beginning from);
   caf::result<codec::bytes> join(const codec::bytes& record,
                                  const node_agent_actor& agent);
+  void check_name(welcome_promise promise, node_joined node,
+                  const node_agent_actor& agent);
+  void admit(welcome_promise promise, node_joined node,
+             const node_agent_actor& agent);
+  static void refuse(welcome_promise promise, const std::string& node,
+                     const std::string& why);
+  caf::result<std::string> revoke(const std::string& node);
   void watch(const std::string& node, std::uint64_t epoch,
              const node_agent_actor& agent);
   void take_report(const codec::bytes& record);
@@ -68,6 +79,7 @@ struct controller_state {
 
   timed_controller::pointer self;
   std::unique_ptr<state_store> store;
+  gatekeeper gate;
   std::optional<controller_machine> machine;
   std::map<std::string, member> members;          ///< by node
   std::map<caf::actor_addr, std::string> watched; ///< agent -> node
@@ -79,7 +91,9 @@ struct controller_state {
 
 void controller_state::begin(beginning from) {
   store = std::move(from.store);
-  machine.emplace(from.epoch, from.limits, from.remembered, now());
+  gate = std::move(from.gate);
+  machine.emplace(from.epoch, from.limits, from.remembered, now(),
+                  gate.revoked);
   if (from.stored) {
     spdlog::info("head epoch {}: {} models restored, {} nodes to wait for",
                  from.epoch, from.stored->models.size(),
@@ -91,22 +105,54 @@ void controller_state::begin(beginning from) {
 caf::result<codec::bytes>
 controller_state::join(const codec::bytes& record,
                        const node_agent_actor& agent) {
-  auto node = decode_node_joined(record);
-  if (!node) {
-    spdlog::error("a node's registration was refused: {}",
-                  node.error().message);
-    node_welcome refused;
-    refused.reason = node.error().message;
-    return encode(refused);
-  }
-  auto name = node->node;
-  spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
-                name, node->cpus, node->memory_bytes >> 20, node->gpus,
-                node->replicas.size());
-  commands orders;
-  auto welcome = machine->join(std::move(*node), orders, now());
-  // The agent must know its epoch before anything that bears it.
   auto promise = self->make_response_promise<codec::bytes>();
+  auto node = decode_node_joined(record);
+  if (!node)
+    refuse(promise, "of some name", node.error().message);
+  else if (!agent)
+    refuse(promise, node->node, "it came without its agent");
+  else if (agent.node() == self->node())
+    admit(promise, std::move(*node), agent);
+  else
+    check_name(promise, std::move(*node), agent);
+  return promise;
+}
+
+void controller_state::refuse(welcome_promise promise, const std::string& node,
+                              const std::string& why) {
+  spdlog::warn("node {} was refused: {}", node, why);
+  node_welcome refused;
+  refused.reason = why;
+  promise.deliver(encode(refused));
+}
+
+/// A node is called what its certificate says. Else there would be nothing to
+/// revoke by the name that everybody sees.
+void controller_state::check_name(welcome_promise promise, node_joined node,
+                                  const node_agent_actor& agent) {
+  auto checked = [this, promise, agent,
+                  node = std::move(node)](const result<std::string>& name) {
+    if (!name)
+      refuse(promise, node.node, name.error().message);
+    else if (*name != node.node)
+      refuse(promise, node.node,
+             "its certificate is that of " + *name +
+                 "; with a token it can get one for another name");
+    else
+      admit(promise, node, agent);
+  };
+  runtime::find_name(self, agent, std::move(checked));
+}
+
+void controller_state::admit(welcome_promise promise, node_joined node,
+                             const node_agent_actor& agent) {
+  auto name = node.node;
+  spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
+                name, node.cpus, node.memory_bytes >> 20, node.gpus,
+                node.replicas.size());
+  commands orders;
+  auto welcome = machine->join(std::move(node), orders, now());
+  // The agent must know its epoch before anything that bears it.
   promise.deliver(encode(welcome));
   if (welcome.accepted) {
     spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
@@ -115,7 +161,25 @@ controller_state::join(const codec::bytes& record,
     spdlog::warn("node {} was refused: {}", name, welcome.reason);
   }
   execute(std::move(orders));
-  return promise;
+}
+
+/// What is revoked is so before it is answered. The connection breaks by
+/// itself: it is not read any more.
+caf::result<std::string> controller_state::revoke(const std::string& node) {
+  if (!gate.revoke)
+    return to_answer({errc::unsupported, "this head has no authority"});
+  std::string state{machine->state_of(node)};
+  auto all = gate.revoke(node);
+  if (!all)
+    return to_answer(all.error());
+  spdlog::warn("node {} ({}) was revoked", node, state);
+  if (auto member = members.find(node); member != members.end()) {
+    if (watched.erase(member->second.agent.address()) != 0)
+      self->demonitor(member->second.agent.address());
+    members.erase(member);
+  }
+  execute(machine->revoke(node, std::move(*all), now()));
+  return state;
 }
 
 /// An agent is watched once, however often it joins: a second notice of its end
@@ -245,7 +309,7 @@ void controller_state::send(send_assignment& order) {
   if (member != members.end() &&
       member->second.epoch == order.assignment.node_epoch)
     self->send(member->second.agent, assign_atom::value,
-               encode(order.assignment));
+               encode(order.assignment, order.version));
 }
 
 void controller_state::publish() {
@@ -304,6 +368,9 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       [self](delete_atom, const std::string& application) {
         return self->state.remove(application);
       },
+      [self](revoke_atom, const std::string& node) {
+        return self->state.revoke(node);
+      },
       [self](config_atom) { return encode(self->state.machine->wanted()); },
       [self](status_atom) { return encode(self->state.machine->status()); },
       [self](tick_atom) { self->state.tick(); },
@@ -332,13 +399,13 @@ result<void> read_store(beginning& into) {
 
 } // namespace
 
-result<controller_actor> spawn_controller(caf::actor_system& system,
-                                          std::unique_ptr<state_store> store,
-                                          bool restore,
-                                          controller_limits limits) {
+result<head_controller_actor>
+spawn_controller(caf::actor_system& system, std::unique_ptr<state_store> store,
+                 bool restore, gatekeeper gate, controller_limits limits) {
   // CAF copies what it is given; the holder lets the store move into the state.
   auto from = std::make_shared<beginning>();
   from->store = std::move(store);
+  from->gate = std::move(gate);
   from->limits = limits;
   if (restore)
     if (auto done = read_store(*from); !done)
@@ -347,7 +414,7 @@ result<controller_actor> spawn_controller(caf::actor_system& system,
   if (!epoch)
     return epoch.error();
   from->epoch = *epoch;
-  return controller_actor{system.spawn(behave, std::move(from))};
+  return head_controller_actor{system.spawn(behave, std::move(from))};
 }
 
 } // namespace troupe::controller

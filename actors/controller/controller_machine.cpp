@@ -82,8 +82,9 @@ bool shares_cores(const model_deployment& model) {
 
 controller_machine::controller_machine(
     std::uint64_t epoch, controller_limits limits,
-    const std::vector<std::string>& remembered, time_point now)
-    : epoch_(epoch), limits_(limits),
+    const std::vector<std::string>& remembered, time_point now,
+    std::vector<protocol::revocation> revoked)
+    : epoch_(epoch), limits_(limits), revoked_(std::move(revoked)),
       awaited_(remembered.begin(), remembered.end()),
       awaited_until_(now + limits.rejoin_max) {
   for (const auto& name : awaited_) {
@@ -332,6 +333,28 @@ void controller_machine::lose(node& lost, time_point now) {
   nodes_changed_ = true;
   table_changed();
   keep_lost_bounded();
+}
+
+commands controller_machine::revoke(const std::string& name,
+                                    std::vector<protocol::revocation> all,
+                                    time_point now) {
+  commands out;
+  revoked_ = std::move(all);
+  for (const auto& [each, node] : nodes_)
+    due_.insert(each);
+  if (auto i = nodes_.find(name); i != nodes_.end() && i->second.alive)
+    lose(i->second, now);
+  if (auto i = nodes_.find(name); i != nodes_.end())
+    forget(i);
+  finish(out, now);
+  return out;
+}
+
+std::string_view controller_machine::state_of(const std::string& name) const {
+  auto i = nodes_.find(name);
+  if (i == nodes_.end())
+    return "unknown";
+  return i->second.alive ? "alive" : "lost";
 }
 
 /// What the node has is placed elsewhere while it drains.
@@ -833,6 +856,8 @@ void controller_machine::send_due(commands& out) {
     auto& node = i->second;
     send_assignment order;
     order.node = name;
+    order.version = std::min(node.self.version, protocol::protocol_version);
+    order.assignment.revoked = revoked_;
     order.assignment.head_epoch = epoch_;
     order.assignment.node_epoch = node.epoch;
     order.assignment.sequence = ++node.sequence;
@@ -933,6 +958,8 @@ protocol::model_status controller_machine::status_of(const model& of) const {
 protocol::cluster_status controller_machine::status() const {
   protocol::cluster_status out;
   out.table_version = (epoch_ << 32) | table_number_;
+  for (const auto& one : revoked_)
+    out.revoked.push_back(one.node);
   for (const auto& [name, node] : nodes_) {
     protocol::node_status state;
     state.node = node.self;

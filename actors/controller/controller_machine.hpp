@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <variant>
@@ -40,10 +41,11 @@ struct controller_limits {
   milliseconds end_report_max{5'000};
 };
 
-/// To the agent of `node`.
+/// To the agent of `node`, as a node of protocol version `version` reads it.
 struct send_assignment {
   std::string node;
   protocol::node_assignment assignment;
+  std::uint32_t version = protocol::protocol_version;
 };
 /// To every agent: the newest table (`table()`).
 struct publish_table {};
@@ -83,9 +85,10 @@ class controller_machine {
 public:
   /// `epoch` is higher than that of every head before (state_store).
   /// `remembered`: nodes that belonged to the cluster when it was last seen.
+  /// `revoked`: all that every agent is to be told of.
   controller_machine(std::uint64_t epoch, controller_limits,
-                     const std::vector<std::string>& remembered,
-                     time_point now);
+                     const std::vector<std::string>& remembered, time_point now,
+                     std::vector<protocol::revocation> revoked = {});
 
   /// The desired state at the start, as stored; places nothing, and publishes
   /// nothing, before the remembered nodes are back or `rejoin_max` is over.
@@ -98,6 +101,14 @@ public:
   /// The connection to the agent of this epoch is gone.
   commands node_lost(const std::string& node, std::uint64_t node_epoch,
                      time_point now);
+
+  /// The certificates of `node` were revoked; `all` that were are told to every
+  /// agent. The node is lost, if it was there, and not expected back.
+  commands revoke(const std::string& node,
+                  std::vector<protocol::revocation> all, time_point now);
+
+  /// "alive", "lost" (not long ago) or "unknown".
+  std::string_view state_of(const std::string& node) const;
 
   /// The desired state is now `wanted`. What did not change stays as it is.
   commands deploy(deployment wanted, time_point now);
@@ -219,6 +230,7 @@ private:
   std::uint64_t epoch_;
   controller_limits limits_;
   deployment wanted_;
+  std::vector<protocol::revocation> revoked_;
   std::map<model_key, model> models_;
   std::map<std::string, node> nodes_; ///< by name; lost ones too
   std::uint64_t joins_ = 0;

@@ -206,6 +206,13 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.enable_prefix_caching = model.engine.enable_prefix_caching;
   spec.threads = static_cast<std::int32_t>(own.threads_per_replica);
   spec.chat_template = model.engine.chat_template;
+  spec.memory_utilization = model.engine.memory_utilization;
+  spec.quantization = model.engine.quantization;
+  spec.dtype = model.engine.dtype;
+  spec.load_format = model.engine.load_format;
+  if (model.engine.seed)
+    spec.seed = {*model.engine.seed};
+  spec.generation_defaults = model.engine.generation_defaults;
   spec.trust_request_chat_template = model.engine.trust_request_chat_template;
   spec.default_chat_template_kwargs = model.engine.default_chat_template_kwargs;
   spec.environment = model.env_vars;

@@ -22,8 +22,9 @@ error no_answer() {
 
 /// Asks from an actor of its own. `Reply` is what the controller answers, and
 /// `read` makes what `done` gets of it.
-template <class Reply, class Read, class Done, class... Question>
-void ask(caf::actor_system& system, const controller_actor& controller,
+template <class Reply, class Controller, class Read, class Done,
+          class... Question>
+void ask(caf::actor_system& system, const Controller& controller,
          std::chrono::seconds time_max, Read read, Done done,
          Question... question) {
   system.spawn([=](caf::event_based_actor* self) {
@@ -97,6 +98,17 @@ void delete_application(caf::actor_system& system,
                         std::function<void(result<std::uint64_t>)> done) {
   ask<std::uint64_t>(system, controller, stored_max, version_of,
                      std::move(done), delete_atom::value, application);
+}
+
+void revoke_node(caf::actor_system& system,
+                 const head_controller_actor& controller,
+                 const std::string& node,
+                 std::function<void(result<std::string>)> done) {
+  auto same = [](const std::string& answer) -> result<std::string> {
+    return answer;
+  };
+  ask<std::string>(system, controller, stored_max, same, std::move(done),
+                   revoke_atom::value, node);
 }
 
 } // namespace troupe::controller

@@ -43,4 +43,11 @@ void delete_application(caf::actor_system&, const protocol::controller_actor&,
                         const std::string& application,
                         std::function<void(result<std::uint64_t>)> done);
 
+/// Revokes the certificates of a node and drops it; the answer is how it was:
+/// "alive", "lost" or "unknown". Errors: a name that no worker can have. Thirty
+/// seconds, as above.
+void revoke_node(caf::actor_system&, const protocol::head_controller_actor&,
+                 const std::string& node,
+                 std::function<void(result<std::string>)> done);
+
 } // namespace troupe::controller

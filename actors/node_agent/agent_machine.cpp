@@ -111,7 +111,12 @@ agent_commands agent_machine::assigned(const protocol::node_assignment& x,
       x.node_epoch != node_epoch_ || (sequence_ && x.sequence <= *sequence_))
     return {};
   sequence_ = x.sequence;
-  auto out = translate(supervisor_.assign(x.replicas, now));
+  agent_commands out;
+  if (x.revoked != revoked_) {
+    revoked_ = x.revoked;
+    out.push_back(know_revoked{x.revoked});
+  }
+  append(out, translate(supervisor_.assign(x.replicas, now)));
   if (x.router != router_wanted_) {
     router_wanted_ = x.router;
     out.push_back(want_router{x.router});

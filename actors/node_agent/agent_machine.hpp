@@ -45,10 +45,15 @@ struct send_death {
 struct want_router {
   bool wanted = true;
 };
+/// All whose certificates are void: the head's first word on it and every other
+/// one that differs from the last. Before anything else it says with it.
+struct know_revoked {
+  std::vector<protocol::revocation> all;
+};
 using agent_command =
     std::variant<spawn_process, signal_process, drain_replica, all_stopped,
                  connect_head, register_node, leave_head, send_news, send_death,
-                 tune_replica, want_router>;
+                 tune_replica, want_router, know_revoked>;
 using agent_commands = std::vector<agent_command>;
 
 /// The node agent without messages, processes and a clock: its bond with the
@@ -129,7 +134,8 @@ private:
   /// The last one that came ahead of its welcome.
   std::optional<protocol::node_assignment> early_;
   std::optional<bool> router_wanted_; ///< as the head said last
-  bool leaving_ = false;              ///< drains
+  std::optional<std::vector<protocol::revocation>> revoked_; ///< the same
+  bool leaving_ = false;                                     ///< drains
 };
 
 } // namespace troupe::node_agent

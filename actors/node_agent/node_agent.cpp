@@ -239,6 +239,11 @@ struct agent_state {
       options->on_router_wanted(x.wanted);
   }
 
+  void obey(const know_revoked& x) {
+    if (options->on_revoked)
+      options->on_revoked(x.all);
+  }
+
   void watch_router(const router_actor& actor, std::uint16_t port) {
     if (actor && router != actor) {
       router = actor;

@@ -33,6 +33,8 @@ struct node_agent_options {
   /// Called in the agent's context; must be quick. The head's first word on the
   /// router, and every other one that differs from the last.
   std::function<void(bool wanted)> on_router_wanted;
+  /// Whose certificates are void, by the head's word; all there are. The same.
+  std::function<void(const std::vector<protocol::revocation>&)> on_revoked;
   /// Every answer to a registration, a refusal too. The same.
   std::function<void(const protocol::node_welcome&)> on_welcome;
   /// Makes the process host; tests put their own here.

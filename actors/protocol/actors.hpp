@@ -28,6 +28,7 @@ using watch_atom = caf::atom_constant<caf::atom("watch")>;
 using assign_atom = caf::atom_constant<caf::atom("assign")>;
 using death_atom = caf::atom_constant<caf::atom("death")>;
 using tune_atom = caf::atom_constant<caf::atom("tune")>;
+using revoke_atom = caf::atom_constant<caf::atom("revoke")>;
 using delete_atom = caf::atom_constant<caf::atom("delete")>;
 using config_atom = caf::atom_constant<caf::atom("config")>;
 using deploy_atom = caf::atom_constant<caf::atom("deploy")>;
@@ -112,6 +113,14 @@ using controller_actor = caf::typed_actor<
   caf::replies_to<config_atom>::with<codec::bytes>,
   // The cluster's state, an encoded cluster_status.
   caf::replies_to<status_atom>::with<codec::bytes>>;
+
+/// The controller as its own process sees it. Agents ask for the interface
+/// above and no more, so that one of version 2 is good enough for them.
+using head_controller_actor = controller_actor::extend<
+    // Revokes the certificates of the node of this name. Answers, once that is
+    // on disk and in force on the head, how the node was: "alive", "lost" (not
+    // long ago) or "unknown".
+    caf::replies_to<revoke_atom, std::string>::with<std::string>>;
 
 } // namespace troupe::protocol
 

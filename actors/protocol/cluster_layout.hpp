@@ -50,6 +50,12 @@ struct layout<replica_spec> {
       number(21, &r::restarts_max),
       number(22, &r::restart_pause_max_ms),
       number(23, &r::memory_bytes),
+      number(24, &r::memory_utilization),
+      number(25, &r::quantization),
+      number(26, &r::dtype),
+      number(27, &r::load_format),
+      number(28, &r::seed),
+      number(29, &r::generation_defaults),
       number(40, &r::trust_request_chat_template),
       number(41, &r::default_chat_template_kwargs),
   };
@@ -153,13 +159,23 @@ struct layout<node_welcome> {
 };
 
 template <>
+struct layout<revocation> {
+  using r = revocation;
+  static constexpr std::string_view name = "revocation";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),
+      number(2, &r::since),
+  };
+};
+
+template <>
 struct layout<node_assignment> {
   using r = node_assignment;
   static constexpr std::string_view name = "node_assignment";
   static constexpr auto fields = std::tuple{
       number(1, &r::head_epoch), number(2, &r::node_epoch),
       number(3, &r::sequence),   number(4, &r::replicas),
-      number(5, &r::router),
+      number(5, &r::router),     droppable_since(3, 6, &r::revoked),
   };
 };
 

@@ -24,8 +24,8 @@ codec::bytes encode(const node_welcome& from) {
   return encode_record(from);
 }
 
-codec::bytes encode(const node_assignment& from) {
-  return encode_record(from);
+codec::bytes encode(const node_assignment& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
 codec::bytes encode(const replica_news& from) {
@@ -56,8 +56,9 @@ result<node_welcome> decode_node_welcome(codec::bytes_view from) {
   return decode_record<node_welcome>(from);
 }
 
-result<node_assignment> decode_node_assignment(codec::bytes_view from) {
-  return decode_record<node_assignment>(from);
+result<node_assignment> decode_node_assignment(codec::bytes_view from,
+                                               std::uint32_t version) {
+  return decode_record<node_assignment>(from, version);
 }
 
 result<replica_news> decode_replica_news(codec::bytes_view from) {

@@ -51,6 +51,13 @@ struct replica_spec {
   /// The process's own memory limit (beside the mapped weights); past it the
   /// process aborts. 0 = none.
   std::uint64_t memory_bytes = 0;
+  /// engine::options has what these mean.
+  double memory_utilization = 0;
+  std::string quantization;
+  std::string dtype;
+  std::string load_format;
+  std::vector<std::uint64_t> seed; ///< one or none
+  bool generation_defaults = true;
   bool trust_request_chat_template = false;
   std::string default_chat_template_kwargs; ///< a JSON object, or empty
 
@@ -157,6 +164,15 @@ struct node_welcome {
   bool operator==(const node_welcome&) const = default;
 };
 
+/// A node whose certificates were revoked: those of its name that the authority
+/// issued before era `since` are void. Each revocation begins an era.
+struct revocation {
+  std::string node;
+  std::uint32_t since = 0; ///< 1, 2, ...
+
+  bool operator==(const revocation&) const = default;
+};
+
 /// Controller -> node agent: all that the node should run. It replaces the one
 /// before; a replica that is not in it is drained and ended.
 struct node_assignment {
@@ -165,6 +181,7 @@ struct node_assignment {
   std::uint64_t sequence = 0; ///< within the node epoch; older ones are dropped
   std::vector<replica_spec> replicas;
   bool router = true; ///< the node's router should listen (proxy_location)
+  std::vector<revocation> revoked = {}; ///< all there are; since version 3
 
   bool operator==(const node_assignment&) const = default;
 };
@@ -203,7 +220,8 @@ codec::bytes encode(const replica_load&);
 codec::bytes encode(const replica_report&);
 codec::bytes encode(const node_joined&);
 codec::bytes encode(const node_welcome&);
-codec::bytes encode(const node_assignment&);
+codec::bytes encode(const node_assignment&,
+                    std::uint32_t version = protocol_version);
 codec::bytes encode(const replica_news&);
 codec::bytes encode(const death_notice&);
 result<replica_spec> decode_replica_spec(codec::bytes_view);
@@ -211,7 +229,9 @@ result<replica_load> decode_replica_load(codec::bytes_view);
 result<replica_report> decode_replica_report(codec::bytes_view);
 result<node_joined> decode_node_joined(codec::bytes_view);
 result<node_welcome> decode_node_welcome(codec::bytes_view);
-result<node_assignment> decode_node_assignment(codec::bytes_view);
+result<node_assignment>
+decode_node_assignment(codec::bytes_view,
+                       std::uint32_t version = protocol_version);
 result<replica_news> decode_replica_news(codec::bytes_view);
 result<death_notice> decode_death_notice(codec::bytes_view);
 

@@ -40,6 +40,7 @@ struct layout<cluster_status> {
       number(1, &r::table_version),
       number(2, &r::nodes),
       number(3, &r::models),
+      number(4, &r::revoked),
   };
 };
 
@@ -200,8 +201,7 @@ void write_node(std::string& out, const node_status& status) {
   object.number("memory_bytes", node.memory_bytes);
   object.number("gpus", node.gpus);
   object.text("accelerator_type", node.accelerator_type);
-  object.list("engines", node.engines,
-              [](std::string& to, const auto& engine) { quote(to, engine); });
+  object.list("engines", node.engines, quote);
   write_amounts(object, "resources", node.resources);
   write_amounts(object, "used", status.used);
   json_object labels{object.member("labels")};
@@ -218,6 +218,7 @@ std::string to_json(const cluster_status& status) {
     object.number("table_version", status.table_version);
     object.list("nodes", status.nodes, write_node);
     object.list("models", status.models, write_model);
+    object.list("revoked", status.revoked, quote);
   }
   return out;
 }

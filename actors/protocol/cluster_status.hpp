@@ -40,6 +40,7 @@ struct cluster_status {
   std::uint64_t table_version = 0;
   std::vector<node_status> nodes;
   std::vector<model_status> models;
+  std::vector<std::string> revoked; ///< names whose older certificates are void
 
   bool operator==(const cluster_status&) const = default;
 };

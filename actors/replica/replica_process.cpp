@@ -44,6 +44,13 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.enable_prefix_caching = spec.enable_prefix_caching;
   out.threads = spec.threads;
   out.chat_template = spec.chat_template;
+  out.memory_utilization = spec.memory_utilization;
+  out.quantization = spec.quantization;
+  out.dtype = spec.dtype;
+  out.load_format = spec.load_format;
+  if (!spec.seed.empty())
+    out.seed = spec.seed.front();
+  out.generation_defaults = spec.generation_defaults;
   out.trust_request_template = spec.trust_request_chat_template;
   out.template_kwargs = spec.default_chat_template_kwargs;
   return out;

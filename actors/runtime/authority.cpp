@@ -1,8 +1,10 @@
 #include "actors/runtime/authority.hpp"
 
 #include "actors/runtime/certificate.hpp"
+#include "actors/runtime/join_messages.hpp"
 #include "actors/runtime/openssl_handles.hpp"
 #include "actors/runtime/private_file.hpp"
+#include "actors/runtime/revocations.hpp"
 #include "actors/runtime/sha256.hpp"
 
 #include <boost/asio/ip/address.hpp>
@@ -11,6 +13,7 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
+#include <algorithm>
 #include <array>
 
 namespace fs = std::filesystem;
@@ -40,14 +43,6 @@ bool add_extension(X509* to, X509* issuer, int kind, const char* value) {
   return made && X509_add_ext(to, made.get(), -1) == 1;
 }
 
-bool set_random_serial(X509* certificate) {
-  std::uint64_t serial = 0;
-  return RAND_bytes(reinterpret_cast<unsigned char*>(&serial), sizeof serial) ==
-             1 &&
-         ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate),
-                                 serial >> 1);
-}
-
 bool set_subject(X509* certificate, std::string_view name) {
   auto* subject = X509_get_subject_name(certificate);
   // A common name has at most 64 characters.
@@ -72,7 +67,7 @@ std::string place_of(std::string_view address) {
 
 /// A certificate for `key`, signed by `issuer` or, without one, by itself.
 certificate_ptr make_certificate(std::string_view name, EVP_PKEY* key,
-                                 X509* issuer, EVP_PKEY* issuer_key,
+                                 X509* issuer, EVP_PKEY* issuer_key, era of,
                                  const std::string& place = {}) {
   certificate_ptr made{X509_new()};
   auto* x = made.get();
@@ -80,7 +75,7 @@ certificate_ptr make_certificate(std::string_view name, EVP_PKEY* key,
   if (own)
     issuer = x;
   bool done = x && X509_set_version(x, X509_VERSION_3) == 1 &&
-              set_random_serial(x) &&
+              set_serial(x, of) &&
               X509_gmtime_adj(X509_getm_notBefore(x), -clock_skew_seconds) &&
               X509_time_adj_ex(X509_getm_notAfter(x), days_valid, 0, nullptr) &&
               set_subject(x, name) &&
@@ -122,7 +117,7 @@ result<std::string> make_authority_file() {
   if (!key)
     return openssl_error("cannot make a key");
   auto certificate =
-      make_certificate("troupe cluster", key.get(), nullptr, key.get());
+      make_certificate("troupe cluster", key.get(), nullptr, key.get(), 0);
   if (!certificate)
     return openssl_error("cannot make the authority's certificate");
   return to_pem(key.get()) + to_pem(certificate.get());
@@ -134,19 +129,30 @@ error damaged(const fs::path& path, std::string_view why) {
                              "authority (running processes must restart)"};
 }
 
+fs::path secret_file(const fs::path& directory) {
+  return directory / "secret";
+}
+
+fs::path revoked_file(const fs::path& directory) {
+  return directory / "revoked";
+}
+
+result<void> make_secret(const fs::path& file, if_there other) {
+  std::array<unsigned char, 32> random{};
+  if (RAND_bytes(random.data(), static_cast<int>(random.size())) != 1)
+    return openssl_error("no random numbers");
+  auto text =
+      sha256_hex({reinterpret_cast<const char*>(random.data()), random.size()});
+  return write_private(file, text, other);
+}
+
 /// The secret of `directory`, made if it is not there.
 result<std::string> secret_in(const fs::path& directory) {
-  auto path = directory / "secret";
+  auto path = secret_file(directory);
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) {
-    std::array<unsigned char, 32> random{};
-    if (RAND_bytes(random.data(), static_cast<int>(random.size())) != 1)
-      return openssl_error("no random numbers");
-    auto text = sha256_hex(
-        {reinterpret_cast<const char*>(random.data()), random.size()});
-    if (auto done = write_private(path, text, if_there::keep); !done)
+  if (!fs::exists(path, ignored))
+    if (auto done = make_secret(path, if_there::keep); !done)
       return done.error();
-  }
   auto text = read_private(path);
   if (!text)
     return text.error();
@@ -208,18 +214,22 @@ result<credentials> authority::issue(std::string_view name,
   if (!key)
     return openssl_error("cannot make a key");
   auto made = make_certificate(name, key.get(), keys_->certificate.get(),
-                               keys_->key.get());
+                               keys_->key.get(), head_era);
   if (!made)
     return openssl_error("cannot issue a certificate");
   if (auto ready = make_private_directory(directory); !ready)
     return ready.error();
+  auto list = revoked();
+  if (!list)
+    return list.error();
   auto files = credentials_in(directory);
   auto write = [](const fs::path& path, const std::string& pem) {
     return write_private(path, pem, if_there::replace);
   };
   for (auto& done : {write(files.certificate, to_pem(made.get())),
                      write(files.key, to_pem(key.get())),
-                     write(files.authority, certificate())})
+                     write(files.authority, certificate()),
+                     revocations::of(files).replace(*list)})
     if (!done)
       return done.error();
   return files;
@@ -227,15 +237,47 @@ result<credentials> authority::issue(std::string_view name,
 
 result<std::string> authority::sign(std::string_view request_pem,
                                     std::string_view name,
-                                    std::string_view address) const {
+                                    std::string_view address,
+                                    std::uint32_t of_era) const {
   auto key = requested_key(request_pem);
   if (!key)
     return key.error();
   auto made = make_certificate(name, key->get(), keys_->certificate.get(),
-                               keys_->key.get(), place_of(address));
+                               keys_->key.get(), of_era, place_of(address));
   if (!made)
     return openssl_error("cannot issue a certificate");
   return to_pem(made.get());
+}
+
+result<revocation_list> authority::revoked() const {
+  return load_revocations(revoked_file(keys_->directory));
+}
+
+result<revocation_list> authority::revoke(const std::string& node) const {
+  if (auto good = check_worker_name(node); !good)
+    return good.error();
+  auto list = revoked();
+  if (!list)
+    return list;
+  auto next = newest_era(*list) + 1;
+  auto known = std::find_if(list->begin(), list->end(),
+                            [&](const auto& x) { return x.node == node; });
+  if (known == list->end())
+    known = list->insert(known, {node, 0});
+  known->since = next;
+  if (list->size() > revocations_max || next >= head_era)
+    return error{errc::limit,
+                 "too many nodes were revoked; a new authority (remove " +
+                     keys_->directory.string() +
+                     ", start the head again) begins anew"};
+  // The tokens first: with one of them the node could come back at once.
+  if (auto done = make_secret(secret_file(keys_->directory), if_there::replace);
+      !done)
+    return done.error();
+  if (auto done = save_revocations(revoked_file(keys_->directory), *list);
+      !done)
+    return done.error();
+  return list;
 }
 
 std::string authority::certificate() const {

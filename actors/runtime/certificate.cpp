@@ -3,9 +3,13 @@
 #include "actors/runtime/private_file.hpp"
 #include "actors/runtime/sha256.hpp"
 
+#include <openssl/bn.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
+
+#include <array>
 
 namespace troupe::runtime {
 
@@ -118,6 +122,57 @@ result<key_ptr> requested_key(std::string_view request_pem) {
     return error{errc::invalid_argument,
                  "the certificate request is not signed by its key"};
   return key;
+}
+
+std::string certificate_name(X509* certificate) {
+  auto* subject = X509_get_subject_name(certificate);
+  auto at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+  if (at < 0)
+    return {};
+  unsigned char* text = nullptr;
+  auto size = ASN1_STRING_to_UTF8(
+      &text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+  ERR_clear_error();
+  if (size < 0)
+    return {};
+  std::string out{reinterpret_cast<const char*>(text),
+                  static_cast<std::size_t>(size)};
+  OPENSSL_free(text);
+  return out;
+}
+
+// A serial number is a 1, the era and a random number, each byte after byte,
+// highest first. Those without era had 8 bytes at most.
+
+namespace {
+
+constexpr int serial_bytes = 1 + sizeof(era) + 8;
+
+} // namespace
+
+bool set_serial(X509* certificate, era of) {
+  std::array<unsigned char, serial_bytes> bytes{1};
+  for (std::size_t i = 0; i < sizeof(era); ++i)
+    bytes[1 + i] = static_cast<unsigned char>(of >> (24 - 8 * i));
+  if (RAND_bytes(bytes.data() + 1 + sizeof(era), 8) != 1)
+    return false;
+  number_ptr number{BN_bin2bn(bytes.data(), serial_bytes, nullptr)};
+  return number &&
+         BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate));
+}
+
+era certificate_era(X509* certificate) {
+  number_ptr number{
+      ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), nullptr)};
+  std::array<unsigned char, serial_bytes> bytes{};
+  if (!number || BN_is_negative(number.get()) ||
+      BN_num_bytes(number.get()) != serial_bytes)
+    return 0;
+  BN_bn2bin(number.get(), bytes.data());
+  era out = 0;
+  for (std::size_t i = 0; i < sizeof(era); ++i)
+    out = out << 8 | bytes[1 + i];
+  return bytes[0] == 1 ? out : 0;
 }
 
 std::string certificate_hash(X509* certificate) {

@@ -4,6 +4,7 @@
 #include "actors/runtime/openssl_handles.hpp"
 #include "engine/codec/error.hpp"
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,20 @@ std::string make_request(EVP_PKEY* key);
 
 /// The key of a request, if it is of EC P-256 and has signed the request.
 result<key_ptr> requested_key(std::string_view request_pem);
+
+/// The name of its owner; "" if it has none.
+std::string certificate_name(X509*);
+
+/// Counts what the authority has revoked so far; it stands in the serial
+/// numbers of what it issues. The head's own certificates are of no era: they
+/// cannot be revoked. Certificates without one are older than all: of era 0.
+using era = std::uint32_t;
+inline constexpr era head_era = 0xffff'ffff;
+
+/// A serial number of that era, beside which it is random. False if OpenSSL
+/// cannot.
+bool set_serial(X509*, era);
+era certificate_era(X509*);
 
 /// SHA-256 of a certificate (DER), in lower-case hex.
 std::string certificate_hash(X509*);

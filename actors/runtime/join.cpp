@@ -4,6 +4,7 @@
 #include "actors/runtime/join_messages.hpp"
 #include "actors/runtime/private_file.hpp"
 #include "actors/runtime/resolve.hpp"
+#include "actors/runtime/revocations.hpp"
 #include "actors/runtime/tls_client.hpp"
 #include "actors/runtime/tls_listener.hpp"
 
@@ -91,12 +92,16 @@ private:
     auto asked = read_join_request(message);
     if (!asked)
       return asked.error();
+    auto revoked = issuer_.revoked(); // before the token was looked at
+    if (!revoked)
+      return revoked.error();
     if (auto good = check_token(issuer_, asked->token, seconds_now()); !good)
       return good.error();
     if (auto fit = check_versions(protocol::protocol_version, asked->version);
         !fit)
       return fit.error();
-    auto signed_for = issuer_.sign(asked->request, asked->node, from);
+    auto signed_for =
+        issuer_.sign(asked->request, asked->node, from, newest_era(*revoked));
     if (!signed_for)
       return signed_for.error();
     spdlog::info("node {} may join from {}", asked->node, from);

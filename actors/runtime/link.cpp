@@ -2,10 +2,14 @@
 
 #include "actors/protocol/actors.hpp"
 #include "actors/runtime/listen_address.hpp"
+#include "actors/runtime/revocations.hpp"
 #include "actors/runtime/system_config.hpp"
+#include "actors/runtime/tls_guard.hpp"
 
 #include <caf/actor_system_config.hpp>
 #include <caf/event_based_actor.hpp>
+#include <caf/io/basp_broker.hpp>
+#include <caf/io/middleman.hpp>
 #include <caf/response_promise.hpp>
 #include <caf/sec.hpp>
 
@@ -15,9 +19,30 @@ namespace troupe::runtime {
 
 error link_error(caf::actor_system& system, const protocol::endpoint& where,
                  const caf::error& reason) {
+  auto* config = dynamic_cast<const system_config*>(&system.config());
+  if (config && revocations::of(config->tls).is_own_void())
+    return own_certificate_revoked();
   return {errc::unavailable, "cannot reach " + where.address + ":" +
                                  std::to_string(where.port) + ": " +
                                  system.render(reason)};
+}
+
+error own_certificate_revoked() {
+  return {errc::unavailable,
+          "the head has revoked this node's certificate; a token that is made "
+          "now lets it join again"};
+}
+
+caf::actor connection_broker(caf::actor_system& system) {
+  return system.middleman().named_broker<caf::io::basp_broker>(
+      caf::atom("BASP"));
+}
+
+result<std::string> name_of_far_end(const std::string& address,
+                                    std::uint16_t port) {
+  if (auto name = peer_name(address, port))
+    return *name;
+  return error{errc::unavailable, "it has no connection of its own"};
 }
 
 result<void> may_connect(caf::actor_system& system) {

@@ -35,6 +35,9 @@ error link_error(caf::actor_system&, const protocol::endpoint&,
 /// The error for a peer that is not the kind of actor that was asked for.
 error wrong_peer(const protocol::endpoint&);
 
+/// The error for a node whose certificate the head has revoked.
+error own_certificate_revoked();
+
 /// Whether a port of the system may be opened at `address`: its credentials are
 /// good, and it is a numeric address, not all of them ("0.0.0.0", "::").
 result<void> may_publish(caf::actor_system&, const std::string& address);
@@ -198,6 +201,36 @@ result<Handle> connect_now(caf::actor_system& system,
             });
   }
   return out;
+}
+
+/// How long a process may take to look at its own connections.
+inline constexpr std::chrono::milliseconds look_up_max{2'000};
+
+/// The broker that has CAF's connections. It never blocks, as others that could
+/// be asked do while somebody is connected to.
+caf::actor connection_broker(caf::actor_system&);
+
+/// The name in the certificate of the peer of a connection, by the far end that
+/// CAF says it has.
+result<std::string> name_of_far_end(const std::string& address,
+                                    std::uint16_t port);
+
+/// Finds the name in the certificate with which the process of `actor` has its
+/// connection to this one, and calls `done(result<std::string>)` in the context
+/// of `self` (an event-based actor). An error if there is no connection.
+template <class Self, class Handle, class Done>
+void find_name(Self* self, const Handle& actor, Done done) {
+  self->request(connection_broker(self->system()), caf::duration{look_up_max},
+                caf::get_atom::value, actor.node())
+      .then(
+          [done](const caf::node_id&, const std::string& address,
+                 std::uint16_t port) mutable {
+            done(name_of_far_end(address, port));
+          },
+          [self, done](const caf::error& reason) mutable {
+            done(result<std::string>{
+                error{errc::unavailable, self->system().render(reason)}});
+          });
 }
 
 /// Tells `self` (by its down handler) once the actor behind `peer` or the

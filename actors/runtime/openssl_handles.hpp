@@ -1,6 +1,7 @@
 #pragma once
 
 #include <openssl/bio.h>
+#include <openssl/bn.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -17,6 +18,7 @@ struct freed_by {
   }
 };
 
+using number_ptr = std::unique_ptr<BIGNUM, freed_by<BN_free>>;
 using bio_ptr = std::unique_ptr<BIO, freed_by<BIO_free>>;
 using key_ptr = std::unique_ptr<EVP_PKEY, freed_by<EVP_PKEY_free>>;
 using certificate_ptr = std::unique_ptr<X509, freed_by<X509_free>>;

@@ -14,8 +14,6 @@ namespace troupe::runtime {
 
 namespace {
 
-constexpr std::size_t file_bytes_max = 64 * 1024;
-
 error file_error(std::string_view what, const fs::path& path) {
   return {errc::io, "cannot " + std::string{what} + " " + path.string() + ": " +
                         std::strerror(errno)};
@@ -31,6 +29,17 @@ bool write_all(int fd, std::string_view text) {
     text.remove_prefix(static_cast<std::size_t>(n));
   }
   return ::fsync(fd) == 0;
+}
+
+/// Puts the names in a directory on disk.
+bool sync_directory(const fs::path& path) {
+  int fd = ::open(path.empty() ? "." : path.c_str(),
+                  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return false;
+  bool done = ::fsync(fd) == 0;
+  ::close(fd);
+  return done;
 }
 
 } // namespace
@@ -62,10 +71,12 @@ result<void> write_private(const fs::path& path, std::string_view text,
   ::unlink(draft.c_str());
   if (!done)
     return why;
+  if (!sync_directory(path.parent_path()))
+    return file_error("write", path);
   return {};
 }
 
-result<std::string> read_private(const fs::path& path) {
+result<std::string> read_private(const fs::path& path, std::size_t bytes_max) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
     return file_error("read", path);
@@ -75,7 +86,7 @@ result<std::string> read_private(const fs::path& path) {
     return error{errc::invalid_argument,
                  path.string() + " is private but others may read it; its mode "
                                  "must be 0600"};
-  if (static_cast<std::size_t>(info.st_size) > file_bytes_max)
+  if (static_cast<std::size_t>(info.st_size) > bytes_max)
     return error{errc::corrupt, path.string() + " is too large"};
   std::ifstream in{path, std::ios::binary};
   std::string text{std::istreambuf_iterator<char>{in}, {}};

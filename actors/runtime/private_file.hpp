@@ -2,6 +2,7 @@
 
 #include "engine/codec/error.hpp"
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -15,12 +16,14 @@ result<void> make_private_directory(const std::filesystem::path&);
 
 enum class if_there { keep, replace };
 
-/// Writes the file with mode 0600; it is there whole or not at all. With
-/// `keep`, one that is there already stays as it is, which is no error.
+/// Writes the file with mode 0600; it is there whole or not at all, and on disk
+/// when the call returns. With `keep`, one that is there already stays as it
+/// is, which is no error.
 result<void> write_private(const std::filesystem::path&, std::string_view text,
                            if_there);
 
-/// Reads at most 64 KiB. Errors: not there, others may read it, too large.
-result<std::string> read_private(const std::filesystem::path&);
+/// Errors: not there, others may read it, larger than `bytes_max`.
+result<std::string> read_private(const std::filesystem::path&,
+                                 std::size_t bytes_max = 64 * 1024);
 
 } // namespace troupe::runtime

@@ -14,7 +14,7 @@
 namespace troupe::runtime {
 
 system_config::system_config(const system_options& options)
-    : credentials_good(check_credentials(options.tls)) {
+    : tls(options.tls), credentials_good(check_credentials(options.tls)) {
   // Writing to a connection that is gone is an error, not the end.
   std::signal(SIGPIPE, SIG_IGN);
   guard_tls();

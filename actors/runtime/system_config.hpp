@@ -31,6 +31,8 @@ class system_config : public caf::actor_system_config {
 public:
   explicit system_config(const system_options&);
 
+  const credentials tls;
+
   /// What was wrong with the credentials when this was made, if anything.
   const result<void> credentials_good;
 

@@ -2,6 +2,7 @@
 
 #include "actors/runtime/certificate.hpp"
 #include "actors/runtime/private_file.hpp"
+#include "actors/runtime/revocations.hpp"
 
 #include <boost/asio/ssl/verify_mode.hpp>
 
@@ -50,6 +51,7 @@ result<tls_context> mutual_tls(const credentials& files, tls_side side) {
   if (failed)
     return error{errc::io,
                  "cannot use the certificate files: " + failed.message()};
+  refuse_revoked((*context)->native_handle(), revocations::of(files));
   return context;
 }
 

@@ -16,7 +16,8 @@ using tls_context = std::shared_ptr<boost::asio::ssl::context>;
 
 enum class tls_side { client, server };
 
-/// Both sides have a certificate, and the cluster's authority alone is trusted.
+/// Both sides have a certificate, the cluster's authority alone is trusted, and
+/// whom it has revoked (revocations.hpp) is refused.
 result<tls_context> mutual_tls(const credentials&, tls_side);
 
 /// For a server whose clients have no certificate yet. It shows them the

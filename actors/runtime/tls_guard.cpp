@@ -1,5 +1,10 @@
 #include "actors/runtime/tls_guard.hpp"
 
+#include "actors/runtime/certificate.hpp"
+#include "actors/runtime/revocations.hpp"
+
+#include <boost/asio/ip/tcp.hpp>
+
 #include <dlfcn.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -8,6 +13,7 @@
 
 #include <algorithm>
 #include <list>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -96,6 +102,60 @@ handshake_list& connecting() {
   return list;
 }
 
+/// Connections over sockets whose handshake is done. Any thread.
+class connection_list {
+public:
+  void add(SSL* ssl) {
+    auto* certificate = SSL_get0_peer_certificate(ssl);
+    auto end = far_end(SSL_get_fd(ssl));
+    if (!certificate || !end)
+      return;
+    std::lock_guard guard{mutex_};
+    names_[ssl] = {*end, certificate_name(certificate)};
+  }
+
+  void ended(SSL* ssl) {
+    std::lock_guard guard{mutex_};
+    names_.erase(ssl);
+  }
+
+  std::optional<std::string> name_at(const std::string& address,
+                                     std::uint16_t port) {
+    std::lock_guard guard{mutex_};
+    for (const auto& [ssl, peer] : names_)
+      if (peer.where == std::pair{address, port})
+        return peer.name;
+    return std::nullopt;
+  }
+
+private:
+  using place = std::pair<std::string, std::uint16_t>;
+
+  struct peer {
+    place where;
+    std::string name;
+  };
+
+  static std::optional<place> far_end(int fd) {
+    boost::asio::ip::tcp::endpoint out;
+    auto size = static_cast<socklen_t>(out.capacity());
+    if (::getpeername(fd, out.data(), &size) != 0)
+      return std::nullopt;
+    auto ip = out.address();
+    if (ip.is_v6()) // without the interface, as CAF writes it
+      ip = boost::asio::ip::address_v6{ip.to_v6().to_bytes()};
+    return place{ip.to_string(), out.port()};
+  }
+
+  std::mutex mutex_;
+  std::map<SSL*, peer> names_;
+};
+
+connection_list& connections() {
+  static connection_list list;
+  return list;
+}
+
 /// CAF calls again and again until the peer has answered. The thread serves
 /// all its connections, so once per turn, and not for long.
 void wait_a_moment(SSL* ssl, handshake_list& list) {
@@ -113,8 +173,59 @@ int shake_hands(SSL* ssl, int (*next)(SSL*), handshake_list& list) {
   wait_a_moment(ssl, list);
   ERR_clear_error();
   int done = next(ssl);
-  if (done == 1)
+  if (done == 1) {
     list.ended(ssl);
+    connections().add(ssl);
+  }
+  return done;
+}
+
+// -- revocation ---------------------------------------------------------------
+
+/// Where a connection keeps the generation of the list that let it pass.
+int index_of_generation() {
+  static const int index =
+      SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+/// True if the peer's certificate has become void since the handshake.
+bool is_void_now(SSL* ssl, revocations& list) {
+  auto* certificate = SSL_get0_peer_certificate(ssl);
+  auto now = reinterpret_cast<void*>(list.generation());
+  if (!certificate || SSL_get_ex_data(ssl, index_of_generation()) == now)
+    return false;
+  auto revoked = list.voids(certificate);
+  if (revoked && *revoked)
+    return true;
+  if (revoked)
+    SSL_set_ex_data(ssl, index_of_generation(), now);
+  return false;
+}
+
+/// The head's word that our own certificate is void comes as the alert that
+/// ends a connection; nobody else's word counts.
+void hear_refusal(SSL* ssl, revocations& list) {
+  auto* certificate = SSL_get0_peer_certificate(ssl);
+  if (ERR_GET_REASON(ERR_peek_last_error()) ==
+          SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED &&
+      certificate && certificate_era(certificate) == head_era)
+    list.own_is_void();
+}
+
+int read_guarded(SSL* ssl, void* buffer, int size,
+                 int (*next)(SSL*, void*, int)) {
+  auto* list =
+      SSL_get_fd(ssl) < 0 ? nullptr : revocations_of(SSL_get_SSL_CTX(ssl));
+  if (!list)
+    return next(ssl, buffer, size);
+  if (is_void_now(ssl, *list)) {
+    ERR_raise(ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED);
+    return -1;
+  }
+  auto done = next(ssl, buffer, size);
+  if (done <= 0)
+    hear_refusal(ssl, *list);
   return done;
 }
 
@@ -162,13 +273,15 @@ int SSL_CTX_load_verify_locations(SSL_CTX* context, const char* file,
   static const auto next =
       openssls_own<decltype(SSL_CTX_load_verify_locations)>(
           "SSL_CTX_load_verify_locations");
+  if (is_for_caf(context) && file)
+    refuse_revoked(context, revocations::of({{}, {}, file}));
   return loaded(context, next(context, file, directory));
 }
 
 int SSL_read(SSL* ssl, void* buffer, int size) {
   static const auto next = openssls_own<decltype(SSL_read)>("SSL_read");
   ERR_clear_error();
-  return next(ssl, buffer, size);
+  return read_guarded(ssl, buffer, size, next);
 }
 
 int SSL_write(SSL* ssl, const void* buffer, int size) {
@@ -192,6 +305,7 @@ void SSL_free(SSL* ssl) {
   if (ssl && SSL_get_fd(ssl) >= 0) {
     accepted().ended(ssl);
     connecting().ended(ssl);
+    connections().ended(ssl);
   }
   next(ssl);
 }
@@ -202,6 +316,11 @@ namespace troupe::runtime {
 
 std::size_t handshakes_under_way() {
   return accepted().size();
+}
+
+std::optional<std::string> peer_name(const std::string& address,
+                                     std::uint16_t port) {
+  return connections().name_at(address, port);
 }
 
 void guard_tls() {

@@ -2,6 +2,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
 
 // CAF 0.17 speaks TLS through OpenSSL with five faults that a stranger can use.
 // This program's SSL_accept, SSL_read and so on stand before OpenSSL's for all
@@ -21,9 +24,11 @@
 //   descriptor left, most likely) ended the process: the connection has no
 //   certificate then, so its handshake fails.
 //
-// It also sees to it that CAF speaks TLS 1.3 and nothing older. Only what CAF
-// does is meant: other parts of the program make their contexts and streams in
-// ways that are left alone.
+// It also sees to it that CAF speaks TLS 1.3 and nothing older, and that nobody
+// is spoken to whose certificate is void (revocations.hpp): not from the
+// handshake on, and a connection that exists fails when it is read next, which
+// CAF's heartbeats see to. Only what CAF does is meant: other parts of the
+// program make their contexts and streams in ways that are left alone.
 
 namespace troupe::runtime {
 
@@ -35,6 +40,12 @@ inline constexpr std::size_t handshakes_max = 64;
 
 /// Handshakes over sockets that are under way now; those that others began.
 std::size_t handshakes_under_way();
+
+/// The name in the certificate of the peer at this end of a connection of CAF
+/// that this process has; nothing if there is no such connection. `address` is
+/// numeric.
+std::optional<std::string> peer_name(const std::string& address,
+                                     std::uint16_t port);
 
 /// Links this part into the program, which is all that it needs.
 void guard_tls();

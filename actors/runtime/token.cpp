@@ -58,7 +58,9 @@ result<void> check_token(const authority& issuer, const std::string& text,
     return mac.error();
   if (!equal_secrets(*mac, parts->mac))
     return error{errc::invalid_argument,
-                 "the token is damaged, or was taken back"};
+                 "the token is damaged, or was taken back (revoking a node "
+                 "takes all of before back); get a new one with \"troupe token "
+                 "create\" on the head"};
   // The head's clock both gave it out and reads it now.
   if (now > parts->expires)
     return error{errc::invalid_argument,

@@ -26,23 +26,36 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
           blocks};
 }
 
+/// Whether a loader reads the elements of the tensors or only their shapes.
+enum class reading : std::uint8_t { elements, shapes };
+
 /// Loads tensors one after the other and reports how far it is.
 class loader {
 public:
-  loader(const weights::checkpoint& file, ops::backend& backend,
+  loader(const weights::checkpoint& file, ops::backend& backend, reading what,
          load_progress progress)
-      : file_(file), backend_(backend), progress_(std::move(progress)) {
+      : file_(file), backend_(backend), what_(what),
+        progress_(std::move(progress)) {
     for (const auto& one : file.tensors())
-      total_ += one.bytes.size();
+      total_ += one.byte_size();
   }
 
   result<std::unique_ptr<ops::weight>>
   weight(const std::vector<std::string>& names) {
     std::vector<ops::matrix_view> parts;
+    std::vector<weights::tensor_data> elements; // what the parts view
     std::uint64_t bytes = 0;
     for (const auto& name : names) {
-      parts.push_back(find(name).matrix());
-      bytes += parts.back().bytes.size();
+      const auto& tensor = find(name);
+      parts.push_back(tensor.matrix());
+      bytes += tensor.byte_size();
+      if (what_ == reading::shapes)
+        continue;
+      auto read = file_.read(tensor);
+      if (!read)
+        return read.error();
+      parts.back().bytes = read->bytes();
+      elements.push_back(std::move(*read));
     }
     auto loaded = backend_.load(parts);
     if (!loaded)
@@ -85,6 +98,7 @@ private:
 
   const weights::checkpoint& file_;
   ops::backend& backend_;
+  reading what_;
   load_progress progress_;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
@@ -296,7 +310,7 @@ result<std::unique_ptr<decoder>> decoder::make(const weights::checkpoint& file,
     return error{errc::invalid_argument, "a decoder's limits start at 1"};
   std::unique_ptr<decoder> out{new decoder};
   out->state_ = std::make_unique<state>(config, backend, limits);
-  loader source{file, backend, progress};
+  loader source{file, backend, reading::elements, progress};
   if (auto done = out->state_->load(source); !done)
     return done.error();
   if (file.changed())
@@ -312,7 +326,7 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    ops::backend& backend,
                                    const decoder_limits& limits) {
   decoder::state sized{config, backend, limits};
-  loader source{file, backend, {}};
+  loader source{file, backend, reading::shapes, {}};
   if (auto done = sized.load(source); !done)
     return done.error();
   if (auto done = sized.allocate(); !done)

@@ -1,6 +1,7 @@
 #include "engine/model/model_config.hpp"
 
 #include "engine/model/metadata.hpp"
+#include "engine/weights/printable.hpp"
 
 #include <cmath>
 #include <cstring>
@@ -11,6 +12,8 @@
 namespace troupe::model {
 
 namespace {
+
+using weights::printable;
 
 constexpr std::int64_t width_max = 1 << 24;
 constexpr std::int64_t layers_max = 1 << 16;
@@ -72,15 +75,6 @@ private:
                                  printable(*name) + ")",
                              errc::unsupported);
     return {};
-  }
-
-  /// Text of the file for a message: short and without control characters.
-  static std::string printable(std::string_view text) {
-    std::string out{text.substr(0, 40)};
-    for (auto& c : out)
-      if (static_cast<unsigned char>(c - 0x20) >= 0x5f)
-        c = '?';
-    return out;
   }
 
   result<void> refusals() {
@@ -199,7 +193,12 @@ private:
     config_.rope.theta = static_cast<float>(*theta);
     if (!(std::isfinite(config_.rope.theta) && config_.rope.theta > 0))
       return metadata_.wrong(key("rope.freq_base"), "is out of range");
-    config_.rope.interleaved = config_.family->rope_interleaved;
+    // How rows are paired is a matter of the writer, not of the family alone.
+    auto interleaved = metadata_.flag(weights::rope_interleaved_key,
+                                      config_.family->rope_interleaved);
+    if (!interleaved)
+      return interleaved.error();
+    config_.rope.interleaved = *interleaved;
     if (auto done = set(config_.rope.dims, "rope.dimension_count", width_max,
                         config_.head_dim);
         !done)

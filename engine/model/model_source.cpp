@@ -1,6 +1,9 @@
 #include "engine/model/model_source.hpp"
 
+#include "engine/weights/split_files.hpp"
+
 #include <fmt/format.h>
+#include <set>
 #include <string>
 #include <system_error>
 
@@ -11,9 +14,10 @@ namespace {
 namespace fs = std::filesystem;
 
 struct directory_content {
-  fs::path gguf; ///< one of them
-  std::size_t gguf_files = 0;
+  std::set<fs::path> gguf; ///< of a model split over several the first file
+  bool config = false;     ///< config.json
   bool safetensors = false;
+  bool pickled = false;
 };
 
 directory_content content_of(const fs::path& directory, std::error_code& why) {
@@ -21,36 +25,43 @@ directory_content content_of(const fs::path& directory, std::error_code& why) {
   fs::directory_iterator entry{directory, why};
   for (; !why && entry != fs::directory_iterator{}; entry.increment(why)) {
     auto extension = entry->path().extension();
-    if (extension == ".gguf") {
-      out.gguf = entry->path();
-      ++out.gguf_files;
-    }
+    if (extension == ".gguf")
+      out.gguf.insert(weights::first_split_file(entry->path()));
+    out.config = out.config || entry->path().filename() == "config.json";
     out.safetensors = out.safetensors || extension == ".safetensors";
+    out.pickled = out.pickled || extension == ".bin" || extension == ".pth" ||
+                  extension == ".pt";
   }
   return out;
 }
 
-result<fs::path> only_file_in(const fs::path& directory) {
+result<fs::path> model_in(const fs::path& directory) {
   std::error_code why;
   auto content = content_of(directory, why);
   if (why)
     return error{errc::io,
                  fmt::format("model '{}': cannot read the directory: {}",
                              directory.string(), why.message())};
-  if (content.gguf_files == 1)
-    return content.gguf;
-  if (content.gguf_files > 1)
+  if (content.gguf.size() == 1)
+    return *content.gguf.begin();
+  if (content.gguf.size() > 1)
     return error{errc::invalid_argument,
-                 fmt::format("model '{}': the directory holds {} .gguf files; "
+                 fmt::format("model '{}': the directory holds {} .gguf models; "
                              "name one of them",
-                             directory.string(), content.gguf_files)};
+                             directory.string(), content.gguf.size())};
+  if (content.config && content.safetensors)
+    return directory;
+  auto refused = [&](errc code, const char* what) {
+    return error{code, fmt::format("model '{}': {}", directory.string(), what)};
+  };
   if (content.safetensors)
-    return error{errc::unsupported,
-                 fmt::format("model '{}': safetensors: not supported yet",
-                             directory.string())};
-  return error{errc::not_found,
-               fmt::format("model '{}': no .gguf file in the directory",
-                           directory.string())};
+    return refused(errc::not_found, "no config.json beside the safetensors");
+  if (content.pickled)
+    return refused(errc::unsupported,
+                   "pickled weights can hold code and are never read; save "
+                   "the model as safetensors");
+  return refused(errc::not_found,
+                 "neither a .gguf file nor safetensors in the directory");
 }
 
 } // namespace
@@ -63,10 +74,11 @@ result<fs::path> resolve_model_source(const fs::path& path) {
         errc::not_found,
         fmt::format("model '{}': no such file or directory", path.string())};
   if (fs::is_directory(status))
-    return only_file_in(path);
+    return model_in(path);
   if (path.extension() == ".safetensors")
     return error{errc::unsupported,
-                 fmt::format("model '{}': safetensors: not supported yet",
+                 fmt::format("model '{}': name the directory, which has "
+                             "config.json too",
                              path.string())};
   if (path.extension() != ".gguf")
     return error{errc::unsupported,

@@ -6,9 +6,10 @@
 
 namespace troupe::model {
 
-/// The model file that `path` means: itself if it is a .gguf file, or the one
-/// .gguf file in that directory. Everything else is refused by name: no such
-/// path, none or several files to choose from, safetensors (not supported yet).
+/// What `path` means: a .gguf file, itself or the only one in that directory (of
+/// a model split over several the first), or a directory with config.json and
+/// safetensors. Everything else is refused by name: no such path, none or
+/// several to choose from, a single safetensors file, pickled weights.
 result<std::filesystem::path>
 resolve_model_source(const std::filesystem::path& path);
 

@@ -8,11 +8,28 @@
 namespace troupe::ops {
 
 /// How the elements of a weight are stored. The quantised ones are GGML's block
-/// formats: 32 weights with one f16 scale (and, for q4_1, one f16 minimum).
-enum class element_type : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
+/// formats: 32 weights with one f16 scale (and, for q4_1 and q5_1, one f16
+/// minimum), or, for the k ones, 256 weights with one f16 scale (and minimum)
+/// and a small integer scale (and minimum) for each 16 or 32 of them.
+enum class element_type : std::uint8_t {
+  f32,
+  f16,
+  bf16,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  iq4_nl,
+  q4_k,
+  q5_k,
+  q6_k,
+  q3_k,
+  q2_k,
+};
 
 /// Elements per block and bytes per block of a type: {1, 4} for f32,
-/// {32, 34} for q8_0, {32, 18} for q4_0, {32, 20} for q4_1.
+/// {32, 34} for q8_0, {256, 144} for q4_k.
 struct block_layout {
   std::int64_t elements;
   std::int64_t bytes;
@@ -31,8 +48,28 @@ constexpr block_layout layout_of(element_type type) {
     return {32, 18};
   case element_type::q4_1:
     return {32, 20};
+  case element_type::q5_0:
+    return {32, 22};
+  case element_type::q5_1:
+    return {32, 24};
+  case element_type::iq4_nl:
+    return {32, 18};
+  case element_type::q4_k:
+    return {256, 144};
+  case element_type::q5_k:
+    return {256, 176};
+  case element_type::q6_k:
+    return {256, 210};
+  case element_type::q3_k:
+    return {256, 110};
+  case element_type::q2_k:
+    return {256, 84};
   }
   return {1, 0};
+}
+
+constexpr bool quantised(element_type type) {
+  return layout_of(type).elements > 1;
 }
 
 /// A weight matrix as a file holds it: `rows` outputs of `cols` inputs each,

@@ -16,6 +16,12 @@ enum field_tag : std::uint16_t {
   tag_eos_ids = 4,
   tag_max_model_len = 5,
   tag_vocabulary_size = 6,
+  tag_temperature = 7, // 7 to 12: sampling_defaults
+  tag_top_p = 8,
+  tag_top_k = 9,
+  tag_min_p = 10,
+  tag_repetition_penalty = 11,
+  tag_seed = 12,
   tag_trust_request_template = 30,
   tag_template_kwargs = 31,
 };
@@ -33,6 +39,18 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
     return field.get(out.max_model_len);
   case tag_vocabulary_size:
     return field.get(out.vocabulary_size);
+  case tag_temperature:
+    return field.get(out.defaults.temperature.emplace());
+  case tag_top_p:
+    return field.get(out.defaults.top_p.emplace());
+  case tag_top_k:
+    return field.get(out.defaults.top_k.emplace());
+  case tag_min_p:
+    return field.get(out.defaults.min_p.emplace());
+  case tag_repetition_penalty:
+    return field.get(out.defaults.repetition_penalty.emplace());
+  case tag_seed:
+    return field.get(out.defaults.seed.emplace());
   case tag_trust_request_template:
     return field.get(out.trust_request_template);
   case tag_template_kwargs:
@@ -40,6 +58,13 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
   default:
     return std::nullopt;
   }
+}
+
+template <class T>
+void put_if_said(codec::writer& out, field_tag tag,
+                 const std::optional<T>& value) {
+  if (value)
+    out.put(tag, *value);
 }
 
 } // namespace
@@ -55,6 +80,12 @@ codec::bytes encode(const model_card& card) {
     out.put(tag_eos_ids, card.eos_ids);
   out.put_unless(tag_max_model_len, card.max_model_len, std::uint32_t{0});
   out.put_unless(tag_vocabulary_size, card.vocabulary_size, std::uint32_t{0});
+  put_if_said(out, tag_temperature, card.defaults.temperature);
+  put_if_said(out, tag_top_p, card.defaults.top_p);
+  put_if_said(out, tag_top_k, card.defaults.top_k);
+  put_if_said(out, tag_min_p, card.defaults.min_p);
+  put_if_said(out, tag_repetition_penalty, card.defaults.repetition_penalty);
+  put_if_said(out, tag_seed, card.defaults.seed);
   out.put_unless(tag_trust_request_template, card.trust_request_template,
                  false);
   if (!card.template_kwargs.empty())

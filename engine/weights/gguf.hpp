@@ -8,14 +8,26 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace troupe::weights {
 
-/// A GGUF file (v2, v3), mapped and checked. Everything the header says is
+/// A GGUF file as bytes; `data` must outlive what is made of it.
+struct gguf_bytes {
+  std::span<const std::byte> data;
+  std::string name; ///< for messages
+};
+
+/// A model in a GGUF file (v2, v3), or in several that it is split over, mapped
+/// and checked. Everything the header says is
 /// checked before use: counts against the file's size, strings, types, shapes,
 /// offsets, overlap, alignment, duplicates (row W1 of the attack table). What
-/// is allocated is bounded: the file's size plus 64 MiB. Format: the GGUF
+/// is allocated is bounded: the files' size plus 64 MiB. Format: the GGUF
 /// specification of the ggml project.
+///
+/// Of a split model every file has its number (metadata `split.no`, from 0),
+/// the number of files and of all tensors; the first has the model's metadata,
+/// which later ones may repeat. Anything else is an error that names the file.
 ///
 /// The mapping is private and read-only, and the size is taken once, at open.
 /// What that does not protect from: a file that another process changes while
@@ -24,10 +36,15 @@ namespace troupe::weights {
 /// in place; `changed()` tells afterwards whether somebody did not.
 class gguf_file : public checkpoint {
 public:
+  /// A name that ends in -00002-of-00003.gguf is that of one file of three: all
+  /// of them are opened, whichever is named.
   static result<std::unique_ptr<gguf_file>>
   open(const std::filesystem::path& path);
 
-  /// Parses from memory; for tests and the fuzz target. `data` must outlive it.
+  /// Parse from memory, for tests and the fuzz target: all files of a model, in
+  /// order, or its only one.
+  static result<std::unique_ptr<gguf_file>>
+  parse(std::vector<gguf_bytes> files);
   static result<std::unique_ptr<gguf_file>>
   parse(std::span<const std::byte> data, std::string name);
 
@@ -36,13 +53,15 @@ public:
   const metadata_value* find(std::string_view key) const override;
   const tensor* find_tensor(std::string_view name) const override;
   std::span<const tensor> tensors() const override;
+  /// The only or first file's.
   const std::string& name() const override;
 
-  /// SHA-256 over the SHA-256 digests of the file's 1 MiB chunks.
+  /// `tree_hash` of the file; of several files `tree_hash` of their hashes, as
+  /// hex digits one after the other.
   std::string content_hash(int threads) const override;
 
-  /// By the file's size and time of change. Always false for a file parsed from
-  /// memory.
+  /// By the files' sizes and times of change. Always false for what was parsed
+  /// from memory.
   bool changed() const override;
 
 private:

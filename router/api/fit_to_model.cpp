@@ -1,5 +1,7 @@
 #include "router/api/fit_to_model.hpp"
 
+#include "router/api/request_fields.hpp"
+
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -79,6 +81,24 @@ std::optional<api_error> fit_to_model(generation_request& request, bool chat,
                                "tokens that the prompt leaves room for.",
                                params.max_tokens));
   return std::nullopt;
+}
+
+void take_defaults(generation_request& request,
+                   const text::sampling_defaults& defaults) {
+  auto take = [](bool given, const auto& from, auto& to) {
+    if (!given && from)
+      to = *from;
+  };
+  auto& params = request.params;
+  const auto& given = request.given;
+  take(given.temperature, defaults.temperature, params.temperature);
+  take(given.top_p, defaults.top_p, params.top_p);
+  take(given.top_k, defaults.top_k, params.top_k);
+  take(given.min_p, defaults.min_p, params.min_p);
+  take(given.repetition_penalty, defaults.repetition_penalty,
+       params.repetition_penalty);
+  if (params.temperature < temperature_min)
+    params.temperature = 0;
 }
 
 std::optional<api_error> check_prompt_ids(const std::vector<token_id>& ids,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/text/model_card.hpp"
 #include "router/api/openai.hpp"
 
 #include <cstddef>
@@ -19,6 +20,9 @@ std::optional<api_error> fit_to_model(generation_request&, bool chat,
                                       std::size_t prompt_tokens,
                                       std::uint32_t max_model_len,
                                       std::uint32_t vocabulary);
+
+/// Gives the sampling fields that the client left out the model's own values.
+void take_defaults(generation_request&, const text::sampling_defaults&);
 
 /// Checks the ids of a prompt given as ids. `param` is its path: "prompt", or
 /// "prompt[2]" in a list of prompts.

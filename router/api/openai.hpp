@@ -31,12 +31,22 @@ using api_result = boost::system::result<T, api_error>;
 [[noreturn]] void throw_exception_from_error(const api_error&,
                                              const boost::source_location&);
 
+/// Which of the fields that a model may have defaults for the client gave.
+struct given_sampling {
+  bool temperature = false;
+  bool top_p = false;
+  bool top_k = false;
+  bool min_p = false;
+  bool repetition_penalty = false;
+};
+
 /// What chat and completions share.
 struct generation_request {
   std::string model; ///< empty: the only one
   /// `choice` and `seed` are filled in by the router; `max_tokens` is 0 when
   /// the client gave none (chat: what fits; completions: 16 is already here).
   sampling_params params;
+  given_sampling given;
   bool max_tokens_given = false;
   /// The field that set it, for errors: "max_tokens" or
   /// "max_completion_tokens".

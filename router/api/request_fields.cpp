@@ -11,18 +11,20 @@ namespace dom = simdjson::dom;
 
 namespace {
 
-void read_sampling(field_reader& fields, sampling_params& params) {
-  fields.number("temperature", {0, 2}, params.temperature);
+void read_sampling(field_reader& fields, sampling_params& params,
+                   given_sampling& given) {
+  given.temperature = fields.number("temperature", {0, 2}, params.temperature);
   if (params.temperature < temperature_min)
     params.temperature = 0;
-  fields.number("top_p", {0, 1, true}, params.top_p);
+  given.top_p = fields.number("top_p", {0, 1, true}, params.top_p);
   params.top_p = std::max(params.top_p, FLT_MIN);
-  read_integer(fields, "top_k", -1, tokens_max, params.top_k);
+  given.top_k = read_integer(fields, "top_k", -1, tokens_max, params.top_k);
   params.top_k = std::max(params.top_k, 0);
-  fields.number("min_p", {0, 1}, params.min_p);
+  given.min_p = fields.number("min_p", {0, 1}, params.min_p);
   fields.number("frequency_penalty", {-2, 2}, params.frequency_penalty);
   fields.number("presence_penalty", {-2, 2}, params.presence_penalty);
-  fields.number("repetition_penalty", {0.01, 100}, params.repetition_penalty);
+  given.repetition_penalty = fields.number("repetition_penalty", {0.01, 100},
+                                           params.repetition_penalty);
   fields.flag("ignore_eos", params.ignore_eos);
 }
 
@@ -137,7 +139,7 @@ void read_seed(field_reader& fields, std::optional<std::uint64_t>& place) {
 
 void read_shared_fields(field_reader& fields, generation_request& request) {
   fields.text("model", name_bytes_max, request.model);
-  read_sampling(fields, request.params);
+  read_sampling(fields, request.params, request.given);
   read_logit_bias(fields, request.params);
   read_choices(fields, request);
   read_seed(fields, request.seed);

@@ -75,6 +75,15 @@ void outbox::invite_body() {
   bytes_.append("HTTP/1.1 100 Continue\r\n\r\n");
 }
 
+bool outbox::say_next_byte() {
+  std::lock_guard guard{mutex_};
+  if (!context_ || answer_.at != phase::awaited ||
+      answer_.said == head_start.size())
+    return false;
+  bytes_.push_back(head_start[answer_.said++]);
+  return true;
+}
+
 bool outbox::take(std::string& bytes, std::string& body) {
   std::lock_guard guard{mutex_};
   flush_due_ = false;
@@ -98,14 +107,14 @@ outbox::ending outbox::end() {
           answer_.truncated && answer_.minor_version == 0};
 }
 
-outbox::departure outbox::client_left() {
+std::function<void()> outbox::room_found() {
   std::lock_guard guard{mutex_};
-  gone_ = true;
-  return {std::exchange(answer_.on_gone, nullptr),
-          answer_.at == phase::streaming};
+  if (!room_left())
+    return {};
+  return std::exchange(answer_.heard_by.room, nullptr);
 }
 
-std::function<void()> outbox::connection_closed() {
+outbox::listeners outbox::connection_closed() {
   std::shared_ptr<session_context> released; // is let go without the lock
   std::lock_guard guard{mutex_};
   released = context_;
@@ -114,16 +123,21 @@ std::function<void()> outbox::connection_closed() {
 
 void outbox::kill() {
   std::shared_ptr<session_context> released;
+  listeners heard_by;
   std::lock_guard guard{mutex_};
+  if (!context_)
+    return;
   released = context_;
-  kill_locked();
+  heard_by = die();
+  if (auto s = session_.lock())
+    s->post_close(std::move(heard_by));
 }
 
 // -- the reply's calls --------------------------------------------------------
 
 void outbox::respond(std::uint64_t serial, int status,
                      const header_list& headers, std::string body) {
-  std::function<void()> unused; // is destroyed without the lock
+  listeners unused; // are destroyed without the lock
   std::lock_guard guard{mutex_};
   if (!is_at(serial, phase::awaited))
     return;
@@ -145,21 +159,14 @@ void outbox::start_stream(std::uint64_t serial, int status,
   frame.minor_version = answer_.minor_version;
   frame.close = closes_behind_answer();
   frame.chunked = answer_.minor_version == 1 && has_body;
-  append_head(bytes_, status, headers, frame);
+  encode_head(status, headers, frame);
   want_flush();
 }
 
 bool outbox::write(std::uint64_t serial, std::string_view bytes) {
-  std::shared_ptr<session_context> context; // is let go without the lock
   std::lock_guard guard{mutex_};
-  if (!is_at(serial, phase::streaming) || gone_)
+  if (!is_at(serial, phase::streaming))
     return false;
-  if (bytes_.size() + sending_bytes_ >
-      context_->options.bounds.stream_buffer_bytes) {
-    context = context_;
-    kill_locked();
-    return false;
-  }
   if (!answer_.body_wanted)
     return true;
   if (answer_.minor_version == 0)
@@ -170,8 +177,27 @@ bool outbox::write(std::uint64_t serial, std::string_view bytes) {
   return true;
 }
 
+bool outbox::has_room() {
+  std::lock_guard guard{mutex_};
+  return room_left();
+}
+
+void outbox::on_room(std::uint64_t serial, std::function<void()> callback) {
+  {
+    std::lock_guard guard{mutex_};
+    if (answer_.serial != serial || answer_.at == phase::ended)
+      return;
+    if (!room_left()) {
+      callback.swap(answer_.heard_by.room);
+      return; // an earlier callback is destroyed, behind the lock
+    }
+  }
+  if (callback)
+    callback();
+}
+
 void outbox::finish(std::uint64_t serial) {
-  std::function<void()> unused;
+  listeners unused;
   std::lock_guard guard{mutex_};
   if (!is_at(serial, phase::streaming))
     return;
@@ -182,7 +208,7 @@ void outbox::finish(std::uint64_t serial) {
 }
 
 void outbox::abort(std::uint64_t serial) {
-  std::function<void()> unused;
+  listeners unused;
   std::lock_guard guard{mutex_};
   if (!is_at(serial, phase::streaming) && !is_at(serial, phase::awaited))
     return;
@@ -198,8 +224,8 @@ void outbox::on_client_gone(std::uint64_t serial,
     std::lock_guard guard{mutex_};
     if (answer_.serial != serial || answer_.at == phase::ended)
       return;
-    if (context_ && !gone_) {
-      callback.swap(answer_.on_gone);
+    if (context_) {
+      callback.swap(answer_.heard_by.gone);
       return; // an earlier callback is destroyed, behind the lock
     }
   }
@@ -211,7 +237,7 @@ void outbox::dropped(std::uint64_t serial) {
   std::shared_ptr<session_context> context;
   {
     std::lock_guard guard{mutex_};
-    if (is_at(serial, phase::awaited) && !gone_)
+    if (is_at(serial, phase::awaited))
       context = context_;
   }
   if (!context)
@@ -242,6 +268,14 @@ bool outbox::closes_behind_answer() {
   return answer_.close;
 }
 
+/// Without what has been said of it.
+void outbox::encode_head(int status, const header_list& headers,
+                         const response_frame& frame) {
+  auto begin = bytes_.size();
+  append_head(bytes_, status, headers, frame);
+  bytes_.erase(begin, answer_.said);
+}
+
 void outbox::encode_whole(int status, const header_list& headers,
                           std::string body) {
   answer_.at = phase::ended;
@@ -250,7 +284,7 @@ void outbox::encode_whole(int status, const header_list& headers,
   frame.close = closes_behind_answer();
   if (status_has_body(status))
     frame.content_length = body.size();
-  append_head(bytes_, status, headers, frame);
+  encode_head(status, headers, frame);
   if (!answer_.body_wanted || !status_has_body(status))
     return;
   if (body.size() <= copied_body_bytes_max)
@@ -259,9 +293,14 @@ void outbox::encode_whole(int status, const header_list& headers,
     body_ = std::move(body);
 }
 
-std::function<void()> outbox::end_answer() {
+bool outbox::room_left() const {
+  return !context_ || bytes_.size() + sending_bytes_ <
+                          context_->options.bounds.stream_buffer_bytes;
+}
+
+outbox::listeners outbox::end_answer() {
   answer_.at = phase::ended;
-  return std::exchange(answer_.on_gone, nullptr);
+  return std::exchange(answer_.heard_by, {});
 }
 
 /// Posting is done under the mutex, so that nothing is posted to an io_context
@@ -273,19 +312,11 @@ void outbox::want_flush() {
     s->post_flush();
 }
 
-void outbox::kill_locked() {
-  if (!context_)
-    return;
-  auto left = die();
-  if (auto s = session_.lock())
-    s->post_close(std::move(left));
-}
-
-std::function<void()> outbox::die() {
+outbox::listeners outbox::die() {
   context_.reset();
   bytes_ = {};
   body_ = {};
-  return std::exchange(answer_.on_gone, nullptr);
+  return std::exchange(answer_.heard_by, {});
 }
 
 } // namespace troupe::http

@@ -12,6 +12,7 @@
 namespace troupe::http {
 
 class session;
+struct response_frame;
 struct session_context;
 
 /// The sending half of a connection: the answer in work and the bytes that wait
@@ -34,10 +35,10 @@ public:
     bool reset = false; ///< only a reset says that the end is missing
   };
 
-  /// Who is to be told that the client has left, and what it has missed.
-  struct departure {
-    std::function<void()> callback; ///< may be empty
-    bool mid_stream = false;
+  /// What the user wants to hear of an answer; either may be empty.
+  struct listeners {
+    std::function<void()> gone;
+    std::function<void()> room;
   };
 
   outbox(std::shared_ptr<session_context>, std::weak_ptr<session>);
@@ -54,6 +55,11 @@ public:
   /// "100 Continue".
   void invite_body();
 
+  /// Says the next byte of an answer that is not known yet: all begin alike.
+  /// Who has closed the connection answers it with a reset. False if there is
+  /// none left, or the answer has begun.
+  bool say_next_byte();
+
   /// Moves what is to be sent into the two empty strings, `body` behind
   /// `bytes`. True if the answer ends with it (or has ended before).
   bool take(std::string& bytes, std::string& body);
@@ -62,11 +68,13 @@ public:
   /// called when it has room again.
   void blocked(std::size_t unsent_bytes);
 
-  ending end();
-  departure client_left();
+  /// Who waited for room, if there is some now.
+  std::function<void()> room_found();
 
-  /// The connection is over; returns who is to be told.
-  std::function<void()> connection_closed();
+  ending end();
+
+  /// The connection is over; `gone` is to be told.
+  listeners connection_closed();
 
   /// Ends everything at once, also the connection, soon.
   void kill();
@@ -79,6 +87,8 @@ public:
   void start_stream(std::uint64_t serial, int status,
                     const header_list& headers);
   bool write(std::uint64_t serial, std::string_view bytes);
+  bool has_room();
+  void on_room(std::uint64_t serial, std::function<void()>);
   void finish(std::uint64_t serial);
   void abort(std::uint64_t serial);
   void on_client_gone(std::uint64_t serial, std::function<void()>);
@@ -97,18 +107,21 @@ private:
     bool body_wanted = true; ///< false for HEAD, 204, 304
     bool close = false;
     bool truncated = false; ///< a stream that was not finished
-    std::function<void()> on_gone;
+    std::size_t said = 0;   ///< bytes of its head, by `say_next_byte`
+    listeners heard_by;
   };
 
   // All under the mutex.
   bool is_at(std::uint64_t serial, phase) const;
   void new_answer(const request_traits&);
   bool closes_behind_answer();
+  void encode_head(int status, const header_list& headers,
+                   const response_frame& frame);
   void encode_whole(int status, const header_list& headers, std::string body);
-  std::function<void()> end_answer();
-  std::function<void()> die();
+  bool room_left() const;
+  listeners end_answer();
+  listeners die();
   void want_flush();
-  void kill_locked();
 
   std::mutex mutex_;
   std::shared_ptr<session_context> context_; ///< null once dead
@@ -118,7 +131,6 @@ private:
   std::string body_;              ///< a long body behind them, not copied
   std::size_t sending_bytes_ = 0; ///< taken, but not with the kernel yet
   bool flush_due_ = false;        ///< `take` will be called anyway
-  bool gone_ = false;             ///< the client sends no more
 };
 
 } // namespace troupe::http

@@ -135,7 +135,7 @@ void append_head(std::string& out, int status, const header_list& headers,
   if (status < 200 || status > 599)
     status = 500;
   auto end = std::back_inserter(out);
-  fmt::format_to(end, "HTTP/1.1 {} {}\r\nDate: {}\r\n", status,
+  fmt::format_to(end, "{}{} {}\r\nDate: {}\r\n", head_start, status,
                  reason_phrase(status), date_now());
   for (auto& [name, value] : headers)
     if (may_send(name, value))

@@ -18,6 +18,9 @@ struct response_frame {
   std::optional<std::size_t> content_length;
 };
 
+/// What the head of every answer begins with.
+inline constexpr std::string_view head_start = "HTTP/1.1 ";
+
 /// Appends status line, Date, `headers` and the framing fields. Of `headers`,
 /// fields that are not well-formed (they could split the answer) and those this
 /// layer owns (Content-Length, Transfer-Encoding, Connection, Date) are left

@@ -52,9 +52,19 @@ public:
   virtual void start_stream(int status, header_list headers) = 0;
 
   /// Adds to the stream. Sent at once when the socket is idle, else coalesced.
-  /// False once the client is gone or has fallen behind by more than
-  /// `limits::stream_buffer_bytes` (then the connection is closed).
+  /// False once the client is gone. Whatever is given is kept until it is sent:
+  /// ask `has_room` before.
   virtual bool write(std::string bytes) = 0;
+
+  /// Whether fewer than `limits::stream_buffer_bytes` are unsent, or nobody is
+  /// there to send to. Who writes only then never holds more than that and one
+  /// write, and no reader that keeps up is cut.
+  virtual bool has_room() const = 0;
+
+  /// Runs once, on a server thread, when a stream has room again; at once, on
+  /// the calling thread, if it has. Dropped when the answer ends; a later
+  /// callback replaces an earlier one.
+  virtual void on_room(std::function<void()>) = 0;
 
   /// Ends the stream properly.
   virtual void finish() = 0;
@@ -65,7 +75,8 @@ public:
 
   /// Runs once, on a server thread, when the client leaves before the end of
   /// the answer; at once, on the calling thread, if it already has. Dropped
-  /// when the answer ends; a later callback replaces an earlier one.
+  /// when the answer ends; a later callback replaces an earlier one. Who only
+  /// ends its sending has not left (docs/http.md).
   virtual void on_client_gone(std::function<void()>) = 0;
 };
 
@@ -82,9 +93,8 @@ struct limits {
   std::size_t body_bytes_total = 1u << 30;
   std::size_t connections = 10'000;
   std::size_t pipelined_requests = 100; ///< per connection, then it is closed
-  /// Unsent bytes of a stream; past it the reader is given up. A cap on memory:
-  /// readers that take nothing are ended by `write_stall`.
-  std::size_t stream_buffer_bytes = 1u << 20;
+  /// From so many unsent bytes on, a stream has no room.
+  std::size_t stream_buffer_bytes = 32 * 1024;
   std::chrono::milliseconds header_time{10'000};
   /// A body must come at 1 KB/s after this grace.
   std::chrono::milliseconds body_grace{5'000};

@@ -6,7 +6,9 @@
 #include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <climits>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <utility>
 
@@ -31,6 +33,10 @@ constexpr std::size_t body_bytes_per_second_min = 1024;
 /// How long the input of a closing connection is read and thrown away, so that
 /// the answer is not lost to a reset.
 constexpr milliseconds linger_time{3000};
+
+/// Between the first two looks for a client that has ended its sending; each
+/// pause is twice the one before.
+constexpr milliseconds first_look_pause{250};
 
 /// Options that only make a connection better: a refusal is no failure.
 void tune(session::socket& s, const limits& bounds) {
@@ -76,6 +82,14 @@ public:
 
   bool write(std::string bytes) override {
     return outbox_->write(serial_, bytes);
+  }
+
+  bool has_room() const override {
+    return outbox_->has_room();
+  }
+
+  void on_room(std::function<void()> callback) override {
+    outbox_->on_room(serial_, std::move(callback));
   }
 
   void finish() override {
@@ -201,11 +215,12 @@ void session::post_flush() {
   asio::post(strand_, [self = shared_from_this()] { self->flush(); });
 }
 
-void session::post_close(std::function<void()> left) {
-  asio::post(strand_, [self = shared_from_this(), left = std::move(left)] {
-    self->close_now(true);
-    call(left);
-  });
+void session::post_close(outbox::listeners heard_by) {
+  asio::post(strand_,
+             [self = shared_from_this(), heard_by = std::move(heard_by)] {
+               self->close_now(true);
+               call(heard_by.gone);
+             });
 }
 
 void session::close_now(bool reset) {
@@ -218,9 +233,9 @@ void session::close_now(bool reset) {
     socket_.set_option(asio::socket_base::linger(true, 0), ignored);
   socket_.close(ignored);
   release_request();
-  auto left = outbox_->connection_closed();
+  auto heard_by = outbox_->connection_closed();
   context_->registry->ended(this);
-  call(left);
+  call(heard_by.gone);
 }
 
 // -- session: input -----------------------------------------------------------
@@ -314,12 +329,31 @@ void session::resume() {
   wait_readable();
 }
 
+/// Who is owed an answer may only have ended its sending. That looks like a
+/// close, until something is sent: then a reset comes back.
 void session::on_end_of_input() {
   end_of_input_ = true;
-  if (mode_ == mode::answering)
-    client_left();
-  else
-    close_now();
+  if (mode_ != mode::answering)
+    return close_now();
+  watch_for_reset();
+  if (!write_awaited_)
+    look_for_client();
+}
+
+void session::watch_for_reset() {
+  socket_.async_wait(socket::wait_error,
+                     [self = shared_from_this()](error_code failed) {
+                       if (!failed)
+                         self->close_now();
+                     });
+}
+
+/// As often as there are bytes to be said; then only the answer itself tells.
+void session::look_for_client() {
+  if (!outbox_->say_next_byte())
+    return;
+  next_look_ = std::max(2 * next_look_, first_look_pause);
+  flush();
 }
 
 outbox::request_traits session::traits(bool close) const {
@@ -374,6 +408,11 @@ bool session::hold_body() {
 void session::flush() {
   if (mode_ == mode::closed || write_awaited_)
     return;
+  send_output();
+  call(outbox_->room_found());
+}
+
+void session::send_output() {
   while (load_output())
     if (!send_some())
       return;
@@ -382,7 +421,8 @@ void session::flush() {
   else if (mode_ == mode::reading)
     set_deadline(reading_deadline());
   else if (mode_ == mode::answering)
-    set_deadline(clock::time_point::max());
+    set_deadline(end_of_input_ ? clock::now() + next_look_
+                               : clock::time_point::max());
 }
 
 /// True while there is something to send.
@@ -420,6 +460,7 @@ bool session::send_some() {
 void session::wait_writable() {
   write_awaited_ = true;
   outbox_->blocked(sending_.size() + sending_body_.size() - sent_);
+  reader_moved();
   set_deadline(clock::now() + bounds_.write_stall);
   socket_.async_wait(socket::wait_write,
                      [self = shared_from_this()](error_code failed) {
@@ -464,15 +505,6 @@ void session::linger() {
   wait_readable();
 }
 
-/// The client will send no more while it is owed an answer: that counts as
-/// having left. A whole answer is still sent if the handler gives one.
-void session::client_left() {
-  auto departure = outbox_->client_left();
-  if (departure.mid_stream)
-    close_now();
-  call(departure.callback);
-}
-
 // -- session: time ------------------------------------------------------------
 
 /// The timer is set anew only for an earlier deadline: a later one is found
@@ -503,12 +535,24 @@ void session::on_timer() {
 }
 
 void session::on_deadline() {
-  if (write_awaited_)
+  if (write_awaited_ && reader_moved())
+    set_deadline(clock::now() + bounds_.write_stall);
+  else if (write_awaited_)
     close_now(true);
+  else if (mode_ == mode::answering)
+    look_for_client(); // nothing else has a deadline then
   else if (mode_ == mode::reading && parser_.started())
     fail(408, "The request did not arrive in time.");
   else
     close_now();
+}
+
+/// Whether the client has acknowledged anything since the last call. A socket
+/// that is full may take a while to have room again for a slow reader.
+bool session::reader_moved() {
+  int untaken = 0;
+  ::ioctl(socket_.native_handle(), SIOCOUTQ, &untaken);
+  return untaken < std::exchange(untaken_bytes_, untaken);
 }
 
 session::clock::time_point session::reading_deadline() {

@@ -92,8 +92,8 @@ public:
   /// The outbox has something to send. Any thread.
   void post_flush();
 
-  /// Closes the socket, then runs `left`. Any thread.
-  void post_close(std::function<void()> left);
+  /// Closes the socket, then tells who is to be told. Any thread.
+  void post_close(outbox::listeners);
 
 private:
   using clock = std::chrono::steady_clock;
@@ -119,6 +119,8 @@ private:
   void react(bool more_input);
   void resume();
   void on_end_of_input();
+  void watch_for_reset();
+  void look_for_client();
   outbox::request_traits traits(bool close) const;
   void begin_answer();
   void fail(int status, std::string_view sentence);
@@ -127,13 +129,13 @@ private:
 
   // Output.
   void flush();
+  void send_output();
   bool load_output();
   bool send_some();
   void wait_writable();
   void answer_ended();
   void release_request();
   void linger();
-  void client_left();
   void close_now(bool reset = false);
 
   // Time.
@@ -141,6 +143,7 @@ private:
   void arm_timer();
   void on_timer();
   void on_deadline();
+  bool reader_moved();
   clock::time_point reading_deadline();
 
   std::shared_ptr<session_context> context_;
@@ -158,6 +161,7 @@ private:
   bool read_awaited_ = false;
   bool write_awaited_ = false;
   bool end_of_input_ = false;
+  std::chrono::milliseconds next_look_{0}; ///< for a client that sends no more
   bool continue_sent_ = false;
   bool in_flight_ = false;  ///< counted in `requests_in_flight`
   bool answer_out_ = false; ///< the answer has ended and is in `sending_`
@@ -172,6 +176,7 @@ private:
   std::string sending_;      ///< bytes under way to the socket
   std::string sending_body_; ///< and these behind them
   std::size_t sent_ = 0;     ///< of both
+  int untaken_bytes_ = 0;    ///< of what the kernel has, when last looked
 };
 
 } // namespace troupe::http

@@ -56,6 +56,10 @@ public:
       ;
   }
 
+  void end_sending() {
+    connection_->socket.shutdown(boost::asio::ip::tcp::socket::shutdown_send);
+  }
+
   void close() {
     connection_->socket.close();
   }

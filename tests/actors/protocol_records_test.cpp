@@ -103,6 +103,12 @@ replica_spec full_spec() {
   x.restarts_max = 11;
   x.restart_pause_max_ms = 12;
   x.memory_bytes = std::uint64_t{1} << 33;
+  x.memory_utilization = 0.5;
+  x.quantization = "q8_0";
+  x.dtype = "bfloat16";
+  x.load_format = "gguf";
+  x.seed = {std::uint64_t{1} << 63};
+  x.generation_defaults = false;
   return x;
 }
 
@@ -153,7 +159,7 @@ node_joined full_node() {
 }
 
 node_assignment full_assignment() {
-  return {1, 2, 3, {full_spec(), {}}, false};
+  return {1, 2, 3, {full_spec(), {}}, false, {{"w2", 1}, {"w3", 7}}};
 }
 
 death_notice full_notice() {
@@ -178,7 +184,8 @@ void for_every_record(Check check) {
   check(full_report(), decode_replica_report);
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
-  check(full_assignment(), decode_node_assignment);
+  check(full_assignment(),
+        [](codec::bytes_view x) { return decode_node_assignment(x); });
   check(replica_news{"w1", 2, full_report(), true}, decode_replica_news);
   check(full_notice(), decode_death_notice);
   check(full_launch(), decode_launch_record);
@@ -291,6 +298,11 @@ TEST_CASE("an older reader reads what is written for it") {
   REQUIRE(as_sent.has_value());
   request.alone = false; // came with version 2
   CHECK(*as_sent == request);
+  auto assignment = full_assignment();
+  auto told = decode_node_assignment(encode(assignment, 2), 2);
+  REQUIRE(told.has_value());
+  assignment.revoked.clear(); // came with version 3
+  CHECK(*told == assignment);
   auto tokens = decode_token_batch(encode(full_tokens(), 1), 1);
   REQUIRE(tokens.has_value());
   CHECK(*tokens == full_tokens());
@@ -385,4 +397,6 @@ TEST_CASE("what a process must be restarted for is told from what not") {
   CHECK_FALSE(same_process(spec, changed([](s& x) { x.model_source = "/b"; })));
   CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.kv_cache_bytes; })));
   CHECK_FALSE(same_process(spec, changed([](s& x) { ++x.memory_bytes; })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { x.dtype.clear(); })));
+  CHECK_FALSE(same_process(spec, changed([](s& x) { x.seed.clear(); })));
 }

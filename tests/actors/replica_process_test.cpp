@@ -340,7 +340,7 @@ TEST_CASE("a replica serves a router one protocol version apart") {
 TEST_CASE("an older replica refuses what it does not know by number") {
   live_replica replica{1};
   replica.wait_ready();
-  REQUIRE(replica.attach().refusal == "");
+  REQUIRE(replica.attach(2).refusal == "");
   auto record = ask(1, 10, 3);
   record.alone = true;
   replica.generate(record, 2); // not what it asked for

@@ -285,6 +285,55 @@ constexpr std::string_view hello_stream =
     R"({"model":"m","messages":[{"role":"user","content":"Hello"}],)"
     R"("stream":true})";
 
+/// A request whose frames are long, and news for it.
+std::string chat_with_candidates(std::uint32_t n, std::size_t max_tokens) {
+  return R"({"model":"m","messages":[{"role":"user","content":"Hello"}],)"
+         R"("stream":true,"logprobs":true,"top_logprobs":20,"n":)" +
+         std::to_string(n) + ",\"max_tokens\":" + std::to_string(max_tokens) +
+         "}";
+}
+
+protocol::choice_tokens token_with_candidates(std::uint64_t id, char letter,
+                                              finish reason) {
+  protocol::choice_tokens news;
+  news.id = id;
+  news.tokens = ids_of({&letter, 1});
+  news.logprobs.emplace_back();
+  for (auto candidate : ids_of("abcdefghijklmnopqrstu"))
+    news.logprobs[0].push_back({candidate, -1.0f});
+  news.reason = reason;
+  return news;
+}
+
+/// By choice: the text, and for how many tokens candidates came.
+struct told_by_stream {
+  std::vector<std::string> texts;
+  std::vector<std::size_t> candidates;
+  std::size_t frames = 0;
+  std::size_t longest = 0; ///< bytes of a frame
+};
+
+told_by_stream read_chat_stream(const std::string& body) {
+  told_by_stream out;
+  simdjson::dom::parser parser;
+  for (std::size_t at = 0; (at = body.find("data: {", at)) != body.npos;) {
+    auto end = body.find("\n\n", at);
+    auto json = body.substr(at + 6, end - at - 6);
+    auto choice = parser.parse(json)["choices"].at(0);
+    std::uint64_t index = choice["index"];
+    out.texts.resize(std::max(out.texts.size(), index + 1));
+    out.candidates.resize(out.texts.size());
+    out.texts[index] += std::string_view(choice["delta"]["content"]);
+    simdjson::dom::array shown;
+    if (choice["logprobs"]["content"].get(shown) == simdjson::SUCCESS)
+      out.candidates[index] += shown.size();
+    out.longest = std::max(out.longest, end - at);
+    ++out.frames;
+    at = end;
+  }
+  return out;
+}
+
 std::vector<token_id> joined(std::initializer_list<std::vector<token_id>> of) {
   std::vector<token_id> out;
   for (auto& part : of)
@@ -420,11 +469,91 @@ TEST_CASE_METHOD(fixture, "a connection that closes cancels its request") {
   replica.say(asked.id, "A");
   CHECK(streaming.wait_for("\"A\""));
   streaming.close();
+  replica.say(asked.id, "B"); // what is sent tells that nobody takes it
   CHECK(replica.was_cancelled(asked.id));
   auto waiting = start("POST", chat, hello);
   asked = replica.next();
   waiting.close();
   CHECK(replica.was_cancelled(asked.id));
+}
+
+TEST_CASE_METHOD(fixture, "a client that only ends its sending is answered, "
+                          "streamed or not") {
+  serve();
+  for (auto body : {hello_stream, hello}) {
+    auto client = start("POST", chat, body);
+    auto asked = replica.next();
+    client.end_sending();
+    replica.say(asked.id, "A");
+    if (body == hello_stream)
+      CHECK(client.wait_for("\"content\":\"A\""));
+    else
+      CHECK(client.wait_for("H")); // the server has seen it
+    replica.say(asked.id, "B", finish::length);
+    client.read_all();
+    CHECK(client.status() == 200);
+    CHECK(client.raw().find("\"finish_reason\":\"length\"") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE_METHOD(fixture, "a reader that falls behind by megabytes misses "
+                          "nothing and is given it in fewer frames") {
+  serve();
+  constexpr std::uint32_t choices = 8;
+  constexpr std::size_t length = 200;
+  auto client = start("POST", chat, chat_with_candidates(choices, length));
+  std::vector<std::uint64_t> ids(choices);
+  for (std::uint32_t i = 0; i < choices; ++i) {
+    auto asked = replica.next();
+    ids[asked.params.choice] = asked.id;
+  }
+  std::string expected;
+  for (std::size_t at = 0; at < length; ++at) {
+    expected += static_cast<char>('a' + at % 21);
+    for (auto id : ids)
+      replica.tell(token_with_candidates(id, expected.back(),
+                                         at + 1 == length ? finish::length
+                                                          : finish::none));
+  }
+  // The replica has done its part, and others are served.
+  auto another = start("POST", completions, R"({"prompt":"a"})");
+  replica.say(replica.next().id, "x", finish::length);
+  another.read_all();
+  CHECK(another.status() == 200);
+
+  client.read_all();
+  CHECK(client.whole());
+  CHECK(client.body().ends_with("data: [DONE]\n\n"));
+  auto told = read_chat_stream(client.body());
+  CHECK(told.texts == std::vector<std::string>(choices, expected));
+  CHECK(told.candidates == std::vector<std::size_t>(choices, length));
+  CHECK(told.frames < choices * length);
+  CHECK(told.longest < 32 * 1024);
+}
+
+TEST_CASE_METHOD(fixture, "an error comes behind the tokens that a slow reader "
+                          "has not taken yet") {
+  serve();
+  auto client = start("POST", chat, chat_with_candidates(1, 200));
+  auto asked = replica.next();
+  constexpr std::size_t length = 190;
+  for (std::size_t at = 0; at < length; ++at)
+    replica.tell(token_with_candidates(asked.id, 'b', finish::none));
+  protocol::choice_tokens last;
+  last.id = asked.id;
+  last.reason = finish::error;
+  last.code = errc::invalid_argument;
+  last.message = "no more";
+  replica.tell(std::move(last));
+  client.read_all();
+  auto body = client.body();
+  auto wrong = body.find("data: {\"error\"");
+  REQUIRE(wrong != std::string::npos);
+  CHECK(body.find("\n\n", wrong) + 2 == body.size());
+  CHECK(!client.whole());
+  auto told = read_chat_stream(body.substr(0, wrong));
+  CHECK(told.texts == std::vector<std::string>{std::string(length, 'b')});
 }
 
 TEST_CASE_METHOD(fixture,

@@ -39,8 +39,12 @@ using protocol::table_sink_actor;
 /// A process of the cluster, as far as one test program can be several.
 struct node {
   explicit node(const runtime::authority& ca, const std::filesystem::path& dir)
-      : tls(ca.issue("node", dir).value()), config({tls, 2, 200ms, 1s}),
-        system(config) {
+      : node(ca.issue("node", dir).value()) {
+    // nop
+  }
+
+  explicit node(const runtime::credentials& files)
+      : tls(files), config({tls, 2, 200ms, 1s}), system(config) {
     // nop
   }
 
@@ -409,6 +413,149 @@ TEST_CASE("whoever has no certificate of the cluster gets nothing") {
   CHECK_FALSE(connect_sink(outsider, sink.where).has_value());
   // Afterwards a good peer is served as before.
   CHECK(connect_sink(nodes.right, sink.where).has_value());
+}
+
+namespace {
+
+/// A head that revokes, and a worker.
+struct revoking {
+  explicit revoking(const std::string& name) : name(name) {
+    // nop
+  }
+
+  /// The head tells its own processes, and with `others` the worker's too.
+  void revoke(const std::string& whom, bool others = false) {
+    auto all = ca.revoke(whom).value();
+    REQUIRE(runtime::revocations::of(head.tls).replace(all).has_value());
+    if (others)
+      REQUIRE(runtime::revocations::of(worker.tls).replace(all).has_value());
+  }
+
+  bool worker_heard_it() const {
+    return runtime::revocations::of(worker.tls).is_own_void();
+  }
+
+  std::string name;
+  test::temporary_directory tmp;
+  runtime::authority ca = runtime::authority::open(tmp.path() / "ca").value();
+  node head{ca.issue("head", tmp.path() / "head").value()};
+  node worker{test::join_as(ca, name, tmp.path() / "worker")};
+};
+
+/// Connects `from` to `where` and says when that connection is lost.
+class watcher {
+public:
+  watcher(node& from, const endpoint& where) {
+    from.system.spawn([this, where](caf::event_based_actor* self) {
+      self->set_down_handler([this, self](const caf::down_msg&) {
+        lost_.set_value();
+        self->quit();
+      });
+      runtime::connect<table_sink_actor>(
+          self, where, 5s, [this, self](result<table_sink_actor> peer) {
+            if (peer)
+              runtime::watch(self, *peer);
+            connected_.set_value(peer.has_value());
+          });
+      return caf::behavior{[](caf::ok_atom) {}};
+    });
+    REQUIRE(connected_.get_future().get());
+  }
+
+  bool is_lost(std::chrono::milliseconds within) {
+    return until_lost_.wait_for(within) == std::future_status::ready;
+  }
+
+private:
+  std::promise<bool> connected_;
+  std::promise<void> lost_;
+  std::future<void> until_lost_ = lost_.get_future();
+};
+
+} // namespace
+
+TEST_CASE("a revoked node gets in nowhere, until it has joined anew") {
+  revoking both{"w1"};
+  published_sink sink{both.head.system};
+  auto other = test::join_as(both.ca, "w2", both.tmp.path() / "w2");
+  REQUIRE(send_in_tls(sink.where.port, &both.worker.tls).bytes > 0);
+  both.revoke("w1");
+  CHECK(send_in_tls(sink.where.port, &both.worker.tls).bytes == 0);
+  CHECK_FALSE(connect_sink(both.worker, sink.where).has_value());
+  CHECK(send_in_tls(sink.where.port, &other).bytes > 0);
+  auto again = test::join_as(both.ca, "w1", both.tmp.path() / "again");
+  CHECK(send_in_tls(sink.where.port, &again).bytes > 0);
+  // Who had that name before is still out, and out it is once more.
+  CHECK(send_in_tls(sink.where.port, &both.worker.tls).bytes == 0);
+  both.revoke("w1");
+  CHECK(send_in_tls(sink.where.port, &again).bytes == 0);
+}
+
+TEST_CASE("connections of a node end when it is revoked, and it hears why") {
+  revoking both{"w1"};
+  published_sink sink{both.head.system};
+  watcher link{both.worker, sink.where};
+  both.revoke("w2");
+  CHECK_FALSE(link.is_lost(500ms));
+  CHECK_FALSE(both.worker_heard_it());
+  both.revoke("w1");
+  CHECK(link.is_lost(5s));
+  auto refused = connect_sink(both.worker, sink.where);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(both.worker_heard_it());
+  CHECK(connect_sink(both.worker, sink.where).error().message ==
+        runtime::own_certificate_revoked().message);
+}
+
+TEST_CASE("a process hears of a revocation by the file of its node") {
+  revoking both{"w1"};
+  published_sink sink{both.worker.system};
+  watcher link{both.head, sink.where};
+  // As another process does it.
+  auto all = both.ca.revoke("w1").value();
+  REQUIRE(runtime::save_revocations(both.tmp.path() / "head" / "revoked", all)
+              .has_value());
+  CHECK(link.is_lost(5s));
+  CHECK_FALSE(connect_sink(both.head, sink.where).has_value());
+}
+
+TEST_CASE("only the head is believed that a certificate is revoked") {
+  revoking both{"w1"};
+  auto files = test::join_as(both.ca, "w2", both.tmp.path() / "w2");
+  node other{files};
+  published_sink sink{other.system};
+  auto all = both.ca.revoke("w1").value();
+  REQUIRE(runtime::revocations::of(files).replace(all).has_value());
+  CHECK_FALSE(connect_sink(both.worker, sink.where).has_value());
+  CHECK_FALSE(both.worker_heard_it());
+}
+
+TEST_CASE("with a damaged list of the revoked nobody new is let in") {
+  revoking both{"w1"};
+  published_sink sink{both.head.system};
+  auto file = both.tmp.path() / "head" / "revoked";
+  REQUIRE(runtime::write_private(file, "x", runtime::if_there::replace)
+              .has_value());
+  CHECK(send_in_tls(sink.where.port, &both.worker.tls).bytes == 0);
+  both.revoke("w2");
+  CHECK(send_in_tls(sink.where.port, &both.worker.tls).bytes > 0);
+}
+
+TEST_CASE("a node is known by the name in its certificate") {
+  revoking both{"w1"};
+  published_sink sink{both.worker.system};
+  auto found = [&](const table_sink_actor& who) {
+    std::promise<result<std::string>> name;
+    both.head.system.spawn([&](caf::event_based_actor* self) {
+      runtime::find_name(
+          self, who, [&](const result<std::string>& x) { name.set_value(x); });
+    });
+    return name.get_future().get();
+  };
+  auto peer = connect_sink(both.head, sink.where).value();
+  CHECK(found(peer).value() == "w1");
+  published_sink own{both.head.system};
+  CHECK_FALSE(found(own.actor).has_value());
 }
 
 TEST_CASE("nothing older than TLS 1.3 is spoken") {

@@ -10,6 +10,10 @@ using namespace std::chrono_literals;
 
 namespace {
 
+const std::string taken_back =
+    "the token is damaged, or was taken back (revoking a node takes all of "
+    "before back); get a new one with \"troupe token create\" on the head";
+
 std::string why(const result<void>& x) {
   return x ? "good" : x.error().message;
 }
@@ -81,7 +85,7 @@ TEST_CASE("a later end cannot be written into a token") {
   auto parts = read_token_parts(one.token.text).value();
   parts.expires += 1;
   CHECK(why(check_token(one.ca, write_token_parts(parts), seconds_now())) ==
-        "the token is damaged, or was taken back");
+        taken_back);
 }
 
 TEST_CASE("text that is no token is an error that says so") {
@@ -102,8 +106,7 @@ TEST_CASE("text that is no token is an error that says so") {
 TEST_CASE("removing the authority's secret takes its tokens back") {
   cluster one;
   std::filesystem::remove(one.tmp.path() / "ca" / "secret");
-  CHECK(why(check_token(one.ca, one.token.text, seconds_now())) ==
-        "the token is damaged, or was taken back");
+  CHECK(why(check_token(one.ca, one.token.text, seconds_now())) == taken_back);
   auto fresh = create_token(one.ca, 1h).value();
   CHECK(why(check_token(one.ca, fresh.text, seconds_now())) == "good");
 }

@@ -2,6 +2,7 @@
 
 #include "actors/runtime/certificate.hpp"
 #include "actors/runtime/private_file.hpp"
+#include "actors/runtime/revocations.hpp"
 
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
@@ -36,6 +37,24 @@ issue_for_time(const std::filesystem::path& issuer,
        {std::pair{files.certificate, runtime::to_pem(made.get())},
         std::pair{files.key, runtime::to_pem(key.get())},
         std::pair{files.authority, runtime::to_pem(ca_certificate.get())}})
+    REQUIRE(runtime::write_private(path, text, runtime::if_there::replace)
+                .has_value());
+  return files;
+}
+
+/// Credentials as a machine gets them that joins now and is called `name`.
+inline runtime::credentials join_as(const runtime::authority& ca,
+                                    const std::string& name,
+                                    const std::filesystem::path& directory) {
+  auto key = runtime::make_key();
+  auto certificate = ca.sign(runtime::make_request(key.get()), name, "",
+                             runtime::newest_era(ca.revoked().value()));
+  auto files = runtime::credentials_in(directory);
+  REQUIRE(runtime::make_private_directory(directory).has_value());
+  for (const auto& [path, text] :
+       {std::pair{files.certificate, certificate.value()},
+        std::pair{files.key, runtime::to_pem(key.get())},
+        std::pair{files.authority, ca.certificate()}})
     REQUIRE(runtime::write_private(path, text, runtime::if_there::replace)
                 .has_value());
   return files;

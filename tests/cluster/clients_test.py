@@ -3,14 +3,17 @@ again, and everybody else is served as if they were not there."""
 
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 import time
 
-from client import encode, reset, send
+import pytest
+
+from client import encode, read, reset, send
 from cluster import wait_for
 from load import Load, chat, completion, id_of, open_streams
-from nodes import BASE, resident_kb
+from nodes import BASE, FAULTY_ONLY, application, model, resident_kb
 
 PROBE = completion("The probe", max_tokens=8, seed=121)
 
@@ -50,25 +53,97 @@ def test_a_client_may_leave_at_any_byte(cluster, truth, chance):
     probe(cluster.head, truth)
 
 
-def test_stalled_readers_cost_little_and_disturb_nobody(cluster, truth):
-    """They ask for a stream and never read."""
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_only_ends_its_sending_is_answered(cluster, truth,
+                                                         streams):
+    """Long before its answer is there."""
+    more = {} if streams else {"stream": False, "stream_options": None}
+    requests = [completion("The last word", max_tokens=40, seed=123, **more),
+                chat("And then?", max_tokens=40, seed=124, n=2, **more)]
+    truth.learn(requests)
+    for node in cluster.nodes.values():
+        for request in requests:
+            with node.connect() as connection:
+                send(connection, *request,
+                     headers={"x-request-id": id_of(*request)})
+                connection.shutdown(socket.SHUT_WR)
+                truth.check(read(connection), *request, note="half closed")
+
+
+def test_a_client_that_ends_its_sending_may_leave_later(cluster, truth):
+    """Its request is cancelled then."""
+    drawn = cluster.totals()
+    for streams in (True, False):
+        for _ in range(4):
+            connection = cluster.head.connect()
+            send(connection, *completion("Endless", max_tokens=900,
+                                         stream=streams))
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1)  # it is being answered
+            connection.close()
+    cluster.settle()
+    now = cluster.totals()
+    assert set(now) == set(drawn)
+    computed = sum(now[pid]["output_tokens"] - drawn[pid]["output_tokens"]
+                   for pid in now)
+    assert computed < 8 * 900 / 4
+    probe(cluster.head, truth)
+
+
+@contextlib.contextmanager
+def many_files(*pids):
+    """Room for many connections in these processes."""
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE)
+              for pid in pids}
+    try:
+        for pid, (_, hard) in before.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (4096, hard))
+        yield
+    finally:
+        for pid, limits in before.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture(scope="module")
+def talking(also):
+    """A model that draws faster than any client reads."""
+    also(application([model("talking", replicas=2, on=FAULTY_ONLY,
+                            env={"FAULT_TALK": "1"})], "talking", "/talking"))
+
+
+def test_a_thousand_stalled_readers_cost_little_and_disturb_nobody(
+        talking, cluster, truth):
+    """They ask for a stream of more than 200 KB and never read."""
     node = cluster.nodes["east"]
     probe(node, truth)
+    path, body = completion("Talk", max_tokens=800)
+    request = "/talking" + path, {**body, "model": "talking"}
     before = resident_kb(node.process.pid)
-    stalled = []
-    try:
-        for number in range(50):
+    most_kb = most_waiting = 0
+
+    def all_is_drawn():
+        nonlocal most_kb, most_waiting
+        most_kb = max(most_kb, resident_kb(node.process.pid))
+        most_waiting = max(most_waiting,
+                           node.metrics()["troupe_requests_in_flight"])
+        loads = cluster.totals("talking").values()
+        return most_waiting >= 1000 and not any(load["running"]
+                                                for load in loads)
+
+    with many_files(os.getpid(), node.process.pid), contextlib.ExitStack() as streams:
+        for _ in range(1000):
             connection = node.connect()
+            streams.callback(reset, connection)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-            send(connection, *completion([200 + number], max_tokens=20,
-                                         logprobs=5))
-            stalled.append(connection)
+            send(connection, *request)
         with Load(truth, [node, cluster.head], [PROBE], clients=2) as load:
-            wait_for(lambda: load.done() >= 6, "others are not served")
-        assert resident_kb(node.process.pid) - before < 50 * 1024
-    finally:
-        for connection in stalled:
-            reset(connection)
+            wait_for(all_is_drawn, "not all is drawn")
+            done = load.done()
+            wait_for(lambda: load.done() > done + 6, "others are not served")
+            all_is_drawn()
+        print(f"for 1,000 stalled readers: {most_kb - before} KB")
+        assert most_kb - before < 100 * 1024
+    cluster.settle()
 
 
 def test_slow_senders_keep_nobody_out(cluster, truth):

@@ -103,6 +103,16 @@ def lose_worker(cluster, truth, name, loss, requests, frames, edge="head"):
             cluster.note(f"worker {loss}: longest gap in a stream", max(gaps))
 
 
+def flap(machine, seconds, pause=0.3):
+    """Cut off and healed in turn for so long; whole at the end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        machine.cut()
+        time.sleep(pause)
+        machine.heal()
+        time.sleep(pause)
+
+
 def is_elsewhere(cluster, lost):
     """As many replicas are ready on the other worker as it may have."""
     return sum(replica["node"] != lost for replica in cluster.ready()) == 2

@@ -1,11 +1,15 @@
 """The head is killed and started again: routers and replicas of the workers
 serve all the while, and what lives is adopted."""
 
+import contextlib
+import shutil
+
 import pytest
 
 from cluster import wait_for
 from faults import lose_head
 from load import Load, chat, completion, id_of
+from network import tool
 from nodes import BASE, application, configuration, kill, model
 
 REQUESTS = [completion("Winter came", max_tokens=24, seed=51),
@@ -90,3 +94,65 @@ def test_what_was_acknowledged_outlives_the_head(cluster):
     cluster.head.start()
     cluster.settle()
     cluster.check_applications()
+
+
+@contextlib.contextmanager
+def small_disk(cluster, folder):
+    """The head's state lies on a disk of 1 MB for a while."""
+    state, before, after = cluster.head.state, folder / "before", folder / "after"
+    assert cluster.head.stop() == 0
+    shutil.copytree(state, before)
+    tool("mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", state)
+    try:
+        shutil.copytree(before, state, dirs_exist_ok=True)
+        cluster.head.start()
+        yield state
+    finally:
+        cluster.head.stop()
+        shutil.copytree(state, after)
+        tool("umount", state)
+        shutil.copytree(after, state, dirs_exist_ok=True)
+        cluster.head.start()
+
+
+def fill(disk):
+    """To the last byte; what is to be deleted for room again."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as out:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    out.write(bytes(size))
+    return filler
+
+
+def test_a_full_disk_refuses_a_deployment_and_nothing_else(cluster, truth,
+                                                           tmp_path):
+    more = application([model("kept", replicas=1)], "kept", "/kept")
+    # More than what is free within the store's file.
+    large = application([model("large", env={"TEXT": "x" * 200_000})], "large",
+                        "/large")
+    wanted = configuration([BASE, large])
+    with small_disk(cluster, tmp_path) as disk:
+        cluster.settle()
+        before = who(cluster)
+        with Load(truth, list(cluster.nodes.values()), REQUESTS) as load:
+            filler = fill(disk)
+            status, body = cluster.head.admin("PUT",
+                                              "/api/serve/applications/", wanted)
+            assert status >= 500 and "full" in str(body), (status, body)
+            served(load, 6)
+        # Nothing of it happened, nor does after a restart.
+        assert who(cluster) == before
+        cluster.check_applications()
+        cluster.head.kill()
+        filler.unlink()
+        cluster.head.start()
+        cluster.settle()
+        cluster.check_applications()
+        assert who(cluster) == before
+        # With room again the same is done.
+        cluster.deploy(BASE, more)
+        cluster.wait_ready("kept", 1)
+        cluster.deploy(BASE)
+    cluster.settle()

@@ -175,3 +175,16 @@ def test_a_fault_in_resuming_is_seen(wrong, cluster, truth, name):
             assert not apart, apart
         else:
             assert apart, f"{WRONG[name]}, and nothing is noticed"
+
+
+def test_a_wrong_random_position_is_nothing_else(wrong, cluster, truth):
+    """What is drawn without chance is right at those replicas: only sampled
+    streams show that fault."""
+    path, body = completion(
+        "The sea, the sea,", seed=31, presence_penalty=2, frequency_penalty=2,
+        logprobs=3, max_tokens=24, temperature=0)
+    request = "/wrong" + path, {**body, "model": "position"}
+    undisturbed = truth(*request)
+    for place in (5, 11):
+        answer, _ = kill_at(cluster, request, place, undisturbed, "position")
+        truth.check(answer, *request, note=f"killed at {place}")

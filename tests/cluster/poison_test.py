@@ -10,19 +10,26 @@ from nodes import FAULTY_ONLY, application, kill, model
 
 MAGIC = [4711, 815, 4711]
 LATE = [1234, 4321, 1234]
+GREEDY = [2345, 5432, 2345]
+MEMORY_BYTES = 1 << 30  # more than the model takes
 
 
 @pytest.fixture(scope="module")
 def poisonable(also):
-    """Models that die of MAGIC at once, and of LATE after five tokens."""
+    """Models that die of MAGIC at once, of LATE after five tokens, and of
+    GREEDY by their own memory limit."""
     def with_env(**env):
         return {"on": FAULTY_ONLY, "env": env}
+    bounded = model("greedy", replicas=2, **with_env(
+        FAULT_ABORT_PROMPT=",".join(map(str, GREEDY)),
+        FAULT_ABORT_BY="memory"))
+    bounded["deployment_config"]["ray_actor_options"]["memory"] = MEMORY_BYTES
     also(application(
         [model("early", replicas=2, **with_env(
             FAULT_ABORT_PROMPT=",".join(map(str, MAGIC)))),
          model("late", replicas=2, **with_env(
              FAULT_ABORT_PROMPT=",".join(map(str, LATE)),
-             FAULT_ABORT_OUTPUT="5"))], "poison", "/poison"))
+             FAULT_ABORT_OUTPUT="5")), bounded], "poison", "/poison"))
 
 
 def to(name, prompt, **more):
@@ -47,13 +54,15 @@ def incident(body):
     return found[0]
 
 
-@pytest.mark.parametrize("name, magic", [("early", MAGIC), ("late", LATE)])
+@pytest.mark.parametrize("name, magic", [
+    ("early", MAGIC), ("late", LATE), ("greedy", GREEDY)])
 def test_one_poison_among_32_streams(poisonable, cluster, truth, chance, name,
                                      magic):
     requests = [to(name, [(i * 31 + j * 7) % 30000 + 200 for j in range(12)],
                    max_tokens=24, seed=80 + i) for i in range(31)]
     truth.learn(requests)
     before = restarts(cluster, name)
+    said = len(cluster.nodes["south"].said())
     poison = to(name, [9, 10, *magic, 11, 12], max_tokens=24, seed=80)
 
     running = open_streams(cluster.head, requests)
@@ -62,7 +71,7 @@ def test_one_poison_among_32_streams(poisonable, cluster, truth, chance, name,
     for request, stream in zip(requests, running):
         truth.check(stream.finish(), *request, note="beside a poison")
 
-    if name == "early":  # nothing had reached the client
+    if name != "late":  # nothing had reached the client
         assert refused.status == 500, (refused.status, refused.body)
         incident(refused.json())
     else:
@@ -73,6 +82,9 @@ def test_one_poison_among_32_streams(poisonable, cluster, truth, chance, name,
         assert b"[DONE]" not in refused.frames
     cluster.settle()
     assert 1 <= losses(cluster, name, before) <= 2
+    # What the C++ runtime says before it aborts a process.
+    of_memory = "std::bad_alloc" in cluster.nodes["south"].said()[said:]
+    assert of_memory == (name == "greedy")
 
     # It is known now, at every time and whatever else is asked for.
     known = restarts(cluster, name)

@@ -72,6 +72,39 @@ def test_twenty_changes_fail_no_request(cluster, truth):
     cluster.deploy(BASE)
 
 
+def test_a_change_without_room_moves_the_streams_to_what_remains(cluster,
+                                                                 truth):
+    """One replica fills a node: the old ones are given up one by one, and the
+    plan says so beforehand."""
+    def deploy(**more):
+        cluster.deploy(BASE, application(
+            [model("rolling", on={"shipped": 60}, graceful_shutdown_timeout_s=0.2,
+                   **more)], "rolling", PREFIX), settle=False)
+
+    deploy()
+    said = cluster.verb("plan", cluster.folder / "serve.yaml", "--admin",
+                        cluster.admin_address)
+    assert "one replica at a time is given up first, and its streams move" in \
+        said.partition("rolling/rolling")[2], said
+    before = cluster.pids("rolling")
+    assert len(before) == 2
+    long = [rolling(completion("The narrow road", max_tokens=300, seed=77 + i))
+            for i in range(4)]
+    truth.learn(long)
+    moved = cluster.head.metrics()["troupe_streams_moved_total"]
+    nodes = [cluster.nodes[name] for name in ("east", "west")]
+    with Load(truth, nodes, REQUESTS, clients=2):
+        streams = open_streams(cluster.head, long)
+        wait_for_frames(streams, 10)
+        deploy(engine={"max_num_seqs": 24})
+        for request, stream in zip(long, streams):
+            truth.check(stream.finish(), *request, note="moved")
+    assert not set(cluster.pids("rolling").values()) & set(before.values())
+    # Those of the replica that was given up first.
+    assert cluster.head.metrics()["troupe_streams_moved_total"] > moved
+    cluster.deploy(BASE)
+
+
 def test_streams_that_outlast_the_grace_go_on_at_new_replicas(cluster, truth):
     def deploy(**more):
         cluster.deploy(BASE, application(

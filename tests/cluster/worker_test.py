@@ -6,8 +6,8 @@ import time
 import pytest
 
 from cluster import wait_for
-from faults import LOSSES, lose_worker
-from load import Load, chat, completion
+from faults import LOSSES, flap, lose_worker, wait_for_frames
+from load import Load, chat, completion, open_streams
 from nodes import BASE, application, model
 
 
@@ -23,6 +23,26 @@ def test_the_streams_of_a_lost_worker_go_on(cluster, truth, chance, loss):
     # After a loss all may stand on one of the two.
     name = chance.choice([replica["node"] for replica in cluster.ready()])
     lose_worker(cluster, truth, name, loss, streams(), chance.randrange(3, 30))
+
+
+def test_a_flapping_link_loses_no_stream(cluster, truth, chance):
+    """Away and back every 300 ms: too short to be a loss, or just not."""
+    name = chance.choice([replica["node"] for replica in cluster.ready()])
+    node = cluster.nodes[name]
+    requests = [completion("The bridge sways", max_tokens=200, seed=140 + i,
+                           presence_penalty=1.0) for i in range(5)]
+    truth.learn(requests)
+    others = [one for one in cluster.nodes.values() if one is not node]
+    with Load(truth, others, requests[:2], clients=2):
+        streams = open_streams(cluster.head, requests)
+        wait_for_frames(streams, 3)
+        flap(node.machine, seconds=10)
+        healed = time.monotonic()
+        for request, stream in zip(requests, streams):
+            truth.check(stream.finish(), *request, note=f"{name} flapped")
+    wait_for(lambda: cluster.node(name)["alive"], "it does not come back")
+    cluster.settle()
+    cluster.note("link flapped: whole again", time.monotonic() - healed)
 
 
 def test_a_worker_that_is_stopped_leaves_no_gap(cluster, truth, chance):

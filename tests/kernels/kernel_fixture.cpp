@@ -1,6 +1,7 @@
 #include "kernel_fixture.hpp"
 
 #include "engine/ops/cpu/half.hpp"
+#include "tests/kernels/ggml_blocks.hpp"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -32,76 +33,104 @@ std::vector<float> random_numbers::values(std::int64_t n, float scale) {
 }
 
 const char* name_of(element_type type) {
-  constexpr const char* names[] = {"f32",  "f16",  "bf16",
-                                   "q8_0", "q4_0", "q4_1"};
+  constexpr const char* names[] = {"f32",  "f16",  "bf16", "q8_0",   "q4_0",
+                                   "q4_1", "q5_0", "q5_1", "iq4_nl", "q4_k",
+                                   "q5_k", "q6_k", "q3_k", "q2_k"};
   return names[static_cast<int>(type)];
+}
+
+std::int64_t whole_blocks(element_type type, std::int64_t cols) {
+  const auto block = layout_of(type).elements;
+  return (cols + block - 1) / block * block;
 }
 
 namespace {
 
-template <class T>
-void append(std::vector<std::byte>& to, const T& value) {
-  const auto* from = reinterpret_cast<const std::byte*>(&value);
-  to.insert(to.end(), from, from + sizeof value);
+/// Where a block has its f16 scale and, if it has one, its f16 minimum.
+std::vector<int> halves_of(element_type type) {
+  switch (type) {
+  case element_type::q4_1:
+  case element_type::q5_1:
+  case element_type::q4_k:
+  case element_type::q5_k:
+    return {0, 2};
+  case element_type::q6_k:
+    return {208};
+  case element_type::q3_k:
+    return {108};
+  case element_type::q2_k:
+    return {80, 82};
+  default:
+    return {0};
+  }
 }
 
-void append_float(matrix& m, random_numbers& random) {
+void write_half(std::vector<std::byte>& block, int at, float value) {
+  const auto half = cpu::to_f16(value);
+  std::memcpy(block.data() + at, &half, sizeof half);
+}
+
+/// Random bits, with a scale of up to 0.02 (of up to 0.02 / 32 where small
+/// integers multiply it) and a minimum of up to five times that.
+std::vector<std::byte> random_quantised_block(element_type type,
+                                              random_numbers& random) {
+  std::vector<std::byte> block(layout_of(type).bytes);
+  for (auto& byte : block)
+    byte = static_cast<std::byte>(random.below(256));
+  float largest = layout_of(type).elements == 32 ? 0.02f : 0.02f / 32;
+  for (const int at : halves_of(type)) {
+    write_half(block, at, random.value() * largest);
+    largest *= 5;
+  }
+  return block;
+}
+
+/// All bytes `byte`, scales and minimums 1.
+std::vector<std::byte> filled_block(element_type type, std::uint8_t byte) {
+  std::vector<std::byte> block(layout_of(type).bytes, std::byte{byte});
+  for (const int at : halves_of(type))
+    write_half(block, at, 1);
+  return block;
+}
+
+std::vector<std::byte> random_float(element_type type, random_numbers& random) {
+  std::vector<std::byte> out(layout_of(type).bytes);
   const float x = random.value() * 0.2f;
-  if (m.type == element_type::f32) {
-    append(m.bytes, x);
-    m.values.push_back(x);
-  } else if (m.type == element_type::f16) {
-    const auto half = cpu::to_f16(x);
-    append(m.bytes, half);
-    m.values.push_back(cpu::from_f16(half));
-  } else {
-    const auto half =
-        static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16);
-    append(m.bytes, half);
-    m.values.push_back(cpu::from_bf16(half));
-  }
+  if (type == element_type::f16)
+    write_half(out, 0, x);
+  else // bf16 is the upper half of f32
+    std::memcpy(out.data(),
+                reinterpret_cast<const std::byte*>(&x) + 4 - out.size(),
+                out.size());
+  return out;
 }
 
-void append_block(matrix& m, random_numbers& random) {
-  const auto scale = cpu::to_f16(random.value() * 0.02f);
-  const auto minimum = cpu::to_f16(random.value() * 0.1f);
-  const double d = cpu::from_f16(scale);
-  append(m.bytes, scale);
-  if (m.type == element_type::q4_1)
-    append(m.bytes, minimum);
-  if (m.type == element_type::q8_0) {
-    for (int i = 0; i < 32; ++i) {
-      const auto q = static_cast<std::int8_t>(random.below(256) - 128);
-      append(m.bytes, q);
-      m.values.push_back(d * q);
-    }
-    return;
+/// `next_block` makes one block after the other.
+template <class F>
+matrix matrix_of(element_type type, std::int64_t rows, std::int64_t cols,
+                 F next_block) {
+  matrix m{type, rows, cols, {}, {}};
+  for (std::int64_t i = 0; i < rows * cols / layout_of(type).elements; ++i) {
+    const auto block = next_block();
+    m.bytes.insert(m.bytes.end(), block.begin(), block.end());
+    append_block(type, block.data(), m.values);
   }
-  const int offset = m.type == element_type::q4_0 ? 8 : 0;
-  const double base = m.type == element_type::q4_1 ? cpu::from_f16(minimum) : 0;
-  std::uint8_t packed[16];
-  for (auto& byte : packed) {
-    byte = static_cast<std::uint8_t>(random.below(256));
-    append(m.bytes, byte);
-  }
-  for (const auto byte : packed)
-    m.values.push_back(d * ((byte & 15) - offset) + base);
-  for (const auto byte : packed)
-    m.values.push_back(d * ((byte >> 4) - offset) + base);
+  return m;
 }
 
 } // namespace
 
 matrix random_matrix(element_type type, std::int64_t rows, std::int64_t cols,
                      random_numbers& random) {
-  matrix m{type, rows, cols, {}, {}};
-  const auto block = layout_of(type).elements;
-  for (std::int64_t i = 0; i < rows * cols / block; ++i)
-    if (block == 1)
-      append_float(m, random);
-    else
-      append_block(m, random);
-  return m;
+  return matrix_of(type, rows, cols, [&] {
+    return quantised(type) ? random_quantised_block(type, random)
+                           : random_float(type, random);
+  });
+}
+
+matrix filled_matrix(element_type type, std::int64_t rows, std::int64_t cols,
+                     std::uint8_t byte) {
+  return matrix_of(type, rows, cols, [&] { return filled_block(type, byte); });
 }
 
 std::vector<named_backend> backends(int threads) {

@@ -38,15 +38,27 @@ struct matrix {
   }
 };
 
-constexpr element_type all_types[] = {element_type::f32,  element_type::f16,
-                                      element_type::bf16, element_type::q8_0,
-                                      element_type::q4_0, element_type::q4_1};
+constexpr element_type all_types[] = {
+    element_type::f32,  element_type::f16,  element_type::bf16,
+    element_type::q8_0, element_type::q4_0, element_type::q4_1,
+    element_type::q5_0, element_type::q5_1, element_type::iq4_nl,
+    element_type::q4_k, element_type::q5_k, element_type::q6_k,
+    element_type::q3_k, element_type::q2_k,
+};
+
+/// `cols` or the next number that is whole blocks of the type.
+std::int64_t whole_blocks(element_type type, std::int64_t cols);
 
 const char* name_of(element_type type);
 
 /// Random weights; quantised ones use every stored value, -128 among them.
 matrix random_matrix(element_type type, std::int64_t rows, std::int64_t cols,
                      random_numbers& random);
+
+/// A quantised type; every byte of its blocks is `byte`, but its f16 scales and
+/// minimums are 1.
+matrix filled_matrix(element_type type, std::int64_t rows, std::int64_t cols,
+                     std::uint8_t byte);
 
 struct named_backend {
   std::string name;

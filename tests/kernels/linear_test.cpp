@@ -1,3 +1,4 @@
+#include "ggml_blocks.hpp"
 #include "kernel_fixture.hpp"
 
 #include <catch2/catch.hpp>
@@ -18,10 +19,6 @@ struct shape {
 constexpr shape shapes[] = {{1, 32, 1},   {16, 64, 3},   {17, 96, 5},
                             {33, 576, 2}, {70, 160, 17}, {47, 1536, 1},
                             {5, 352, 33}, {64, 32, 70}};
-
-bool quantised(element_type type) {
-  return layout_of(type).elements > 1;
-}
 
 std::unique_ptr<weight> load(backend& ops, const matrix& m) {
   const matrix_view views[] = {m.view()};
@@ -63,7 +60,8 @@ TEST_CASE("a product matches the sum in double of the same operands") {
   random_numbers random{1};
   const auto ops = plain_backend();
   for (const auto type : all_types)
-    for (const auto& s : shapes) {
+    for (auto s : shapes) {
+      s.inputs = whole_blocks(type, s.inputs);
       const auto m = random_matrix(type, s.outputs, s.inputs, random);
       const auto x = random.values(s.rows * s.inputs);
       const auto w = load(*ops, m);
@@ -94,20 +92,22 @@ TEST_CASE("a product matches the sum in double of the same operands") {
 TEST_CASE("int8 activations keep a product within half a step per input") {
   random_numbers random{2};
   const auto ops = best_backend(1);
-  for (const auto type :
-       {element_type::q8_0, element_type::q4_0, element_type::q4_1}) {
-    const auto m = random_matrix(type, 40, 576, random);
-    const auto x = random.values(4 * 576, 3.0f);
+  for (const auto type : all_types) {
+    if (!quantised(type))
+      continue;
+    const auto cols = whole_blocks(type, 576);
+    const auto m = random_matrix(type, 40, cols, random);
+    const auto x = random.values(4 * cols, 3.0f);
     const auto w = load(*ops, m);
     const auto y = apply(*ops, *w, x, 4);
     const std::vector<double> exact(x.begin(), x.end());
     double worst = 0;
     for (int r = 0; r < 4; ++r)
       for (int o = 0; o < 40; ++o) {
-        const auto want = product(m, o, exact.data() + r * 576);
+        const auto want = product(m, o, exact.data() + r * cols);
         double allowed = 0; // half a step is a / 254, and a <= 3
-        for (int k = 0; k < 576; ++k)
-          allowed += std::fabs(m.values[o * 576 + k]) * 3.0 / 253;
+        for (int k = 0; k < cols; ++k)
+          allowed += std::fabs(m.values[o * cols + k]) * 3.0 / 253;
         worst =
             std::max(worst, std::fabs(y[r * 40 + o] - want.value) / allowed);
       }
@@ -120,7 +120,8 @@ TEST_CASE("all instruction sets give the same bits for a product") {
   random_numbers random{3};
   auto all = backends();
   for (const auto type : all_types)
-    for (const auto& s : shapes) {
+    for (auto s : shapes) {
+      s.inputs = whole_blocks(type, s.inputs);
       const auto m = random_matrix(type, s.outputs, s.inputs, random);
       const auto x = random.values(s.rows * s.inputs, 2.5f);
       std::vector<float> first;
@@ -139,13 +140,14 @@ TEST_CASE("a row's product is the same alone and among any number of rows") {
   random_numbers random{4};
   for (auto& each : backends()) {
     for (const auto type : all_types) {
-      const auto m = random_matrix(type, 35, 96, random);
+      const auto cols = whole_blocks(type, 96);
+      const auto m = random_matrix(type, 35, cols, random);
       const auto w = load(*each.ops, m);
-      const auto x = random.values(64 * 96);
+      const auto x = random.values(64 * cols);
       std::vector<float> alone;
       for (int r = 0; r < 64; ++r) {
-        const std::vector<float> row(x.begin() + r * 96,
-                                     x.begin() + (r + 1) * 96);
+        const std::vector<float> row(x.begin() + r * cols,
+                                     x.begin() + (r + 1) * cols);
         const auto y = apply(*each.ops, *w, row, 1);
         alone.insert(alone.end(), y.begin(), y.end());
       }
@@ -161,8 +163,9 @@ TEST_CASE("a row's product is the same alone and among any number of rows") {
 TEST_CASE("the number of threads does not change a product") {
   random_numbers random{5};
   for (const auto type : all_types) {
-    const auto m = random_matrix(type, 530, 320, random);
-    const auto x = random.values(37 * 320);
+    const auto cols = whole_blocks(type, 320);
+    const auto m = random_matrix(type, 530, cols, random);
+    const auto x = random.values(37 * cols);
     const auto one = best_backend(1);
     const auto want = apply(*one, *load(*one, m), x, 37);
     for (const int threads : {2, 3}) {
@@ -178,13 +181,13 @@ TEST_CASE("the number of threads does not change a product") {
 TEST_CASE("stacked weights of different types compute what each does alone") {
   random_numbers random{6};
   for (auto& each : backends()) {
-    const auto q = random_matrix(element_type::q4_1, 23, 64, random);
-    const auto k = random_matrix(element_type::q8_0, 16, 64, random);
-    const auto v = random_matrix(element_type::bf16, 9, 64, random);
+    const auto q = random_matrix(element_type::q4_k, 23, 256, random);
+    const auto k = random_matrix(element_type::q8_0, 16, 256, random);
+    const auto v = random_matrix(element_type::bf16, 9, 256, random);
     const matrix_view views[] = {q.view(), k.view(), v.view()};
     const auto stacked = each.ops->load(views).value();
     REQUIRE(stacked->rows() == 48);
-    const auto x = random.values(3 * 64);
+    const auto x = random.values(3 * 256);
     const auto y = apply(*each.ops, *stacked, x, 3);
     std::int64_t first = 0;
     for (const auto* part : {&q, &k, &v}) {
@@ -204,9 +207,10 @@ TEST_CASE("with add a product is added to what is there, rounded once") {
   random_numbers random{7};
   for (auto& each : backends())
     for (const auto type : all_types) {
-      const auto m = random_matrix(type, 21, 64, random);
+      const auto cols = whole_blocks(type, 64);
+      const auto m = random_matrix(type, 21, cols, random);
       const auto w = load(*each.ops, m);
-      const auto x = random.values(5 * 64), before = random.values(5 * 21);
+      const auto x = random.values(5 * cols), before = random.values(5 * 21);
       const auto y = apply(*each.ops, *w, x, 5);
       auto sum = before;
       each.ops->linear(*w, x.data(), 5, sum.data(), true);
@@ -236,10 +240,11 @@ TEST_CASE("extreme activations give the same bits everywhere and no surprise") {
                         {"NaN", std::nanf(""), false}};
   auto all = backends();
   for (const auto type : all_types) {
-    const auto m = random_matrix(type, 19, 128, random);
+    const auto cols = whole_blocks(type, 128);
+    const auto m = random_matrix(type, 19, cols, random);
     for (const auto& f : fills) {
-      auto x = random.values(3 * 128);
-      for (int i = 128 + 32; i < 128 + 64; ++i)
+      auto x = random.values(3 * cols);
+      for (int i = cols + 32; i < cols + 64; ++i)
         x[i] = i % 2 == 0 ? f.value : -f.value;
       std::vector<float> first;
       for (auto& each : all) {
@@ -262,41 +267,43 @@ TEST_CASE("extreme activations give the same bits everywhere and no surprise") {
 }
 
 TEST_CASE("weights at the ends of their range do not saturate") {
-  for (auto& each : backends()) {
-    matrix m{element_type::q8_0, 16, 64, {}, {}};
-    for (int block = 0; block < 16 * 2; ++block) {
-      m.bytes.push_back(std::byte{0x00}); // 1.0 as f16
-      m.bytes.push_back(std::byte{0x3c});
-      for (int i = 0; i < 32; ++i)
-        m.bytes.push_back(std::byte{0x80}); // -128
+  const std::vector<float> x(512, 1.0f);
+  for (auto& each : backends())
+    for (const auto type : all_types) {
+      if (!quantised(type))
+        continue;
+      // The least and the greatest of what is stored, and -128 as a byte.
+      for (const std::uint8_t byte : {0x00, 0xff, 0x80}) {
+        const auto m = filled_matrix(type, 16, 512, byte);
+        const auto y = apply(*each.ops, *load(*each.ops, m), x, 1);
+        const auto want = product(m, 0, std::vector<double>(512, 1).data());
+        INFO(each.name << " " << name_of(type) << " " << int{byte});
+        for (const float one : y) // d = 1 / 127 rounds, so do 16 sums
+          CHECK(std::fabs(one - want.value) <=
+                1e-5 * want.magnitude + std::fabs(1e-5 * want.value));
+      }
     }
-    const std::vector<float> x(64, 1.0f);
-    for (const float y : apply(*each.ops, *load(*each.ops, m), x, 1)) {
-      INFO(each.name);
-      // i = -128 * 127 * 32 and d = 1 / 127, twice.
-      CHECK(y == Approx(-128.0 * 64).epsilon(1e-6));
-    }
-  }
 }
 
 TEST_CASE("embedding reads back the weight's rows") {
   random_numbers random{9};
   for (auto& each : backends(2))
     for (const auto type : all_types) {
-      const auto m = random_matrix(type, 37, 96, random);
+      const auto cols = whole_blocks(type, 96);
+      const auto m = random_matrix(type, 37, cols, random);
       const auto w = load(*each.ops, m);
       const std::vector<std::int32_t> ids{36, 0, 16, 15, 36};
-      auto out = poisoned(ids.size() * 96);
+      auto out = poisoned(ids.size() * cols);
       each.ops->embed(*w, ids, out.data());
-      for (std::size_t r = 0; r < ids.size(); ++r)
-        for (int k = 0; k < 96; ++k) {
-          // One rounding, of q4_1 two: to float.
-          const double want = m.values[ids[r] * 96 + k];
-          REQUIRE(std::fabs(out[r * 96 + k] - want) <=
-                  0x1p-23 * (std::fabs(want) + 0.4));
-          if (type != element_type::q4_1)
-            REQUIRE(out[r * 96 + k] == static_cast<float>(want));
-        }
+      std::vector<float> rows, want;
+      const auto layout = layout_of(type);
+      for (std::size_t at = 0; at < m.bytes.size(); at += layout.bytes)
+        append_block(type, m.bytes.data() + at, rows);
+      for (const auto id : ids)
+        want.insert(want.end(), rows.begin() + id * cols,
+                    rows.begin() + (id + 1) * cols);
+      INFO(each.name << " " << name_of(type));
+      CHECK(same_bits(out, want));
     }
 }
 

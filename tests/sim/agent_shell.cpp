@@ -1,5 +1,6 @@
 #include "tests/sim/agent_shell.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <utility>
 #include <variant>
@@ -32,12 +33,32 @@ void agent_shell::from_controller(message& what) {
     auto assignment = decode_node_assignment(what.body);
     if (!assignment)
       around_.world.fail("I2", "an assignment cannot be read");
-    run(machine_.assigned(*assignment, self_.now()));
+    obey_assignment(*assignment);
   } else if (what.what == topic::table) {
     outside_.take_table(what.body);
   } else if (what.what == topic::death_elsewhere) {
     outside_.take_death(what.body);
   }
+}
+
+/// What was assigned to an older epoch of the node changes nothing (I4).
+void agent_shell::obey_assignment(const node_assignment& x) {
+  if (!machine_.joined())
+    early_epoch_ = x.node_epoch;
+  auto todo = machine_.assigned(x, self_.now());
+  if (!todo.empty() && x.node_epoch != machine_.node_epoch())
+    around_.world.fail("I4", self_.name() + " obeys an old epoch");
+  run(std::move(todo));
+}
+
+/// The same of what came ahead of the welcome.
+void agent_shell::check_early(const node_agent::agent_commands& todo) {
+  auto is_news = [](const auto& x) {
+    return std::holds_alternative<node_agent::send_news>(x);
+  };
+  if (machine_.joined() && early_epoch_ != machine_.node_epoch() &&
+      !std::all_of(todo.begin(), todo.end(), is_news))
+    around_.world.fail("I4", self_.name() + " obeys an old epoch");
 }
 
 void agent_shell::from_replica(link_id from, message& what) {
@@ -213,7 +234,9 @@ void agent_shell::obey(const node_agent::register_node& x) {
     auto welcome = decode_node_welcome(answer->body);
     if (!welcome)
       around_.world.fail("I2", "a welcome cannot be read");
-    run(machine_.welcomed(*welcome, self_.now()));
+    auto todo = machine_.welcomed(*welcome, self_.now());
+    check_early(todo);
+    run(std::move(todo));
   };
   self_.expect_answer(out, answer_max, welcomed);
   tell_controller(std::move(out));
@@ -237,6 +260,10 @@ void agent_shell::obey(const node_agent::send_death& x) {
   out.body = encode(x.notice);
   outside_.take_death(out.body); // the node's own router
   tell_controller(std::move(out));
+}
+
+void agent_shell::obey(const node_agent::know_revoked&) {
+  // Nobody has a certificate here.
 }
 
 void agent_shell::obey(const node_agent::want_router& x) {

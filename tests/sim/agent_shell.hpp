@@ -57,6 +57,8 @@ private:
   };
 
   void tick();
+  void obey_assignment(const protocol::node_assignment&);
+  void check_early(const node_agent::agent_commands&);
   void reached(std::uint64_t attempt, std::optional<link_id>);
   void run(node_agent::agent_commands);
   void tell_controller(message);
@@ -73,6 +75,7 @@ private:
   void obey(const node_agent::send_news&);
   void obey(const node_agent::send_death&);
   void obey(const node_agent::want_router&);
+  void obey(const node_agent::know_revoked&);
 
   process& self_;
   surroundings around_;
@@ -80,7 +83,8 @@ private:
   protocol::endpoint where_;
   node_agent::agent_machine machine_;
   std::optional<link_id> head_;
-  std::uint64_t attempts_ = 0;              // what is of older ones is late
+  std::uint64_t early_epoch_ = 0; ///< of what was assigned ahead of a welcome
+  std::uint64_t attempts_ = 0;    // what is of older ones is late
   std::map<std::uint64_t, child> children_; // by incarnation
 };
 

@@ -56,6 +56,7 @@ void client::submit() {
     out.choices.push_back(std::move(record));
   }
   submitted_ = world_.now();
+  leapt_before_ = ledger_.leapt();
   world_.trace("submit", request_id_, router_.name(), request_.choices,
                request_.params.max_tokens, request_.poison);
   router_.run([this, out = std::move(out)]() mutable {
@@ -140,12 +141,14 @@ void client::on_failed(const error& why) {
 
 /// Why the rules let it fail so; none if they do not.
 client::failure client::judge(const error& why) const {
-  auto age = world_.now() - submitted_;
+  // For who was in a hurry: a replica's host or the router's may have leapt.
+  auto age = world_.now() - submitted_ + ledger_.leapt() - leapt_before_;
   if (why.code == errc::internal) {
-    // Poison, or a replica died of something else twice, just when it computed
-    // this one, the second time alone.
-    auto unlucky = ledger_.crashes_beside(request_id_) >= 2 &&
-                   ledger_.crashes_alone(request_id_) >= 1;
+    // Poison, or replicas died of something else just when they computed this
+    // one: twice, once of it alone, or three times.
+    auto deaths = ledger_.crashes_beside(request_id_);
+    auto unlucky =
+        deaths >= 3 || (deaths >= 2 && ledger_.crashes_alone(request_id_) >= 1);
     return request_.poison || unlucky ? failure::guilty : failure::none;
   }
   if (was_deleted_(request_.model, submitted_))

@@ -105,6 +105,7 @@ private:
   std::string request_id_;
   std::vector<choice_state> choices_;
   instant submitted_{0};
+  nanoseconds leapt_before_{0};
   bool cancelled_ = false;
   bool released_ = false;
   failure failure_ = failure::none;

@@ -10,6 +10,10 @@ using namespace std::chrono_literals;
 
 constexpr std::uint16_t head_port = 6381;
 constexpr double drift_max = 0.005;
+constexpr nanoseconds today = std::chrono::hours{24} * 19'700; ///< since 1970
+
+/// Peers that were not heard for so long are given up.
+constexpr nanoseconds silence_max = 1s;
 
 } // namespace
 
@@ -29,6 +33,7 @@ cluster::cluster(sim::world& w)
     made.clock.at_start = w.between(1s, 1000s);
     made.clock.rate =
         1 + drift_max * (static_cast<double>(w.below(2001)) / 1000 - 1);
+    made.clock.wall_at_start = today + w.between(0s, 24h);
     made.arithmetic_class = w.chance(0.2) ? "class b" : "class a";
     places_.push_back(std::move(made));
   }
@@ -61,7 +66,48 @@ void cluster::start(std::size_t node) {
       std::move(options));
   auto* started = made.get();
   x.process = processes_.add(std::move(made));
-  started->start();
+  if (x.stopped_at)
+    started->freeze();
+  started->run([this, started, node] {
+    if (node == 0) // it would not start on a full disk
+      disk_.fill(false);
+    started->start();
+  });
+}
+
+std::vector<process*> cluster::processes_on(host_id host) const {
+  std::vector<process*> out;
+  for (const auto& x : processes_.all())
+    if (x->alive() && x->host() == host)
+      out.push_back(x.get());
+  return out;
+}
+
+bool cluster::stop_host(std::size_t node) {
+  auto& x = places_[node];
+  if (x.stopped_at)
+    return false;
+  world_.trace("stop host", x.self.node);
+  x.stopped_at = x.clock.read(world_.now());
+  for (auto* one : processes_on(x.host))
+    one->freeze();
+  return true;
+}
+
+void cluster::resume_host(std::size_t node, nanoseconds leap, bool unaware) {
+  auto& x = places_[node];
+  auto gone = x.clock.read(world_.now()) - *x.stopped_at;
+  world_.trace("resume host", x.self.node, leap.count(), unaware);
+  x.clock.at_start += unaware ? -gone : leap;
+  x.stopped_at.reset();
+  if (!unaware)
+    ledger_.leapt(leap);
+  for (auto* one : processes_on(x.host)) {
+    one->thaw();
+    one->clock_leapt();
+    if (!unaware && gone + leap > silence_max)
+      network_.leapt(one->id());
+  }
 }
 
 std::optional<engine_habits>

@@ -8,6 +8,7 @@
 #include "tests/sim/world.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,17 @@ public:
   controller_shell* controller() const;
   std::vector<replica_process*> replicas() const; ///< that live
 
+  /// The node's host stands still, with all its processes and those that are
+  /// started there. False: it does already.
+  bool stop_host(std::size_t node);
+  /// It goes on. Its steady clock shows all the time that has passed and
+  /// `leap` more; or, `unaware`, none.
+  void resume_host(std::size_t node, nanoseconds leap, bool unaware);
+  /// Sets the wall clock of the node's host wrong by so much more.
+  void jump_wall_clock(std::size_t node, nanoseconds by) {
+    places_[node].clock.wall_at_start += by;
+  }
+
   start_faults starts; ///< set by the faults
 
 private:
@@ -68,8 +80,10 @@ private:
     host_clock clock;
     std::string arithmetic_class;
     process_id process = 0;
+    std::optional<local_time> stopped_at; ///< its host stands still since then
   };
 
+  std::vector<process*> processes_on(host_id) const;
   std::optional<engine_habits> habits(const std::string& arithmetic_class);
 
   sim::world& world_;

@@ -72,7 +72,7 @@ void controller_shell::on_message(link_id from, message what) {
       auto news = decode_replica_news(what.body);
       if (!news)
         around_.world.fail("I2", "a node's news cannot be read");
-      execute(machine_->report(*news, self_.now()));
+      take_news(*news);
     } else if (what.what == topic::death_of_mine) {
       auto notice = decode_death_notice(what.body);
       if (!notice)
@@ -80,6 +80,17 @@ void controller_shell::on_message(link_id from, message what) {
       execute(machine_->death(*notice, self_.now()));
     }
   });
+}
+
+/// What an older epoch of a node says changes nothing (I4).
+void controller_shell::take_news(const replica_news& news) {
+  auto known = nodes_.find(news.node);
+  auto old = known == nodes_.end() || known->second.epoch != news.node_epoch;
+  auto before = old ? machine_->table().version : 0;
+  execute(machine_->report(news, self_.now()));
+  if (old && machine_->table().version != before)
+    around_.world.fail("I4", "news of an old epoch of " + news.node +
+                                 " are believed");
 }
 
 void controller_shell::join(link_id from, const message& ask) {
@@ -92,7 +103,7 @@ void controller_shell::join(link_id from, const message& ask) {
   around_.world.trace("join", name, welcome.accepted, welcome.head_epoch,
                       welcome.node_epoch, welcome.reason);
   if (welcome.accepted) {
-    nodes_[name] = {from, welcome.node_epoch};
+    nodes_[name] = {from, welcome.node_epoch, {}};
     self_.watch(from);
   }
   message out;
@@ -152,8 +163,12 @@ void controller_shell::execute(const controller::commands& todo) {
       out.what = topic::assign;
       out.body = encode(x->assignment);
       if (auto to = nodes_.find(x->node);
-          to != nodes_.end() && to->second.epoch == x->assignment.node_epoch)
+          to != nodes_.end() && to->second.epoch == x->assignment.node_epoch) {
         send(to->second.link, std::move(out));
+        to->second.assigned.clear();
+        for (const auto& one : x->assignment.replicas)
+          to->second.assigned.push_back(one.replica);
+      }
     } else if (std::holds_alternative<controller::publish_table>(order)) {
       message out;
       out.what = topic::table;
@@ -171,7 +186,18 @@ void controller_shell::execute(const controller::commands& todo) {
       to_remember_ = *x;
     }
   }
+  check_assigned();
   set_timer();
+}
+
+/// One owner: no replica is given to two nodes that are there (I4).
+void controller_shell::check_assigned() {
+  std::map<std::string_view, std::string_view> owners;
+  for (const auto& [name, to] : nodes_)
+    for (const auto& replica : to.assigned)
+      if (auto [other, fresh] = owners.emplace(replica, name); !fresh)
+        around_.world.fail("I4", replica + " is given to " + name + " and " +
+                                     std::string{other->second});
 }
 
 void controller_shell::send_to_all(const message& what) {

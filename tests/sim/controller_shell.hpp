@@ -45,14 +45,17 @@ private:
   struct node {
     link_id link = 0;
     std::uint64_t epoch = 0;
+    std::vector<std::string> assigned; ///< replicas, by the newest assignment
   };
 
   void start();
   void hear(world::action);
   void say(world::action);
   void join(link_id, const message&);
+  void take_news(const protocol::replica_news&);
   void store_and_deploy(controller::deployment, const on_version&);
   void execute(const controller::commands&);
+  void check_assigned();
   void send(link_id, message);
   void send_to_all(const message&);
   void tick();

@@ -129,8 +129,10 @@ void deployer::change() {
 void deployer::ask(deployment wanted) {
   auto* head = cluster_.node(0);
   auto& w = cluster_.world();
-  for (auto& model : wanted.models) // by a wall clock that jumps
-    model.created = 1'700'000'000 + w.below(100'000);
+  auto wall = head->clock().read_wall(w.now()).time_since_epoch();
+  for (auto& model : wanted.models)
+    model.created = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::seconds>(wall).count());
   wanted.rest_json = "{\"number\":" + std::to_string(history_.size() + 1) + "}";
   for (const auto& model : models_) {
     auto& spans = gone_[model];

@@ -20,11 +20,13 @@ faults::faults(cluster& c, traffic& t) : cluster_(c), traffic_(t) {
       {"kill head", &faults::kill_head},
       {"kill worker", &faults::kill_worker},
       {"freeze node", &faults::freeze_node},
+      {"stop host", &faults::stop_host},
       {"poison", &faults::send_poison},
       {"cut pair", &faults::cut_pair},
       {"cut one way", &faults::cut_one_way},
       {"lose node", &faults::lose_node},
       {"cut off", &faults::cut_off},
+      {"lose connection", &faults::lose_connection},
       {"slow network", &faults::slow_network},
       {"refuse connections", &faults::refuse_connections},
       {"slow disk", &faults::slow_disk},
@@ -48,6 +50,7 @@ void faults::heal() {
   cluster_.world().trace("heal");
   for (auto& [number, undo] : std::exchange(open_, {}))
     undo();
+  cluster_.network().notice_lost();
   for (std::size_t i = 0; i < cluster_.size(); ++i)
     if (cluster_.node(i) == nullptr)
       cluster_.start(i);
@@ -117,11 +120,8 @@ void faults::kill_node(std::size_t node, nanoseconds restart_after) {
   if (node == 0)
     cluster_.disk().crash();
   later(restart_after, [this, node] {
-    if (cluster_.node(node) != nullptr)
-      return;
-    if (node == 0) // it would not start on a full disk
-      cluster_.disk().fill(false);
-    cluster_.start(node);
+    if (cluster_.node(node) == nullptr)
+      cluster_.start(node);
   });
 }
 
@@ -136,6 +136,20 @@ void faults::kill_worker() {
 void faults::freeze_node() {
   if (auto* process = cluster_.node(any_node()))
     freeze(process->id(), short_or_long());
+}
+
+/// As a machine that is moved or saved: its clock shows the time that passed,
+/// more than that, or none of it.
+void faults::stop_host() {
+  auto& w = cluster_.world();
+  auto node = any_node();
+  if (!cluster_.stop_host(node))
+    return;
+  auto unaware = w.chance(0.4);
+  auto leap = w.chance(0.5) ? w.between(0ms, 10s) : 0ns;
+  later(short_or_long(), [this, node, leap, unaware] {
+    cluster_.resume_host(node, leap, unaware);
+  });
 }
 
 void faults::send_poison() {
@@ -185,6 +199,10 @@ void faults::lose_node() {
   kill_node(node, time);
 }
 
+void faults::lose_connection() {
+  cluster_.network().lose_connection();
+}
+
 void faults::slow_network() {
   auto& w = cluster_.world();
   cluster_.network().slow_down(w.between(1ms, 250ms));
@@ -213,6 +231,29 @@ void faults::break_starts() {
   auto& to = cluster_.starts;
   (cluster_.world().chance(0.5) ? to.cannot_spawn : to.cannot_load) = 0.5;
   later(short_or_long(), [this] { cluster_.starts = {}; });
+}
+
+// -- wall clocks
+// -------------------------------------------------------------------
+
+void faults::jump_wall_clocks(std::uint64_t seed, instant end) {
+  wall_random_.seed(scramble(seed));
+  jump_again(end);
+}
+
+void faults::jump_again(instant end) {
+  auto up_to = [this](nanoseconds most) {
+    return nanoseconds{static_cast<std::int64_t>(
+        wall_random_() % static_cast<std::uint64_t>(most.count()))};
+  };
+  cluster_.world().after(up_to(1s), [this, up_to, end] {
+    if (cluster_.world().now() >= end)
+      return;
+    nanoseconds most = wall_random_() % 2 == 0 ? 1h : 3s;
+    cluster_.jump_wall_clock(wall_random_() % cluster_.size(),
+                             up_to(2 * most) - most);
+    jump_again(end);
+  });
 }
 
 } // namespace troupe::sim

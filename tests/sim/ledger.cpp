@@ -22,13 +22,14 @@ void ledger::sent(std::uint64_t router, std::uint64_t replica,
                   const protocol::request_record& record) {
   auto choice = record.params.choice;
   for (auto& one : crashes_[router])
-    if (one.request_id == record.request_id && one.choice == choice &&
-        record.output.size() < one.at)
-      one.tail_lost = true;
+    if (one.by.request_id == record.request_id && one.by.choice == choice &&
+        !one.received)
+      one.received = record.output.size();
   auto& last = last_[{record.request_id, choice}];
   last = {replica, record.id, last.count + 1};
   records_[{router, record.id}] = {record.request_id, choice,
-                                   text_of(record.prompt)};
+                                   text_of(record.prompt), record.output.size(),
+                                   world_.now()};
 }
 
 void ledger::delivered(std::uint64_t router, const std::string& request_id,
@@ -40,6 +41,7 @@ void ledger::delivered(std::uint64_t router, const std::string& request_id,
     world_.fail("I4", request_id + " choice " + std::to_string(choice) +
                           ": router " + std::to_string(router) +
                           " took tokens of an earlier sending");
+  received_[{request_id, choice}] += news.tokens.size();
 }
 
 void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
@@ -60,17 +62,16 @@ void ledger::crashed(std::uint64_t replica, const engine::owner* killer,
     world_.fail("I2", "a replica computes what no router sent");
   // One that the router had lost before computed for nobody any more.
   if (!lost_.contains({killer->router, replica}))
-    crashes_[killer->router].push_back(
-        {replica, killer->record, at, known->second.request_id,
-         known->second.choice, known->second.prompt, false});
+    crashes_[killer->router].push_back({replica, known->second, at});
 }
 
-void ledger::told(std::uint64_t router, const protocol::death_notice& notice) {
-  told_.try_emplace({router, notice.incarnation}, world_.now());
+void ledger::told(std::uint64_t router, const protocol::death_notice& notice,
+                  local_time at) {
+  told_.try_emplace({router, notice.incarnation}, told_at{world_.now(), at});
 }
 
-void ledger::lost(std::uint64_t router, std::uint64_t replica) {
-  lost_.try_emplace({router, replica}, world_.now());
+void ledger::lost(std::uint64_t router, std::uint64_t replica, local_time at) {
+  lost_.try_emplace({router, replica}, at);
 }
 
 std::size_t ledger::sendings(const std::string& request_id,
@@ -94,22 +95,43 @@ bool ledger::told_in_time(std::uint64_t router, std::uint64_t replica) const {
   if (told == told_.end())
     return false;
   auto lost = lost_.find({router, replica});
-  return lost == lost_.end() || told->second <= lost->second + notice_wait;
+  return lost == lost_.end() ||
+         told->second.local <= lost->second + notice_wait;
+}
+
+bool ledger::counts(std::uint64_t router, const crash& x) const {
+  auto final = received_.find({x.by.request_id, x.by.choice});
+  auto received =
+      x.received.value_or(final == received_.end() ? 0 : final->second);
+  return told_in_time(router, x.replica) &&
+         x.at < received + protocol::alone_tokens;
 }
 
 void ledger::check_poison() const {
-  std::map<std::pair<std::uint64_t, std::string>, std::set<sent_choice>> sent;
-  for (const auto& [key, one] : records_)
-    sent[{key.first, one.prompt}].insert({one.request_id, one.choice});
+  struct losses {
+    instant known = instant::max(); ///< that it is poison
+    std::size_t in_trials = 0;
+    std::size_t after_trials = 0;
+  };
   for (const auto& [router, crashes] : crashes_) {
-    std::map<std::string, std::size_t> kills;
+    std::map<std::string, losses> of;
     for (const auto& one : crashes)
-      if (!one.tail_lost && told_in_time(router, one.replica))
-        ++kills[one.prompt];
-    for (const auto& [prompt, count] : kills)
-      if (count > sent[{router, prompt}].size() + 1)
-        world_.fail("I1", "a prompt has ended " + std::to_string(count) +
-                              " replicas of one router");
+      if (counts(router, one)) {
+        auto& known = of[one.by.prompt].known;
+        known = std::min(known, told_.at({router, one.replica}).at);
+      }
+    for (const auto& one : crashes) {
+      auto& x = of[one.by.prompt];
+      if (one.by.at > x.known && counts(router, one))
+        ++(one.at < one.by.tokens + protocol::alone_tokens ? x.in_trials
+                                                           : x.after_trials);
+    }
+    for (const auto& [prompt, x] : of)
+      if (x.in_trials > 1 || x.after_trials > 1)
+        world_.fail("I1", "a prompt that is known to end replicas has ended " +
+                              std::to_string(x.in_trials) + " tried alone, " +
+                              std::to_string(x.after_trials) +
+                              " later, of one router");
   }
 }
 

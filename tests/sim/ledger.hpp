@@ -4,10 +4,12 @@
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/engine.hpp"
+#include "tests/sim/process.hpp"
 #include "tests/sim/world.hpp"
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -37,9 +39,19 @@ public:
   /// anyone's.
   void crashed(std::uint64_t replica, const engine::owner* killer,
                std::size_t at, const std::vector<engine::owner>& step);
-  /// A router is told of a death; a router gives a session up.
-  void told(std::uint64_t router, const protocol::death_notice&);
-  void lost(std::uint64_t router, std::uint64_t replica);
+  /// A router is told of a death; a router gives a session up. `at`: by its own
+  /// clock.
+  void told(std::uint64_t router, const protocol::death_notice&, local_time at);
+  void lost(std::uint64_t router, std::uint64_t replica, local_time at);
+
+  /// A host's clock has leapt: what waits there has waited longer than is
+  /// true.
+  void leapt(nanoseconds by) {
+    leapt_ += by;
+  }
+  nanoseconds leapt() const {
+    return leapt_;
+  }
 
   /// Sendings of this choice.
   std::size_t sendings(const std::string& request_id,
@@ -49,10 +61,11 @@ public:
   /// Such deaths in a step of nothing but this request.
   std::size_t crashes_alone(const std::string& request_id) const;
 
-  /// A choice may end one replica of a router among others, and one more alone
-  /// (F26): the choices of one prompt, all of which may run at once, as many as
-  /// they are and one. Not counted: what the router was not told of in time,
-  /// and deaths that took the tokens before with them.
+  /// A router that was told that a prompt ended a replica sends it to be tried
+  /// alone from then on, and loses no more than one replica of such a trial
+  /// (F26); and one before, if the prompt does it later than the trial lasts.
+  /// Not counted: what the router was not told of in time, and deaths that took
+  /// more tokens with them than a trial covers.
   void check_poison() const;
 
 private:
@@ -61,35 +74,40 @@ private:
     std::uint64_t record = 0;
     std::size_t count = 0;
   };
-  struct crash {
-    std::uint64_t replica = 0;
-    std::uint64_t record = 0;
-    std::size_t at = 0;
-    std::string request_id;
-    std::uint32_t choice = 0;
-    std::string prompt; ///< what tells poisons apart
-    /// Its last tokens died with the replica: sent again it is past its trial
-    /// before it ends another one.
-    bool tail_lost = false;
-  };
   struct sent_record {
     std::string request_id;
     std::uint32_t choice = 0;
-    std::string prompt;
+    std::string prompt;     ///< what tells poisons apart
+    std::size_t tokens = 0; ///< that it had
+    instant at{0};
+  };
+  struct crash {
+    std::uint64_t replica = 0;
+    sent_record by;
+    std::size_t at = 0; ///< token
+    /// The router has so many of its tokens when it sends it again.
+    std::optional<std::size_t> received = {};
+  };
+  struct told_at {
+    instant at{0};
+    local_time local;
   };
   using sent_choice = std::pair<std::string, std::uint32_t>;
   using router_replica = std::pair<std::uint64_t, std::uint64_t>;
 
   bool told_in_time(std::uint64_t router, std::uint64_t replica) const;
+  bool counts(std::uint64_t router, const crash&) const;
 
   world& world_;
   std::map<sent_choice, sending> last_;
+  std::map<sent_choice, std::size_t> received_; ///< tokens
   std::map<std::pair<std::uint64_t, std::uint64_t>, sent_record> records_;
   std::map<std::uint64_t, std::vector<crash>> crashes_; ///< by router
   std::map<std::string, std::size_t> beside_;
   std::map<std::string, std::size_t> alone_;
-  std::map<router_replica, instant> told_;
-  std::map<router_replica, instant> lost_;
+  std::map<router_replica, told_at> told_;
+  std::map<router_replica, local_time> lost_;
+  nanoseconds leapt_{0};
 };
 
 } // namespace troupe::sim

@@ -122,10 +122,15 @@ void network::try_connect(process_id from, place to, instant deadline,
 void network::send(process_id from, link_id id, message what) {
   auto& x = at(id);
   int to = x.ends[0] == from ? 1 : 0;
+  auto& way = x.lanes[static_cast<std::size_t>(to)];
   if (x.closed[static_cast<std::size_t>(1 - to)])
     return;
-  x.lanes[static_cast<std::size_t>(to)].on_the_way.push_back(
-      {world_.now(), std::move(what)});
+  if (x.lost && way.passes == 0) {
+    ++counts_.lost;
+    return;
+  }
+  way.passes -= x.lost ? 1 : 0;
+  way.on_the_way.push_back({world_.now(), std::move(what)});
   plan_arrival(id, to);
 }
 
@@ -144,6 +149,11 @@ void network::arrive(link_id id, int to) {
   auto& x = at(id);
   auto end = static_cast<std::size_t>(to);
   auto& way = x.lanes[end];
+  if (world_.now() < way.held_until) {
+    world_.after(way.held_until - world_.now(),
+                 [this, id, to] { arrive(id, to); });
+    return;
+  }
   --way.due;
   if (x.closed[end] || lane_blocked(x, to))
     return;
@@ -155,9 +165,19 @@ void network::arrive(link_id id, int to) {
   }
   auto next = std::move(way.on_the_way.front().what);
   way.on_the_way.pop_front();
+  note_arrival(id);
   world_.trace("message", static_cast<int>(next.what), id, receiver.name(),
                next.number, next.a, next.b, next.body.size());
   receiver.receive(id, std::move(next));
+}
+
+void network::note_arrival(link_id id) {
+  ++counts_.arrived;
+  auto [a, b] = at(id).ends;
+  auto& newest = newest_[std::minmax(a, b)];
+  if (id < newest)
+    ++counts_.overtaken;
+  newest = std::max(newest, id);
 }
 
 bool network::lane_blocked(const link& x, int to) const {
@@ -167,7 +187,7 @@ bool network::lane_blocked(const link& x, int to) const {
 /// Whether its receiver hears nothing any more, not even a heartbeat.
 bool network::is_silent(const link& x, int to) const {
   auto& sender = end_of(x, 1 - to);
-  return lane_blocked(x, to) || !sender.alive() || sender.frozen() ||
+  return x.lost || lane_blocked(x, to) || !sender.alive() || sender.frozen() ||
          x.closed[static_cast<std::size_t>(1 - to)];
 }
 
@@ -204,15 +224,58 @@ void network::close(link_id id, int end, bool tell) {
   if (x.closed[here])
     return;
   x.closed[here] = true;
-  x.lanes[here].on_the_way.clear();
+  drop(x.lanes[here], 0);
   world_.trace("down", id, end_of(x, end).name(), x.ends[here]);
   auto& away = x.lanes[1 - here];
-  if (tell || !away.ends) {
+  if (!x.lost && (tell || !away.ends)) {
     away.ends = true;
     plan_arrival(id, 1 - end);
     watch_silence(id, 1 - end);
   }
   end_of(x, end).hear_down(id);
+}
+
+/// All but the first ones are lost.
+void network::drop(lane& way, std::size_t kept) {
+  counts_.lost += way.on_the_way.size() - kept;
+  way.on_the_way.resize(kept);
+}
+
+void network::lose_connection() {
+  std::vector<link_id> open;
+  for (link_id id = 1; id <= links_.size(); ++id) {
+    const auto& x = at(id);
+    if (!x.lost && !x.closed[0] && !x.closed[1] &&
+        end_of(x, 0).host() != end_of(x, 1).host())
+      open.push_back(id);
+  }
+  if (open.empty())
+    return;
+  auto id = world_.pick(open);
+  auto& x = at(id);
+  world_.trace("lost connection", id);
+  x.lost = true;
+  for (int to : {0, 1}) {
+    auto& way = x.lanes[static_cast<std::size_t>(to)];
+    auto here = way.on_the_way.size();
+    auto pass = world_.below(here + 8);
+    drop(way, std::min(here, pass));
+    way.passes = pass - std::min(here, pass);
+    way.held_until = world_.now() + world_.between(0ms, 900ms);
+    watch_silence(id, to);
+    if (world_.chance(0.5))
+      world_.after(world_.between(0ms, 300ms), [this, id, to] {
+        if (!end_of(at(id), to).frozen())
+          close(id, to, false);
+      });
+  }
+}
+
+void network::notice_lost() {
+  for (link_id id = 1; id <= links_.size(); ++id)
+    if (at(id).lost)
+      for (int end : {0, 1})
+        close(id, end, false);
 }
 
 void network::block(host_id from, host_id to) {
@@ -261,6 +324,13 @@ void network::went_on(process_id id) {
   }
 }
 
+void network::leapt(process_id id) {
+  auto all = links_of_[id];
+  for (auto link : all)
+    if (world_.chance(0.5))
+      close(link, at(link).ends[0] == id ? 0 : 1, true);
+}
+
 void network::died(process_id id, bool abruptly) {
   for (auto link : links_of_[id]) {
     auto& x = at(link);
@@ -270,8 +340,8 @@ void network::died(process_id id, bool abruptly) {
     auto& words = away.on_the_way;
     while (abruptly && !words.empty() &&
            words.back().sent + unsent_max > world_.now() && world_.chance(0.5))
-      words.pop_back();
-    if (!away.ends) {
+      drop(away, words.size() - 1);
+    if (!x.lost && !away.ends) {
       away.ends = true;
       plan_arrival(link, 1 - end);
     }

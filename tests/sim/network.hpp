@@ -14,10 +14,19 @@
 
 namespace troupe::sim {
 
+/// What happened to messages, over a run.
+struct network_counts {
+  std::uint64_t arrived = 0;
+  std::uint64_t lost = 0; ///< with their connection; their sender saw no error
+  /// After a message of a newer connection between the same processes.
+  std::uint64_t overtaken = 0;
+};
+
 /// What CAF over TCP gives: connections between processes, in order in each
 /// direction, delayed at random, broken when one end hears nothing for a
 /// second. Each end hears of it once, at its own time; what was on the way may
-/// be lost. A dead process's connections break at once.
+/// be lost, or come when one end has connected anew. A dead process's
+/// connections break at once.
 class network {
 public:
   network(world& w, process_table& processes)
@@ -41,6 +50,10 @@ public:
 
   void send(process_id from, link_id, message);
 
+  const network_counts& counts() const {
+    return counts_;
+  }
+
   // Faults.
   void block(host_id from, host_id to);
   void unblock(host_id from, host_id to);
@@ -54,9 +67,19 @@ public:
     refused_ = share;
   }
 
+  /// A connection between two hosts, if there is one, is lost without a word:
+  /// a little of what is on the way or follows comes late, the rest never. An
+  /// end hears of it by silence, or sooner by chance.
+  void lose_connection();
+  /// Both ends of all lost connections hear of it.
+  void notice_lost();
+
   // What happens to processes.
   void stopped(process_id);
   void went_on(process_id);
+  /// Its clock leapt further than a peer may be silent: it may take any of its
+  /// connections for lost.
+  void leapt(process_id);
   /// `abruptly`: what it said a moment ago may not have left it.
   void died(process_id, bool abruptly);
 
@@ -72,12 +95,15 @@ private:
     instant clear_at{0};
     instant silent_since{-1}; ///< negative = it is not
     std::uint64_t due = 0;    ///< arrivals planned and not yet tried
+    instant held_until{0};    ///< nothing arrives before
+    std::uint64_t passes = 0; ///< of a lost connection: messages that do yet
   };
 
   /// lanes[i] goes to ends[i].
   struct link {
     std::array<process_id, 2> ends{};
     std::array<bool, 2> closed{}; ///< for this end
+    bool lost = false;
     std::array<lane, 2> lanes;
   };
 
@@ -103,6 +129,8 @@ private:
   void watch_silence(link_id, int to);
   void check_silence(link_id, int to, instant since);
   void close(link_id, int end, bool tell);
+  void drop(lane&, std::size_t kept);
+  void note_arrival(link_id);
   void look_again(process_id);
 
   world& world_;
@@ -113,6 +141,9 @@ private:
   std::map<place, process_id> listeners_;
   std::vector<link> links_;
   std::map<process_id, std::vector<link_id>> links_of_;
+  network_counts counts_;
+  /// By its two processes: the newest connection over which a message came.
+  std::map<std::pair<process_id, process_id>, link_id> newest_;
 };
 
 } // namespace troupe::sim

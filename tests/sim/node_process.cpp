@@ -13,8 +13,9 @@ constexpr std::uint16_t http_port = 8000;
 
 } // namespace
 
-node_process::node_process(surroundings around, host_id host, host_clock clock,
-                           ledger& book, node_options options)
+node_process::node_process(surroundings around, host_id host,
+                           const host_clock& clock, ledger& book,
+                           node_options options)
     : process(around, host, clock, options.self.node, 0), ledger_(book),
       options_(std::move(options)) {
   // nop

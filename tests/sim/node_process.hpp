@@ -23,7 +23,7 @@ struct node_options {
 /// `troupe start`: a node agent and a router, on the head a controller too.
 class node_process : public process {
 public:
-  node_process(surroundings, host_id, host_clock, ledger&, node_options);
+  node_process(surroundings, host_id, const host_clock&, ledger&, node_options);
   /// Once it has its place in the table.
   void start();
 
@@ -33,6 +33,10 @@ public:
 
   controller_shell* controller() const {
     return controller_.get();
+  }
+  /// False while its host stands still since before its start.
+  bool started() const {
+    return router_ != nullptr;
   }
   agent_shell& agent() const {
     return *agent_;

@@ -1,7 +1,9 @@
 #include "tests/sim/process.hpp"
 
 #include "tests/sim/network.hpp"
+#include "tests/sim/shown_clock.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <utility>
 
@@ -22,12 +24,19 @@ local_time host_clock::read(instant true_time) const {
   return local_time{at_start + nanoseconds{static_cast<std::int64_t>(gone)}};
 }
 
+std::chrono::system_clock::time_point
+host_clock::read_wall(instant true_time) const {
+  auto gone = static_cast<double>(true_time.count()) * rate;
+  return std::chrono::system_clock::time_point{
+      wall_at_start + nanoseconds{static_cast<std::int64_t>(gone)}};
+}
+
 nanoseconds host_clock::true_length(nanoseconds local) const {
   return nanoseconds{
       static_cast<std::int64_t>(static_cast<double>(local.count()) / rate)};
 }
 
-process::process(surroundings around, host_id host, host_clock clock,
+process::process(surroundings around, host_id host, const host_clock& clock,
                  std::string name, process_id parent)
     : around_(around), host_(host), clock_(clock), name_(std::move(name)),
       parent_(parent) {
@@ -35,18 +44,16 @@ process::process(surroundings around, host_id host, host_clock clock,
 }
 
 void process::freeze() {
-  if (!alive_ || frozen_)
+  if (!alive_ || ++frozen_ > 1)
     return;
   around_.world.trace("freeze", name_, id_);
-  frozen_ = true;
   around_.network.stopped(id_);
 }
 
 void process::thaw() {
-  if (!alive_ || !frozen_)
+  if (!alive_ || --frozen_ > 0)
     return;
   around_.world.trace("thaw", name_, id_);
-  frozen_ = false;
   around_.network.went_on(id_);
   auto waiting = std::exchange(backlog_, {});
   for (auto& what : waiting)
@@ -59,6 +66,7 @@ void process::kill(ending how) {
   around_.world.trace("end of", name_, id_, how.exit_code, how.signal);
   alive_ = false;
   backlog_.clear();
+  timers_.clear();
   asked_.clear();
   around_.network.died(id_, how.signal != 0);
   for (process_id child = 1; child <= around_.processes.all().size(); ++child)
@@ -74,10 +82,12 @@ void process::kill(ending how) {
 void process::run(world::action what) {
   if (!alive_)
     return;
-  if (frozen_)
+  if (frozen()) {
     backlog_.push_back(std::move(what));
-  else
-    what();
+    return;
+  }
+  shown_clock shown{clock_, around_.world};
+  what();
 }
 
 local_time process::now() const {
@@ -85,9 +95,41 @@ local_time process::now() const {
 }
 
 void process::after(nanoseconds local, world::action what) {
-  around_.world.after(
-      clock_.true_length(local),
-      [this, what = std::move(what)]() mutable { run(std::move(what)); });
+  if (!alive_)
+    return;
+  auto due = now() + std::max(local, nanoseconds{0});
+  timers_.emplace(due, std::move(what));
+  wake_at(due);
+}
+
+void process::wake_at(local_time due) {
+  // Rounded up: then it is due.
+  auto pause = clock_.true_length(due - now()) + nanoseconds{1};
+  around_.world.after(pause, [this, due] { ring(due); });
+}
+
+/// Timers by the host's clock, which may have leapt or stood still meanwhile.
+void process::ring(local_time due) {
+  if (!alive_)
+    return;
+  if (frozen()) { // who knows what time it is when it goes on
+    backlog_.push_back([this, due] { ring(due); });
+    return;
+  }
+  if (now() < due) {
+    wake_at(due);
+    return;
+  }
+  std::vector<world::action> all;
+  auto end = timers_.upper_bound(now());
+  for (auto i = timers_.begin(); i != end; i = timers_.erase(i))
+    all.push_back(std::move(i->second));
+  for (auto& what : all)
+    run(std::move(what));
+}
+
+void process::clock_leapt() {
+  ring(now());
 }
 
 void process::send(link_id link, message what) {
@@ -144,7 +186,7 @@ void process::receive(link_id link, message what) {
 /// News of a lost connection overtake what waits (runtime::watch).
 void process::hear_down(link_id link) {
   auto hear = [this, link] { on_down(link); };
-  if (frozen_ && alive_ && around_.world.chance(0.5))
+  if (frozen() && alive_ && around_.world.chance(0.5))
     backlog_.push_front(hear);
   else
     run(hear);

@@ -87,13 +87,16 @@ struct surroundings {
   process_table& processes;
 };
 
-/// The steady clock of a host. Each runs a little faster or slower than true
-/// time, from a time of its own.
+/// The clocks of a host. The steady one runs a little faster or slower than
+/// true time, from a time of its own; it leaps or stands still only while the
+/// host does. The wall clock shows whatever it is set to.
 struct host_clock {
   nanoseconds at_start{0};
   double rate = 1;
+  nanoseconds wall_at_start{0}; ///< since 1970
 
   local_time read(instant true_time) const;
+  std::chrono::system_clock::time_point read_wall(instant true_time) const;
   nanoseconds true_length(nanoseconds local) const;
 };
 
@@ -101,7 +104,8 @@ struct host_clock {
 /// hears while it stands still waits until it goes on.
 class process {
 public:
-  process(surroundings, host_id, host_clock, std::string name,
+  /// The clock is its host's, which outlives it.
+  process(surroundings, host_id, const host_clock&, std::string name,
           process_id parent);
   virtual ~process() = default;
 
@@ -124,12 +128,14 @@ public:
     return alive_;
   }
   bool frozen() const {
-    return frozen_;
+    return frozen_ > 0;
   }
 
-  // What happens to it.
+  // What happens to it. It goes on when it was thawed as often as frozen.
   void freeze();
   void thaw();
+  /// Its host's clock has leapt: timers may be due.
+  void clock_leapt();
   /// It and its children are dead; its parent hears how it ended.
   void kill(ending);
 
@@ -167,14 +173,18 @@ protected:
 private:
   friend class process_table;
 
+  void wake_at(local_time);
+  void ring(local_time due);
+
   process_id id_ = 0;
   host_id host_;
-  host_clock clock_;
+  const host_clock& clock_;
   std::string name_;
   process_id parent_;
   bool alive_ = true;
-  bool frozen_ = false;
+  int frozen_ = 0;
   std::deque<world::action> backlog_; // while it stands still
+  std::multimap<local_time, world::action> timers_;
   std::uint64_t last_request_ = 0;
   std::map<std::uint64_t, on_answer> asked_;
 };

@@ -34,7 +34,7 @@ replica::session_limits limits_of(const replica_spec& spec) {
 } // namespace
 
 replica_process::replica_process(surroundings around, host_id host,
-                                 host_clock clock, process_id parent,
+                                 const host_clock& clock, process_id parent,
                                  ledger& book, const codec::bytes& launch,
                                  engine_habits habits)
     : process(around, host, clock, "replica", parent), ledger_(book),

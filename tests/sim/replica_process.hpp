@@ -27,8 +27,8 @@ struct engine_habits {
 /// around a session_table and the null engine.
 class replica_process : public process {
 public:
-  replica_process(surroundings, host_id, host_clock, process_id parent, ledger&,
-                  const codec::bytes& launch, engine_habits);
+  replica_process(surroundings, host_id, const host_clock&, process_id parent,
+                  ledger&, const codec::bytes& launch, engine_habits);
   /// Once it has its place in the table.
   void start();
 

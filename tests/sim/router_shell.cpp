@@ -60,7 +60,7 @@ void router_shell::take_death(const codec::bytes& bytes) {
   auto notice = protocol::decode_death_notice(bytes);
   if (!notice)
     around_.world.fail("I2", "a death notice cannot be read");
-  ledger_.told(incarnation_, *notice);
+  ledger_.told(incarnation_, *notice, self_.now());
   run(table_.death(std::move(*notice), self_.now()));
 }
 
@@ -78,7 +78,7 @@ void router_shell::on_down(link_id link) {
         auto gone = incarnation;
         sessions_.erase(gone);
         around_.world.trace("lost", self_.name(), gone);
-        ledger_.lost(incarnation_, gone);
+        ledger_.lost(incarnation_, gone, self_.now());
         run(table_.lost(gone, self_.now()));
         more = true;
         break;

@@ -87,13 +87,16 @@ struct life {
 
 } // namespace
 
-run_report run_seed(std::uint64_t seed, bool print) {
+run_report run_seed(std::uint64_t seed, bool print, bool wall_clocks_jump) {
   run_report out;
   world w{seed, print};
   life all{w};
   try {
     all.begin();
-    all.suffer(w.between(4s, 16s));
+    auto end = w.between(4s, 16s);
+    if (wall_clocks_jump)
+      all.trouble.jump_wall_clocks(seed, end + settle_max);
+    all.suffer(end);
     all.trouble.heal();
     out.healed = w.now();
     all.settle();
@@ -106,6 +109,7 @@ run_report run_seed(std::uint64_t seed, bool print) {
   out.ended = w.now();
   out.events = w.events();
   out.trace_hash = w.trace_hash();
+  out.messages = all.nodes.network().counts();
   return out;
 }
 

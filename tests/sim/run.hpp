@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tests/sim/client.hpp"
+#include "tests/sim/network.hpp"
 #include "tests/sim/world.hpp"
 
 #include <cstdint>
@@ -17,10 +18,13 @@ struct run_report {
   std::uint64_t trace_hash = 0;
   outcome_counts requests;
   std::size_t deployments = 0; ///< acknowledged
+  network_counts messages;
 };
 
 /// The life of a cluster from its start through faults to its healing and rest.
-/// The same seed gives the same run. `print`: the trace to standard output.
-run_report run_seed(std::uint64_t seed, bool print = false);
+/// The same seed gives the same run, whether wall clocks jump in it or not.
+/// `print`: the trace to standard output.
+run_report run_seed(std::uint64_t seed, bool print = false,
+                    bool wall_clocks_jump = true);
 
 } // namespace troupe::sim

@@ -65,7 +65,8 @@ void traffic::submit_poison() {
 void traffic::send(client_request what) {
   auto& w = cluster_.world();
   auto* router = cluster_.node(w.below(cluster_.size()));
-  if (router == nullptr || !router->router().knows(what.model))
+  if (router == nullptr || !router->started() ||
+      !router->router().knows(what.model))
     return;
   what.number = ++last_number_;
   auto choices = what.choices;

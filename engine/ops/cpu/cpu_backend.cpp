@@ -83,16 +83,8 @@ const tiled_weight& tiled(const weight& w) {
 }
 
 bool any_quantised(const tiled_weight& w) {
-  return std::any_of(w.parts().begin(), w.parts().end(), [](const auto& part) {
-    return layout_of(part.type).elements > 1;
-  });
-}
-
-quantised_tile quantised_kernel(const kernel_table& kernels,
-                                element_type type) {
-  return type == element_type::q8_0   ? kernels.q8_0
-         : type == element_type::q4_0 ? kernels.q4_0
-                                      : kernels.q4_1;
+  return std::any_of(w.parts().begin(), w.parts().end(),
+                     [](const auto& part) { return quantised(part.type); });
 }
 
 float_tile float_kernel(const kernel_table& kernels, element_type type) {
@@ -264,11 +256,11 @@ private:
     const auto lanes = std::min<std::int64_t>(16, part.rows - within * 16);
     tile_output out{y + part.first_row + within * 16, w.rows(),
                     static_cast<int>(lanes), add};
-    if (layout_of(part.type).elements == 1) {
+    if (!quantised(part.type)) {
       float_kernel(kernels_, part.type)(from, w.cols(), x, rows, out);
       return;
     }
-    const auto kernel = quantised_kernel(kernels_, part.type);
+    const auto kernel = kernels_.quantised[quantised_index(part.type)];
     for (std::int64_t g = 0; g < quantised_.groups(); ++g) {
       kernel(from, quantised_.blocks(), quantised_.group(g), out);
       out.y += group_rows * out.stride;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "engine/ops/cpu/tile_format.hpp"
+
 #include <cstddef>
 #include <cstdint>
 
@@ -12,10 +14,6 @@
 /// inline function that another file could end up calling.
 namespace troupe::ops::cpu {
 
-/// Outputs of a weight tile, and lanes of a vector.
-constexpr int tile_lanes = 16;
-/// Columns that share a scale.
-constexpr int block_columns = 32;
 /// Rows of activations that are packed together.
 constexpr int group_rows = 16;
 /// Queries that one attention tile holds at most.
@@ -34,6 +32,7 @@ struct block_scale {
   float d_sum;            ///< d * sum(q)
   std::int32_t minus_8;   ///< -8 * sum(q)
   std::int32_t minus_128; ///< -128 * sum(q)
+  std::int16_t sums[2];   ///< sums of q over columns 0-15 and 16-31
 };
 
 /// Up to `group_rows` rows of quantised activations, block after block.
@@ -52,26 +51,22 @@ struct tile_output {
   bool add;
 };
 
-/// How 16 outputs of a quantised weight lie in memory: blocks of 32 columns in
-/// pairs; a pair is the values of both blocks, then the scales of both.
-///
-/// Values of a block: for 8-bit, [8 groups of 4 columns][16 outputs][4 columns]
-/// bytes, each the weight + 128. For 4-bit, [4][16][4] bytes whose low nibbles
-/// are columns 0-15 and whose high nibbles are columns 16-31.
-/// Scales of a block: 16 f16 scales and, for q4_1, 16 f16 minimums.
-struct tile_format {
-  int value_bytes;
-  int scale_bytes;
-};
-constexpr tile_format q8_0_format{512, 32};
-constexpr tile_format q4_0_format{256, 32};
-constexpr tile_format q4_1_format{256, 64};
-
 /// Sums for the 16 outputs of a tile, over the blocks from the first to the
-/// last; every output has one accumulator s per row, from 0:
-///   i = the exact integer sum of (w * q) over the block's 32 columns
-///   s = fma(float(i), dw * d, s);  q4_1 then: s = fma(minimum, d_sum, s)
-/// where w is the stored integer less 8 (q4_0) or as the file has it.
+/// last; every output has one accumulator s per row, from 0. Per block of 32
+/// columns, by the form of the scales (tile_format.hpp), w being the weight's
+/// integer, p and m a super-block's small scale and minimum for these columns:
+///   half, half_minimum:
+///     i = sum(w * q);  s = fma(float(i), scale * d, s)
+///     with a minimum then: s = fma(minimum, d_sum, s)
+///   byte_minimum:
+///     i = sum(w * q);  s = fma(float(i), (scale * p) * d, s)
+///     s = fma(-(minimum * m), d_sum, s)
+///   two_bytes, two_nibbles, whose p and m differ between columns 0-15 and
+///   16-31:
+///     i = sum(p * w * q);  s = fma(float(i), scale * d, s)
+///     with minimums then:
+///     j = sum(m * q);  s = fma(-float(j), minimum * d, s)
+/// i and j are exact and below 2^24, so float(i) and scale * p are exact too.
 using quantised_tile = void (*)(const std::byte* tile, std::int64_t blocks,
                                 const quantised_group&, const tile_output&);
 
@@ -103,9 +98,7 @@ struct kernel_table {
   void (*quantise)(const float* x, int rows, std::int64_t blocks,
                    std::int8_t* q, block_scale* scale);
 
-  quantised_tile q8_0;
-  quantised_tile q4_0;
-  quantised_tile q4_1;
+  quantised_tile quantised[quantised_formats]; ///< as tile_formats
   float_tile f32;
   float_tile f16;
   float_tile bf16;

@@ -2,6 +2,8 @@
 
 #include "engine/ops/cpu/kernels.hpp"
 
+#include <utility>
+
 /// The kernels that are written once, over a type L of 16 float lanes
 /// (lanes_plain.hpp, lanes_avx2.hpp, lanes_avx512.hpp). Everything is in the
 /// unnamed namespace: each file that includes this gets its own copy, compiled
@@ -106,7 +108,7 @@ void quantise_rows(const float* x, int rows, std::int64_t blocks,
       const std::uint32_t bits = L::largest_magnitude_bits(first, second);
       float a, inverse = 0;
       __builtin_memcpy(&a, &bits, sizeof a);
-      std::int32_t sum = 0;
+      s.sums[0] = s.sums[1] = 0;
       if (bits >= infinity_bits) {
         s.d = __builtin_nanf("");
       } else if (bits < smallest_bits) {
@@ -120,9 +122,10 @@ void quantise_rows(const float* x, int rows, std::int64_t blocks,
           to[i] = 0;
       } else {
         const auto factor = L::set(inverse);
-        sum =
-            L::store_rounded(to, L::mul(first, factor), L::mul(second, factor));
+        L::store_rounded(to, L::mul(first, factor), L::mul(second, factor),
+                         s.sums);
       }
+      const std::int32_t sum = s.sums[0] + s.sums[1];
       s.d_sum = s.d * static_cast<float>(sum);
       s.minus_8 = -8 * sum;
       s.minus_128 = -128 * sum;
@@ -417,13 +420,11 @@ void f16_row(const float* x, std::int64_t n, std::uint16_t* out) {
     out[i] = last[i - whole];
 }
 
-template <class L>
-constexpr kernel_table make_table(quantised_tile q8_0, quantised_tile q4_0,
-                                  quantised_tile q4_1) {
+/// `Weights<f>::run` is the quantised_tile of format f.
+template <class L, template <tile_format> class Weights, std::size_t... Types>
+constexpr kernel_table make_table(std::index_sequence<Types...>) {
   return {quantise_rows<L>,
-          q8_0,
-          q4_0,
-          q4_1,
+          {Weights<tile_formats[Types]>::run...},
           float_weights<L, load_f32<L>>,
           float_weights<L, load_f16<L>>,
           float_weights<L, load_bf16<L>>,
@@ -435,17 +436,47 @@ constexpr kernel_table make_table(quantised_tile q8_0, quantised_tile q4_0,
           exp_row<L>};
 }
 
-/// Where block b of a tile has its values and its scales.
-inline const std::byte* values_of(const std::byte* tile, tile_format f,
-                                  std::int64_t b) {
-  return tile + (b / 2) * 2 * (f.value_bytes + f.scale_bytes) +
-         (b % 2) * f.value_bytes;
+template <class L, template <tile_format> class Weights>
+constexpr kernel_table make_table() {
+  return make_table<L, Weights>(std::make_index_sequence<quantised_formats>{});
 }
 
-inline const std::byte* scales_of(const std::byte* tile, tile_format f,
-                                  std::int64_t b) {
-  return tile + (b / 2) * 2 * (f.value_bytes + f.scale_bytes) +
-         2 * f.value_bytes + (b % 2) * f.scale_bytes;
+/// The bits of group g in a plane of `Bits` bits, as bits `To` and above of
+/// each byte.
+template <class L, int Bits, int To>
+inline typename L::words plane_group(const std::byte* plane, int g) {
+  const auto mask = 0x0101010101010101u * ((1u << Bits) - 1) << To;
+  const auto v = L::load_words(plane + g % Bits * 64);
+  const int from = Bits * (g / Bits);
+  return (from > To ? v >> (from - To) : v << (To - from)) & mask;
+}
+
+/// A block's eight groups of four columns, as the bytes that are stored.
+template <class L, tile_format F>
+inline void unpack(const std::byte* values, typename L::words (&w)[8]) {
+#pragma GCC unroll 8
+  for (int g = 0; g < 8; ++g) {
+    w[g] = plane_group<L, F.low_bits, 0>(values, g);
+    if constexpr (F.high_bits > 0)
+      w[g] |=
+          plane_group<L, F.high_bits, F.low_bits>(values + 64 * F.low_bits, g);
+    if constexpr (F.looked_up)
+      w[g] = L::look_up(iq4_nl_stored, w[g]);
+  }
+}
+
+/// How far ahead of its use a weight is asked for: few rows go through a tile
+/// faster than the hardware by itself fetches the next one.
+constexpr std::int64_t prefetch_bytes = 4096;
+
+/// Asks for block b's share of the unit that comes that much later.
+template <class L, tile_format F>
+inline void prefetch_ahead(const std::byte* tile, std::int64_t b) {
+  constexpr auto share = unit_bytes(F) / unit_blocks(F);
+  const std::byte* from = tile + b / unit_blocks(F) * unit_bytes(F) +
+                          b % unit_blocks(F) * share + prefetch_bytes;
+  for (std::int64_t at = 0; at < share; at += 64)
+    L::prefetch(from + at);
 }
 
 } // namespace

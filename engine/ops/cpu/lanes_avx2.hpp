@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <immintrin.h>
 
@@ -11,6 +12,8 @@ struct avx2_lanes {
   struct f32 {
     __m256 a, b;
   };
+  /// Bytes of eight outputs, four of each.
+  typedef std::uint64_t words [[gnu::vector_size(32)]];
   static constexpr int product_rows = 6;
   static constexpr int key_groups = 1;
   static constexpr int value_vectors = 1;
@@ -110,7 +113,15 @@ struct avx2_lanes {
     r = _mm_max_epu32(r, _mm_shuffle_epi32(r, 0xb1));
     return static_cast<std::uint32_t>(_mm_cvtsi128_si32(r));
   }
-  static std::int32_t store_rounded(std::int8_t* q, f32 x, f32 y) {
+  static std::int16_t total(__m256i x) {
+    __m128i r = _mm_add_epi32(_mm256_castsi256_si128(x),
+                              _mm256_extracti128_si256(x, 1));
+    r = _mm_add_epi32(r, _mm_shuffle_epi32(r, 0x4e));
+    r = _mm_add_epi32(r, _mm_shuffle_epi32(r, 0xb1));
+    return static_cast<std::int16_t>(_mm_cvtsi128_si32(r));
+  }
+  static void store_rounded(std::int8_t* q, f32 x, f32 y,
+                            std::int16_t (&sums)[2]) {
     const __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b);
     const __m256i c = _mm256_cvtps_epi32(y.a), d = _mm256_cvtps_epi32(y.b);
     const __m256i packed =
@@ -118,13 +129,17 @@ struct avx2_lanes {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(q),
                         _mm256_permutevar8x32_epi32(packed, order));
-    const __m256i sum =
-        _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-    __m128i r = _mm_add_epi32(_mm256_castsi256_si128(sum),
-                              _mm256_extracti128_si256(sum, 1));
-    r = _mm_add_epi32(r, _mm_shuffle_epi32(r, 0x4e));
-    r = _mm_add_epi32(r, _mm_shuffle_epi32(r, 0xb1));
-    return _mm_cvtsi128_si32(r);
+    sums[0] = total(_mm256_add_epi32(a, b));
+    sums[1] = total(_mm256_add_epi32(c, d));
+  }
+  static words load_words(const std::byte* from) {
+    return (words)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static words look_up(const std::uint8_t* table, words index) {
+    const __m128i values =
+        _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+    return (words)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values),
+                                      (__m256i)index);
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <immintrin.h>
 
@@ -9,6 +10,8 @@ namespace {
 
 struct avx512_lanes {
   using f32 = __m512;
+  /// Bytes of sixteen outputs, four of each.
+  typedef std::uint64_t words [[gnu::vector_size(64)]];
   static constexpr int product_rows = 16;
   static constexpr int key_groups = 4;
   static constexpr int value_vectors = 4;
@@ -82,12 +85,23 @@ struct avx512_lanes {
         _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(x), mask),
                          _mm512_and_si512(_mm512_castps_si512(y), mask)));
   }
-  static std::int32_t store_rounded(std::int8_t* q, f32 x, f32 y) {
+  static void store_rounded(std::int8_t* q, f32 x, f32 y,
+                            std::int16_t (&sums)[2]) {
     const __m512i a = _mm512_cvtps_epi32(x), b = _mm512_cvtps_epi32(y);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16),
                      _mm512_cvtepi32_epi8(b));
-    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    sums[0] = static_cast<std::int16_t>(_mm512_reduce_add_epi32(a));
+    sums[1] = static_cast<std::int16_t>(_mm512_reduce_add_epi32(b));
+  }
+  static words load_words(const std::byte* from) {
+    return (words)_mm512_loadu_si512(from);
+  }
+  static words look_up(const std::uint8_t* table, words index) {
+    const __m128i values =
+        _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+    return (words)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(values),
+                                      (__m512i)index);
   }
 };
 

@@ -100,17 +100,16 @@ struct plain_lanes {
       }
     return most;
   }
-  /// Stores 32 lanes rounded half to even; returns their sum. |lane| < 128.
-  static std::int32_t store_rounded(std::int8_t* q, const f32& a,
-                                    const f32& b) {
-    std::int32_t sum = 0;
+  /// Stores 32 lanes rounded half to even and the sums of the first and the
+  /// last 16. |lane| < 128.
+  static void store_rounded(std::int8_t* q, const f32& a, const f32& b,
+                            std::int16_t (&sums)[2]) {
     for (int i = 0; i < 32; ++i) {
       const float x = i < 16 ? a.v[i] : b.v[i - 16];
       const float rounded = (x + 12582912.0f) - 12582912.0f;
       q[i] = static_cast<std::int8_t>(rounded);
-      sum += q[i];
+      sums[i / 16] = static_cast<std::int16_t>(sums[i / 16] + q[i]);
     }
-    return sum;
   }
 };
 

@@ -1,7 +1,7 @@
 #include "engine/ops/cpu/tiled_weight.hpp"
 
-#include "engine/ops/cpu/half.hpp"
-#include "engine/ops/cpu/kernels.hpp"
+#include "engine/ops/cpu/file_block.hpp"
+#include "engine/ops/cpu/stored_weight.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -10,25 +10,13 @@ namespace troupe::ops::cpu {
 
 namespace {
 
-bool quantised(element_type type) {
-  return layout_of(type).elements > 1;
-}
-
-tile_format format_of(element_type type) {
-  return type == element_type::q8_0   ? q8_0_format
-         : type == element_type::q4_0 ? q4_0_format
-                                      : q4_1_format;
-}
-
-std::int64_t pair_bytes(tile_format f) {
-  return 2 * (f.value_bytes + f.scale_bytes);
-}
-
 std::int64_t tile_bytes_of(element_type type, std::int64_t cols) {
   const auto layout = layout_of(type);
   if (!quantised(type))
     return (cols * layout.bytes * tile_lanes + 63) / 64 * 64;
-  return (cols / block_columns + 1) / 2 * pair_bytes(format_of(type));
+  const auto format = tile_format_of(type);
+  const auto columns = unit_blocks(format) * block_columns;
+  return (cols + columns - 1) / columns * unit_bytes(format);
 }
 
 result<void> check(std::span<const matrix_view> parts) {
@@ -45,6 +33,13 @@ result<void> check(std::span<const matrix_view> parts) {
     constexpr std::int64_t most = std::int64_t{1} << 31;
     if (part.rows > most || part.cols > most)
       return error{errc::limit, "a weight has more than 2^31 rows or columns"};
+  }
+  return {};
+}
+
+result<void> check_bytes(std::span<const matrix_view> parts) {
+  for (const auto& part : parts) {
+    const auto layout = layout_of(part.type);
     const auto row_bytes = part.cols / layout.elements * layout.bytes;
     if (part.bytes.size() % row_bytes != 0 ||
         static_cast<std::int64_t>(part.bytes.size() / row_bytes) != part.rows)
@@ -54,30 +49,43 @@ result<void> check(std::span<const matrix_view> parts) {
   return {};
 }
 
-/// Puts one row of a quantised weight into lane `lane` of its tile. A block in
-/// the file is its scale (and minimum), then its values in column order; 4-bit
-/// values hold column k in the low and k + 16 in the high nibble of byte k.
+/// Puts a plane of a block into output `lane` of its tile, whose bytes are 0:
+/// bits `from` to `from` + `bits` of what is stored.
+void put_plane(const file_block& block, int from, int bits, int lane,
+               std::byte* plane) {
+  std::uint32_t words[8] = {};
+  const std::uint32_t mask = 0x01010101u * ((1u << bits) - 1);
+  for (int g = 0; g < 8; ++g)
+    words[g % bits] |= (block.stored[g] >> from & mask) << bits * (g / bits);
+  for (int w = 0; w < bits; ++w)
+    std::memcpy(plane + w * 64 + lane * 4, &words[w], 4);
+}
+
+void put_scales(const file_block& block, tile_format format, std::int64_t b,
+                int lane, std::byte* tile) {
+  std::byte* scales = tile + scales_at(format, b);
+  if (super_blocks(format)) {
+    scales[lane] = std::byte{block.bytes[0]};
+    scales[tile_lanes + lane] = std::byte{block.bytes[1]};
+    scales = tile + super_scales_at(format, b);
+  }
+  std::memcpy(scales + lane * 2, &block.scale, 2);
+  if (super_blocks(format) || format.scales == scale_form::half_minimum)
+    std::memcpy(scales + 32 + lane * 2, &block.minimum, 2);
+}
+
+/// Puts one row of a quantised weight into output `lane` of its tile.
 void pack_blocks(const weight_part& part, const std::byte* row,
                  std::int64_t cols, int lane, std::byte* tile) {
-  const auto format = format_of(part.type);
-  const auto block_bytes = layout_of(part.type).bytes;
-  const int headers = part.type == element_type::q4_1 ? 2 : 1;
-  const int groups = format.value_bytes / 64;
-  const std::uint32_t flip = part.type == element_type::q8_0 ? 0x80808080u : 0;
+  const auto format = tile_format_of(part.type);
   for (std::int64_t b = 0; b < cols / block_columns; ++b) {
-    const std::byte* block = row + b * block_bytes;
-    std::byte* pair = tile + b / 2 * pair_bytes(format);
-    std::byte* values = pair + b % 2 * format.value_bytes;
-    std::byte* scales =
-        pair + 2 * format.value_bytes + b % 2 * format.scale_bytes;
-    for (int h = 0; h < headers; ++h)
-      std::memcpy(scales + h * 32 + lane * 2, block + h * 2, 2);
-    for (int g = 0; g < groups; ++g) {
-      std::uint32_t four;
-      std::memcpy(&four, block + headers * 2 + g * 4, 4);
-      four ^= flip;
-      std::memcpy(values + g * 64 + lane * 4, &four, 4);
-    }
+    const auto block = read_file_block(part.type, row, b);
+    std::byte* values = tile + values_at(format, b);
+    put_plane(block, 0, format.low_bits, lane, values);
+    if (format.high_bits > 0)
+      put_plane(block, format.low_bits, format.high_bits, lane,
+                values + 64 * format.low_bits);
+    put_scales(block, format, b, lane, tile);
   }
 }
 
@@ -105,33 +113,26 @@ void pack_tile(const weight_part& part, const matrix_view& view,
   }
 }
 
-float half_at(const std::byte* from) {
-  std::uint16_t half;
-  std::memcpy(&half, from, sizeof half);
-  return from_f16(half);
-}
-
 void read_blocks(const weight_part& part, const std::byte* tile, int lane,
                  std::int64_t cols, float* out) {
-  const auto format = format_of(part.type);
-  const bool eight_bits = part.type == element_type::q8_0;
+  const auto format = tile_format_of(part.type);
   for (std::int64_t k = 0; k < cols; ++k) {
     const auto b = k / block_columns;
-    const int column = static_cast<int>(k % block_columns);
-    const std::byte* pair = tile + b / 2 * pair_bytes(format);
-    const std::byte* scale =
-        pair + 2 * format.value_bytes + b % 2 * format.scale_bytes + lane * 2;
-    const int at = eight_bits ? column : column % 16;
-    const auto byte = static_cast<int>(
-        pair[b % 2 * format.value_bytes + at / 4 * 64 + lane * 4 + at % 4]);
-    const int value = eight_bits    ? byte - 128
-                      : column < 16 ? byte & 15
-                                    : byte >> 4;
-    const float d = half_at(scale);
-    if (part.type == element_type::q4_1)
-      out[k] = d * static_cast<float>(value) + half_at(scale + 32);
-    else
-      out[k] = d * static_cast<float>(eight_bits ? value : value - 8);
+    const auto within = static_cast<int>(k % block_columns);
+    const int half = within / 16;
+    const auto w = scales_of(format, tile, b, lane);
+    float scale = w.scale, minimum = w.minimum;
+    if (super_blocks(format)) {
+      scale = scale * static_cast<float>(w.scales[half]);
+      minimum = minimum * static_cast<float>(w.minimums[half]);
+    }
+    out[k] = scale * static_cast<float>(weight_at(
+                         format, tile + values_at(format, b), lane, within));
+    if (format.scales == scale_form::half_minimum)
+      out[k] = out[k] + minimum;
+    if (format.scales == scale_form::byte_minimum ||
+        format.scales == scale_form::two_nibbles)
+      out[k] = out[k] - minimum;
   }
 }
 
@@ -177,6 +178,8 @@ tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
   auto laid_out = lay_out(views);
   if (!laid_out)
     return laid_out.error();
+  if (auto checked = check_bytes(views); !checked)
+    return checked.error();
   auto made = std::move(*laid_out);
   auto memory = pages::allocate(made->bytes_);
   if (!memory)
@@ -195,6 +198,10 @@ tiled_weight::pack(std::span<const matrix_view> views, team& workers) {
                 });
   }
   return made;
+}
+
+tile_format tile_format_of(element_type type) {
+  return tile_formats[quantised_index(type)];
 }
 
 const weight_part& tiled_weight::part_of_tile(std::int64_t tile) const {

@@ -37,8 +37,10 @@ fault_plan plan_from_environment() {
   out.abort_prompt = numbers(variable("FAULT_ABORT_PROMPT"));
   if (auto after = numbers(variable("FAULT_ABORT_OUTPUT")); !after.empty())
     out.abort_output = static_cast<std::uint32_t>(after.front());
+  out.abort_by_memory = variable("FAULT_ABORT_BY") == "memory";
   out.hang_file = variable("FAULT_HANG_FILE");
   out.resume = variable("FAULT_RESUME");
+  out.talks = !variable("FAULT_TALK").empty();
   return out;
 }
 

@@ -1,5 +1,7 @@
 #include "tests/cluster/replica/faulty_engine.hpp"
 
+#include "tests/cluster/replica/shifted_random.hpp"
+
 #include <algorithm>
 #include <csignal>
 #include <utility>
@@ -7,6 +9,20 @@
 #include <unistd.h>
 
 namespace troupe::test {
+
+namespace {
+
+/// Takes memory until none is given: then `new` throws, and nobody catches it.
+/// A process without a limit gets it all and lives: nothing is written there.
+void take_all_memory() {
+  constexpr std::size_t piece = 16 << 20;
+  constexpr std::size_t pieces_max = 4096;
+  std::vector<std::unique_ptr<char[]>> taken;
+  while (taken.size() < pieces_max)
+    taken.emplace_back(new char[piece]);
+}
+
+} // namespace
 
 faulty_engine::faulty_engine(std::unique_ptr<api::engine> inner,
                              fault_plan plan)
@@ -35,7 +51,10 @@ void faulty_engine::start(std::function<void(api::step_result&&)> on_step,
 }
 
 void faulty_engine::submit(api::request x) {
-  choice made{x.whose, false, false, x.resume.size()};
+  choice made{.whose = x.whose,
+              .seed = x.params.seed,
+              .index = x.params.choice,
+              .outputs = x.resume.size()};
   made.aborts = !plan_.abort_prompt.empty() &&
                 !std::ranges::search(x.prompt, plan_.abort_prompt).empty();
   if (!x.resume.empty()) {
@@ -81,13 +100,19 @@ void faulty_engine::abort_if_asked(std::span<const api::owner> of) {
   for (const auto& [id, x] : choices_)
     if (x.aborts && x.outputs >= plan_.abort_output &&
         std::ranges::find(of, x.whose) != of.end())
-      std::raise(SIGSEGV);
+      abort();
+}
+
+void faulty_engine::abort() const {
+  if (plan_.abort_by_memory)
+    take_all_memory();
+  else
+    std::raise(SIGSEGV);
 }
 
 void faulty_engine::resume_wrongly(api::request& x) const {
   if (plan_.resume == "position") {
-    // The engine counts positions from the beginning of the prompt.
-    x.prompt.erase(x.prompt.begin());
+    shift_random(x.params.seed, x.params.choice, true);
   } else if (plan_.resume == "penalties") {
     x.params.frequency_penalty = 0;
     x.params.presence_penalty = 0;
@@ -109,8 +134,10 @@ void faulty_engine::count(api::step_result& result) {
       if (!news.logprobs.empty())
         news.logprobs.insert(news.logprobs.begin(), news.logprobs.front());
     }
-    if (news.finish != api::finish_reason::none)
-      choices_.erase(i);
+    if (news.finish == api::finish_reason::none)
+      continue;
+    shift_random(x.seed, x.index, false);
+    choices_.erase(i);
   }
 }
 

@@ -30,6 +30,8 @@ public:
 private:
   struct choice {
     api::owner whose;
+    std::uint64_t seed = 0; // with the index: whose random numbers
+    std::uint32_t index = 0;
     bool aborts = false;
     bool repeats = false; // the next token is sent twice
     std::uint64_t outputs = 0;
@@ -39,6 +41,7 @@ private:
   void end() override;
   void hang_if_asked() const;
   void abort_if_asked(std::span<const api::owner>);
+  void abort() const;
   void resume_wrongly(api::request&) const;
   void count(api::step_result&);
 

@@ -1,6 +1,7 @@
 #include "actors/protocol/launch_record.hpp"
 #include "actors/replica/replica_process.hpp"
 #include "tests/cluster/replica/faulty_engine.hpp"
+#include "tests/cluster/replica/talking_engine.hpp"
 
 #include <string_view>
 
@@ -20,9 +21,12 @@ load_faulty(const engine::options& options,
   if (!loaded)
     return loaded.error();
   auto card = text::encode((*loaded)->card());
+  auto plan = test::plan_from_environment();
+  auto inner = std::move(*loaded);
+  if (plan.talks)
+    inner = std::make_unique<test::talking_engine>(std::move(inner));
   return replica::engine_with_card{
-      std::make_unique<test::faulty_engine>(std::move(*loaded),
-                                            test::plan_from_environment()),
+      std::make_unique<test::faulty_engine>(std::move(inner), std::move(plan)),
       std::string{card.begin(), card.end()}};
 }
 

@@ -25,7 +25,7 @@ std::string shown(const config::serve_config& all) {
       const auto& e = model.engine;
       out += fmt::format(
           "{} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} "
-          "{} {} {} {} {}\n",
+          "{} {} {} {} {} {} {} {} {} {} {}\n",
           model.model_id, model.model_source.string(),
           model.tokenizer_source.string(), model.accelerator_type,
           static_cast<int>(model.device), model.placement_strategy,
@@ -36,8 +36,10 @@ std::string shown(const config::serve_config& all) {
           d.max_replicas_per_node.value_or(-1), d.num_cpus, d.num_gpus,
           d.memory_bytes, e.max_model_len, e.max_num_seqs,
           e.max_num_batched_tokens, e.block_size, e.kv_cache_memory_bytes,
-          e.enable_prefix_caching, e.chat_template,
-          e.trust_request_chat_template, e.default_chat_template_kwargs);
+          e.enable_prefix_caching, e.chat_template, e.memory_utilization,
+          e.quantization, e.dtype, e.load_format, e.seed.value_or(0),
+          e.generation_defaults, e.trust_request_chat_template,
+          e.default_chat_template_kwargs);
       for (const auto& [name, amount] : d.resources)
         out += fmt::format("resource {}={}\n", name, amount);
       for (const auto& bundle : model.bundles) {

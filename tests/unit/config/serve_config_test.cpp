@@ -66,6 +66,27 @@ applications:
   CHECK(holds(notes_of(loaded), "there is no autoscaler yet: 1 replica"));
 }
 
+TEST_CASE("what concerns weights, seeds and memory is read") {
+  folder here;
+  auto loaded = here.load(R"(applications:
+  - import_path: ray.serve.llm:build_openai_app
+    args:
+      llm_configs:
+        - model_loading_config: {model_id: m, model_source: model.gguf}
+          engine_kwargs: {dtype: half, quantization: awq_marlin, seed: 7,
+            load_format: safetensors, generation_config: vllm,
+            gpu_memory_utilization: 0.9}
+)");
+  REQUIRE(errors_of(loaded) == "");
+  const auto& engine = loaded.values.applications[0].models[0].engine;
+  CHECK(engine.dtype == "float16");
+  CHECK(engine.quantization == "awq");
+  CHECK(engine.load_format == "safetensors");
+  CHECK(engine.seed == 7u);
+  CHECK(!engine.generation_defaults);
+  CHECK(engine.memory_utilization == 0.9);
+}
+
 TEST_CASE(
     "the per-model form reads files relative to the one that names them") {
   folder here;
@@ -142,14 +163,18 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       row{"          server_cls: x\n", "server_cls: not supported yet"},
       row{"          engine_kwargs: {tensor_parallel_size: 2}\n",
           "tensor_parallel_size: above 1: not supported yet"},
-      row{"          engine_kwargs: {quantization: awq}\n",
-          "quantization: not supported yet"},
+      row{"          engine_kwargs: {quantization: bitsandbytes}\n",
+          "\"bitsandbytes\": not supported yet; allowed now: q8_0, q4_0, gguf"},
       row{"          engine_kwargs: {model: x}\n",
           "comes from model_loading_config"},
       row{"          engine_kwargs: {enable_lora: true}\n",
           "enable_lora: true: not supported yet"},
-      row{"          engine_kwargs: {dtype: bfloat16}\n",
-          "\"bfloat16\": not supported yet"},
+      row{"          engine_kwargs: {dtype: float64}\n",
+          "\"float64\": not supported yet"},
+      row{"          engine_kwargs: {load_format: pt}\n",
+          "\"pt\": not supported yet"},
+      row{"          engine_kwargs: {kv_cache_dtype: fp8}\n",
+          "\"fp8\": not supported yet"},
       row{"          deployment_config: {request_router_config: {}}\n",
           "request_router_config: not supported yet"},
       row{"          deployment_config: {placement_group_bundles: [{GPU: "

@@ -92,7 +92,8 @@ node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
 
 struct head : deterministic {
   fake_store::contents stored;
-  controller_actor controller;
+  head_controller_actor controller;
+  gatekeeper gate;
   std::vector<node_agent_actor> agents;
 
   head() {
@@ -107,8 +108,8 @@ struct head : deterministic {
   }
 
   void start(bool restore) {
-    auto made =
-        spawn_controller(system, std::make_unique<fake_store>(stored), restore);
+    auto made = spawn_controller(system, std::make_unique<fake_store>(stored),
+                                 restore, gate);
     REQUIRE(made.has_value());
     controller = *made;
     settle();
@@ -315,6 +316,44 @@ TEST_CASE("a deployment that cannot be stored is refused and changes nothing") {
       spawn_controller(h.system, std::make_unique<fake_store>(h.stored), true);
   REQUIRE_FALSE(other.has_value());
   CHECK(other.error().message.find("cannot be restored") != std::string::npos);
+}
+
+TEST_CASE(
+    "a node that is revoked is heard no more, its replicas go elsewhere") {
+  head h;
+  std::vector<revocation> all;
+  h.gate.revoke = [&](const std::string& node) -> result<decltype(all)> {
+    if (node == "bad")
+      return error{errc::invalid_argument, "no name"};
+    all.push_back({node, static_cast<std::uint32_t>(all.size() + 1)});
+    return all;
+  };
+  h.start(false);
+  agent_log one;
+  agent_log two;
+  h.join("w1", h.agent(one));
+  h.join("w2", h.agent(two));
+  h.deploy(of_models({a_model("m")}));
+  auto& has = one.assignments.back().replicas.empty() ? two : one;
+  auto& other = &has == &one ? two : one;
+  auto revoke = [&](const std::string& name) {
+    result<std::string> out = error{};
+    revoke_node(h.system, h.controller, name,
+                [&](auto answer) { out = answer; });
+    h.settle();
+    return out;
+  };
+  auto before = has.assignments.size();
+  CHECK(revoke(&has == &one ? "w1" : "w2").value() == "alive");
+  CHECK(has.assignments.size() == before);
+  CHECK(other.assignments.back().replicas.size() == 1);
+  CHECK(other.assignments.back().revoked == all);
+  h.report(has.assignments.back(), 5); // it is not in the cluster
+  CHECK(h.status().models[0].replicas_ready == 0);
+  CHECK(h.status().nodes.size() == 1);
+  CHECK(revoke("w7").value() == "unknown");
+  CHECK(revoke("bad").error().code == errc::invalid_argument);
+  CHECK(other.assignments.back().revoked.size() == 2);
 }
 
 TEST_CASE("applications are deleted by name, and what is wanted can be read") {

@@ -501,6 +501,72 @@ TEST_CASE("a node is refused for its name, version, newer head or amounts") {
   CHECK(w.join("a", 4, 9).accepted);
 }
 
+TEST_CASE("a node that is revoked is gone, and every other one hears of it") {
+  world w;
+  w.join("head");
+  w.join("a");
+  w.join("b");
+  auto spread = a_model("m", 2);
+  spread.demand.replicas_per_node_max = 1;
+  w.deploy({spread});
+  w.settle();
+  auto lost = w.with_phase(replica_phase::ready).front().second;
+  CHECK(w.machine->state_of(lost) == "alive");
+  auto tables = w.machine->table().version;
+  w.agents.erase(lost);
+  w.run(w.machine->revoke(lost, {{lost, 1}}, w.now));
+  CHECK(w.machine->state_of(lost) == "unknown");
+  CHECK(w.machine->table().version > tables);
+  CHECK(w.routed() == 1);
+  CHECK(w.remembered.size() == 2); // nobody waits for it after a restart
+  for (const auto& [name, at] : w.agents)
+    CHECK(at.last.revoked.size() == 1);
+  CHECK(w.machine->status().revoked == std::vector<std::string>{lost});
+  w.settle();
+  CHECK(w.status().reason.empty());
+  CHECK(w.routed() == 2);
+  // With a new certificate it is a node like others, and hears of the list.
+  CHECK(w.join(lost, 4, 2).accepted);
+  CHECK(w.agents.at(lost).last.revoked.size() == 1);
+}
+
+TEST_CASE("a node that nobody knows can be revoked, and one that is lost") {
+  world w;
+  w.join("head");
+  w.join("a");
+  w.lose("a");
+  CHECK(w.machine->state_of("a") == "lost");
+  w.run(w.machine->revoke("a", {{"a", 1}}, w.now));
+  CHECK(w.machine->state_of("a") == "unknown");
+  w.run(w.machine->revoke("x", {{"a", 1}, {"x", 2}}, w.now));
+  CHECK(w.agents.at("head").last.revoked.size() == 2);
+  CHECK(w.machine->status().nodes.size() == 1);
+  // A head that starts knows the list.
+  w.machine.emplace(2, controller_limits{}, std::vector<std::string>{}, w.now,
+                    w.agents.at("head").last.revoked);
+  w.join_again("head");
+  CHECK(w.agents.at("head").last.revoked.size() == 2);
+}
+
+TEST_CASE("an assignment is written for the version of its node") {
+  world w;
+  protocol::node_joined older;
+  older.node = "a";
+  older.version = protocol::protocol_version - 1;
+  auto newer = older;
+  newer.node = "b";
+  newer.version = protocol::protocol_version + 1;
+  commands orders;
+  REQUIRE(w.machine->join(older, orders, w.now).accepted);
+  REQUIRE(w.machine->join(newer, orders, w.now).accepted);
+  std::map<std::string, std::uint32_t> versions;
+  for (const auto& order : orders)
+    if (const auto* to = std::get_if<send_assignment>(&order))
+      versions[to->node] = to->version;
+  CHECK(versions.at("a") == protocol::protocol_version - 1);
+  CHECK(versions.at("b") == protocol::protocol_version);
+}
+
 TEST_CASE("a restarted head adopts what lives and changes nothing") {
   world w{1};
   w.join("head");

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <random>
+#include <set>
 
 using namespace troupe;
 using namespace troupe::engine;
@@ -331,9 +332,69 @@ TEST_CASE("options that cannot be met are refused by name") {
   CHECK_THAT(with([](options& o) { o.max_model_len = 1 << 20; }),
              Contains("max_model_len"));
   CHECK_THAT(with([](options& o) { o.kv_cache_bytes = 1; }),
-             Contains("kv_cache_bytes"));
+             Contains("kv_cache_memory_bytes"));
   CHECK_THAT(with([](options& o) { o.tokenizer = "nowhere"; }),
              Contains("nowhere"));
+  CHECK_THAT(with([](options& o) { o.memory_utilization = 1.5; }),
+             Contains("gpu_memory_utilization"));
+  CHECK_THAT(with([](options& o) { o.dtype = "float8"; }),
+             Contains("dtype: 'float8'"));
+  CHECK_THAT(with([](options& o) { o.load_format = "safetensors"; }),
+             Contains("load_format"));
+  CHECK_THAT(with([](options& o) { o.quantization = "awq"; }),
+             Contains("quantised with gguf, not with awq"));
+  CHECK(with([](options& o) { o.quantization = "gguf"; }) == "");
+}
+
+TEST_CASE("a directory may be asked for by the way it is quantised") {
+  auto as = [](const char* name, const char* method) {
+    options o = small(tiny / name);
+    o.quantization = method;
+    o.load_format = "safetensors";
+    return failure(o);
+  };
+  CHECK(as("llama-awq", "awq") == "");
+  CHECK(as("llama-int8", "compressed-tensors") == "");
+  CHECK_THAT(as("llama-gptq", "awq"),
+             Catch::Contains("quantised with gptq, not with awq"));
+  CHECK_THAT(as("llama-bf16", "gptq"),
+             Catch::Contains("quantised with nothing, not with gptq"));
+}
+
+TEST_CASE("a model of floats is quantised when it is loaded") {
+  options o = small(tiny / "llama-bf16");
+  o.max_model_len = 96;
+  session stored{o};
+  std::vector<std::string> classes{stored.what().about().arithmetic_class};
+  auto bytes = stored.what().about().weight_bytes;
+  const auto requests = mixture(8, 268);
+  for (const char* method : {"q8_0", "q4_0"}) {
+    o.quantization = method;
+    session quantised{o};
+    CHECK(quantised.what().about().weight_bytes < bytes);
+    bytes = quantised.what().about().weight_bytes;
+    classes.push_back(quantised.what().about().arithmetic_class);
+    quantised.ask(requests);
+    check_same(quantised.heard(), baseline(o, requests));
+  }
+  o.quantization = "";
+  o.dtype = "float16";
+  classes.push_back(session{o}.what().about().arithmetic_class);
+  CHECK(std::set<std::string>(classes.begin(), classes.end()).size() == 4);
+  o.dtype = "float32";
+  CHECK(session{o}.what().about().arithmetic_class == classes[0]);
+}
+
+TEST_CASE("a seed and the makers' sampling are in the card") {
+  options o = small(tiny / "llama-bf16");
+  o.seed = 9;
+  auto defaults = session{o}.what().card().defaults;
+  CHECK(defaults.seed == 9u);
+  CHECK(defaults.temperature == 0.6f);
+  o.generation_defaults = false;
+  text::sampling_defaults seed_alone;
+  seed_alone.seed = 9;
+  CHECK(session{o}.what().card().defaults == seed_alone);
 }
 
 TEST_CASE("a chat template can be given") {

@@ -28,9 +28,11 @@ options small(const fs::path& model) {
 
 TEST_CASE("what is measured is what a loaded engine takes") {
   for (std::string name :
-       {"bf16-llama3", "f32-tied", "q4_0-untied", "q4_1-linear", "q8_0-mha"}) {
+       {"bf16-llama3.gguf", "f32-tied.gguf", "q4_0-untied.gguf",
+        "q4_1-linear.gguf", "q8_0-mha.gguf", "llama-sharded-f16", "llama-awq",
+        "llama-int8", "llama-fp8"}) {
     INFO(name);
-    auto o = small(tiny / (name + ".gguf"));
+    auto o = small(tiny / name);
     auto measured = measure(o, 1 << 30);
     REQUIRE(measured.has_value());
     auto loaded = troupe::engine::engine::load(o, {});
@@ -45,6 +47,34 @@ TEST_CASE("what is measured is what a loaded engine takes") {
           measured->kv_cache_bytes);
     CHECK(measured->workspace_bytes > 0);
   }
+}
+
+TEST_CASE("weights that are quantised when they are loaded are measured so") {
+  auto o = small(tiny / "llama-bf16");
+  auto stored = measure(o, 1 << 30);
+  o.quantization = "q4_0";
+  auto quantised = measure(o, 1 << 30);
+  auto loaded = troupe::engine::engine::load(o, {});
+  REQUIRE(stored.has_value());
+  REQUIRE(quantised.has_value());
+  REQUIRE(loaded.has_value());
+  CHECK(quantised->weight_bytes < stored->weight_bytes);
+  CHECK(quantised->weight_bytes == (*loaded)->about().weight_bytes);
+}
+
+TEST_CASE("a share of the memory is what all takes together") {
+  auto o = small(tiny / "f32-tied.gguf");
+  o.kv_cache_bytes = 0;
+  o.max_num_seqs = 1024;
+  o.memory_utilization = 0.5;
+  auto use = measure(o, 16 << 20);
+  REQUIRE(use.has_value());
+  CHECK(use->bytes() <= (16 << 20) / 2);
+  CHECK(use->bytes() > (16 << 20) / 2 - use->kv_block_bytes);
+  auto none = measure(o, 1 << 20);
+  REQUIRE(!none);
+  CHECK(none.error().message.find("gpu_memory_utilization") !=
+        std::string::npos);
 }
 
 TEST_CASE("the KV cache that nobody sized is a quarter of what is free") {

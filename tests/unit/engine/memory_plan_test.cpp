@@ -57,6 +57,21 @@ TEST_CASE("memory for not even one block is an error") {
   CHECK(plan_memory(d).has_error());
 }
 
+TEST_CASE("a share of the memory is for weights, activations and KV cache") {
+  memory_demand d = demand();
+  d.available_bytes = 100'000;
+  d.utilization_asked = 0.5;
+  d.other_bytes = 20'000;
+  CHECK(plan_memory(d).value().kv_blocks == 30);
+  d.kv_cache_bytes_asked = 10'000;
+  CHECK(plan_memory(d).value().kv_blocks == 10);
+  d.kv_cache_bytes_asked = 0;
+  d.other_bytes = 60'000;
+  auto nothing_left = plan_memory(d);
+  CHECK(nothing_left.error().code == errc::limit);
+  CHECK(nothing_left.error().message.find("gpu_memory_utilization") == 0);
+}
+
 TEST_CASE("the available memory of this machine can be read") {
   CHECK(available_memory_bytes() > 1 << 20);
 }

@@ -1,5 +1,6 @@
 #include "tests/unit/http/loopback.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <stdexcept>
@@ -14,6 +15,24 @@ std::string get_1_0(std::string_view more_fields = {}) {
       .append(more_fields)
       .append("\r\n");
 }
+
+/// A stream of more than any socket holds, whose reader has taken nothing.
+struct unread_stream {
+  reply_box box;
+  test_server server{{}, box.as_handler()};
+  raw_client client{server.port(), 4096};
+  const std::string token = std::string(1000, 'x');
+  std::size_t given = 0; ///< bytes
+  std::shared_ptr<reply> r;
+
+  unread_stream() {
+    client.send(get("/"));
+    r = box.next();
+    r->start_stream(200, {});
+    for (; given < 3'000'000; given += token.size())
+      r->write(token);
+  }
+};
 
 } // namespace
 
@@ -330,6 +349,9 @@ TEST_CASE("a client that closes or resets while it is owed an answer is gone") {
         client.reset();
       else
         client.close();
+      // Of a close a stream hears by what it sends, as others by a probe.
+      if (streaming)
+        CHECK(eventually([&] { return !r->write("b"); }));
       CHECK(eventually([&] { return calls == 1; }));
       CHECK(eventually([&] { return !r->write("b"); }));
       std::atomic<int> late{0};
@@ -375,21 +397,93 @@ TEST_CASE("a callback that holds its own reply does not keep it for ever") {
   CHECK(eventually([&] { return server.get().connections() == 0; }));
 }
 
-TEST_CASE("a client that only ends its sending still gets a whole answer") {
+TEST_CASE("a client that only ends its sending gets its whole answers") {
+  reply_box box;
+  test_server server({}, box.as_handler());
+  for (auto version : {"1.1", "1.0"}) {
+    raw_client client(server.port());
+    client.send("GET / HTTP/" + std::string(version) +
+                "\r\nHost: h\r\nConnection: keep-alive\r\n\r\n" + get("/2") +
+                get("/3"));
+    client.end_sending();
+    auto first = box.next();
+    std::atomic<bool> gone{false};
+    first->on_client_gone([&] { gone = true; });
+    // The server looks whether it is still there, by what all answers begin
+    // with.
+    auto seen = client.read_at_least(2);
+    CHECK(std::string("HTTP/1.1 ").find(seen) == 0);
+    first->respond(200, {}, "first");
+    auto second = box.next();
+    second->on_client_gone([&] { gone = true; });
+    second->start_stream(200, {});
+    for (int i = 0; i < 100; ++i)
+      CHECK(second->write("piece " + std::to_string(i)));
+    second->finish();
+    box.next()->respond(200, {}, "third");
+    seen += client.read_to_end();
+    CHECK(seen.find("HTTP/1.1 200 OK\r\n") == 0);
+    CHECK(seen.find("\r\n\r\nfirstHTTP/1.1 200 OK\r\n") != seen.npos);
+    CHECK(seen.find("piece 99\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n") != seen.npos);
+    CHECK(seen.substr(seen.size() - 9) == "\r\n\r\nthird");
+    CHECK_FALSE(gone);
+  }
+}
+
+TEST_CASE("a client that ends its sending and then leaves is gone soon") {
   reply_box box;
   test_server server({}, box.as_handler());
   raw_client client(server.port());
-  client.send(get("/1") + get("/2"));
+  client.send(get("/"));
   client.end_sending();
-  auto first = box.next();
+  auto r = box.next();
   std::atomic<bool> gone{false};
-  first->on_client_gone([&] { gone = true; });
+  r->on_client_gone([&] { gone = true; });
+  client.read_at_least(1); // it is still there
+  client.close();
   CHECK(eventually([&] { return gone.load(); }));
-  first->respond(200, {}, "1");
-  box.next()->respond(200, {}, "2");
-  CHECK(client.read_answer().body == "1");
-  CHECK(client.read_answer().body == "2");
-  CHECK(client.at_end());
+  CHECK(eventually([&] { return server.get().connections() == 0; }));
+}
+
+TEST_CASE_METHOD(unread_stream, "a stream has no room while its reader has "
+                                "much to take, and room again then") {
+  REQUIRE_FALSE(r->has_room());
+  std::atomic<int> earlier{0};
+  std::atomic<int> calls{0};
+  r->on_room([&] { ++earlier; });
+  r->on_room([&] { ++calls; });
+  // What is given nevertheless is not lost.
+  CHECK(r->write(token));
+  CHECK(calls == 0);
+
+  auto received = client.read_at_least(given / 2);
+  std::thread reader([&] { received += client.read_to_end(); });
+  CHECK(eventually([&] { return calls == 1; }));
+  CHECK(eventually([&] { return r->has_room(); }));
+  r->on_room([&] { ++calls; }); // at once
+  CHECK(calls == 2);
+  CHECK(earlier == 0);
+  r->finish();
+  r->on_room([&] { ++calls; });
+  server.get().stop_accepting();
+  reader.join();
+  CHECK(calls == 2);
+  CHECK(std::count(received.begin(), received.end(), 'x') ==
+        static_cast<std::ptrdiff_t>(given + token.size()));
+}
+
+TEST_CASE_METHOD(unread_stream, "who waits for room hears that the client has "
+                                "left, and is let go") {
+  auto waiting = std::make_shared<int>(0);
+  std::weak_ptr<int> weak = waiting;
+  std::atomic<bool> alive_when_told{false};
+  r->on_room([kept = std::move(waiting)] {});
+  r->on_client_gone([&] { alive_when_told = !weak.expired(); });
+  client.reset();
+  CHECK(eventually([&] { return weak.expired(); }));
+  CHECK(alive_when_told);
+  CHECK(r->has_room()); // and write says why
+  CHECK_FALSE(r->write(token));
 }
 
 TEST_CASE("a request pipelined behind a pending answer is kept") {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/model/decoder.hpp"
+#include "engine/model/open_checkpoint.hpp"
 #include "engine/weights/gguf.hpp"
 
 #include <catch2/catch.hpp>
@@ -23,7 +24,7 @@ constexpr model::decoder_limits small_limits{64, 64, 8, 32};
 inline loaded_model load_model(const std::filesystem::path& path,
                                std::unique_ptr<ops::backend> backend,
                                model::decoder_limits limits = small_limits) {
-  auto file = weights::gguf_file::open(path);
+  auto file = model::open_checkpoint(path);
   INFO((file ? std::string{} : file.error().message));
   REQUIRE(file.has_value());
   auto config = model::read_model_config(**file);

@@ -36,6 +36,16 @@ gguf_builder with(const std::string& key, std::uint32_t value) {
 
 } // namespace
 
+TEST_CASE("a file may say how its rope pairs lie") {
+  auto interleaved = [](const gguf_builder& builder) {
+    auto bytes = builder.build();
+    auto file = weights::gguf_file::parse(as_bytes(bytes), "small.gguf");
+    return model::read_model_config(**file).value().rope.interleaved;
+  };
+  CHECK(interleaved(small_model()));
+  CHECK(!interleaved(small_model().boolean("troupe.rope_interleaved", false)));
+}
+
 TEST_CASE("a configuration is read from the metadata") {
   auto config = read(small_model());
   REQUIRE(config.has_value());

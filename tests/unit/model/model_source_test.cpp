@@ -1,40 +1,15 @@
 #include "engine/model/model_source.hpp"
 
+#include "tests/unit/weights/model_directory.hpp"
+
 #include <catch2/catch.hpp>
-#include <cstdlib>
-#include <fstream>
 
 using namespace troupe;
+using test::model_directory;
 
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A directory that goes away with this object.
-class temporary_directory {
-public:
-  temporary_directory() {
-    char name[] = "/tmp/troupe-model-XXXXXX";
-    REQUIRE(::mkdtemp(name));
-    path_ = name;
-  }
-
-  ~temporary_directory() {
-    fs::remove_all(path_);
-  }
-
-  fs::path add(const char* name) const {
-    std::ofstream(path_ / name) << "x";
-    return path_ / name;
-  }
-
-  const fs::path& path() const {
-    return path_;
-  }
-
-private:
-  fs::path path_;
-};
 
 void refused(const fs::path& path, errc code, const std::string& words) {
   auto found = model::resolve_model_source(path);
@@ -47,22 +22,45 @@ void refused(const fs::path& path, errc code, const std::string& words) {
 } // namespace
 
 TEST_CASE("a model is a .gguf file or the only one in a directory") {
-  temporary_directory directory;
-  refused(directory.path(), errc::not_found, "no .gguf file");
-  directory.add("README.md");
-  auto file = directory.add("one.gguf");
+  model_directory directory;
+  refused(directory.path(), errc::not_found, "neither a .gguf file nor");
+  directory.write("README.md", "x");
+  auto file = directory.write("one.gguf", "x");
   CHECK(*model::resolve_model_source(file) == file);
   CHECK(*model::resolve_model_source(directory.path()) == file);
-  auto other = directory.add("two.gguf");
+  auto other = directory.write("two.gguf", "x");
   CHECK(*model::resolve_model_source(other) == other);
-  refused(directory.path(), errc::invalid_argument, "2 .gguf files");
+  refused(directory.path(), errc::invalid_argument, "2 .gguf models");
 }
 
-TEST_CASE("what is no GGUF model is refused by name") {
-  temporary_directory directory;
+TEST_CASE("the files of one split model are one model") {
+  model_directory directory;
+  auto second = directory.write("m-00002-of-00003.gguf", "x");
+  auto first = directory.path() / "m-00001-of-00003.gguf";
+  // The missing one is named when it is opened.
+  CHECK(*model::resolve_model_source(directory.path()) == first);
+  directory.write("m-00001-of-00003.gguf", "x");
+  directory.write("m-00003-of-00003.gguf", "x");
+  CHECK(*model::resolve_model_source(directory.path()) == first);
+  CHECK(*model::resolve_model_source(second) == second);
+  directory.write("m-00001-of-00002.gguf", "x");
+  refused(directory.path(), errc::invalid_argument, "2 .gguf models");
+}
+
+TEST_CASE("a model is a directory of config.json and safetensors") {
+  model_directory directory;
+  auto tensors = directory.write("model.safetensors", "x");
+  refused(directory.path(), errc::not_found, "no config.json");
+  directory.write("config.json", "{}");
+  CHECK(*model::resolve_model_source(directory.path()) == directory.path());
+  refused(tensors, errc::unsupported, "name the directory");
+}
+
+TEST_CASE("what is no model is refused by name") {
+  model_directory directory;
   refused(directory.path() / "none.gguf", errc::not_found, "no such file");
-  auto tensors = directory.add("model.safetensors");
-  refused(directory.path(), errc::unsupported, "safetensors");
-  refused(tensors, errc::unsupported, "safetensors");
-  refused(directory.add("model.bin"), errc::unsupported, "not a .gguf file");
+  directory.write("config.json", "{}");
+  auto pickled = directory.write("pytorch_model.bin", "x");
+  refused(directory.path(), errc::unsupported, "pickled weights");
+  refused(pickled, errc::unsupported, "not a .gguf file");
 }

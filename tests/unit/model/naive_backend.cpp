@@ -1,5 +1,7 @@
 #include "tests/unit/model/naive_backend.hpp"
 
+#include "tests/kernels/ggml_blocks.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -10,25 +12,6 @@ namespace troupe::test {
 namespace {
 
 using ops::element_type;
-
-float from_bf16(const std::byte* at) {
-  std::uint16_t half = 0;
-  std::memcpy(&half, at, sizeof half);
-  return std::bit_cast<float>(std::uint32_t{half} << 16);
-}
-
-float from_f16(const std::byte* at) {
-  std::uint16_t half = 0;
-  std::memcpy(&half, at, sizeof half);
-  auto sign = half >> 15 ? -1.0f : 1.0f;
-  auto exponent = half >> 10 & 31;
-  auto fraction = static_cast<float>(half & 1023);
-  if (exponent == 31)
-    return fraction == 0 ? sign * INFINITY : NAN;
-  if (exponent == 0)
-    return sign * std::ldexp(fraction, -24);
-  return sign * std::ldexp(1024 + fraction, exponent - 25);
-}
 
 float rounded_to_f16(float value) {
   int exponent = 0;
@@ -46,44 +29,6 @@ void round_block(float* block) {
     return;
   for (int i = 0; i < 32; ++i)
     block[i] = std::nearbyint(block[i] * (127 / largest)) * (largest / 127);
-}
-
-/// Weight `i` of the 32 in a block of four-bit weights: low halves first.
-int nibble(const std::byte* packed, int i) {
-  auto byte = static_cast<int>(packed[i % 16]);
-  return i < 16 ? byte & 15 : byte >> 4;
-}
-
-void append_block(element_type type, const std::byte* at,
-                  std::vector<float>& out) {
-  switch (type) {
-  case element_type::f32: {
-    float value = 0;
-    std::memcpy(&value, at, sizeof value);
-    out.push_back(value);
-    return;
-  }
-  case element_type::f16:
-    out.push_back(from_f16(at));
-    return;
-  case element_type::bf16:
-    out.push_back(from_bf16(at));
-    return;
-  case element_type::q8_0:
-    for (int i = 0; i < 32; ++i)
-      out.push_back(from_f16(at) *
-                    static_cast<float>(static_cast<std::int8_t>(at[2 + i])));
-    return;
-  case element_type::q4_0:
-    for (int i = 0; i < 32; ++i)
-      out.push_back(from_f16(at) * static_cast<float>(nibble(at + 2, i) - 8));
-    return;
-  case element_type::q4_1:
-    for (int i = 0; i < 32; ++i)
-      out.push_back(from_f16(at) * static_cast<float>(nibble(at + 4, i)) +
-                    from_f16(at + 2));
-    return;
-  }
 }
 
 struct naive_weight final : ops::weight {
@@ -191,7 +136,8 @@ public:
       auto [elements, block] = ops::layout_of(part.type);
       out->quantised_.resize(out->rows_, elements > 1);
       for (std::size_t at = 0; at < part.bytes.size(); at += block)
-        append_block(part.type, part.bytes.data() + at, out->values_);
+        ops::test::append_block(part.type, part.bytes.data() + at,
+                                out->values_);
     }
     return std::unique_ptr<ops::weight>{std::move(out)};
   }

@@ -41,6 +41,8 @@ struct bench {
   std::vector<std::uint64_t> spawned;
   std::vector<protocol::replica_spec> tunes;
   std::vector<bool> router;
+  std::vector<std::vector<protocol::revocation>> revoked;
+  std::size_t spawned_before_revoked = 0; ///< the last time
   int signals = 0;
   int all_stopped = 0;
 
@@ -72,6 +74,10 @@ struct bench {
   }
   void take(want_router& x) {
     router.push_back(x.wanted);
+  }
+  void take(know_revoked& x) {
+    revoked.push_back(x.all);
+    spawned_before_revoked = spawned.size();
   }
   void take(signal_process&) {
     ++signals;
@@ -106,9 +112,11 @@ struct bench {
   }
 
   void assign(std::vector<protocol::replica_spec> specs,
-              bool with_router = true) {
+              bool with_router = true,
+              std::vector<protocol::revocation> revoked = {}) {
     run(machine.assigned({machine.head_epoch(), machine.node_epoch(),
-                          ++sequence, std::move(specs), with_router},
+                          ++sequence, std::move(specs), with_router,
+                          std::move(revoked)},
                          now));
   }
 
@@ -391,6 +399,26 @@ TEST_CASE("the node's router is wanted or not as the head says") {
   CHECK(b.router == std::vector<bool>{true, false});
   b.assign({}, true);
   CHECK(b.router == std::vector<bool>{true, false, true});
+}
+
+TEST_CASE("the node knows who is revoked as the head says, before all else") {
+  bench b;
+  b.join();
+  using list = std::vector<protocol::revocation>;
+  b.assign({spec()}, true, {{"w9", 1}});
+  REQUIRE(b.revoked == std::vector<list>{{{"w9", 1}}});
+  CHECK(b.spawned.size() == 1);
+  CHECK(b.spawned_before_revoked == 0);
+  b.assign({spec()}, true, {{"w9", 1}});
+  CHECK(b.revoked.size() == 1);
+  b.assign({spec()}, true, {{"w9", 2}});
+  CHECK(b.revoked.size() == 2);
+  // Another head may have another list; of none it says so too.
+  b.run(b.machine.head_lost(b.now));
+  b.join(2, 2);
+  b.assign({spec()});
+  CHECK(b.revoked.back().empty());
+  CHECK(b.revoked.size() == 3);
 }
 
 TEST_CASE("a change that needs no other process reaches the replica") {

@@ -65,6 +65,11 @@ struct stream_fixture {
   simdjson::dom::parser parsers[32];
   std::string frames;
 
+  void open(const answer& of) {
+    for (std::uint32_t i = 0; i < of.openings(); ++i)
+      of.open(i, frames);
+  }
+
   /// (index, text, finish reason) of each frame with a choice.
   std::vector<std::string> told(bool chat = true) {
     std::vector<std::string> out;
@@ -91,6 +96,7 @@ struct stream_fixture {
 TEST_CASE_METHOD(stream_fixture, "a chat stream begins with a role frame and "
                                  "ends with the last text and the reason") {
   answer a{plan(true, true)};
+  open(a);
   CHECK(!*a.take(0, news("He"), frames));
   CHECK(!*a.take(0, news("y"), frames));
   CHECK(!*a.take(0, news("!", finish::length), frames));
@@ -106,6 +112,7 @@ TEST_CASE_METHOD(stream_fixture, "all choices get their role frame before any "
   auto p = plan(true, true);
   p.n = 2;
   answer a{p};
+  open(a);
   *a.take(1, news("b"), frames);
   *a.take(1, eos(), frames);
   CHECK(!a.complete());
@@ -121,6 +128,7 @@ TEST_CASE_METHOD(stream_fixture, "completions have no role frame and number "
   p.n = 2;
   p.prompts = {ids_of("x"), ids_of("y")};
   answer a{p};
+  CHECK(a.openings() == 0);
   *a.take(3, news("d", finish::length), frames);
   *a.take(0, news("a", finish::length), frames);
   CHECK(told(false) == std::vector<std::string>{"3|d|length", "0|a|length"});
@@ -133,6 +141,7 @@ TEST_CASE_METHOD(stream_fixture, "a stop string is held back, cut off and ends "
   p.stop = {"END"};
   p.include_usage = true;
   answer a{p};
+  open(a);
   CHECK(!*a.take(0, news("abE"), frames));
   CHECK(!*a.take(0, news("N"), frames));
   CHECK(*a.take(0, news("Dxyz"), frames));
@@ -151,6 +160,7 @@ TEST_CASE_METHOD(stream_fixture, "what looked like a stop string comes out "
   auto p = plan(true, true);
   p.stop = {"END"};
   answer a{p};
+  open(a);
   *a.take(0, news("aEN", finish::length), frames);
   CHECK(told() == std::vector<std::string>{"0||", "0|aEN|length"});
 }
@@ -160,6 +170,7 @@ TEST_CASE_METHOD(stream_fixture, "stop strings count only after min_tokens") {
   p.stop = {"b"};
   p.min_tokens = 3;
   answer a{p};
+  open(a);
   CHECK(!*a.take(0, news("abc"), frames));
   CHECK(*a.take(0, news("db"), frames));
   CHECK(told().back() == "0|d|stop");
@@ -168,6 +179,7 @@ TEST_CASE_METHOD(stream_fixture, "stop strings count only after min_tokens") {
 TEST_CASE_METHOD(stream_fixture,
                  "characters of several tokens come out whole") {
   answer a{plan(true, true)};
+  open(a);
   *a.take(0, news("\xc3"), frames);
   *a.take(0, news("\x89"), frames);
   *a.take(0, news("\xe2\x82", finish::length), frames);
@@ -277,6 +289,7 @@ TEST_CASE_METHOD(stream_fixture, "token ids go with the text that they begin") {
   auto p = plan(true, true);
   p.head.return_token_ids = true;
   answer a{p};
+  open(a);
   *a.take(0, news("\xc3"), frames);
   *a.take(0, news("\x89", finish::length), frames);
   auto all = frames_of(parsers, frames);
@@ -289,6 +302,7 @@ TEST_CASE_METHOD(stream_fixture, "continuous usage is in every frame") {
   auto p = plan(true, true);
   p.include_usage = p.continuous_usage = p.head.include_usage = true;
   answer a{p};
+  open(a);
   *a.take(0, news("a"), frames);
   *a.take(0, news("b", finish::length), frames);
   frames += a.closing_frames();

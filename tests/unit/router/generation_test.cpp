@@ -37,6 +37,44 @@ api::api_result<generation> completion(std::string_view body) {
 
 } // namespace
 
+TEST_CASE("what a request does not say the model's card does") {
+  auto card = byte_model_card();
+  card.defaults = {.temperature = 0.25f,
+                   .top_p = 0.5f,
+                   .top_k = 7,
+                   .min_p = 0.125f,
+                   .repetition_penalty = 1.5f,
+                   .seed = 3};
+  auto bytes = text::encode(card);
+  auto made = *model_text::make(std::string{bytes.begin(), bytes.end()});
+  auto params = [&](std::string_view body, std::uint64_t turn) {
+    generation_context context;
+    context.request_id = "id";
+    context.seed = 77;
+    context.turn = turn;
+    auto out = prepare(*parse_request(false, body), route("m"), made, context);
+    return out.value().what.choices.front().params;
+  };
+  auto silent = params(R"({"prompt":"a","top_p":null})", 0);
+  CHECK(silent.temperature == 0.25f);
+  CHECK(silent.top_p == 0.5f);
+  CHECK(silent.top_k == 7);
+  CHECK(silent.min_p == 0.125f);
+  CHECK(silent.repetition_penalty == 1.5f);
+  CHECK(silent.seed != 77);
+  CHECK(silent.seed == params(R"({"prompt":"b"})", 0).seed);
+  CHECK(silent.seed != params(R"({"prompt":"a"})", 1).seed);
+  auto clear = params(R"({"prompt":"a","temperature":1,"top_p":1,"top_k":-1,)"
+                      R"("min_p":0,"repetition_penalty":1,"seed":5})",
+                      0);
+  CHECK(clear.temperature == 1.0f);
+  CHECK(clear.top_p == 1.0f);
+  CHECK(clear.top_k == 0);
+  CHECK(clear.min_p == 0.0f);
+  CHECK(clear.repetition_penalty == 1.0f);
+  CHECK(clear.seed == 5);
+}
+
 TEST_CASE("every choice has its prompt, its number and the request's seed") {
   auto made = completion(R"({"prompt":["ab","c"],"n":3})");
   REQUIRE(made.has_value());

@@ -36,6 +36,22 @@ fingerprint print(unsigned char first) {
   return out;
 }
 
+/// The same request of another client.
+submission equal_to(submission what, std::uint64_t number) {
+  what.request = number;
+  for (auto& record : what.choices)
+    record.request_id = "r" + std::to_string(number);
+  return what;
+}
+
+/// The replica dies of what it computes; another one takes its place.
+void die(simulated_replicas& run, std::uint64_t incarnation) {
+  auto running = run.running(incarnation);
+  run.start(incarnation + 1);
+  run.kill(incarnation);
+  run.notice(incarnation, true, running);
+}
+
 } // namespace
 
 TEST_CASE("one poison among 32 streams: two replicas die, 31 streams finish "
@@ -234,6 +250,107 @@ TEST_CASE(
   CHECK(run.deaths == 2);
   REQUIRE(run.incidents.size() == 2);
   CHECK(run.incidents.at(1) == run.incidents.at(2));
+}
+
+TEST_CASE("a suspect whose client leaves is found guilty all the same") {
+  for (bool hears_of_it = false;; hears_of_it = true) {
+    CAPTURE(hears_of_it);
+    simulated_replicas run;
+    run.start(1);
+    run.submit(run.ask(1, length));
+    run.step_all();
+    die(run, 1);
+    auto running = run.running(2);
+    if (hears_of_it) // too late
+      run.obey(run.table.cancel_request(1, run.now));
+    run.kill(2);
+    if (!hears_of_it)
+      run.obey(run.table.cancel_choice(1, 0, run.now));
+    run.notice(2, true, running);
+    CHECK(run.failed.empty());
+    CHECK(run.table.counts().requests_convicted == 1);
+    run.submit(equal_to(run.ask(1, length), 2));
+    CHECK(run.incidents.count(2) == 1);
+    if (hears_of_it)
+      break;
+  }
+}
+
+TEST_CASE("a request equal to a suspect is tried alone until one got further") {
+  simulated_replicas run;
+  run.start(1);
+  auto first = run.ask(1, length);
+  run.submit(first);
+  run.step_all();
+  auto running = run.running(1);
+  run.obey(run.table.cancel_request(1, run.now));
+  run.kill(1);
+  run.notice(1, true, running);
+  run.submit(equal_to(first, 2));
+  run.submit(run.ask(3, length));
+  run.start(2);
+  auto is_alone = [&](std::uint64_t request) {
+    for (auto& [id, record] : run.records(2))
+      if (record.request_id == "r" + std::to_string(request))
+        return record.alone;
+    FAIL("it is not there");
+    return false;
+  };
+  CHECK(is_alone(2));
+  CHECK(!is_alone(3));
+  run.step(2); // no further than the other one was
+  run.submit(equal_to(first, 4));
+  CHECK(is_alone(4));
+  run.step(2);
+  run.step(2);
+  run.submit(equal_to(first, 5));
+  CHECK(!is_alone(5));
+  finish(run);
+  for (std::uint64_t i : {2, 3, 4, 5})
+    CHECK(run.released.count(i) == 1);
+  CHECK(run.failed.empty());
+}
+
+TEST_CASE("who is watched and in the step of a death twice more is guilty, "
+          "alone or not") {
+  suspicion_list known{8, 10s};
+  protocol::death_notice notice;
+  notice.own_fault = true;
+  notice.running = {{1, 1}, {1, 2}};
+  sending one{{"app", "m"}, "r1", print(1), 7, false};
+  CHECK(weigh(notice, one, known, at(0s)) == verdict::suspect);
+  CHECK(weigh(notice, one, known, at(0s)) == verdict::suspect); // told twice
+  CHECK(known.find(one.what, at(0s))->tokens == 7);
+  one.watched = true;
+  one.tokens = 5;
+  notice.incarnation = 2;
+  CHECK(weigh(notice, one, known, at(1s)) == verdict::suspect);
+  CHECK(known.find(one.what, at(1s))->tokens == 7);
+  notice.incarnation = 3;
+  CHECK(weigh(notice, one, known, at(2s)) == verdict::guilty);
+}
+
+TEST_CASE("equal requests at two replicas that die of them are guilty, but for "
+          "those that are past that place") {
+  simulated_replicas run{table_limits{}};
+  run.start(1);
+  auto first = run.ask(1, 12);
+  run.submit(equal_to(first, 3));
+  for (int i = 0; i < 8; ++i)
+    run.step_all();
+  run.list(1, false);
+  run.start(2);
+  run.submit(first);
+  run.list(2, false);
+  run.start(4);
+  run.submit(equal_to(first, 2));
+  die(run, 2);
+  CHECK(run.failed.empty());
+  die(run, 4);
+  CHECK(run.incidents.count(1) == 1);
+  CHECK(run.incidents.count(2) == 1);
+  finish(run);
+  CHECK(run.ended.count({3, 0}) == 1);
 }
 
 TEST_CASE("bans end in time, and the oldest give way") {

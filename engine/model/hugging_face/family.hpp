@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+/// Hugging Face's directories in the words of GGUF (engine/weights/
+/// checkpoint.hpp). What differs from family to family stands in a table; one
+/// reader interprets every row.
+namespace troupe::model::hugging_face {
+
+/// What a key of config.json holds.
+enum class value_kind : std::uint8_t { whole, real, flag, text };
+
+/// A key of config.json and the metadata key that it becomes, without its
+/// "<architecture>." prefix. A key that is missing or null takes `otherwise`,
+/// transformers' default; without one it is left out, or refused if `required`.
+struct key_row {
+  std::string_view from;
+  std::string_view to;
+  value_kind kind = value_kind::whole;
+  bool required = false;
+  std::optional<double> otherwise = {};
+};
+
+/// A key of config.json that has to have one of these values, spelled as in the
+/// file without quotes ("silu", "false", "1"), since anything else would have
+/// to be computed otherwise. A missing or null one is fine.
+struct demand_row {
+  std::string_view key;
+  std::vector<std::string_view> allowed;
+};
+
+/// How the elements of a module's tensors differ between the formats.
+enum class change : std::uint8_t {
+  none,
+  plus_one, ///< GGUF holds w + 1 (Gemma's norms)
+};
+
+/// A module of the checkpoint and GGUF's name for it, both without the last
+/// part (".weight", ".bias"). A '*' stands for a number, the same one in both.
+/// A second one in `from` alone counts the parts of a stack (experts): GGUF has
+/// them in one tensor, the number as its outermost dimension. An empty `to`
+/// drops what transformers does not read.
+struct module_row {
+  std::string_view from;
+  std::string_view to;
+  change how = change::none;
+};
+
+/// A family. Keys of config.json that stand in no row mean nothing: the
+/// family's code in transformers does not read them.
+struct family {
+  std::string_view model_type;   ///< "llama"
+  std::string_view class_name;   ///< of "architectures": "LlamaForCausalLM"
+  std::string_view architecture; ///< GGUF's "general.architecture"
+  std::vector<key_row> keys;     ///< beside `common_keys`, and instead of them
+  std::vector<demand_row> demands;
+  std::vector<module_row> modules; ///< beside `common_modules`
+  bool tied = false; ///< tie_word_embeddings if config.json does not say it
+  /// Published with code of its own ("auto_map") that transformers has taken
+  /// over since: the code is not needed. Others with an auto_map are refused.
+  bool published_with_code = false;
+};
+
+/// What all families share. A row of the family with the same `from` wins.
+const std::vector<key_row>& common_keys();
+const std::vector<module_row>& common_modules();
+
+/// The row of that "model_type"; null if there is none.
+const family* find_family(std::string_view model_type);
+
+} // namespace troupe::model::hugging_face

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "engine/weights/checkpoint.hpp"
+
+#include <memory>
+#include <string_view>
+
+namespace troupe::weights {
+
+/// What matrices of floats become when they are loaded.
+enum class matrix_form : std::uint8_t { as_stored, f16, bf16, q8_0, q4_0 };
+
+/// Shows `inner` with its F32, F16 and BF16 matrices in another form; they are
+/// converted one by one as they are read (quantise.hpp). What is quantised
+/// already stays, and so do vectors, the matrices that choose experts
+/// ("ffn_gate_inp") and, for the quantised forms, matrices whose rows are not
+/// whole blocks of 32. With `q4_0` the embedding and the output layer become
+/// Q8_0: errors there weigh most.
+std::unique_ptr<checkpoint> convert_matrices(std::unique_ptr<checkpoint> inner,
+                                             matrix_form form);
+
+} // namespace troupe::weights

@@ -1,0 +1,34 @@
+#pragma once
+
+#include "engine/weights/checkpoint.hpp"
+#include "engine/weights/safetensors.hpp"
+
+#include <functional>
+#include <span>
+#include <vector>
+
+/// Tensors for a checkpoint out of those that a safetensors file holds.
+namespace troupe::weights {
+
+/// Writes all elements of a tensor to `out`, which has their size. Any thread.
+using tensor_writer = std::function<result<void>(std::span<std::byte> out)>;
+
+/// A tensor without a name. `write` is empty if its bytes are the file's own.
+struct made_tensor {
+  tensor out;
+  tensor_writer write;
+};
+
+/// The elements of a stored F32, F16 or BF16 tensor as floats, exactly. Refuses
+/// other types by name.
+result<std::vector<float>> floats_of(const stored_tensor& stored);
+
+/// A stored F32, F16 or BF16 matrix as it lies in the file, its dimensions in
+/// GGUF's order. Refuses other types and matrices without elements by name.
+result<made_tensor> stored_matrix(const stored_tensor& stored);
+
+/// Matrices of one type and shape as one tensor, one after the other. Refuses
+/// matrices that differ.
+result<made_tensor> stack(std::vector<made_tensor> parts);
+
+} // namespace troupe::weights
