@@ -50,17 +50,26 @@ run_ctest() {
 
 # Each comparison is one test.
 run_reference() {
-  local good=0 bad=0
-  if [ -f tests/reference/compare_tokenizer.py ]; then
-    if "$python" tests/reference/compare_tokenizer.py \
-      --tokenize "$(find build/release -name tokenize_file -type f)" \
-      --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf; then
+  local good=0 bad=0 name
+  local real=models/SmolLM2-135M-Instruct.Q4_1.gguf
+  for name in tokenizer formats; do
+    if "compare_$name" "$real"; then
       good=$((good + 1))
     else
       bad=$((bad + 1))
     fi
-  fi
+  done
   record reference "$good" "$bad"
+}
+
+compare_tokenizer() {
+  "$python" tests/reference/compare_tokenizer.py \
+    --tokenize build/release/tests/reference/tokenize_file --gguf "$1"
+}
+
+compare_formats() {
+  "$python" tests/reference/compare_formats.py \
+    --compare build/release/tests/reference/compare_logits --gguf "$1"
 }
 
 # run_pytest SUITE PATH [COMMAND...]: COMMAND is what it runs under.
