@@ -8,6 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/packages.sh
+. scripts/build.sh
+. scripts/python.sh
 
 fuzz_seconds=${1:-600}
 results=bench/results/long-$(date -u +%Y-%m-%d).txt
@@ -68,6 +70,8 @@ mkdir -p build bench/results build/fuzz
 : >"$results"
 say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc) cores"
 scripts/fetch_model.sh
+prepare_python
+build_release ON tokenize_file
 sanitized_tests
 fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
 model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
@@ -83,5 +87,13 @@ fuzz config_json_fuzz "${model_files[@]}" \
   engine/model/hugging_face/quantization_config.cpp
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
   actors/runtime/sha256.cpp
+if "$python" tests/reference/compare_tokenizer.py --kinds --only "" \
+  --tokenize "$(find build/release -name tokenize_file -type f)" \
+  >build/tokenizers.log 2>&1; then
+  say "tokenizers: every kind as the reference"
+else
+  say "tokenizers: DIFFER, see build/tokenizers.log"
+  failed=1
+fi
 say "done, $failed failed"
 exit "$failed"

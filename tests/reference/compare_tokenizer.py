@@ -144,7 +144,8 @@ def compare(name, program, json_path, texts, temp):
         reference = reference_of(file, mode == "special")
         theirs = expected_ids(reference, texts, mode == "special")
         wrong = [i for i, t in enumerate(theirs)
-                 if i >= len(ours) or ours[i][0] != t]
+                 if i >= len(ours) or (ours[i][0] != t and
+                                       not as_good(ours[i][0], t, file))]
         size = sum(map(len, texts))
         print(f"{name} {mode}: {len(texts)} texts, {size} bytes, "
               f"{sum(map(len, theirs))} ids, {len(wrong)} texts differ",
@@ -154,8 +155,29 @@ def compare(name, program, json_path, texts, temp):
                    reference)
         good = good and not wrong and len(ours) == len(theirs)
         if mode == "special":
-            good = same_texts(name, ours, reference) and good
+            # Theirs shows added tokens as its normalizer leaves them, ours as
+            # they are spelled.
+            shown = {t["id"] for t in file["added_tokens"] if t["normalized"]}
+            good = same_texts(name, [one for one in ours
+                                     if shown.isdisjoint(one[0])],
+                              reference) and good
     return good
+
+
+def as_good(ours, theirs, file):
+    """True if a unigram's ids are another best way to cut the same text: pieces
+    with the same scores in another order, which sums of floats put first by
+    chance."""
+    model = file["model"]
+    if not isinstance(model["vocab"], list):
+        return False
+
+    def cut(ids):
+        pieces = [model["vocab"][i] if i < len(model["vocab"])
+                  else (f"added {i}", 0) for i in ids]
+        return ("".join(piece for piece, _ in pieces),
+                sorted(score for _, score in pieces))
+    return cut(ours) == cut(theirs)
 
 
 def same_texts(name, ours, reference):
@@ -194,11 +216,12 @@ def cases(options, temp):
         path.write_text(json.dumps(file))
         return path
 
-    for name in tokenizer_kinds.KINDS:
+    for name in tokenizer_kinds.KINDS if options.kinds else []:
         yield (name, written(name, tokenizer_kinds.build(name)), options.bytes)
-    yield ("sentencepiece unigram", written(
-        "sentencepiece", tokenizer_kinds.unigram_of_sentencepiece()),
-        options.bytes)
+    if options.kinds:
+        yield ("sentencepiece unigram", written(
+            "sentencepiece", tokenizer_kinds.unigram_of_sentencepiece()),
+            options.bytes)
     for path in options.json:
         yield path, pathlib.Path(path), options.bytes
     if options.gguf:
@@ -226,6 +249,8 @@ def main():
     parser.add_argument("--json", action="append", default=[])
     parser.add_argument("--bytes", type=int, default=5_500_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", action="store_true",
+                        help="also 5 MB for each kind, trained here")
     parser.add_argument("--every-character", action="store_true")
     parser.add_argument("--only", default="", help="part of the names")
     parser.add_argument("--junit")
