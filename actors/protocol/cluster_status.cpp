@@ -136,6 +136,7 @@ private:
 
 void write_load(std::string& out, const replica_load& load) {
   json_object object{out};
+  object.number("report", load.sequence);
   object.number("steps", load.steps);
   object.number("running", load.running);
   object.number("waiting", load.waiting);

@@ -72,7 +72,8 @@ def test_a_kill_at_any_token_changes_no_byte(cluster, truth, kind):
         # Not near the end, which may be drawn before the kill.
         counts = accountable and place in (2, 6)
         if counts:
-            cluster.settle()  # the counters are of before
+            cluster.settle()
+            cluster.wait_for_reports()  # the counters are of before the kill
         before = cluster.totals()
         answer, victim = kill_at(cluster, kind, place, undisturbed)
         kills += 1

@@ -317,6 +317,13 @@ class Cluster:
         return {replica["pid"]: replica["load"] for replica in
                 self.model(name)["replicas"]}
 
+    def wait_for_reports(self, name="smollm2"):
+        """Until what is known of its replicas is of after this call."""
+        before = self.totals(name)
+        wait_for(lambda: all(
+            load["report"] > before.get(pid, {"report": 0})["report"]
+            for pid, load in self.totals(name).items()), "no reports")
+
     # Which replica
 
     def serving(self, before):
