@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -102,6 +103,9 @@ struct session {
     const batch_view batch{positions, sequences, spans};
     rope_params rope;
     rope.dims = head_dim;
+    const attention_params how{
+        .heads = heads,
+        .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))};
     timed("embed", [&] { ops.embed(*m.head, sequences, x->data()); });
     for (std::int32_t i = 0; i < layers; ++i) {
       auto& w = m.layer[i];
@@ -115,7 +119,7 @@ struct session {
         ops.rope_and_store(qkv->data(), heads, rope, batch, i, *pool);
       });
       timed("attention", [&] {
-        ops.attention(qkv->data(), heads, batch, i, *pool, attended->data());
+        ops.attention(qkv->data(), how, batch, i, *pool, attended->data());
       });
       timed("output", [&] {
         ops.linear(*w.output, attended->data(), rows, x->data(), true);

@@ -160,7 +160,8 @@ result<opened_model> open_model(const options& o) {
   if (auto fine = check_kind(o, *path, **file); !fine)
     return fine.error();
   auto shown = weights::convert_matrices(std::move(*file), *form);
-  auto config = model::read_model_config(*shown);
+  auto config =
+      model::read_model_config(*shown, static_cast<int>(o.max_model_len));
   if (!config)
     return config.error();
   return opened_model{*path, std::move(shown), std::move(*config)};
@@ -319,7 +320,8 @@ private:
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
         source_.file->content_hash(threads_for_hash(options_)),
-        model_.backend->arithmetic());
+        model_.backend->arithmetic() +
+            (source_.config.short_rope ? "/short-rope" : ""));
     model_.about.device = "cpu: " + model_.backend->description();
     model_.about.kv_blocks = model_.config.kv_blocks;
     model_.about.max_num_seqs = options_.max_num_seqs;

@@ -91,6 +91,15 @@ metadata::numbers(std::string_view key) const {
   return get<std::vector<std::int64_t>>(key, "a list of whole numbers");
 }
 
+result<const std::vector<bool>*> metadata::flags(std::string_view key) const {
+  return get<std::vector<bool>>(key, "a list of booleans");
+}
+
+bool metadata::has_flags(std::string_view key) const {
+  auto* found = file_.find(key);
+  return found && std::holds_alternative<std::vector<bool>>(*found);
+}
+
 result<const std::vector<double>*> metadata::reals(std::string_view key) const {
   return get<std::vector<double>>(key, "a list of numbers with fractions");
 }

@@ -38,9 +38,13 @@ public:
   result<std::string> text(std::string_view key,
                            std::optional<std::string> fallback = {}) const;
 
-  /// A list of texts or whole numbers; null if the key is missing.
+  /// A list of texts, whole numbers or booleans; null if the key is missing.
   result<const std::vector<std::string>*> texts(std::string_view key) const;
   result<const std::vector<std::int64_t>*> numbers(std::string_view key) const;
+  result<const std::vector<bool>*> flags(std::string_view key) const;
+
+  /// True if the key holds a list of booleans.
+  bool has_flags(std::string_view key) const;
 
   /// A list of numbers with fractions; null if the key is missing.
   result<const std::vector<double>*> reals(std::string_view key) const;

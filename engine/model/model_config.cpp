@@ -1,57 +1,79 @@
 #include "engine/model/model_config.hpp"
 
+#include "engine/model/known_tensors.hpp"
 #include "engine/model/metadata.hpp"
+#include "engine/model/rope_config.hpp"
 #include "engine/weights/printable.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <fmt/format.h>
 #include <initializer_list>
-#include <set>
+#include <utility>
 
 namespace troupe::model {
 
 namespace {
 
-using weights::printable;
-
 constexpr std::int64_t width_max = 1 << 24;
 constexpr std::int64_t layers_max = 1 << 16;
 constexpr std::int64_t context_max = 1 << 28;
+constexpr std::int64_t experts_max = 1 << 16;
 
-/// Keys that change what a model computes and that nothing here computes.
-constexpr std::string_view unsupported_keys[] = {
-    "expert_count",
-    "attention.sliding_window",
-    "attention.scale",
+/// Keys that change what a model computes, refused unless the family's row says
+/// that it has them.
+constexpr std::string_view peculiar_keys[] = {
     "attention.clamp_kqv",
+    "attention.key_length_swa",
     "attention.max_alibi_bias",
+    "attention.output_scale",
+    "attention.scale",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.temperature_length",
     "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "logit_scale",
     "embedding_scale",
+    "expert_count",
+    "expert_gating_func",
+    "expert_group_count",
+    "expert_shared_count",
+    "expert_weights_norm",
+    "expert_weights_scale",
+    "final_logit_softcapping",
+    "leading_dense_block_count",
+    "logit_scale",
     "residual_scale",
+    "rope.dimension_count_swa",
+    "rope.freq_base_swa",
     "rope.scale_linear",
-    "rope.scaling.attn_factor",
+    "rope.scaling.alpha",
+    "rope.scaling.yarn_ext_factor",
     "rope.scaling.yarn_log_multiplier",
+    "router_logit_softcapping",
+    "use_parallel_residual",
 };
 
 /// Reads the configuration step by step; each step returns an error or nothing.
 class config_reader {
 public:
-  explicit config_reader(const weights::checkpoint& file)
-      : file_(file), metadata_(file) {
+  config_reader(const weights::checkpoint& file, std::int32_t longest)
+      : file_(file), metadata_(file), tensors_(file), longest_(longest) {
     // nop
   }
 
   result<model_config> run() {
     using step = result<void> (config_reader::*)();
-    for (step one : {&config_reader::family, &config_reader::refusals,
-                     &config_reader::sizes, &config_reader::heads,
-                     &config_reader::vocabulary, &config_reader::rope,
-                     &config_reader::tensors, &config_reader::no_others})
+    for (step one :
+         {&config_reader::family, &config_reader::peculiarities,
+          &config_reader::sizes, &config_reader::heads, &config_reader::experts,
+          &config_reader::vocabulary, &config_reader::tensors,
+          &config_reader::rope, &config_reader::windows,
+          &config_reader::attention, &config_reader::scales})
       if (auto done = (this->*one)(); !done)
         return done.error();
+    if (auto done = tensors_.no_others(config_.family->name); !done)
+      return done.error();
     return config_;
   }
 
@@ -72,18 +94,34 @@ private:
     if (!config_.family)
       return metadata_.wrong("general.architecture",
                              "names a family that is not supported yet (" +
-                                 printable(*name) + ")",
+                                 weights::printable(*name) + ")",
                              errc::unsupported);
     return {};
   }
 
-  result<void> refusals() {
-    for (auto name : unsupported_keys)
-      if (metadata_.has(key(name)))
+  bool may_have(std::string_view name) const {
+    auto among = [&](const std::vector<std::string_view>& names) {
+      return std::find(names.begin(), names.end(), name) != names.end();
+    };
+    return among(config_.family->may_have) || among(config_.family->must_have);
+  }
+
+  result<void> peculiarities() {
+    for (auto name : peculiar_keys)
+      if (metadata_.has(key(name)) && !may_have(name))
         return metadata_.wrong(key(name), "is not supported yet",
                                errc::unsupported);
+    for (auto name : config_.family->must_have)
+      if (!metadata_.has(key(name)))
+        return metadata_.wrong(key(name), "is missing");
     return {};
   }
+
+  struct size_field {
+    std::int32_t* out;
+    std::string_view name;
+    std::int64_t max;
+  };
 
   result<void> set(std::int32_t& out, std::string_view name, std::int64_t max,
                    std::optional<std::int64_t> fallback = {}) {
@@ -95,12 +133,7 @@ private:
   }
 
   result<void> sizes() {
-    struct field {
-      std::int32_t* out;
-      std::string_view name;
-      std::int64_t max;
-    };
-    for (auto [out, name, max] : std::initializer_list<field>{
+    for (auto [out, name, max] : std::initializer_list<size_field>{
              {&config_.layers, "block_count", layers_max},
              {&config_.embedding, "embedding_length", width_max},
              {&config_.feed_forward, "feed_forward_length", width_max},
@@ -166,10 +199,33 @@ private:
     return {};
   }
 
+  result<void> experts() {
+    if (!may_have("expert_count"))
+      return {};
+    for (auto [out, name, max] : std::initializer_list<size_field>{
+             {&config_.experts, "expert_count", experts_max},
+             {&config_.experts_used, "expert_used_count", experts_max},
+             {&config_.expert_feed_forward, "expert_feed_forward_length",
+              width_max}})
+      if (auto done = set(*out, name, max); !done)
+        return done;
+    if (config_.experts_used > config_.experts)
+      return metadata_.wrong(key("expert_used_count"),
+                             fmt::format("is {}, but there are {} experts",
+                                         config_.experts_used,
+                                         config_.experts));
+    auto normalised = metadata_.flag(key("expert_weights_norm"), true);
+    if (!normalised)
+      return normalised.error();
+    config_.normalise_experts = *normalised;
+    return {};
+  }
+
   result<void> vocabulary() {
     auto* table = file_.find_tensor(config_.family->embedding);
     if (!table)
-      return missing(config_.family->embedding);
+      return wrong(errc::corrupt, fmt::format("tensor '{}' is missing",
+                                              config_.family->embedding));
     auto rows = table->matrix().rows;
     if (rows > width_max)
       return wrong(errc::corrupt,
@@ -187,151 +243,179 @@ private:
   }
 
   result<void> rope() {
-    auto theta = metadata_.positive(key("rope.freq_base"), 10000.0);
-    if (!theta)
-      return theta.error();
-    config_.rope.theta = static_cast<float>(*theta);
-    if (!(std::isfinite(config_.rope.theta) && config_.rope.theta > 0))
-      return metadata_.wrong(key("rope.freq_base"), "is out of range");
-    // How rows are paired is a matter of the writer, not of the family alone.
-    auto interleaved = metadata_.flag(weights::rope_interleaved_key,
-                                      config_.family->rope_interleaved);
-    if (!interleaved)
-      return interleaved.error();
-    config_.rope.interleaved = *interleaved;
-    if (auto done = set(config_.rope.dims, "rope.dimension_count", width_max,
-                        config_.head_dim);
-        !done)
-      return done;
-    if (config_.rope.dims != config_.head_dim)
-      return metadata_.wrong(key("rope.dimension_count"),
-                             "differs from the heads' size: not supported yet",
-                             errc::unsupported);
-    return rope_factors();
-  }
-
-  result<void> rope_factors() {
-    auto kind = metadata_.text(key("rope.scaling.type"), "none");
-    if (!kind)
-      return kind.error();
-    auto* table = file_.find_tensor(config_.family->rope_factors);
-    if (*kind == "none")
-      return table ? table_factors(*table) : result<void>{};
-    if (*kind != "linear" || table)
-      return metadata_.wrong(key("rope.scaling.type"),
-                             "names a scaling that is not supported yet (" +
-                                 printable(*kind) + ")",
-                             errc::unsupported);
-    auto factor = metadata_.positive(key("rope.scaling.factor"));
-    if (!factor)
-      return factor.error();
-    config_.rope.factors.assign(config_.rope.dims / 2,
-                                static_cast<float>(*factor));
-    return finite_factors();
-  }
-
-  result<void> table_factors(const weights::tensor& table) {
-    if (auto done =
-            shape(config_.family->rope_factors, {config_.rope.dims / 2});
-        !done)
-      return done;
-    if (table.type != ops::element_type::f32)
-      return wrong(errc::unsupported,
-                   fmt::format("tensor '{}' is not of type F32", table.name));
-    config_.rope.factors.resize(config_.rope.dims / 2);
-    std::memcpy(config_.rope.factors.data(), table.bytes.data(),
-                table.bytes.size());
-    return finite_factors();
-  }
-
-  result<void> finite_factors() {
-    for (auto factor : config_.rope.factors)
-      if (!std::isfinite(factor) || factor <= 0)
-        return wrong(errc::corrupt,
-                     fmt::format("a rope factor is {}, not a finite number "
-                                 "above 0",
-                                 factor));
+    rope_reader reader{metadata_,
+                       tensors_,
+                       file_,
+                       *config_.family,
+                       {config_.head_dim, config_.context_length,
+                        longest_ > 0 ? longest_ : config_.context_length}};
+    auto rope = reader.run();
+    auto of_windows = rope ? reader.of_windows(*rope) : rope;
+    if (!of_windows)
+      return of_windows.error();
+    config_.rope = std::move(*rope);
+    config_.window_rope = std::move(*of_windows);
+    config_.short_rope = reader.took_short_factors();
     return {};
   }
 
-  error missing(std::string_view name) const {
-    return wrong(errc::corrupt, fmt::format("tensor '{}' is missing", name));
-  }
-
-  result<void> shape(std::string_view name,
-                     std::vector<std::int64_t> expected) {
-    auto* found = file_.find_tensor(name);
-    if (!found)
-      return missing(name);
-    known_.insert(found);
-    // The writers leave out trailing ones or not.
-    auto actual = found->shape;
-    while (actual.size() > expected.size() && actual.back() == 1)
-      actual.pop_back();
-    if (actual == expected)
+  result<void> windows() {
+    if (!config_.family->window_period)
       return {};
-    return wrong(errc::corrupt,
-                 fmt::format("tensor '{}' has the shape [{}], not [{}]", name,
-                             fmt::join(found->shape, ", "),
-                             fmt::join(expected, ", ")));
+    auto window = metadata_.number(key("attention.sliding_window"), 0,
+                                   context_max, std::int64_t{0});
+    if (!window)
+      return window.error();
+    config_.window = static_cast<std::int32_t>(*window);
+    if (config_.window == 0)
+      return {};
+    const auto name = key("attention.sliding_window_pattern");
+    return metadata_.has_flags(name) ? listed_windows(name)
+                                     : regular_windows(name);
   }
 
-  result<void> norm(std::string_view name) {
-    if (auto done = shape(name, {config_.embedding}); !done)
-      return done;
-    if (file_.find_tensor(name)->type != ops::element_type::f32)
-      return wrong(errc::unsupported,
-                   fmt::format("tensor '{}' is not of type F32", name));
+  result<void> listed_windows(std::string_view name) {
+    auto list = metadata_.flags(name);
+    if (!list)
+      return list.error();
+    config_.windowed = **list;
+    if (config_.windowed.size() != static_cast<std::size_t>(config_.layers))
+      return metadata_.wrong(name, fmt::format("has {} entries for {} layers",
+                                               config_.windowed.size(),
+                                               config_.layers));
     return {};
+  }
+
+  result<void> regular_windows(std::string_view name) {
+    auto period = metadata_.number(
+        name, 0, layers_max, std::int64_t{*config_.family->window_period});
+    if (!period)
+      return period.error();
+    for (std::int32_t layer = 0; layer < config_.layers; ++layer)
+      config_.windowed.push_back(*period == 0 || layer % *period < *period - 1);
+    return {};
+  }
+
+  /// A factor of `name`, `otherwise` if the file has none.
+  result<void> factor(float& out, std::string_view name, float otherwise) {
+    auto value = metadata_.positive(key(name), otherwise);
+    if (!value)
+      return value.error();
+    out = static_cast<float>(*value);
+    if (!std::isfinite(out) || out <= 0)
+      return metadata_.wrong(key(name), "is out of range");
+    return {};
+  }
+
+  result<void> attention() {
+    config_.attention.heads = config_.heads;
+    const bool wide = config_.layers == config_.family->wide_scale_layers;
+    const auto scaled_by =
+        wide ? config_.embedding / config_.heads : config_.head_dim;
+    const auto usual = 1.0f / std::sqrt(static_cast<float>(scaled_by));
+    if (auto done = factor(config_.attention.scale, "attention.scale", usual);
+        !done)
+      return done;
+    if (!metadata_.has(key("attn_logit_softcapping")))
+      return {};
+    return factor(config_.attention.soft_cap, "attn_logit_softcapping", 1);
+  }
+
+  result<void> scales() {
+    struct field {
+      float* out;
+      std::string_view name;
+    };
+    if (config_.family->embedding_root)
+      config_.embedding_scale = embedding_root();
+    float logit_divisor = 1;
+    for (auto [out, name] : std::initializer_list<field>{
+             {&config_.embedding_scale, "embedding_scale"},
+             {&config_.residual_scale, "residual_scale"},
+             {&logit_divisor, "logit_scale"}})
+      if (auto done = factor(*out, name, *out); !done)
+        return done;
+    config_.logit_scale = 1 / logit_divisor;
+    if (!std::isfinite(config_.logit_scale) || config_.logit_scale == 0)
+      return metadata_.wrong(key("logit_scale"), "is out of range");
+    if (!metadata_.has(key("final_logit_softcapping")))
+      return {};
+    return factor(config_.final_soft_cap, "final_logit_softcapping", 1);
+  }
+
+  /// The root of the embedding's width in the type of the table, as the model
+  /// was trained with.
+  float embedding_root() const {
+    const auto root = std::sqrt(static_cast<float>(config_.embedding));
+    if (file_.find_tensor(config_.family->embedding)->type !=
+        ops::element_type::bf16)
+      return root;
+    auto bits = std::bit_cast<std::uint32_t>(root);
+    bits += 0x7fff + (bits >> 16 & 1);
+    return std::bit_cast<float>(bits & 0xffff0000u);
+  }
+
+  result<void> matrix(std::string_view name, std::int64_t inputs,
+                      std::int64_t outputs) {
+    auto found = tensors_.shaped(name, {inputs, outputs});
+    return found ? result<void>{} : found.error();
+  }
+
+  result<void> vector(std::string_view name, std::int64_t size) {
+    auto found = tensors_.vector(name, size);
+    return found ? result<void>{} : found.error();
   }
 
   result<void> tensors() {
     const auto& family = *config_.family;
     if (auto done =
-            shape(family.embedding, {config_.embedding, config_.vocabulary});
+            matrix(family.embedding, config_.embedding, config_.vocabulary);
         !done)
       return done;
     if (!config_.tied_embeddings)
       if (auto done =
-              shape(family.output, {config_.embedding, config_.vocabulary});
+              matrix(family.output, config_.embedding, config_.vocabulary);
           !done)
         return done;
-    if (auto done = norm(family.output_norm); !done)
+    if (auto done = vector(family.output_norm, config_.embedding); !done)
       return done;
     for (std::int32_t layer = 0; layer < config_.layers; ++layer)
       for (const auto& step : family.block)
-        if (auto done = step_tensors(layer, step); !done)
-          return done;
+        for (const auto& part : step.weights)
+          if (auto done = part_tensors(layer, step, part); !done)
+            return done;
     return {};
   }
 
-  result<void> step_tensors(std::int32_t layer, const block_step& step) {
-    for (const auto& part : step.weights) {
-      auto name = block_tensor_name(layer, part.name);
-      auto done =
-          step.op == block_op::rms_norm
-              ? norm(name)
-              : shape(name, {config_.of(step.from), config_.of(part.rows)});
-      if (!done)
+  result<void> part_tensors(std::int32_t layer, const block_step& step,
+                            const weight_part& part) {
+    const auto name = block_tensor_name(layer, part.name);
+    if (step.op == block_op::rms_norm || step.op == block_op::norm_parts)
+      return vector(name, config_.of(part.rows));
+    if (step.op == block_op::experts)
+      return expert_tensor(name, part);
+    if (!part.bias.empty())
+      if (auto done = vector(block_tensor_name(layer, part.bias),
+                             config_.of(part.rows));
+          !done)
         return done;
-    }
-    return {};
+    return matrix(name, config_.of(step.from), config_.of(part.rows));
   }
 
-  result<void> no_others() {
-    for (const auto& one : file_.tensors())
-      if (!known_.contains(&one))
-        return wrong(errc::unsupported,
-                     fmt::format("tensor '{}' has no meaning in the family "
-                                 "'{}': not supported yet",
-                                 one.name, config_.family->name));
-    return {};
+  result<void> expert_tensor(std::string_view name, const weight_part& part) {
+    const auto inputs = part.rows == width::embedding
+                            ? width::expert_feed_forward
+                            : width::embedding;
+    auto found = tensors_.shaped(
+        name, {config_.of(inputs), config_.of(part.rows), config_.experts});
+    return found ? result<void>{} : found.error();
   }
 
   const weights::checkpoint& file_;
   metadata metadata_;
+  known_tensors tensors_;
+  const std::int32_t longest_;
   model_config config_;
-  std::set<const weights::tensor*> known_;
 };
 
 } // namespace
@@ -344,10 +428,20 @@ std::int64_t model_config::of(width which) const {
     return std::int64_t{heads} * head_dim;
   case width::key_value:
     return std::int64_t{kv_heads} * head_dim;
+  case width::head:
+    return head_dim;
   case width::feed_forward:
     return feed_forward;
   case width::vocabulary:
     return vocabulary;
+  case width::experts:
+    return experts;
+  case width::expert_feed_forward:
+    return expert_feed_forward;
+  case width::qkv:
+    return of(slot::qkv);
+  case width::gate_up:
+    return of(slot::gate_up);
   }
   return 0;
 }
@@ -359,8 +453,27 @@ std::int64_t model_config::of(slot which) const {
   return sum;
 }
 
-result<model_config> read_model_config(const weights::checkpoint& file) {
-  return config_reader{file}.run();
+const ops::rope_params& model_config::rope_of(std::int32_t layer) const {
+  static const ops::rope_params none;
+  const auto every = family->no_rope_every;
+  if (every > 0 && (layer + 1) % every == 0)
+    return none;
+  return has_window(layer) ? window_rope : rope;
+}
+
+ops::attention_params model_config::attention_of(std::int32_t layer) const {
+  auto out = attention;
+  out.window = has_window(layer) ? window : 0;
+  return out;
+}
+
+bool model_config::has_window(std::int32_t layer) const {
+  return window > 0 && windowed[static_cast<std::size_t>(layer)];
+}
+
+result<model_config> read_model_config(const weights::checkpoint& file,
+                                       std::int32_t longest) {
+  return config_reader{file, longest}.run();
 }
 
 std::string block_tensor_name(std::int32_t layer, std::string_view name) {

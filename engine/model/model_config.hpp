@@ -6,6 +6,7 @@
 #include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
+#include <vector>
 
 namespace troupe::model {
 
@@ -24,18 +25,41 @@ struct model_config {
   std::int32_t vocabulary = 0;
   std::int32_t context_length = 0; ///< positions the model was trained for
   float rms_epsilon = 0;
-  ops::rope_params rope;
   bool tied_embeddings = false; ///< the output layer is the embedding table
+
+  ops::rope_params rope;
+  ops::rope_params window_rope; ///< of layers with a window
+  /// The rope is the one for short contexts of a model that has another for
+  /// long ones: part of the arithmetic class.
+  bool short_rope = false;
+  ops::attention_params attention; ///< of layers without a window
+  std::int32_t window = 0;         ///< positions; 0: no layer has a window
+  std::vector<bool> windowed;      ///< per layer, if there are windows
+
+  std::int32_t experts = 0;
+  std::int32_t experts_used = 0; ///< per row
+  std::int32_t expert_feed_forward = 0;
+  bool normalise_experts = false; ///< shares of the chosen ones add up to 1
+
+  float embedding_scale = 1; ///< of embeddings
+  float residual_scale = 1;  ///< of what is added to the residual stream
+  float logit_scale = 1;     ///< of logits
+  float final_soft_cap = 0;  ///< of logits, after it; 0: none
 
   std::int64_t of(width) const;
   std::int64_t of(slot) const;
+  const ops::rope_params& rope_of(std::int32_t layer) const;
+  ops::attention_params attention_of(std::int32_t layer) const;
+  bool has_window(std::int32_t layer) const;
 };
 
 /// Fails by name on what is wrong (corrupt) and on what would have to be
 /// computed otherwise than the decoder does (unsupported): unknown families,
-/// tensors that the family does not have (biases, experts), rope scalings other
-/// than linear and factors, sliding windows, soft caps.
-result<model_config> read_model_config(const weights::checkpoint& file);
+/// tensors and metadata that the family's row does not have, kinds of rope
+/// scaling that rope_config.hpp does not know. `longest`: positions that a
+/// sequence will have at most, 0 if it may have all; only LongRoPE asks for it.
+result<model_config> read_model_config(const weights::checkpoint& file,
+                                       std::int32_t longest = 0);
 
 /// "blk.<layer>.<name>".
 std::string block_tensor_name(std::int32_t layer, std::string_view name);

@@ -25,7 +25,8 @@ public:
 class buffer {
 public:
   virtual ~buffer() = default;
-  virtual float* data() = 0; ///< backend memory: only backend calls may touch it
+  virtual float*
+  data() = 0; ///< backend memory: only backend calls may touch it
   virtual std::int64_t size() const = 0; ///< floats
 };
 
@@ -60,7 +61,8 @@ struct batch_view {
 
 /// Rotary position embedding (Su et al., 2021). Dimension pair i turns by
 /// position / (theta^(2i/dims) * factors[i]); `factors` is empty or dims/2 long
-/// (Llama 3 rope scaling comes as factors).
+/// (every kind of rope scaling comes as factors). Dimensions from `dims` on are
+/// left as they are; with dims = 0 nothing turns.
 struct rope_params {
   float theta = 10000.0f;
   std::int32_t dims = 0;
@@ -68,6 +70,32 @@ struct rope_params {
   /// are (i, i + dims/2), as Hugging Face stores it.
   bool interleaved = true;
   std::vector<float> factors;
+  float scale = 1.0f; ///< of cosine and sine (YaRN, LongRoPE)
+};
+
+/// How a layer attends.
+struct attention_params {
+  std::int32_t heads = 0;  ///< of the queries
+  float scale = 1.0f;      ///< of the scores q . k
+  float soft_cap = 0;      ///< c > 0: scores become c * tanh(score / c)
+  std::int32_t window = 0; ///< w > 0: a row sees its last w positions alone
+};
+
+/// Columns of rows that are `stride` floats apart: `groups` groups of `cols`
+/// each, one after the other from column `first` on.
+struct column_groups {
+  std::int64_t stride = 0;
+  std::int64_t first = 0;
+  std::int64_t groups = 0;
+  std::int64_t cols = 0;
+};
+
+/// The experts of some rows: row r's are `experts[r * chosen ...]`, best first,
+/// and `shares` what each contributes.
+struct routing_view {
+  std::span<std::int32_t> experts;
+  std::span<float> shares;
+  std::int32_t chosen = 0; ///< per row
 };
 
 /// The operations a model needs (DESIGN.md, "The arithmetic contract"): in all
@@ -107,27 +135,63 @@ public:
   virtual void rms_norm(const float* x, buffer& w, float eps, std::int64_t rows,
                         std::int64_t cols, float* out) = 0;
 
+  /// rms_norm of each group of columns by itself, in place.
+  virtual void rms_norm_groups(float* x, const column_groups& columns,
+                               buffer& w, float eps, std::int64_t rows) = 0;
+
   /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o] if `add`).
   virtual void linear(const weight& w, const float* x, std::int64_t rows,
                       float* y, bool add) = 0;
 
   /// `qkv` rows are [heads * d | kv_heads * d | kv_heads * d]. Turns q and k in
-  /// place by rope, then stores k and v of every row in the pool (rounded to the
-  /// pool's type).
-  virtual void rope_and_store(float* qkv, std::int32_t heads, const rope_params&,
-                              const batch_view&, std::int32_t layer,
-                              kv_pool& pool) = 0;
+  /// place by rope, then stores k and v of every row in the pool (rounded to
+  /// the pool's type).
+  virtual void rope_and_store(float* qkv, std::int32_t heads,
+                              const rope_params&, const batch_view&,
+                              std::int32_t layer, kv_pool& pool) = 0;
 
-  /// out[r][h * d ...] = softmax(q . K / sqrt(d)) V over positions 0 to
-  /// positions[r] of the row's sequence; q is the front of `qkv`'s rows; head h
-  /// reads kv head h / (heads / kv_heads).
-  virtual void attention(const float* qkv, std::int32_t heads,
+  /// out[r][h * d ...] = softmax(q . K * scale) V over positions 0 to
+  /// positions[r] of the row's sequence, or the last of them (`window`); q is
+  /// the front of `qkv`'s rows; head h reads kv head h / (heads / kv_heads).
+  virtual void attention(const float* qkv, const attention_params&,
                          const batch_view&, std::int32_t layer, kv_pool& pool,
                          float* out) = 0;
 
   /// `gate_up` rows are [n | n]: out[r][i] = silu(gate[i]) * up[i].
   virtual void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                         float* out) = 0;
+
+  /// The same with GELU in its tanh form: gelu(gate[i]) * up[i].
+  virtual void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                        float* out) = 0;
+
+  /// y[r][:] += b[:].
+  virtual void add_bias(float* y, buffer& b, std::int64_t rows,
+                        std::int64_t cols) = 0;
+
+  /// y[r][:] += factor * x[r][:].
+  virtual void add_scaled(const float* x, float factor, std::int64_t rows,
+                          std::int64_t cols, float* y) = 0;
+
+  /// x[r][:] *= factor.
+  virtual void scale(float* x, float factor, std::int64_t rows,
+                     std::int64_t cols) = 0;
+
+  /// x[r][i] = cap * tanh(x[r][i] / cap).
+  virtual void soft_cap(float* x, float cap, std::int64_t rows,
+                        std::int64_t cols) = 0;
+
+  /// Which experts a row takes: the `out.chosen` largest of its `experts`
+  /// scores (of equal ones the first), with the softmax over all scores as
+  /// shares; `normalise` divides them by their sum. `out` is the host's memory.
+  virtual void route(const float* scores, std::int64_t rows,
+                     std::int32_t experts, bool normalise,
+                     const routing_view& out) = 0;
+
+  /// y[rows[i]][:] += shares[i] * x[i][:]. No row stands twice in `rows`.
+  virtual void add_rows(const float* x, std::span<const std::int32_t> rows,
+                        std::span<const float> shares, std::int64_t cols,
+                        float* y) = 0;
 
   /// Gathers rows: out[i][:] = x[rows[i]][:].
   virtual void gather_rows(const float* x, std::span<const std::int32_t> rows,

@@ -25,6 +25,11 @@ std::int64_t row_floats(const model_shape& s) {
   return (s.heads + 2 * s.kv_heads) * s.head_dim;
 }
 
+attention_params params_of(const model_shape& s) {
+  return {.heads = s.heads,
+          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
+}
+
 /// Sequences of the same length as one step, with blocks in a scattered order.
 struct sequences {
   model_shape shape;
@@ -61,6 +66,7 @@ public:
       : ops_(ops), all_(all), pool_(ops.make_kv_pool(all.pool_shape()).value()),
         out_(poisoned(std::int64_t{all.count} * all.length * width())) {
     rope_.dims = all.shape.head_dim;
+    how_ = params_of(all.shape);
   }
 
   /// Runs a step and keeps its rows of the result.
@@ -80,7 +86,7 @@ public:
     const batch_view batch{positions, owners, tables};
     ops_.rope_and_store(qkv.data(), all_.shape.heads, rope_, batch, 1, *pool_);
     auto out = poisoned(positions.size() * width());
-    ops_.attention(qkv.data(), all_.shape.heads, batch, 1, *pool_, out.data());
+    ops_.attention(qkv.data(), how_, batch, 1, *pool_, out.data());
     for (std::size_t r = 0; r < positions.size(); ++r)
       std::copy_n(out.begin() + r * width(), width(),
                   out_.begin() + at(owners[r], positions[r]) * width());
@@ -93,6 +99,7 @@ public:
     return all_.shape.heads * all_.shape.head_dim;
   }
   rope_params rope_;
+  attention_params how_;
 
 private:
   std::int64_t at(std::int32_t sequence, std::int32_t position) const {
@@ -136,7 +143,8 @@ double as_half(double x) {
 
 /// Attention of one head of one row in double over f16 keys and values.
 std::vector<double> reference(const sequences& all, std::int32_t sequence,
-                              std::int32_t position, std::int32_t head) {
+                              std::int32_t position, std::int32_t head,
+                              const attention_params& how) {
   const auto& s = all.shape;
   const auto floats = row_floats(s);
   const auto* rows =
@@ -146,22 +154,27 @@ std::vector<double> reference(const sequences& all, std::int32_t sequence,
                             s.head_dim, position, 10000);
   std::vector<double> weights, out(s.head_dim, 0.0);
   double most = -1e300, total = 0;
-  for (std::int32_t t = 0; t <= position; ++t) {
+  const auto first =
+      how.window > 0 ? std::max(0, position + 1 - how.window) : 0;
+  for (auto t = first; t <= position; ++t) {
     const auto key = turned(rows + t * floats + (s.heads + kv) * s.head_dim,
                             s.head_dim, t, 10000);
     double score = 0;
     for (std::int32_t d = 0; d < s.head_dim; ++d)
       score += query[d] * as_half(key[d]);
-    weights.push_back(score / std::sqrt(double(s.head_dim)));
+    score *= how.scale;
+    if (how.soft_cap > 0)
+      score = how.soft_cap * std::tanh(score / how.soft_cap);
+    weights.push_back(score);
     most = std::max(most, weights.back());
   }
   for (auto& w : weights)
     total += w = std::exp(w - most);
-  for (std::int32_t t = 0; t <= position; ++t) {
+  for (auto t = first; t <= position; ++t) {
     const auto* value =
         rows + t * floats + (s.heads + s.kv_heads + kv) * s.head_dim;
     for (std::int32_t d = 0; d < s.head_dim; ++d)
-      out[d] += weights[t] / total * as_half(value[d]);
+      out[d] += weights[t - first] / total * as_half(value[d]);
   }
   return out;
 }
@@ -178,7 +191,7 @@ TEST_CASE("attention over paged keys matches attention in double") {
       for (std::int32_t n = 0; n < 2; ++n)
         for (std::int32_t p = 0; p < all.length; p += 3)
           for (std::int32_t h = 0; h < s.heads; ++h) {
-            const auto want = reference(all, n, p, h);
+            const auto want = reference(all, n, p, h, params_of(s));
             for (std::int32_t d = 0; d < s.head_dim; ++d) {
               const auto row = std::int64_t{n} * all.length + p;
               const auto got = out[(row * s.heads + h) * s.head_dim + d];
@@ -261,7 +274,8 @@ TEST_CASE("stale and foreign blocks of the pool do not reach a result") {
     const batch_view batch{positions, owners, tables};
     each.ops->rope_and_store(qkv.data(), 9, rope, batch, 1, *pool);
     auto out = poisoned(21 * 9 * 64);
-    each.ops->attention(qkv.data(), 9, batch, 1, *pool, out.data());
+    each.ops->attention(qkv.data(), params_of(all.shape), batch, 1, *pool,
+                        out.data());
     INFO(each.name);
     CHECK(same_bits(out, want));
   }
@@ -280,12 +294,91 @@ TEST_CASE("attention over a long context matches double in every span") {
   double worst = 0;
   for (const std::int32_t p : {255, 256, 511, 512, 1099})
     for (std::int32_t h = 0; h < 2; ++h) {
-      const auto want = reference(all, 0, p, h);
+      const auto want = reference(all, 0, p, h, params_of(all.shape));
       for (std::int32_t d = 0; d < 32; ++d)
         worst = std::max(
             worst, std::fabs(whole_run.out()[(p * 2 + h) * 32 + d] - want[d]));
     }
   CHECK(worst < 2e-3); // as above
+}
+
+TEST_CASE("a window and a soft cap match double, in any chunks") {
+  random_numbers random{25};
+  const model_shape s{6, 2, 32, 16};
+  const sequences all{s, 2, 600, random}; // three spans
+  for (const std::int32_t window : {1, 3, 16, 100, 256, 300, 599, 10000})
+    for (const float soft_cap : {0.0f, 1.5f}) {
+      auto how = params_of(s);
+      how.window = window;
+      how.soft_cap = soft_cap;
+      std::vector<float> first;
+      for (auto& each : backends(2)) {
+        session chunks{*each.ops, all};
+        chunks.how_ = how;
+        chunks.step({{0, 0, 250}, {1, 0, 9}});
+        chunks.step({{0, 250, 251}, {1, 9, 10}});
+        chunks.step({{1, 10, 600}, {0, 251, 263}});
+        for (std::int32_t p = 263; p < 285; ++p)
+          chunks.step({{0, p, p + 1}});
+        chunks.step({{0, 285, 600}});
+        if (first.empty())
+          first = chunks.out();
+        INFO(each.name << ", window " << window << ", cap " << soft_cap);
+        CHECK(same_bits(first, chunks.out()));
+      }
+      const auto plain = plain_backend();
+      session whole_run{*plain, all};
+      whole_run.how_ = how;
+      whole_run.step(whole(all));
+      CHECK(same_bits(first, whole_run.out()));
+      double worst = 0;
+      for (const std::int32_t p : {0, 2, 15, 99, 255, 256, 270, 511, 599})
+        for (std::int32_t h = 0; h < s.heads; ++h) {
+          const auto want = reference(all, 1, p, h, how);
+          for (std::int32_t d = 0; d < 32; ++d)
+            worst = std::max(
+                worst,
+                std::fabs(first[((600 + p) * s.heads + h) * 32 + d] - want[d]));
+        }
+      INFO("window " << window << ", cap " << soft_cap);
+      CHECK(worst < 2e-3); // as above
+    }
+}
+
+TEST_CASE("a window of all positions gives the bits of none") {
+  random_numbers random{26};
+  const sequences all{shapes[0], 1, 300, random};
+  const auto ops = best_backend(2);
+  session wide{*ops, all};
+  wide.how_.window = 300;
+  wide.step(whole(all));
+  CHECK(same_bits(wide.out(), at_once(*ops, all)));
+}
+
+TEST_CASE("what lies before a window is not read") {
+  random_numbers random{27};
+  const sequences all{{4, 2, 32, 16}, 1, 40, random};
+  for (auto& each : backends()) {
+    session clean{*each.ops, all};
+    auto spoilt_input = all;
+    for (std::int64_t i = 0; i < 16 * row_floats(all.shape); ++i)
+      spoilt_input.qkv[i] = std::nanf("");
+    session spoilt{*each.ops, spoilt_input};
+    for (auto* one : {&clean, &spoilt}) {
+      one->how_.window = 10;
+      one->step({{0, 0, 25}});
+      one->step({{0, 25, 40}});
+    }
+    const auto from = 25 * clean.width();
+    const std::vector<float> want(clean.out().begin() + from,
+                                  clean.out().end());
+    const std::vector<float> got(spoilt.out().begin() + from,
+                                 spoilt.out().end());
+    INFO(each.name);
+    CHECK(std::none_of(got.begin(), got.end(),
+                       [](float x) { return std::isnan(x); }));
+    CHECK(same_bits(want, got));
+  }
 }
 
 TEST_CASE("a pool of an unfit shape is refused") {

@@ -141,31 +141,172 @@ TEST_CASE("rms norm matches double and is the same everywhere") {
   }
 }
 
-TEST_CASE("silu times up matches double and is the same everywhere") {
+namespace {
+
+/// Runs an activation on random gates up to `size` and one of -100, whose exp
+/// is infinite; returns the worst difference from `want`(gate, up), as
+/// `measure` has it, on any instruction set. The sets give the same bits.
+template <class Want, class Measure>
+void check_activation(void (backend::*op)(const float*, std::int64_t,
+                                          std::int64_t, float*),
+                      float size, Want want, Measure measure, double allowed) {
   random_numbers random{32};
-  auto all = backends();
   for (const std::int64_t n : {1, 16, 35, 1536}) {
-    auto x = random.values(3 * 2 * n, 12.0f);
-    x[0] = -100.0f; // exp is infinite
+    auto x = random.values(3 * 2 * n, size);
+    x[0] = -100.0f;
     std::vector<float> first;
-    for (auto& each : all) {
+    for (auto& each : backends()) {
       auto out = poisoned(3 * n);
-      each.ops->silu_mul(x.data(), 3, n, out.data());
+      ((*each.ops).*op)(x.data(), 3, n, out.data());
       double worst = 0;
       for (int r = 0; r < 3; ++r)
         for (std::int64_t i = 0; i < n; ++i) {
-          const double g = x[r * 2 * n + i], up = x[r * 2 * n + n + i];
-          const double want = g / (1 + std::exp(-g)) * up;
-          worst = std::max(worst, std::fabs(out[r * n + i] - want) /
-                                      (std::fabs(want) + 1e-30));
+          const double right = want(x[r * 2 * n + i], x[r * 2 * n + n + i]);
+          worst = std::max(worst, measure(out[r * n + i], right));
         }
       INFO(each.name << ", n " << n);
-      CHECK(worst < 2e-7 + 4 * 0x1p-24); // exp, then three roundings
+      CHECK(worst < allowed);
       if (first.empty())
         first = out;
       CHECK(same_bits(first, out));
     }
   }
+}
+
+} // namespace
+
+TEST_CASE("silu times up matches double and is the same everywhere") {
+  check_activation(
+      &backend::silu_mul, 12.0f,
+      [](double g, double up) { return g / (1 + std::exp(-g)) * up; },
+      [](double got, double want) {
+        return std::fabs(got - want) / (std::fabs(want) + 1e-30);
+      },
+      2e-7 + 4 * 0x1p-24); // exp, then three roundings
+}
+
+TEST_CASE("gelu times up matches double and is the same everywhere") {
+  // |g * up| <= 36; the exponent 2u is rounded to float, so exp is off by its
+  // size times 2^-23, least where exp matters most.
+  check_activation(
+      &backend::gelu_mul, 6.0f,
+      [](double g, double up) {
+        const double u = std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        return 0.5 * g * (1 + std::tanh(u)) * up;
+      },
+      [](double got, double want) { return std::fabs(got - want); }, 36 * 4e-7);
+}
+
+TEST_CASE("a soft cap matches double to 5e-7 and is the same everywhere") {
+  std::vector<float> x;
+  for (float v = -200.0f; v < 200.0f; v += 0.0173f)
+    x.push_back(v);
+  for (float v = -1e-3f; v < 1e-3f; v += 1.7e-6f)
+    x.push_back(v);
+  std::vector<float> first;
+  for (auto& each : backends()) {
+    auto out = x;
+    each.ops->soft_cap(out.data(), 30.0f, 1, out.size());
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double want = 30 * std::tanh(double{x[i]} / 30);
+      worst =
+          std::max(worst, std::fabs(out[i] - want) / (std::fabs(want) + 1e-30));
+    }
+    INFO(each.name);
+    CHECK(worst < 7e-7); // and a quotient and a product
+    if (first.empty())
+      first = out;
+    CHECK(same_bits(first, out));
+    std::vector<float> ends{INFINITY, -INFINITY, NAN, 0.0f};
+    each.ops->soft_cap(ends.data(), 30.0f, 1, 4);
+    CHECK(ends[0] == 30.0f);
+    CHECK(ends[1] == -30.0f);
+    CHECK(std::isnan(ends[2]));
+    CHECK(ends[3] == 0.0f);
+  }
+}
+
+TEST_CASE("sums and products of rows round once") {
+  random_numbers random{37};
+  for (const std::int64_t cols : {1, 16, 37}) {
+    const auto x = random.values(2 * cols), y = random.values(2 * cols);
+    const auto b = random.values(cols);
+    for (auto& each : backends()) {
+      auto sum = y, scaled = y, biased = y, some = y;
+      each.ops->add_scaled(x.data(), 0.22f, 2, cols, sum.data());
+      each.ops->scale(scaled.data(), 7.1f, 2, cols);
+      const auto bias = each.ops->upload(b);
+      each.ops->add_bias(biased.data(), *bias, 2, cols);
+      const std::vector<std::int32_t> rows{1};
+      const std::vector<float> shares{0.3f};
+      each.ops->add_rows(x.data(), rows, shares, cols, some.data());
+      for (std::int64_t i = 0; i < 2 * cols; ++i) {
+        REQUIRE(sum[i] == std::fma(0.22f, x[i], y[i]));
+        REQUIRE(scaled[i] == y[i] * 7.1f);
+        REQUIRE(biased[i] == y[i] + b[i % cols]);
+        REQUIRE(some[i] ==
+                (i < cols ? y[i] : std::fma(0.3f, x[i - cols], y[i])));
+      }
+    }
+  }
+}
+
+TEST_CASE("groups of columns are normalised each by itself") {
+  random_numbers random{38};
+  const auto x = random.values(3 * 100), w = random.values(16);
+  for (auto& each : backends()) {
+    const auto weights = each.ops->upload(w);
+    auto out = x;
+    each.ops->rms_norm_groups(out.data(), {100, 10, 5, 16}, *weights, 1e-6f, 3);
+    auto want = x;
+    for (int r = 0; r < 3; ++r)
+      for (int g = 0; g < 5; ++g) {
+        const auto at = r * 100 + 10 + g * 16;
+        each.ops->rms_norm(x.data() + at, *weights, 1e-6f, 1, 16,
+                           want.data() + at);
+      }
+    INFO(each.name);
+    CHECK(same_bits(want, out));
+  }
+}
+
+TEST_CASE("experts are chosen by score, best first, of equal ones the first") {
+  const std::vector<float> scores{0.5f, 2.0f, -1.0f, 2.0f, 1.0f,
+                                  3.0f, 3.0f, 3.0f,  3.0f, 3.0f};
+  std::vector<float> first;
+  for (auto& each : backends())
+    for (const bool normalise : {false, true}) {
+      std::vector<std::int32_t> experts(6);
+      auto shares = poisoned(6);
+      each.ops->route(scores.data(), 2, 5, normalise, {experts, shares, 3});
+      CHECK(experts == std::vector<std::int32_t>{1, 3, 4, 0, 1, 2});
+      double all = 0, chosen = 0;
+      for (int i = 0; i < 5; ++i)
+        all += std::exp(scores[i]);
+      for (int i = 0; i < 3; ++i)
+        chosen += std::exp(scores[experts[i]]);
+      for (int i = 0; i < 3; ++i) {
+        const double want =
+            std::exp(scores[experts[i]]) / (normalise ? chosen : all);
+        CHECK(std::fabs(shares[i] - want) < 1e-6);
+        CHECK(std::fabs(shares[3 + i] - (normalise ? 1.0 / 3 : 0.2)) < 1e-6);
+      }
+      if (normalise)
+        continue;
+      if (first.empty())
+        first = shares;
+      INFO(each.name);
+      CHECK(same_bits(first, shares));
+    }
+}
+
+TEST_CASE("scores that are no numbers still choose different experts") {
+  const std::vector<float> scores(7, std::nanf(""));
+  std::vector<std::int32_t> experts(4);
+  std::vector<float> shares(4);
+  best_backend(1)->route(scores.data(), 1, 7, true, {experts, shares, 4});
+  CHECK(experts == std::vector<std::int32_t>{0, 1, 2, 3});
 }
 
 TEST_CASE("cosine and sine of large angles are right to 1e-14") {
@@ -188,10 +329,11 @@ TEST_CASE("rope turns pairs of either kind by the right angles") {
   for (const float theta : {10000.0f, 1000000.0f})
     for (const bool interleaved : {true, false})
       for (const std::int32_t dims : {64, 32}) {
-        rope_params rope{theta, dims, interleaved, {}};
+        rope_params rope{theta, dims, interleaved, {}, 1.0f};
         if (dims == 32)
           for (int i = 0; i < 16; ++i)
             rope.factors.push_back(1.0f + i);
+        rope.scale = dims == 32 ? 1.25f : 1.0f;
         const auto x = random.values(4 * (3 + 2 * 1) * 64);
         std::vector<float> first;
         for (auto& each : backends()) {
@@ -219,6 +361,7 @@ TEST_CASE("rope turns pairs of either kind by the right angles") {
                       interleaved ? head[2 * i + 1] : head[i + half];
                   want = second ? a * std::sin(angle) + b * std::cos(angle)
                                 : a * std::cos(angle) - b * std::sin(angle);
+                  want *= rope.scale;
                 }
                 worst = std::max(worst,
                                  std::fabs(out[(r * 5 + h) * 64 + d] - want));
@@ -230,6 +373,20 @@ TEST_CASE("rope turns pairs of either kind by the right angles") {
           CHECK(same_bits(first, out));
         }
       }
+}
+
+TEST_CASE("a rope without dimensions leaves a row as it is") {
+  random_numbers random{39};
+  const std::vector<std::int32_t> positions{5}, owners{0}, table{0};
+  const std::vector<std::span<const std::int32_t>> tables{table};
+  const auto x = random.values(3 * 16);
+  for (auto& each : backends()) {
+    const auto pool = each.ops->make_kv_pool({1, 1, 16, 16, 1}).value();
+    auto out = x;
+    each.ops->rope_and_store(out.data(), 1, {}, {positions, owners, tables}, 0,
+                             *pool);
+    CHECK(out == x);
+  }
 }
 
 TEST_CASE("rows are gathered and downloaded as they are") {

@@ -1,11 +1,12 @@
 #include "engine/model/hugging_face/config_json.hpp"
 
+#include "engine/model/architecture.hpp"
 #include "engine/model/hugging_face/json_fields.hpp"
+#include "engine/model/hugging_face/rope_json.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
-#include <numbers>
 
 namespace troupe::model::hugging_face {
 
@@ -15,26 +16,6 @@ namespace dom = simdjson::dom;
 using weights::printable;
 
 constexpr std::int64_t whole_max = 2147483647;
-
-/// Llama 3's scaling, as transformers computes it: long waves are stretched by
-/// `factor`, short ones are not, between them it goes over smoothly. Returns
-/// what each pair's wave is stretched by.
-struct llama3_scaling {
-  double factor = 0;
-  double low_factor = 0;
-  double high_factor = 0;
-  double context = 0; ///< positions the model was first trained for
-
-  float stretch_of(double wavelength) const {
-    if (wavelength < context / high_factor)
-      return 1;
-    if (wavelength > context / low_factor)
-      return static_cast<float>(factor);
-    auto smooth =
-        (context / wavelength - low_factor) / (high_factor - low_factor);
-    return static_cast<float>(1 / ((1 - smooth) / factor + smooth));
-  }
-};
 
 /// Reads the file step by step; each step returns an error or nothing.
 class config_reader {
@@ -48,7 +29,8 @@ public:
     for (step one : {&config_reader::family_row, &config_reader::no_code,
                      &config_reader::class_of, &config_reader::quantisation,
                      &config_reader::demands, &config_reader::keys,
-                     &config_reader::rope, &config_reader::tied})
+                     &config_reader::rope, &config_reader::windows,
+                     &config_reader::layers_without_rope, &config_reader::tied})
       if (auto done = (this->*one)(); !done)
         return done.error();
     put("general.architecture", std::string{out_.of->architecture});
@@ -164,6 +146,12 @@ private:
       return put(row, fields_.whole(row.from, row.required ? 1 : 0, whole_max));
     case value_kind::real:
       return put(row, fields_.real(row.from));
+    case value_kind::inverse_root: {
+      auto value = fields_.positive(row.from);
+      if (value)
+        value = 1 / std::sqrt(*value);
+      return put(row, std::move(value));
+    }
     case value_kind::flag:
       return put(row, fields_.flag(row.from));
     case value_kind::text:
@@ -187,66 +175,16 @@ private:
       return {};
     if (row.kind == value_kind::whole)
       put(own(row.to), static_cast<std::int64_t>(*row.otherwise));
-    else if (row.kind == value_kind::real)
+    else if (row.kind != value_kind::flag)
       put(own(row.to), *row.otherwise);
     else
       put(own(row.to), *row.otherwise != 0);
     return {};
   }
 
-  /// Transformers 5 says all of rope in "rope_parameters", older ones the base
-  /// in "rope_theta" and the rest in "rope_scaling".
   result<void> rope() {
-    if (auto done = rope_dimensions(); !done)
-      return done;
-    for (auto key : {"rope_parameters", "rope_scaling"})
-      if (fields_.has(key)) {
-        auto inner = fields_.object(key);
-        return inner ? rope_of(*inner) : inner.error();
-      }
-    return base_of(fields_);
-  }
-
-  result<void> rope_of(const json_fields& fields) {
-    auto done = base_of(fields.has("rope_theta") ? fields : fields_);
-    if (!done)
-      return done;
-    auto key = fields.has("rope_type") ? "rope_type" : "type";
-    auto type = fields.text(key, "default");
-    if (!type)
-      return type.error();
-    if (*type == "default")
-      return {};
-    if (*type == "linear")
-      return linear(fields);
-    if (*type == "llama3")
-      return llama3(fields);
-    return fields.wrong(key,
-                        fmt::format("names a scaling that is not supported "
-                                    "yet ({})",
-                                    printable(*type)),
-                        errc::unsupported);
-  }
-
-  result<void> base_of(const json_fields& fields) {
-    auto theta = fields.positive("rope_theta", 10000.0);
-    if (!theta)
-      return theta.error();
-    theta_ = *theta;
-    put(own("rope.freq_base"), *theta);
-    return {};
-  }
-
-  result<void> rope_dimensions() {
     auto head = head_dim();
-    auto share = fields_.positive("partial_rotary_factor", 1.0);
-    if (!head || !share)
-      return !head ? head.error() : share.error();
-    if (*share > 1)
-      return fields_.wrong("partial_rotary_factor", "is above 1");
-    rope_dims_ = static_cast<std::int64_t>(static_cast<double>(*head) * *share);
-    put(own("rope.dimension_count"), rope_dims_);
-    return {};
+    return head ? rope_json{fields_, *head, out_}.run() : head.error();
   }
 
   result<std::int64_t> head_dim() const {
@@ -264,40 +202,41 @@ private:
     return *hidden / *heads;
   }
 
-  result<void> linear(const json_fields& fields) {
-    auto factor = fields.positive("factor");
-    if (!factor)
-      return factor.error();
-    put(own("rope.scaling.type"), std::string{"linear"});
-    put(own("rope.scaling.factor"), *factor);
+  /// Which layers see a window.
+  result<void> windows() {
+    if (!fields_.has("layer_types") ||
+        !find_architecture(out_.of->architecture)->window_period)
+      return {};
+    auto types = fields_.texts("layer_types");
+    if (!types)
+      return types.error();
+    std::vector<bool> windowed;
+    for (const auto& type : *types) {
+      if (type != "sliding_attention" && type != "full_attention")
+        return fields_.wrong(
+            "layer_types",
+            fmt::format("names '{}': not supported yet", printable(type)),
+            errc::unsupported);
+      windowed.push_back(type == "sliding_attention");
+    }
+    put(own("attention.sliding_window_pattern"), std::move(windowed));
     return {};
   }
 
-  result<void> llama3(const json_fields& fields) {
-    llama3_scaling scaling;
-    struct field {
-      std::string_view key;
-      double& out;
-    };
-    for (auto [key, out] :
-         {field{"factor", scaling.factor},
-          field{"low_freq_factor", scaling.low_factor},
-          field{"high_freq_factor", scaling.high_factor},
-          field{"original_max_position_embeddings", scaling.context}}) {
-      auto value = fields.positive(key);
-      if (!value)
-        return value.error();
-      out = *value;
-    }
-    if (scaling.high_factor <= scaling.low_factor)
-      return fields.wrong("high_freq_factor", "is not above low_freq_factor");
-    if (rope_dims_ > rope_dims_max)
-      return fields_.wrong("head_dim", "is too large");
-    for (std::int64_t i = 0; i + 1 < rope_dims_; i += 2) {
-      auto exponent = static_cast<double>(i) / static_cast<double>(rope_dims_);
-      auto wavelength = 2 * std::numbers::pi * std::pow(theta_, exponent);
-      out_.rope_factors.push_back(scaling.stretch_of(wavelength));
-    }
+  /// Which layers have no rope: the architecture's row knows one pattern.
+  result<void> layers_without_rope() {
+    const auto every = find_architecture(out_.of->architecture)->no_rope_every;
+    if (every == 0 || !fields_.has("no_rope_layers"))
+      return {};
+    auto has_rope = fields_.wholes("no_rope_layers");
+    if (!has_rope)
+      return has_rope.error();
+    for (std::size_t layer = 0; layer < has_rope->size(); ++layer)
+      if (((*has_rope)[layer] == 0) != ((layer + 1) % every == 0))
+        return fields_.wrong(
+            "no_rope_layers",
+            fmt::format("is not every {}th: not supported yet", every),
+            errc::unsupported);
     return {};
   }
 
@@ -309,12 +248,8 @@ private:
     return {};
   }
 
-  static constexpr std::int64_t rope_dims_max = 1 << 16;
-
   const json_fields& fields_;
   model_json out_;
-  double theta_ = 0;
-  std::int64_t rope_dims_ = 0;
 };
 
 } // namespace

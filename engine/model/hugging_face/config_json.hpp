@@ -19,15 +19,16 @@ using metadata_map =
 struct model_json {
   const family* of = nullptr;
   metadata_map metadata;
-  std::vector<float> rope_factors; ///< "rope_freqs.weight"; empty = none
-  bool tied = false;               ///< the output layer is the embedding
+  /// Tensors that GGUF has and safetensors files do not: rope's factors.
+  std::map<std::string, std::vector<float>> vectors;
+  bool tied = false; ///< the output layer is the embedding
   quantization quantised;
 };
 
 /// Translates by the table (family.hpp). Refused by name: families that are not
 /// in it, classes other than the family's, models with code of their own
-/// (auto_map; no code is ever loaded), rope scalings other than linear and
-/// llama3, values of another type than the key's. Whether the numbers make a
+/// (auto_map; no code is ever loaded), rope scalings that rope_json.hpp does
+/// not know, values of another type than the key's. Whether the numbers make a
 /// model is for read_model_config to say.
 result<model_json> read_config_json(std::string_view text);
 

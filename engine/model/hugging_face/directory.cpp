@@ -111,6 +111,12 @@ private:
       return fmt::format("{}", *whole);
     if (auto* flag = std::get_if<bool>(&value))
       return fmt::format("{}", *flag);
+    if (auto* flags = std::get_if<std::vector<bool>>(&value)) {
+      std::string out;
+      for (bool one : *flags)
+        out += one ? '1' : '0';
+      return out;
+    }
     return std::get<std::string>(value); // config_json makes no others
   }
 
@@ -150,8 +156,8 @@ public:
     for (const auto& [name, one] : modules_)
       if (auto done = add_module(name, one); !done)
         return done;
-    if (!config_.rope_factors.empty())
-      out_.add("rope_freqs.weight", config_.rope_factors);
+    for (const auto& [name, values] : config_.vectors)
+      out_.add(name, values);
     return {};
   }
 

@@ -11,7 +11,13 @@
 namespace troupe::model::hugging_face {
 
 /// What a key of config.json holds.
-enum class value_kind : std::uint8_t { whole, real, flag, text };
+enum class value_kind : std::uint8_t {
+  whole,
+  real,
+  flag,
+  text,
+  inverse_root, ///< a number x above 0 that stands for 1 / sqrt(x)
+};
 
 /// A key of config.json and the metadata key that it becomes, without its
 /// "<architecture>." prefix. A key that is missing or null takes `otherwise`,
@@ -59,6 +65,7 @@ struct family {
   std::vector<demand_row> demands;
   std::vector<module_row> modules; ///< beside `common_modules`
   bool tied = false; ///< tie_word_embeddings if config.json does not say it
+  double rope_base = 10000; ///< rope_theta if config.json does not say it
   /// Published with code of its own ("auto_map") that transformers has taken
   /// over since: the code is not needed. Others with an auto_map are refused.
   bool published_with_code = false;

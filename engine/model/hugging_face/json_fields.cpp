@@ -1,5 +1,6 @@
 #include "engine/model/hugging_face/json_fields.hpp"
 
+#include <cmath>
 #include <fmt/format.h>
 
 namespace troupe::model::hugging_face {
@@ -76,6 +77,52 @@ json_fields::text(std::string_view key,
   if (!value)
     return value.error();
   return std::string{*value};
+}
+
+template <class T>
+result<std::vector<T>> json_fields::list(std::string_view key,
+                                         std::string_view what) const {
+  auto values = get<dom::array>(key, {}, "a list");
+  if (!values)
+    return values.error();
+  std::vector<T> out;
+  for (auto element : *values) {
+    T value{};
+    if (element.get(value))
+      return wrong(key, fmt::format("holds something that is not {}", what));
+    out.push_back(value);
+  }
+  return out;
+}
+
+result<std::vector<float>> json_fields::reals(std::string_view key,
+                                              std::int64_t count) const {
+  auto values = list<double>(key, "a number");
+  if (!values)
+    return values.error();
+  if (static_cast<std::int64_t>(values->size()) != count)
+    return wrong(key,
+                 fmt::format("has {} numbers, not {}", values->size(), count));
+  std::vector<float> out;
+  for (auto value : *values) {
+    out.push_back(static_cast<float>(value));
+    if (!std::isfinite(out.back()) || out.back() <= 0)
+      return wrong(key, fmt::format("holds {}, not a number above 0", value));
+  }
+  return out;
+}
+
+result<std::vector<std::int64_t>>
+json_fields::wholes(std::string_view key) const {
+  return list<std::int64_t>(key, "a whole number");
+}
+
+result<std::vector<std::string>>
+json_fields::texts(std::string_view key) const {
+  auto views = list<std::string_view>(key, "a text");
+  if (!views)
+    return views.error();
+  return std::vector<std::string>(views->begin(), views->end());
 }
 
 result<json_fields> json_fields::object(std::string_view key) const {

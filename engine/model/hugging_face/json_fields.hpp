@@ -46,6 +46,13 @@ public:
   result<std::string> text(std::string_view key,
                            std::optional<std::string> otherwise = {}) const;
 
+  /// The values of a list that is there: finite numbers above 0 that fit a
+  /// float, exactly `count` of them; whole numbers; texts.
+  result<std::vector<float>> reals(std::string_view key,
+                                   std::int64_t count) const;
+  result<std::vector<std::int64_t>> wholes(std::string_view key) const;
+  result<std::vector<std::string>> texts(std::string_view key) const;
+
   std::vector<std::string_view> keys() const;
 
   /// The fields of an object that is there.
@@ -56,6 +63,10 @@ public:
               errc code = errc::corrupt) const;
 
 private:
+  template <class T>
+  result<std::vector<T>> list(std::string_view key,
+                              std::string_view what) const;
+
   template <class T>
   result<T> get(std::string_view key, std::optional<T> otherwise,
                 std::string_view what) const;

@@ -1,7 +1,6 @@
 #include "engine/ops/cpu/attention.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 namespace troupe::ops::cpu {
 
@@ -12,7 +11,16 @@ std::int64_t partial_floats(const attention::call& c) {
 }
 
 std::int32_t group_size(const attention::call& c) {
-  return c.heads / c.pool.shape().kv_heads;
+  return c.how.heads / c.pool.shape().kv_heads;
+}
+
+/// The first position that a row at `position` sees.
+std::int32_t first_seen(const attention::call& c, std::int32_t position) {
+  return c.how.window > 0 ? std::max(0, position - (c.how.window - 1)) : 0;
+}
+
+std::int32_t first_span(const attention::call& c, std::int32_t position) {
+  return first_seen(c, position) / span_positions;
 }
 
 std::int32_t spans_until(std::int32_t position) {
@@ -45,8 +53,10 @@ void attention::list_tiles(const call& c) {
     const auto queries = (end - row) * group;
     for (std::int32_t first = 0; first < queries; first += query_tile) {
       const auto n = std::min(query_tile, queries - first);
+      const auto begin = c.batch.positions[row + first / group];
       const auto last = c.batch.positions[row + (first + n - 1) / group];
-      tiles_.push_back({row, first, n, spans_until(last)});
+      tiles_.push_back(
+          {row, first, n, first_span(c, begin), spans_until(last)});
     }
     row = end;
   }
@@ -77,7 +87,7 @@ void attention::run_whole(const call& c, std::int64_t item, int thread) {
   const auto stride = t.spans * partial_floats(c);
   float* partials =
       partials_.data() + partials_.size() / workers_.size() * thread;
-  for (std::int32_t span = 0; span < t.spans; ++span)
+  for (auto span = t.first_span; span < t.spans; ++span)
     attend(c, t, kv_head, span, partials, stride);
   merge(c, t, kv_head, partials, stride);
 }
@@ -95,7 +105,7 @@ void attention::run_split(const call& c, std::int64_t most_spans) {
           const auto item = i / most_spans;
           const auto span = static_cast<std::int32_t>(i % most_spans);
           const auto& t = tiles_[item / kv_heads];
-          if (span < t.spans)
+          if (span >= t.first_span && span < t.spans)
             attend(c, t, static_cast<std::int32_t>(item % kv_heads), span,
                    partials_.data() + item * item_floats, stride);
         }
@@ -114,14 +124,16 @@ void attention::attend(const call& c, const tile& t, std::int32_t kv_head,
   attention_span a{};
   a.count = t.count;
   a.head_dim = shape.head_dim;
-  a.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  a.scale = c.how.scale;
+  a.soft_cap = c.how.soft_cap;
   int most = 0;
   for (int q = 0; q < t.count; ++q) {
     const auto place = place_of(c, t.row, t.first + q, kv_head);
     a.queries[q] =
         c.qkv + place.row * c.qkv_stride + place.head * shape.head_dim;
-    a.visible[q] =
-        std::clamp(c.batch.positions[place.row] + 1 - start, 0, span_positions);
+    const auto position = c.batch.positions[place.row];
+    a.first[q] = std::clamp(first_seen(c, position) - start, 0, span_positions);
+    a.visible[q] = std::clamp(position + 1 - start, 0, span_positions);
     a.partial[q] = partials + q * query_stride + span * partial_floats(c);
     most = std::max(most, a.visible[q]);
   }
@@ -142,9 +154,12 @@ void attention::merge(const call& c, const tile& t, std::int32_t kv_head,
   for (int q = 0; q < t.count; ++q) {
     const auto place = place_of(c, t.row, t.first + q, kv_head);
     float* out =
-        c.out + (std::int64_t{place.row} * c.heads + place.head) * head_dim;
-    kernels_.merge(partials + q * query_stride, partial_floats(c),
-                   spans_until(c.batch.positions[place.row]), head_dim, out);
+        c.out + (std::int64_t{place.row} * c.how.heads + place.head) * head_dim;
+    const auto position = c.batch.positions[place.row];
+    const auto from = first_span(c, position);
+    kernels_.merge(partials + q * query_stride + from * partial_floats(c),
+                   partial_floats(c), spans_until(position) - from, head_dim,
+                   out);
   }
 }
 

@@ -21,7 +21,7 @@ public:
   struct call {
     const float* qkv;
     std::int64_t qkv_stride;
-    std::int32_t heads;
+    const attention_params& how;
     const batch_view& batch;
     std::int32_t layer;
     paged_kv& pool;
@@ -37,7 +37,8 @@ private:
     std::int32_t row;
     std::int32_t first;
     std::int32_t count;
-    std::int32_t spans; ///< up to the tile's last position
+    std::int32_t first_span; ///< of the first row's first position
+    std::int32_t spans;      ///< up to the tile's last position
   };
 
   void list_tiles(const call&);

@@ -1,6 +1,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include "engine/ops/cpu/attention.hpp"
+#include "engine/ops/cpu/expert_router.hpp"
 #include "engine/ops/cpu/kernels.hpp"
 #include "engine/ops/cpu/paged_kv.hpp"
 #include "engine/ops/cpu/rope_table.hpp"
@@ -166,6 +167,16 @@ public:
     });
   }
 
+  void rms_norm_groups(float* x, const column_groups& columns, buffer& w,
+                       float eps, std::int64_t rows) override {
+    assert(w.size() >= columns.cols);
+    for_rows(rows, columns.groups * columns.cols, [&](std::int64_t r) {
+      float* group = x + r * columns.stride + columns.first;
+      for (std::int64_t g = 0; g < columns.groups; ++g, group += columns.cols)
+        kernels_.rms_norm(group, w.data(), eps, columns.cols, group);
+    });
+  }
+
   void linear(const weight& w, const float* x, std::int64_t rows, float* y,
               bool add) override {
     const auto& weights = tiled(w);
@@ -201,12 +212,13 @@ public:
     });
   }
 
-  void attention(const float* qkv, std::int32_t heads, const batch_view& batch,
-                 std::int32_t layer, kv_pool& pool, float* out) override {
+  void attention(const float* qkv, const attention_params& how,
+                 const batch_view& batch, std::int32_t layer, kv_pool& pool,
+                 float* out) override {
     auto& kv = static_cast<paged_kv&>(pool);
     const auto& shape = kv.shape();
-    assert(heads % shape.kv_heads == 0);
-    attention_.run({qkv, (heads + 2 * shape.kv_heads) * shape.head_dim, heads,
+    assert(how.heads % shape.kv_heads == 0 && how.window >= 0);
+    attention_.run({qkv, (how.heads + 2 * shape.kv_heads) * shape.head_dim, how,
                     batch, layer, kv, out});
   }
 
@@ -215,6 +227,57 @@ public:
     for_rows(rows, n, [&](std::int64_t r) {
       const float* gate = gate_up + r * 2 * n;
       kernels_.silu_mul(gate, gate + n, n, out + r * n);
+    });
+  }
+
+  void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    for_rows(rows, n, [&](std::int64_t r) {
+      const float* gate = gate_up + r * 2 * n;
+      kernels_.gelu_mul(gate, gate + n, n, out + r * n);
+    });
+  }
+
+  void add_bias(float* y, buffer& b, std::int64_t rows,
+                std::int64_t cols) override {
+    assert(b.size() >= cols);
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.add_scaled(b.data(), 1.0f, cols, y + r * cols);
+    });
+  }
+
+  void add_scaled(const float* x, float factor, std::int64_t rows,
+                  std::int64_t cols, float* y) override {
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.add_scaled(x + r * cols, factor, cols, y + r * cols);
+    });
+  }
+
+  void scale(float* x, float factor, std::int64_t rows,
+             std::int64_t cols) override {
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.scale(x + r * cols, factor, cols);
+    });
+  }
+
+  void soft_cap(float* x, float cap, std::int64_t rows,
+                std::int64_t cols) override {
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.soft_cap(x + r * cols, cap, cols);
+    });
+  }
+
+  void route(const float* scores, std::int64_t rows, std::int32_t experts,
+             bool normalise, const routing_view& out) override {
+    router_.run(kernels_, scores, rows, experts, normalise, out);
+  }
+
+  void add_rows(const float* x, std::span<const std::int32_t> rows,
+                std::span<const float> shares, std::int64_t cols,
+                float* y) override {
+    assert(rows.size() == shares.size());
+    for_rows(rows.size(), cols, [&](std::int64_t i) {
+      kernels_.add_scaled(x + i * cols, shares[i], cols, y + rows[i] * cols);
     });
   }
 
@@ -307,6 +370,7 @@ private:
   std::string name_;
   std::unique_ptr<team> team_;
   cpu::attention attention_;
+  expert_router router_;
   quantised_rows quantised_;
   std::vector<rope_table> ropes_;
 };

@@ -80,15 +80,18 @@ using float_tile = void (*)(const std::byte* tile, std::int64_t columns,
 /// Some queries of one kv head against the positions of one span.
 struct attention_span {
   const float* queries[query_tile]; ///< [head_dim] each
-  int visible[query_tile];          ///< positions of the span that each sees
-  int count;                        ///< queries
-  int head_dim;                     ///< a multiple of 16
-  float scale;                      ///< of the scores
+  int first[query_tile];   ///< first position of the span that each sees
+  int visible[query_tile]; ///< one more than the last that each sees
+  int count;               ///< queries
+  int head_dim;            ///< a multiple of 16
+  float scale;             ///< of the scores
+  float soft_cap;          ///< 0: none
   /// Per 16 positions, f16: keys [head_dim][16], values [16][head_dim].
   const std::uint16_t* keys[span_positions / 16];
   const std::uint16_t* values[span_positions / 16];
   /// Per query: the largest score, the sum of weights, then the [head_dim]
-  /// weighted sum of values. What a query with visible == 0 gets is undefined.
+  /// weighted sum of values. What a query with visible <= first gets is
+  /// undefined.
   float* partial[query_tile];
 };
 constexpr int partial_header = 2;
@@ -113,9 +116,11 @@ struct kernel_table {
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n,
                    float* out);
 
-  /// Scores: s = sum of fma(q, k) over the dimensions in order, times scale.
+  /// Scores: s = sum of fma(q, k) over the dimensions in order, times scale;
+  /// with a soft cap c then s = tanh(s / c) * c.
   /// Weights: exp(s - max), summed in 16 lanes (position % 16) and the tree
-  /// above. Values: fma(weight, v), position after position.
+  /// above. Values: fma(weight, v), position after position. Positions that a
+  /// query does not see are not in its sums.
   void (*attend)(const attention_span&);
 
   /// Merges the partials of spans 0 to spans - 1, `stride` floats apart:
@@ -130,6 +135,25 @@ struct kernel_table {
   /// e to the power of each x, as silu_mul and attend compute it: relative
   /// error below 2e-7; 0 below -87.33, infinite above 88.37.
   void (*exp)(const float* x, std::int64_t n, float* out);
+
+  /// One row: out = (g / (1 + exp(0 - 2u))) * up, which is GELU in its tanh
+  /// form; u = (c * g) * fma(0.044715 * g, g, 1), c = sqrt(2 / pi).
+  void (*gelu_mul)(const float* gate, const float* up, std::int64_t n,
+                   float* out);
+
+  /// One row: y = fma(factor, x, y).
+  void (*add_scaled)(const float* x, float factor, std::int64_t n, float* y);
+
+  /// One row: x = x * factor.
+  void (*scale)(float* x, float factor, std::int64_t n);
+
+  /// One row: x = tanh(x / cap) * cap, tanh within 5e-7 relative: where
+  /// x^2 < 1/16 its Taylor polynomial of degree 9, else
+  /// 1 - 2 / (exp(x + x) + 1).
+  void (*soft_cap)(float* x, float cap, std::int64_t n);
+
+  /// One row: exp(x - max) / sum, summed as in `attend`.
+  void (*softmax)(const float* x, std::int64_t n, float* out);
 };
 
 const kernel_table& plain_kernels();

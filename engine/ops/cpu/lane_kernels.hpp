@@ -86,12 +86,69 @@ inline typename L::f32 exp_lanes(typename L::f32 x) {
                     L::if_less(x, low, L::zero(), y));
 }
 
+/// out = f(x) of n elements, 16 at a time.
+template <class L, class F>
+inline void map_row(const float* x, std::int64_t n, float* out, F f) {
+  const auto whole = n / 16 * 16, rest = n - whole;
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store(out + i, f(L::load(x + i)));
+  if (rest > 0)
+    store_first<L>(out + whole, rest, f(load_first<L>(x + whole, rest)));
+}
+
+/// out = f(x, y) of n elements each.
+template <class L, class F>
+inline void map_rows(const float* x, const float* y, std::int64_t n, float* out,
+                     F f) {
+  const auto whole = n / 16 * 16, rest = n - whole;
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store(out + i, f(L::load(x + i), L::load(y + i)));
+  if (rest > 0)
+    store_first<L>(
+        out + whole, rest,
+        f(load_first<L>(x + whole, rest), load_first<L>(y + whole, rest)));
+}
+
 template <class L>
 void exp_row(const float* x, std::int64_t n, float* out) {
-  for (std::int64_t i = 0; i < n; i += 16) {
-    const auto left = n - i < 16 ? n - i : 16;
-    store_first<L>(out + i, left, exp_lanes<L>(load_first<L>(x + i, left)));
-  }
+  map_row<L>(x, n, out, [](auto v) { return exp_lanes<L>(v); });
+}
+
+template <class L>
+inline typename L::f32 tanh_lanes(typename L::f32 x) {
+  const auto one = L::set(1.0f);
+  const auto z = L::mul(x, x);
+  auto p = L::set(62.0f / 2835);
+  p = L::fma(p, z, L::set(-17.0f / 315));
+  p = L::fma(p, z, L::set(2.0f / 15));
+  p = L::fma(p, z, L::set(-1.0f / 3));
+  const auto near = L::fma(L::mul(x, z), p, x);
+  const auto e = exp_lanes<L>(L::add(x, x));
+  const auto far = L::sub(one, L::div(L::set(2.0f), L::add(e, one)));
+  return L::if_less(z, L::set(0.0625f), near, far);
+}
+
+template <class L>
+inline typename L::f32 capped(typename L::f32 x, typename L::f32 cap) {
+  return L::mul(tanh_lanes<L>(L::div(x, cap)), cap);
+}
+
+template <class L>
+void soft_cap_row(float* x, float cap, std::int64_t n) {
+  const auto limit = L::set(cap);
+  map_row<L>(x, n, x, [&](auto v) { return capped<L>(v, limit); });
+}
+
+template <class L>
+void scale_row(float* x, float factor, std::int64_t n) {
+  const auto f = L::set(factor);
+  map_row<L>(x, n, x, [&](auto v) { return L::mul(v, f); });
+}
+
+template <class L>
+void add_scaled_row(const float* x, float factor, std::int64_t n, float* y) {
+  const auto f = L::set(factor);
+  map_rows<L>(x, y, n, y, [&](auto a, auto b) { return L::fma(f, a, b); });
 }
 
 template <class L>
@@ -236,13 +293,25 @@ inline typename L::f32 silu_mul_lanes(typename L::f32 gate,
 template <class L>
 void silu_mul_row(const float* gate, const float* up, std::int64_t n,
                   float* out) {
-  const auto whole = n / 16 * 16, rest = n - whole;
-  for (std::int64_t i = 0; i < whole; i += 16)
-    L::store(out + i, silu_mul_lanes<L>(L::load(gate + i), L::load(up + i)));
-  if (rest > 0)
-    store_first<L>(out + whole, rest,
-                   silu_mul_lanes<L>(load_first<L>(gate + whole, rest),
-                                     load_first<L>(up + whole, rest)));
+  map_rows<L>(gate, up, n, out,
+              [](auto g, auto u) { return silu_mul_lanes<L>(g, u); });
+}
+
+template <class L>
+inline typename L::f32 gelu_mul_lanes(typename L::f32 gate,
+                                      typename L::f32 up) {
+  const auto one = L::set(1.0f);
+  const auto bend = L::fma(L::mul(L::set(0.044715f), gate), gate, one);
+  const auto u = L::mul(L::mul(L::set(0.7978845608028654f), gate), bend);
+  const auto e = exp_lanes<L>(L::sub(L::zero(), L::add(u, u)));
+  return L::mul(L::div(gate, L::add(one, e)), up);
+}
+
+template <class L>
+void gelu_mul_row(const float* gate, const float* up, std::int64_t n,
+                  float* out) {
+  map_rows<L>(gate, up, n, out,
+              [](auto g, auto u) { return gelu_mul_lanes<L>(g, u); });
 }
 
 /// With more queries than this, keys and values come from a cache already.
@@ -288,15 +357,19 @@ inline void score_groups(const attention_span& a, int group, int groups,
       L::store(scores[r] + (group + p) * 16, L::mul(s[r][p], scale));
 }
 
-/// Turns the first n scores into weights (the rest of the last 16 into zeros).
+/// Turns scores first to n - 1 into weights (what else stands in their groups
+/// of 16 into zeros).
 template <class L>
-inline void weigh(float* scores, int n, float* partial) {
+inline void weigh(float* scores, int first, int n, float* partial) {
+  const int start = first / 16 * 16;
+  for (int i = start; i < first; ++i)
+    scores[i] = -__builtin_inff();
   auto most = L::set(-__builtin_inff());
-  for (int i = 0; i < n; i += 16)
+  for (int i = start; i < n; i += 16)
     most = L::max(L::keep(L::load(scores + i), n - i, -__builtin_inff()), most);
   const float maximum = largest<L>(most);
   auto sums = L::zero();
-  for (int i = 0; i < n; i += 16) {
+  for (int i = start; i < n; i += 16) {
     const auto shifted = L::sub(L::load(scores + i), L::set(maximum));
     const auto w = L::keep(exp_lanes<L>(shifted), n - i, 0.0f);
     L::store(scores + i, w);
@@ -306,16 +379,48 @@ inline void weigh(float* scores, int n, float* partial) {
   partial[1] = tree_sum<L>(sums);
 }
 
-/// Dimensions d to d + 16 V of the weighted sum of values. The first `shared`
+/// Positions of a span.
+struct position_range {
+  int from, to;
+};
+
+/// The positions that all R queries see; from 0 to 0 if there are none.
+template <int R>
+inline position_range shared_positions(const attention_span& a) {
+  position_range out{0, span_positions};
+  for (int r = 0; r < R; ++r) {
+    out.from = a.first[r] > out.from ? a.first[r] : out.from;
+    out.to = a.visible[r] < out.to ? a.visible[r] : out.to;
+  }
+  return out.from < out.to ? out : position_range{0, 0};
+}
+
+/// Dimensions d to d + 16 V of the values of some positions, weighted and added
+/// to the sums of one query.
+template <class L, int V>
+inline void add_values(const attention_span& a, int d, position_range positions,
+                       const float* weights, typename L::f32 (&sums)[V]) {
+  for (int t = positions.from; t < positions.to; ++t) {
+    const std::uint16_t* from = a.values[t / 16] + (t % 16) * a.head_dim + d;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+      sums[v] = L::fma(L::set(weights[t]), L::load_f16(from + v * 16), sums[v]);
+  }
+}
+
+/// Dimensions d to d + 16 V of the weighted sum of values. The `shared`
 /// positions are seen by all R queries.
 template <class L, int R, int V>
-inline void sum_values(const attention_span& a, int d, int shared,
+inline void sum_values(const attention_span& a, int d, position_range shared,
                        const float (*weights)[span_positions]) {
   typename L::f32 s[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v)
       s[r][v] = L::zero();
-  for (int t = 0; t < shared; ++t) {
+  if (shared.from > 0)
+    for (int r = 0; r < R; ++r)
+      add_values<L, V>(a, d, {a.first[r], shared.from}, weights[r], s[r]);
+  for (int t = shared.from; t < shared.to; ++t) {
     const std::uint16_t* from = a.values[t / 16] + (t % 16) * a.head_dim + d;
     typename L::f32 value[V];
 #pragma GCC unroll 4
@@ -331,13 +436,8 @@ inline void sum_values(const attention_span& a, int d, int shared,
   }
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
-    for (int t = shared; t < a.visible[r]; ++t) {
-      const std::uint16_t* from = a.values[t / 16] + (t % 16) * a.head_dim + d;
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v)
-        s[r][v] =
-            L::fma(L::set(weights[r][t]), L::load_f16(from + v * 16), s[r][v]);
-    }
+    const int rest = a.first[r] > shared.to ? a.first[r] : shared.to;
+    add_values<L, V>(a, d, {rest, a.visible[r]}, weights[r], s[r]);
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v)
       L::store(a.partial[r] + partial_header + d + v * 16, s[r][v]);
@@ -347,23 +447,28 @@ inline void sum_values(const attention_span& a, int d, int shared,
 template <class L, int R>
 void attend_queries(const attention_span& a) {
   alignas(64) float scores[R][span_positions];
-  int most = 0, shared = span_positions;
+  int least = span_positions, most = 0;
   for (int r = 0; r < R; ++r) {
+    least = a.first[r] < least ? a.first[r] : least;
     most = a.visible[r] > most ? a.visible[r] : most;
-    shared = a.visible[r] < shared ? a.visible[r] : shared;
   }
+  const auto shared = shared_positions<R>(a);
   const int groups = (most + 15) / 16;
+  int g = least / 16;
   if constexpr (R <= queries_of_a_decode)
-    for (int first = 0; first < groups && first < L::key_groups; ++first)
+    for (int ahead = g; ahead < groups && ahead < g + L::key_groups; ++ahead)
       for (int d = 0; d < a.head_dim; d += 2)
-        L::prefetch(a.keys[first] + d * 16);
-  int g = 0;
+        L::prefetch(a.keys[ahead] + d * 16);
   for (; g + L::key_groups <= groups; g += L::key_groups)
     score_groups<L, R, L::key_groups>(a, g, groups, scores);
   for (; g < groups; ++g)
     score_groups<L, R, 1>(a, g, groups, scores);
+  if (a.soft_cap > 0)
+    for (int r = 0; r < R; ++r)
+      soft_cap_row<L>(scores[r] + least / 16 * 16, a.soft_cap,
+                      groups * 16 - least / 16 * 16);
   for (int r = 0; r < R; ++r)
-    weigh<L>(scores[r], a.visible[r], a.partial[r]);
+    weigh<L>(scores[r], a.first[r], a.visible[r], a.partial[r]);
   int d = 0;
   for (; d + 16 * L::value_vectors <= a.head_dim; d += 16 * L::value_vectors)
     sum_values<L, R, L::value_vectors>(a, d, shared, scores);
@@ -408,6 +513,24 @@ void merge_spans(const float* partials, std::int64_t stride, std::int64_t spans,
 }
 
 template <class L>
+void softmax_row(const float* x, std::int64_t n, float* out) {
+  float maximum = x[0];
+  for (std::int64_t i = 1; i < n; ++i)
+    maximum = x[i] > maximum ? x[i] : maximum;
+  const auto shift = L::set(maximum);
+  auto sums = L::zero();
+  for (std::int64_t i = 0; i < n; i += 16) {
+    const int left = n - i < 16 ? static_cast<int>(n - i) : 16;
+    const auto shifted = L::sub(load_first<L>(x + i, left), shift);
+    const auto e = L::keep(exp_lanes<L>(shifted), left, 0.0f);
+    store_first<L>(out + i, left, e);
+    sums = L::add(sums, e);
+  }
+  const auto sum = L::set(tree_sum<L>(sums));
+  map_row<L>(out, n, out, [&](auto e) { return L::div(e, sum); });
+}
+
+template <class L>
 void f16_row(const float* x, std::int64_t n, std::uint16_t* out) {
   const auto whole = n / 16 * 16;
   for (std::int64_t i = 0; i < whole; i += 16)
@@ -433,7 +556,12 @@ constexpr kernel_table make_table(std::index_sequence<Types...>) {
           attend_span<L>,
           merge_spans<L>,
           f16_row<L>,
-          exp_row<L>};
+          exp_row<L>,
+          gelu_mul_row<L>,
+          add_scaled_row<L>,
+          scale_row<L>,
+          soft_cap_row<L>,
+          softmax_row<L>};
 }
 
 template <class L, template <tile_format> class Weights>

@@ -1,28 +1,11 @@
 #include "engine/ops/cpu/rope_table.hpp"
 
+#include "engine/ops/fixed_root.hpp"
+
 #include <algorithm>
 #include <cmath>
 
 namespace troupe::ops::cpu {
-
-namespace {
-
-/// The n-th root of a > 0 by bisection, to the last bit or two.
-double root(double a, std::int32_t n) {
-  double low = std::min(1.0, a), high = std::max(1.0, a);
-  for (int step = 0; step < 200; ++step) {
-    const double middle = low + (high - low) / 2;
-    if (middle <= low || middle >= high)
-      break;
-    double power = middle;
-    for (std::int32_t i = 1; i < n; ++i)
-      power *= middle;
-    (power < a ? low : high) = middle;
-  }
-  return high;
-}
-
-} // namespace
 
 turn turn_by(double angle) {
   // angle = k * pi/2 + x with |x| <= pi/4; pi/2 in three parts of 33 bits, so
@@ -54,7 +37,7 @@ turn turn_by(double angle) {
 
 rope_table::rope_table(const rope_params& params) : params_(params) {
   const auto pairs = params.dims / 2;
-  const double step = root(params.theta, std::max(1, pairs));
+  const double step = fixed_root(params.theta, std::max(1, pairs));
   double turned = 1;
   for (std::int32_t i = 0; i < pairs; ++i) {
     const double factor = params.factors.empty() ? 1 : params.factors[i];
@@ -65,7 +48,7 @@ rope_table::rope_table(const rope_params& params) : params_(params) {
 
 bool rope_table::is_for(const rope_params& params) const {
   return params.theta == params_.theta && params.dims == params_.dims &&
-         params.factors == params_.factors;
+         params.factors == params_.factors && params.scale == params_.scale;
 }
 
 void rope_table::cover(std::int32_t position) {
@@ -78,8 +61,8 @@ void rope_table::cover(std::int32_t position) {
     for (std::int64_t p = first; p < first + chunk_positions; ++p)
       for (const double frequency : frequencies_) {
         const auto turned = turn_by(static_cast<double>(p) * frequency);
-        *out++ = static_cast<float>(turned.cosine);
-        *out++ = static_cast<float>(turned.sine);
+        *out++ = static_cast<float>(turned.cosine * params_.scale);
+        *out++ = static_cast<float>(turned.sine * params_.scale);
       }
     chunks_.push_back(std::move(chunk));
   }

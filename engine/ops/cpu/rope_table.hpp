@@ -15,8 +15,9 @@ struct turn {
 };
 turn turn_by(double angle);
 
-/// cos and sin of position * frequency for every pair of a rope, rounded from
-/// double; filled as far as positions were asked for.
+/// cos and sin of position * frequency for every pair of a rope, times the
+/// rope's scale, rounded from double; filled as far as positions were asked
+/// for.
 class rope_table {
 public:
   explicit rope_table(const rope_params&);

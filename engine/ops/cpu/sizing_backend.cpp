@@ -75,11 +75,39 @@ public:
                       const batch_view&, std::int32_t, kv_pool&) override {
     std::abort();
   }
-  void attention(const float*, std::int32_t, const batch_view&, std::int32_t,
-                 kv_pool&, float*) override {
+  void attention(const float*, const attention_params&, const batch_view&,
+                 std::int32_t, kv_pool&, float*) override {
     std::abort();
   }
   void silu_mul(const float*, std::int64_t, std::int64_t, float*) override {
+    std::abort();
+  }
+  void rms_norm_groups(float*, const column_groups&, buffer&, float,
+                       std::int64_t) override {
+    std::abort();
+  }
+  void gelu_mul(const float*, std::int64_t, std::int64_t, float*) override {
+    std::abort();
+  }
+  void add_bias(float*, buffer&, std::int64_t, std::int64_t) override {
+    std::abort();
+  }
+  void add_scaled(const float*, float, std::int64_t, std::int64_t,
+                  float*) override {
+    std::abort();
+  }
+  void scale(float*, float, std::int64_t, std::int64_t) override {
+    std::abort();
+  }
+  void soft_cap(float*, float, std::int64_t, std::int64_t) override {
+    std::abort();
+  }
+  void route(const float*, std::int64_t, std::int32_t, bool,
+             const routing_view&) override {
+    std::abort();
+  }
+  void add_rows(const float*, std::span<const std::int32_t>,
+                std::span<const float>, std::int64_t, float*) override {
     std::abort();
   }
   void gather_rows(const float*, std::span<const std::int32_t>, std::int64_t,

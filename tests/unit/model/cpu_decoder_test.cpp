@@ -2,6 +2,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include "tests/unit/model/feeding.hpp"
+#include "tests/unit/model/instruction_sets.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
 
@@ -23,15 +24,6 @@ loaded_model load_cpu(const std::string& name, instruction_set isa,
   REQUIRE(backend.has_value());
   return load_model(reference_folder() / "tiny" / (name + ".gguf"),
                     std::move(*backend), limits);
-}
-
-std::vector<instruction_set> sets_of_this_machine() {
-  std::vector<instruction_set> out;
-  for (auto isa :
-       {instruction_set::plain, instruction_set::avx2, instruction_set::avx512})
-    if (ops::cpu::machine_has(isa))
-      out.push_back(isa);
-  return out;
 }
 
 const char* const tiny_models[] = {"f32-tied", "bf16-llama3", "q8_0-mha",

@@ -170,8 +170,15 @@ TEST_CASE("a rope scaling that is not understood is refused") {
     broken.config("\"rope_scaling\":{" + fields + "}");
     return broken.open();
   };
-  refused(scaling(R"("rope_type":"yarn","factor":4)"), errc::unsupported,
+  refused(scaling(R"("rope_type":"dynamic","factor":4)"), errc::unsupported,
           "rope_scaling.rope_type names a scaling");
+  refused(scaling(R"("rope_type":"yarn")"), errc::corrupt,
+          "rope_scaling.factor is missing");
+  refused(scaling(R"("rope_type":"yarn","factor":4,"truncate":false)"),
+          errc::unsupported, "rope_scaling.truncate is false");
+  refused(scaling(R"("rope_type":"yarn","factor":4,"mscale":1,)"
+                  R"("mscale_all_dim":1)"),
+          errc::unsupported, "rope_scaling.mscale is not supported");
   refused(scaling(R"("type":"linear","factor":"NaN")"), errc::corrupt,
           "rope_scaling.factor is not a number");
   refused(scaling(R"("type":"linear","factor":NaN)"), errc::corrupt,
@@ -185,6 +192,87 @@ TEST_CASE("a rope scaling that is not understood is refused") {
                   R"("high_freq_factor":4,)"
                   R"("original_max_position_embeddings":64)"),
           errc::corrupt, "high_freq_factor is not above");
+}
+
+TEST_CASE("YaRN's own scale replaces the usual one") {
+  auto scale = [](const std::string& more) {
+    broken_directory broken;
+    broken.replace("config.json", "\"rope_parameters\"", "\"was\"");
+    broken.config(R"("rope_scaling":{"rope_type":"yarn","factor":4)" + more +
+                  "}");
+    auto config = broken.open();
+    REQUIRE(config.has_value());
+    return config->rope.scale;
+  };
+  CHECK(std::abs(scale("") - (1 + 0.1 * std::log(4.0))) < 1e-7);
+  CHECK(std::abs(scale(R"(,"attention_factor":0.5)") - 0.5) < 1e-7);
+}
+
+TEST_CASE("Gemma 3's ropes may be written in the older way") {
+  broken_directory older{"../families/gemma3"};
+  older.replace("config.json", "\"rope_parameters\"", "\"was\"");
+  older.config(R"("rope_theta":100000.0,"rope_local_base_freq":10000.0,)"
+               R"("rope_scaling":{"rope_type":"linear","factor":8.0})");
+  auto before = older.open();
+  auto today = broken_directory{"../families/gemma3"}.open();
+  REQUIRE(before.has_value());
+  REQUIRE(today.has_value());
+  for (std::int32_t layer : {0, 5}) {
+    CHECK(before->rope_of(layer).theta == today->rope_of(layer).theta);
+    CHECK(before->rope_of(layer).factors == today->rope_of(layer).factors);
+  }
+}
+
+TEST_CASE("what a family does not compute is refused by name") {
+  auto with = [](const std::string& family, const std::string& from,
+                 const std::string& to) {
+    return broken_directory{"../families/" + family}
+        .replace("config.json", from, to)
+        .open();
+  };
+  const std::string types = "\"layer_types\": [";
+  refused(with("gemma3", types + "\n    \"sliding_attention\"",
+               types + "\n    \"chunked_attention\""),
+          errc::unsupported, "layer_types names 'chunked_attention'");
+  refused(with("gemma3", types, types + "\"full_attention\","), errc::corrupt,
+          "has 8 entries for 7 layers");
+  refused(with("gemma3", "\"attn_logit_softcapping\": null",
+               "\"attn_logit_softcapping\": 50.0"),
+          errc::unsupported, "attn_logit_softcapping is 50");
+  refused(with("gemma3", "gelu_pytorch_tanh", "gelu"), errc::unsupported,
+          "hidden_activation is gelu");
+  refused(with("gemma3", "\"query_pre_attn_scalar\": 16",
+               "\"query_pre_attn_scalar\": 0"),
+          errc::corrupt, "query_pre_attn_scalar is 0");
+  refused(with("gemma3", "\"use_bidirectional_attention\": false",
+               "\"use_bidirectional_attention\": true"),
+          errc::unsupported, "use_bidirectional_attention");
+  refused(with("gemma2", "\"attn_logit_softcapping\": 5.0",
+               "\"attn_logit_softcapping\": null"),
+          errc::corrupt, "attn_logit_softcapping is missing");
+  refused(with("qwen2", "\"use_sliding_window\": false",
+               "\"use_sliding_window\": true"),
+          errc::unsupported, "use_sliding_window is true");
+  refused(with("smollm3", "\"no_rope_layers\": [\n    1",
+               "\"no_rope_layers\": [\n    0"),
+          errc::unsupported, "no_rope_layers is not every 4th");
+  refused(with("phi3", "\"long_factor\": [", "\"long_factor\": [1.0,"),
+          errc::corrupt, "long_factor has 13 numbers, not 12");
+  refused(with("phi3", "\"long_factor\": [\n      1.0",
+               "\"long_factor\": [\n      0.0"),
+          errc::corrupt, "long_factor holds 0");
+  refused(with("phi3", "\"partial_rotary_factor\": 0.75",
+               "\"partial_rotary_factor\": 1.5"),
+          errc::corrupt, "partial_rotary_factor is above 1");
+  refused(
+      with("qwen3moe", "\"mlp_only_layers\": []", "\"mlp_only_layers\": [1]"),
+      errc::unsupported, "mlp_only_layers is [1]");
+  refused(with("qwen3moe", "\"num_local_experts\": 8",
+               "\"num_local_experts\": 2147483648"),
+          errc::corrupt, "num_local_experts is 2147483648");
+  refused(
+      with("qwen3moe", "\"num_local_experts\": 8", "\"num_local_experts\": 9"),
+      errc::corrupt, "shape");
 }
 
 TEST_CASE("a quantisation that is not understood is refused by name") {

@@ -23,11 +23,12 @@ constexpr model::decoder_limits small_limits{64, 64, 8, 32};
 
 inline loaded_model load_model(const std::filesystem::path& path,
                                std::unique_ptr<ops::backend> backend,
-                               model::decoder_limits limits = small_limits) {
+                               model::decoder_limits limits = small_limits,
+                               std::int32_t longest = 0) {
   auto file = model::open_checkpoint(path);
   INFO((file ? std::string{} : file.error().message));
   REQUIRE(file.has_value());
-  auto config = model::read_model_config(**file);
+  auto config = model::read_model_config(**file, longest);
   INFO((config ? std::string{} : config.error().message));
   REQUIRE(config.has_value());
   auto decoder = model::decoder::make(**file, *config, *backend, limits, {});

@@ -169,8 +169,10 @@ TEST_CASE("rope is finite and of a kind that is computed") {
   refused(small_model().set("llama.rope.freq_base", gguf_f64,
                             byte_writer{}.put(1e300).bytes()),
           errc::corrupt, "out of range");
-  refused(small_model().string("llama.rope.scaling.type", "yarn"),
-          errc::unsupported, "(yarn)");
+  refused(small_model().string("llama.rope.scaling.type", "dynamic"),
+          errc::unsupported, "(dynamic)");
+  refused(small_model().string("llama.rope.scaling.type", "longrope"),
+          errc::unsupported, "(longrope)");
   refused(with("llama.rope.dimension_count", 2), errc::unsupported,
           "dimension_count");
 }
@@ -219,8 +221,9 @@ TEST_CASE("tensors that would be left unread are refused") {
 }
 
 TEST_CASE("features that change the result are refused by name") {
-  for (std::string name : {"attention.sliding_window", "expert_count",
-                           "logit_scale", "attn_logit_softcapping"})
+  for (std::string name :
+       {"attention.scale", "attention.clamp_kqv", "expert_count", "logit_scale",
+        "attn_logit_softcapping", "rope.freq_base_swa"})
     refused(with("llama." + name, 1), errc::unsupported, name);
 }
 

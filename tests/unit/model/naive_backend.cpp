@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace troupe::test {
 
@@ -108,8 +109,10 @@ void turn(float* head, const ops::rope_params& rope, std::int32_t position) {
     auto& b = head[rope.interleaved ? 2 * i + 1 : i + rope.dims / 2];
     auto x = double{a};
     auto y = double{b};
-    a = static_cast<float>(x * std::cos(angle) - y * std::sin(angle));
-    b = static_cast<float>(x * std::sin(angle) + y * std::cos(angle));
+    auto cosine = std::cos(angle) * rope.scale;
+    auto sine = std::sin(angle) * rope.scale;
+    a = static_cast<float>(x * cosine - y * sine);
+    b = static_cast<float>(x * sine + y * cosine);
   }
 }
 
@@ -167,15 +170,17 @@ public:
 
   void rms_norm(const float* x, ops::buffer& w, float eps, std::int64_t rows,
                 std::int64_t cols, float* out) override {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      double sum = 0;
-      for (std::int64_t i = 0; i < cols; ++i)
-        sum += double{x[row * cols + i]} * x[row * cols + i];
-      auto scale = 1 / std::sqrt(sum / static_cast<double>(cols) + eps);
-      for (std::int64_t i = 0; i < cols; ++i)
-        out[row * cols + i] =
-            static_cast<float>(x[row * cols + i] * scale * w.data()[i]);
-    }
+    for (std::int64_t row = 0; row < rows; ++row)
+      normalise(x + row * cols, w, eps, cols, out + row * cols);
+  }
+
+  void rms_norm_groups(float* x, const ops::column_groups& columns,
+                       ops::buffer& w, float eps, std::int64_t rows) override {
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t g = 0; g < columns.groups; ++g) {
+        auto* at = x + row * columns.stride + columns.first + g * columns.cols;
+        normalise(at, w, eps, columns.cols, at);
+      }
   }
 
   void linear(const ops::weight& w, const float* x, std::int64_t rows, float* y,
@@ -219,28 +224,87 @@ public:
     }
   }
 
-  void attention(const float* qkv, std::int32_t heads,
+  void attention(const float* qkv, const ops::attention_params& how,
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
     auto& store = dynamic_cast<naive_pool&>(pool);
     auto d = store.shape_.head_dim;
     auto kv_heads = store.shape_.kv_heads;
+    auto heads = how.heads;
     auto stride = (heads + 2 * kv_heads) * d;
     for (std::size_t row = 0; row < batch.positions.size(); ++row)
       for (std::int32_t head = 0; head < heads; ++head)
-        attend(store, batch, row, layer, head / (heads / kv_heads),
+        attend(store, how, batch, row, layer, head / (heads / kv_heads),
                qkv + row * stride + head * d, out + (row * heads + head) * d);
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                 float* out) override {
-    for (std::int64_t row = 0; row < rows; ++row)
-      for (std::int64_t i = 0; i < n; ++i) {
-        double gate = gate_up[row * 2 * n + i];
-        double up = gate_up[row * 2 * n + n + i];
-        out[row * n + i] =
-            static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+    multiply_activated(gate_up, rows, n, out, [](double gate) {
+      return gate / (1 + std::exp(-gate));
+    });
+  }
+
+  void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    multiply_activated(gate_up, rows, n, out, [](double gate) {
+      auto bent = gate + 0.044715 * gate * gate * gate;
+      return 0.5 * gate * (1 + std::tanh(std::sqrt(2 / M_PI) * bent));
+    });
+  }
+
+  void add_bias(float* y, ops::buffer& b, std::int64_t rows,
+                std::int64_t cols) override {
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+      y[i] += b.data()[i % cols];
+  }
+
+  void add_scaled(const float* x, float factor, std::int64_t rows,
+                  std::int64_t cols, float* y) override {
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+      y[i] = static_cast<float>(y[i] + double{factor} * x[i]);
+  }
+
+  void scale(float* x, float factor, std::int64_t rows,
+             std::int64_t cols) override {
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+      x[i] *= factor;
+  }
+
+  void soft_cap(float* x, float cap, std::int64_t rows,
+                std::int64_t cols) override {
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+      x[i] = static_cast<float>(capped(x[i], cap));
+  }
+
+  void route(const float* scores, std::int64_t rows, std::int32_t experts,
+             bool normalise, const ops::routing_view& out) override {
+    for (std::int64_t row = 0; row < rows; ++row, scores += experts) {
+      std::vector<std::int32_t> order(experts);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(),
+                       [&](auto a, auto b) { return scores[a] > scores[b]; });
+      double all = 0;
+      double chosen = 0;
+      for (std::int32_t i = 0; i < experts; ++i) {
+        auto share = std::exp(double{scores[order[i]]} - scores[order[0]]);
+        all += share;
+        chosen += i < out.chosen ? share : 0;
       }
+      for (std::int32_t i = 0; i < out.chosen; ++i) {
+        auto share = std::exp(double{scores[order[i]]} - scores[order[0]]);
+        out.experts[row * out.chosen + i] = order[i];
+        out.shares[row * out.chosen + i] =
+            static_cast<float>(share / (normalise ? chosen : all));
+      }
+    }
+  }
+
+  void add_rows(const float* x, std::span<const std::int32_t> rows,
+                std::span<const float> shares, std::int64_t cols,
+                float* y) override {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      add_scaled(x + i * cols, shares[i], 1, cols, y + rows[i] * cols);
   }
 
   void gather_rows(const float* x, std::span<const std::int32_t> rows,
@@ -260,27 +324,55 @@ private:
       std::transform(to, to + size, to, rounded_to_f16);
   }
 
-  static void attend(const naive_pool& store, const ops::batch_view& batch,
-                     std::size_t row, std::int32_t layer, std::int32_t kv_head,
-                     const float* q, float* out) {
+  static void normalise(const float* x, ops::buffer& w, float eps,
+                        std::int64_t cols, float* out) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < cols; ++i)
+      sum += double{x[i]} * x[i];
+    auto scale = 1 / std::sqrt(sum / static_cast<double>(cols) + eps);
+    for (std::int64_t i = 0; i < cols; ++i)
+      out[i] = static_cast<float>(x[i] * scale * w.data()[i]);
+  }
+
+  template <class F>
+  static void multiply_activated(const float* gate_up, std::int64_t rows,
+                                 std::int64_t n, float* out, F activate) {
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t i = 0; i < n; ++i) {
+        const auto* gate = gate_up + row * 2 * n + i;
+        out[row * n + i] = static_cast<float>(activate(*gate) * gate[n]);
+      }
+  }
+
+  static double capped(double x, double cap) {
+    return cap > 0 ? cap * std::tanh(x / cap) : x;
+  }
+
+  static void attend(const naive_pool& store, const ops::attention_params& how,
+                     const ops::batch_view& batch, std::size_t row,
+                     std::int32_t layer, std::int32_t kv_head, const float* q,
+                     float* out) {
     auto d = store.shape_.head_dim;
     auto last = batch.positions[row];
+    auto first = how.window > 0 ? std::max(0, last + 1 - how.window) : 0;
     auto table = batch.tables[batch.sequences[row]];
-    std::vector<double> weights(last + 1);
-    for (std::int32_t p = 0; p <= last; ++p) {
+    std::vector<double> weights(last + 1 - first);
+    for (auto p = first; p <= last; ++p) {
       auto* k = store.keys_.data() + store.at(layer, table, p, kv_head);
+      auto& score = weights[p - first];
       for (std::int32_t i = 0; i < d; ++i)
-        weights[p] += double{q[i]} * k[i] / std::sqrt(double(d));
+        score += double{q[i]} * k[i] * how.scale;
+      score = capped(score, how.soft_cap);
     }
     auto most = *std::max_element(weights.begin(), weights.end());
     double sum = 0;
     for (auto& weight : weights)
       sum += weight = std::exp(weight - most);
     std::vector<double> mixed(d);
-    for (std::int32_t p = 0; p <= last; ++p) {
+    for (auto p = first; p <= last; ++p) {
       auto* v = store.values_.data() + store.at(layer, table, p, kv_head);
       for (std::int32_t i = 0; i < d; ++i)
-        mixed[i] += weights[p] / sum * v[i];
+        mixed[i] += weights[p - first] / sum * v[i];
     }
     std::transform(mixed.begin(), mixed.end(), out,
                    [](double value) { return static_cast<float>(value); });

@@ -129,6 +129,14 @@ public:
     return set(std::move(key), gguf_array, out.bytes());
   }
 
+  gguf_builder& booleans(std::string key, const std::vector<bool>& values) {
+    byte_writer out;
+    out.put(std::uint32_t{gguf_bool}).put(std::uint64_t{values.size()});
+    for (bool value : values)
+      out.put(static_cast<std::uint8_t>(value));
+    return set(std::move(key), gguf_array, out.bytes());
+  }
+
   gguf_builder& i32s(std::string key, const std::vector<std::int32_t>& values) {
     byte_writer out;
     out.put(std::uint32_t{gguf_i32}).put(std::uint64_t{values.size()});
