@@ -93,6 +93,8 @@ struct request {
   std::vector<token_id> resume;
   sampling_params params;
   owner whose;
+  /// Where the second of two texts begins in the prompt; 0: there is one text.
+  std::uint32_t second_text = 0;
   /// Until so many more tokens are drawn it is computed in steps of its own,
   /// which take turns with the steps of all others.
   std::uint32_t alone = 0;
@@ -118,6 +120,9 @@ struct output {
   /// With the first output, if asked for and nothing is resumed: per prompt
   /// position (the first has none) the prompt's own token, then the best.
   std::vector<std::vector<candidate>> prompt_logprobs;
+  /// What a model gives that draws no tokens (model_card::pooled): its only
+  /// output, with finish stop.
+  std::vector<float> vector;
   std::uint32_t cached_tokens = 0; ///< with the first output: prompt tokens
                                    ///< that the prefix cache held
   finish_reason finish = finish_reason::none;

@@ -42,6 +42,7 @@ struct layout<request_record> {
       number(7, &r::priority),
       number(8, &r::deadline_ms),
       droppable_since(2, 9, &r::alone),
+      droppable_since(4, 10, &r::second_text),
   };
 };
 

@@ -25,6 +25,8 @@ struct request_record {
   std::string request_id; ///< the client's x-request-id, for logs
   std::string model;
   std::vector<token_id> prompt;
+  /// Where the second of two texts begins in the prompt; 0: there is one text.
+  std::uint32_t second_text = 0;
   std::vector<token_id> output; ///< ids already emitted, when it resumes
   sampling_params params;
   std::int32_t priority = 0;

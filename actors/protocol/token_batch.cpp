@@ -31,6 +31,7 @@ struct layout<choice_tokens> {
       number(7, &r::stop_token),
       number(8, &r::code),
       number(9, &r::message),
+      droppable_since(4, 10, &r::vector),
   };
 };
 

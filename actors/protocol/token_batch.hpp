@@ -29,7 +29,9 @@ struct choice_tokens {
   /// order.
   std::vector<std::vector<token_logprob>> logprobs;
   std::vector<std::vector<token_logprob>> prompt_logprobs; ///< first news only
-  std::uint32_t cached_tokens = 0;                         ///< first news only
+  /// What a model gives that draws no tokens: its only news.
+  std::vector<float> vector;
+  std::uint32_t cached_tokens = 0; ///< first news only
   finish reason = finish::none;
   token_id stop_token = -1;
   errc code = errc::internal; ///< with reason == error

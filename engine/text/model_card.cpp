@@ -22,7 +22,25 @@ enum field_tag : std::uint16_t {
   tag_min_p = 10,
   tag_repetition_penalty = 11,
   tag_seed = 12,
+  tag_pooled = 13, // 13 to 16: pooled_output; there if it is
+  tag_pooled_size = 14,
+  tag_may_be_cut = 15,
+  tag_lengths = 16,
 };
+
+/// The pooled output that is being read.
+pooled_output& pooled(model_card& out) {
+  return out.pooled ? *out.pooled : out.pooled.emplace();
+}
+
+bool get_kind(const codec::field& field, pooled_output::kind& out) {
+  std::uint8_t number = 0;
+  if (!field.get(number) ||
+      number > static_cast<std::uint8_t>(pooled_output::kind::score))
+    return false;
+  out = static_cast<pooled_output::kind>(number);
+  return true;
+}
 
 // Empty: `tag` is not known.
 std::optional<bool> read(const codec::field& field, model_card& out) {
@@ -49,6 +67,14 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
     return field.get(out.defaults.repetition_penalty.emplace());
   case tag_seed:
     return field.get(out.defaults.seed.emplace());
+  case tag_pooled:
+    return get_kind(field, pooled(out).what);
+  case tag_pooled_size:
+    return field.get(pooled(out).size);
+  case tag_may_be_cut:
+    return field.get(pooled(out).may_be_cut);
+  case tag_lengths:
+    return field.get(pooled(out).lengths);
   default:
     return std::nullopt;
   }
@@ -80,6 +106,13 @@ codec::bytes encode(const model_card& card) {
   put_if_said(out, tag_min_p, card.defaults.min_p);
   put_if_said(out, tag_repetition_penalty, card.defaults.repetition_penalty);
   put_if_said(out, tag_seed, card.defaults.seed);
+  if (card.pooled) {
+    out.put(tag_pooled, static_cast<std::uint8_t>(card.pooled->what));
+    out.put(tag_pooled_size, card.pooled->size);
+    out.put_unless(tag_may_be_cut, card.pooled->may_be_cut, false);
+    if (!card.pooled->lengths.empty())
+      out.put(tag_lengths, card.pooled->lengths);
+  }
   return out.take();
 }
 

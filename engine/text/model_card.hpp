@@ -27,6 +27,22 @@ struct sampling_defaults {
   bool operator==(const sampling_defaults&) const = default;
 };
 
+/// What a model gives for a prompt that draws no tokens.
+struct pooled_output {
+  enum class kind : std::uint8_t {
+    embedding, ///< a vector that says what the text means
+    score,     ///< one number: how well two texts fit each other
+  };
+  kind what = kind::embedding;
+  std::uint32_t size = 1; ///< numbers
+  /// The front of an embedding is one too (Matryoshka): of any length, or of
+  /// those in `lengths` if there are any.
+  bool may_be_cut = false;
+  std::vector<std::uint32_t> lengths;
+
+  bool operator==(const pooled_output&) const = default;
+};
+
 /// All that a router needs to know of a model: text in, text out, limits. A
 /// replica publishes it once, by the hash of its encoding (blob listener).
 struct model_card {
@@ -37,6 +53,7 @@ struct model_card {
   std::uint32_t max_model_len = 0;   ///< prompt and output tokens of a choice
   std::uint32_t vocabulary_size = 0; ///< rows of the output layer
   sampling_defaults defaults;
+  std::optional<pooled_output> pooled; ///< unset: it draws tokens
 
   bool operator==(const model_card&) const = default;
 };
