@@ -6,6 +6,7 @@
 #include "engine/text/stop_strings.hpp"
 #include "engine/text/tokenizer.hpp"
 #include "router/api/openai.hpp"
+#include "router/reply_content.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -39,48 +40,33 @@ struct answer_plan {
   std::uint32_t vocabulary_size = 0; ///< ids beyond it cannot be true
 };
 
-/// Makes the answer to one client request out of the ids of its choices: text,
-/// stop strings, log-probabilities, usage, frames. Pure: no clock, no sockets,
-/// no threads. Choice = prompt index x n + i.
-class answer {
+/// Text, stop strings, log-probabilities, usage and frames out of the ids of
+/// the choices. Choice = prompt index x n + i.
+class answer final : public reply_content {
 public:
   explicit answer(answer_plan);
 
-  /// What a stream begins with, before any news is taken: so many parts, each
-  /// appended by its own call, in order (a part holds the prompt's ids if they
-  /// are asked for).
-  std::uint32_t openings() const;
-  void open(std::uint32_t part, std::string& frames) const;
-
-  /// Takes the next news of a choice and, when streaming, appends the frames
-  /// that it gives. True: the rest of the choice is not wanted (a stop string
-  /// completed), so it has to be cancelled. News of an ended choice is dropped.
-  /// An error means that the news cannot be true; nothing more may be taken.
+  bool streams() const override {
+    return plan_.stream;
+  }
+  std::uint32_t openings() const override;
+  void open(std::uint32_t part, std::string& frames) const override;
   result<bool> take(std::uint32_t choice, const protocol::choice_tokens& news,
-                    std::string& frames);
-
-  /// All choices have ended.
-  bool complete() const {
+                    std::string& frames) override;
+  bool complete() const override {
     return open_ == 0;
   }
-
-  /// What follows the last choice of a stream: usage if asked for, [DONE].
-  std::string closing_frames() const;
-
-  /// The whole answer, when not streaming.
-  std::string body() const;
-
-  api::usage usage() const;
-
-  api::answer_head& head() {
+  /// Usage if asked for, [DONE].
+  std::string closing_frames() const override;
+  std::string body() const override;
+  api::usage usage() const override;
+  api::answer_head& head() override {
     return plan_.head;
   }
-
-  const answer_plan& plan() const {
-    return plan_;
+  std::uint32_t choices() const override {
+    return static_cast<std::uint32_t>(choices_.size());
   }
-
-  const std::string& finish_reason(std::uint32_t choice) const {
+  const std::string& finish_reason(std::uint32_t choice) const override {
     return choices_[choice].piece.finish_reason;
   }
 

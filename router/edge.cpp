@@ -22,6 +22,9 @@ constexpr std::string_view chat_path = "/v1/chat/completions";
 constexpr std::string_view completion_path = "/v1/completions";
 constexpr std::string_view tokenize_path = "/tokenize";
 constexpr std::string_view detokenize_path = "/detokenize";
+constexpr std::string_view embeddings_path = "/v1/embeddings";
+constexpr std::string_view score_path = "/v1/score";
+constexpr std::string_view rerank_path = "/v1/rerank";
 constexpr std::string_view models_path = "/v1/models";
 constexpr std::string_view model_path = "/v1/models/";
 constexpr std::string_view other_path = "other";
@@ -68,12 +71,25 @@ bool allow(std::string_view allowed, const http::request& request,
   return false;
 }
 
+/// Other names of endpoints, as vLLM has them.
+struct endpoint_alias {
+  std::string_view path;
+  std::string_view endpoint;
+};
+
+constexpr endpoint_alias aliases[] = {{"/score", score_path},
+                                      {"/rerank", rerank_path},
+                                      {"/v2/rerank", rerank_path}};
+
 /// The endpoint of a path behind its route prefix; empty if there is none.
 std::string_view endpoint_of(std::string_view rest) {
   for (auto known : {chat_path, completion_path, tokenize_path, detokenize_path,
-                     models_path})
+                     embeddings_path, score_path, rerank_path, models_path})
     if (rest == known)
       return known;
+  for (const auto& alias : aliases)
+    if (rest == alias.path)
+      return alias.endpoint;
   if (rest.size() > model_path.size() && rest.starts_with(model_path))
     return model_path;
   return {};
@@ -335,16 +351,25 @@ std::optional<api_error> edge::parse(pending& job) {
     if (!request)
       return request.error();
     job.wanted = model_of(*request);
-    job.text = std::move(*request);
+    job.request = std::move(*request);
     return std::nullopt;
   }
-  auto request = parse_request(job.endpoint == chat_path, job.body);
-  if (!request)
-    return request.error();
-  job.request = std::move(*request);
-  job.wanted = shared_part(job.request).model;
-  job.client->set_user(shared_part(job.request).user);
-  return std::nullopt;
+  auto take = [&job](auto&& request) -> std::optional<api_error> {
+    if (!request)
+      return request.error();
+    auto& shared = shared_part(*request);
+    job.wanted = shared.model;
+    job.client->set_user(shared.user);
+    job.request = std::move(*request);
+    return std::nullopt;
+  };
+  if (job.endpoint == embeddings_path)
+    return take(parse_pooled_request(pooled_endpoint::embeddings, job.body));
+  if (job.endpoint == score_path)
+    return take(parse_pooled_request(pooled_endpoint::score, job.body));
+  if (job.endpoint == rerank_path)
+    return take(parse_pooled_request(pooled_endpoint::rerank, job.body));
+  return take(parse_request(job.endpoint == chat_path, job.body));
 }
 
 void edge::find(const pending_ptr& job) {
@@ -394,48 +419,66 @@ std::uint64_t edge::next_turn(const protocol::model_route& model) {
 
 void edge::send(const pending_ptr& job,
                 const std::shared_ptr<const model_text>& text) {
+  if (job->client->waits())
+    std::visit([&](auto& request) { send(job, request, text); }, job->request);
+}
+
+generation_context edge::context_of(const pending& job) const {
   using namespace std::chrono;
-  if (!job->client->waits())
-    return;
-  if (job->text)
-    return answer(job, *text);
-  generation_context context;
-  context.request_id = job->request_id;
-  context.created = unix_seconds();
-  context.seed = random_seed();
-  if (text->defaults.seed && !shared_part(job->request).seed)
-    context.turn = next_turn(*job->model);
-  if (job->time_limit.count() > 0) {
-    auto gone = duration_cast<milliseconds>(steady_clock::now() - job->arrived);
-    auto left = job->time_limit - gone;
-    context.deadline_ms = static_cast<std::uint64_t>(
+  generation_context out;
+  out.request_id = job.request_id;
+  out.created = unix_seconds();
+  if (job.time_limit.count() > 0) {
+    auto gone = duration_cast<milliseconds>(steady_clock::now() - job.arrived);
+    auto left = job.time_limit - gone;
+    out.deadline_ms = static_cast<std::uint64_t>(
         std::max<milliseconds::rep>(left.count(), 1));
   }
-  auto made = prepare(std::move(job->request), *job->model, text, context);
-  if (!made) {
-    job->client->fail(made.error());
-    return;
-  }
-  made->what.card_hash = job->card_hash;
+  return out;
+}
+
+void edge::send(const pending_ptr& job, any_request& request,
+                const std::shared_ptr<const model_text>& text) {
+  auto context = context_of(*job);
+  context.seed = random_seed();
+  if (text->defaults.seed && !shared_part(request).seed)
+    context.turn = next_turn(*job->model);
+  auto made = prepare(std::move(request), *job->model, text, context);
+  if (!made)
+    return job->client->fail(made.error());
+  submit(job, std::move(made->what),
+         std::make_unique<answer>(std::move(made->plan)));
+}
+
+void edge::send(const pending_ptr& job, pooled_request& request,
+                const std::shared_ptr<const model_text>& text) {
+  auto made = prepare(std::move(request), *job->model, *text, context_of(*job));
+  if (!made)
+    return job->client->fail(made.error());
+  submit(job, std::move(made->what),
+         std::make_unique<pooled_answer>(std::move(made->plan)));
+}
+
+void edge::send(const pending_ptr& job, text_request& request,
+                const std::shared_ptr<const model_text>& text) {
+  auto body = answer_text(request, *text);
+  if (!body)
+    return job->client->fail(body.error());
+  if (auto client = job->client->take())
+    client->respond(200, "application/json", std::move(*body));
+}
+
+void edge::submit(const pending_ptr& job, submission what,
+                  std::unique_ptr<reply_content> content) {
+  what.card_hash = job->card_hash;
   auto client = job->client->take();
   if (!client)
     return;
   auto counters = counters_->of(job->model->application, job->model->model);
   auto stream = std::make_shared<reply_stream>(
-      io_,
-      reply_stream::parts{std::move(client), std::move(made->plan), replicas_,
-                          std::move(counters), job->time_limit});
-  stream->start(std::move(made->what));
-}
-
-void edge::answer(const pending_ptr& job, const model_text& model) {
-  auto body = answer_text(*job->text, model);
-  if (!body) {
-    job->client->fail(body.error());
-    return;
-  }
-  if (auto client = job->client->take())
-    client->respond(200, "application/json", std::move(*body));
+      io_, reply_stream::parts{std::move(client), std::move(content), replicas_,
+                               std::move(counters), job->time_limit});
+  stream->start(std::move(what));
 }
 
 } // namespace troupe::router

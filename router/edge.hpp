@@ -6,6 +6,7 @@
 #include "router/metrics.hpp"
 #include "router/model_cards.hpp"
 #include "router/options.hpp"
+#include "router/pooling.hpp"
 #include "router/request_guard.hpp"
 #include "router/tokenization.hpp"
 #include "router/waiting_client.hpp"
@@ -23,6 +24,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 namespace troupe::router {
 
@@ -91,8 +93,7 @@ private:
     std::string card_hash; ///< empty: the last one that was known
     bool found_again = false;
     std::string wanted; ///< the model's name, as in the request
-    any_request request;
-    std::optional<text_request> text; ///< instead of `request`
+    std::variant<any_request, pooled_request, text_request> request;
   };
   using pending_ptr = std::shared_ptr<pending>;
 
@@ -112,7 +113,14 @@ private:
   void find(const pending_ptr&);
   std::string card_for(const protocol::model_route&) const;
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
-  void answer(const pending_ptr&, const model_text&);
+  generation_context context_of(const pending&) const;
+  void send(const pending_ptr&, any_request&,
+            const std::shared_ptr<const model_text>&);
+  void send(const pending_ptr&, pooled_request&,
+            const std::shared_ptr<const model_text>&);
+  void send(const pending_ptr&, text_request&,
+            const std::shared_ptr<const model_text>&);
+  void submit(const pending_ptr&, submission, std::unique_ptr<reply_content>);
 
   boost::asio::io_context& io_;
   const std::uint32_t text_queue_max_;

@@ -117,11 +117,20 @@ make_records(const api::generation_request& request, const answer_plan& plan,
   return out;
 }
 
+api_error draws_no_tokens(const std::string& model) {
+  return {
+      400,
+      fmt::format("The model \"{}\" gives vectors or scores, no text.", model),
+      "invalid_request_error", "model", ""};
+}
+
 template <class Request>
 api_result<generation>
 prepare_one(Request& request, const protocol::model_route& route,
             const model_text& model, const generation_context& context) {
   constexpr bool chat = std::is_same_v<Request, chat_request>;
+  if (model.pooled)
+    return draws_no_tokens(route.model);
   api::take_defaults(request, model.defaults);
   auto prompts = make_prompts(request, model);
   if (!prompts)

@@ -138,6 +138,7 @@ model_text::make(std::string_view bytes) {
   out->max_model_len = card->max_model_len;
   out->vocabulary_size = card->vocabulary_size;
   out->defaults = card->defaults;
+  out->pooled = card->pooled;
   auto tokenizer = text::tokenizer::make(std::move(card->tokenizer));
   if (!tokenizer)
     return tokenizer.error();

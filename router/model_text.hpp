@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,7 @@ struct model_text {
   std::uint32_t max_model_len = 0;
   std::uint32_t vocabulary_size = 0;
   text::sampling_defaults defaults; ///< for what a request does not say
+  std::optional<text::pooled_output> pooled; ///< unset: it draws tokens
   /// Text of more bytes than this cannot fit the context whatever its tokens
   /// are: it is refused before it is tokenized.
   std::size_t prompt_bytes_max = 0;

@@ -35,7 +35,7 @@ api::api_error client_error(const error& why, const std::string& incident) {
 
 reply_stream::reply_stream(boost::asio::io_context& io, parts from)
     : strand_(boost::asio::make_strand(io)), timer_(strand_),
-      client_(std::move(from.client)), answer_(std::move(from.plan)),
+      client_(std::move(from.client)), answer_(std::move(from.content)),
       replicas_(std::move(from.replicas)), counters_(std::move(from.counters)),
       time_limit_(from.time_limit) {
   // nop
@@ -127,10 +127,10 @@ void reply_stream::wait_for_room() {
 
 // Sends the next part of the opening; true if there was none.
 bool reply_stream::opened() {
-  if (opened_ == answer_.openings())
+  if (opened_ == answer_->openings())
     return true;
   std::string frames;
-  answer_.open(opened_++, frames);
+  answer_->open(opened_++, frames);
   if (!client_->write(std::move(frames)))
     client_gone();
   return false;
@@ -140,9 +140,9 @@ void reply_stream::show(const held_tokens::entry& next) {
   auto choice = next.choice;
   // A moved stream may have changed its class. Frames bear that of the replica
   // that they come from, a whole answer that of the last one.
-  answer_.head().system_fingerprint = next.from->arithmetic_class;
+  answer_->head().system_fingerprint = next.from->arithmetic_class;
   std::string frames;
-  auto unwanted = answer_.take(choice, next.news, frames);
+  auto unwanted = answer_->take(choice, next.news, frames);
   if (!unwanted) {
     replicas_->cancel_request(request_);
     fail(client_error(unwanted.error()));
@@ -150,30 +150,30 @@ void reply_stream::show(const held_tokens::entry& next) {
   }
   if (*unwanted)
     replicas_->cancel_choice(request_, choice);
-  if (answer_.complete() && answer_.plan().stream)
-    frames += answer_.closing_frames();
+  if (answer_->complete() && answer_->streams())
+    frames += answer_->closing_frames();
   if (!frames.empty() && !client_->write(std::move(frames))) {
     client_gone();
     return;
   }
-  if (answer_.complete())
+  if (answer_->complete())
     complete();
 }
 
 void reply_stream::first_news(const protocol::replica_route& from) {
-  answer_.head().system_fingerprint = from.arithmetic_class;
+  answer_->head().system_fingerprint = from.arithmetic_class;
   first_token_s_ = client_->seconds();
   counters_->first_token.observe(*first_token_s_);
-  if (answer_.plan().stream)
+  if (answer_->streams())
     client_->begin_stream();
 }
 
 void reply_stream::complete() {
   count_answer();
-  if (answer_.plan().stream)
+  if (answer_->streams())
     client_->finish();
   else
-    client_->respond(200, "application/json", answer_.body());
+    client_->respond(200, "application/json", answer_->body());
   end();
 }
 
@@ -203,21 +203,20 @@ void reply_stream::end() {
 }
 
 void reply_stream::count_answer() {
-  auto usage = answer_.usage();
+  auto usage = answer_->usage();
   auto whole = client_->seconds();
   counters_->prompt_tokens += usage.prompt_tokens;
   counters_->generation_tokens += usage.completion_tokens;
   counters_->cached_tokens += usage.cached_tokens;
   counters_->whole.observe(whole);
-  auto& plan = answer_.plan();
-  auto choices = plan.prompts.size() * plan.n;
+  auto choices = answer_->choices();
   auto per_choice = static_cast<double>(usage.completion_tokens) /
                     static_cast<double>(choices);
   if (per_choice > 1)
     counters_->per_token.observe((whole - *first_token_s_) / (per_choice - 1));
   for (std::uint32_t i = 0; i < choices; ++i)
-    ++(answer_.finish_reason(i) == "stop" ? counters_->finished_stop
-                                          : counters_->finished_length);
+    ++(answer_->finish_reason(i) == "stop" ? counters_->finished_stop
+                                           : counters_->finished_length);
 }
 
 } // namespace troupe::router

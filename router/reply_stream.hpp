@@ -1,10 +1,10 @@
 #pragma once
 
-#include "router/answer.hpp"
 #include "router/dispatcher.hpp"
 #include "router/exchange.hpp"
 #include "router/held_tokens.hpp"
 #include "router/metrics.hpp"
+#include "router/reply_content.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -30,7 +30,7 @@ class reply_stream : public reply_sink,
 public:
   struct parts {
     std::unique_ptr<exchange> client;
-    answer_plan plan;
+    std::unique_ptr<reply_content> content;
     std::shared_ptr<dispatcher> replicas;
     std::shared_ptr<model_metrics> counters;
     /// From the request's arrival; 0 = none.
@@ -68,7 +68,7 @@ private:
   strand strand_;
   boost::asio::steady_timer timer_;
   std::unique_ptr<exchange> client_;
-  answer answer_;
+  std::unique_ptr<reply_content> answer_;
   std::shared_ptr<dispatcher> replicas_;
   std::shared_ptr<model_metrics> counters_;
   std::chrono::milliseconds time_limit_;

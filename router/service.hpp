@@ -27,7 +27,8 @@ struct replica_access {
 /// behind them, on a fixed number of threads (io_threads + text_threads + 1),
 /// whatever the number of streams.
 ///
-/// Public: POST /v1/chat/completions and /v1/completions, GET /v1/models and
+/// Public: POST /v1/chat/completions, /v1/completions, /v1/embeddings,
+/// /v1/score, /v1/rerank, /tokenize and /detokenize, GET /v1/models and
 /// /v1/models/{id}, each under the route prefix of its application, and
 /// GET /-/healthz. Admin: GET /-/routes, /metrics, /-/healthz and what
 /// `add_admin_route` adds.

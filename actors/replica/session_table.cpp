@@ -113,6 +113,7 @@ session_commands session_table::generate(std::uint64_t router,
                                std::move(record->output),
                                std::move(record->params),
                                {router, record->id},
+                               record->second_text,
                                record->alone ? protocol::alone_tokens : 0}});
   return out;
 }
@@ -229,6 +230,7 @@ choice_tokens session_table::to_tokens(engine::output&& from,
   out.tokens = std::move(from.tokens);
   out.logprobs = to_logprobs(from.logprobs);
   out.prompt_logprobs = to_logprobs(from.prompt_logprobs);
+  out.vector = std::move(from.vector);
   out.cached_tokens = from.cached_tokens;
   out.reason = to_finish(from.finish);
   out.stop_token = from.stop_token;

@@ -35,33 +35,22 @@ prompt read_prompt(dom::element element, const std::string& path,
   return {};
 }
 
-void read_prompt_list(dom::array list, std::vector<prompt>& prompts,
-                      first_error& error) {
+void read_prompt_list(dom::array list, const std::string& path,
+                      std::vector<prompt>& prompts, first_error& error) {
   if (list.size() == 0)
-    return refuse_prompt("prompt", error);
+    return refuse_prompt(path, error);
   if (is_integer(*list.begin())) {
-    prompts.push_back(read_ids(list, "prompt", error));
+    prompts.push_back(read_ids(list, path, error));
     return;
   }
   if (list.size() > prompts_max)
-    return refuse_prompt("prompt", error);
+    return refuse_prompt(path, error);
   for (auto item : list) {
     if (error)
       return;
     prompts.push_back(
-        read_prompt(item, item_path("prompt", prompts.size()), error));
+        read_prompt(item, item_path(path, prompts.size()), error));
   }
-}
-
-void read_prompts(field_reader& fields, std::vector<prompt>& prompts) {
-  auto element = fields.find("prompt");
-  dom::array list;
-  if (!element)
-    refuse_prompt("prompt", fields.error());
-  else if (!element->get(list))
-    read_prompt_list(list, prompts, fields.error());
-  else
-    prompts.push_back(read_prompt(*element, "prompt", fields.error()));
 }
 
 void read_max_tokens(field_reader& fields, completion_request& request) {
@@ -106,9 +95,22 @@ std::vector<token_id> read_ids(dom::array list, const std::string& path,
   return ids;
 }
 
+void read_prompts(field_reader& fields, std::string_view name,
+                  std::vector<prompt>& prompts) {
+  auto element = fields.find(name);
+  auto path = fields.path(name);
+  dom::array list;
+  if (!element)
+    refuse_prompt(path, fields.error());
+  else if (!element->get(list))
+    read_prompt_list(list, path, prompts, fields.error());
+  else
+    prompts.push_back(read_prompt(*element, path, fields.error()));
+}
+
 void read_completion_prompts(field_reader& fields,
                              completion_request& request) {
-  read_prompts(fields, request.prompts);
+  read_prompts(fields, "prompt", request.prompts);
   fields.flag("add_special_tokens", request.add_special_tokens);
 }
 

@@ -33,6 +33,9 @@ void read_min_tokens(field_reader&, generation_request&);
 /// Reads what makes the prompt of a chat: messages, and how it ends.
 void read_chat_prompt(field_reader&, chat_request&);
 
+/// Reads one prompt, or a list of them: a text or ids each.
+void read_prompts(field_reader&, std::string_view name, std::vector<prompt>&);
+
 /// Reads `prompt`, one or a list, and what is put around it.
 void read_completion_prompts(field_reader&, completion_request&);
 

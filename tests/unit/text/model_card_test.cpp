@@ -33,6 +33,13 @@ TEST_CASE("a model card survives its encoding") {
   REQUIRE(card.tokenizer.added_options.size() > 4);
   CHECK(decode_model_card(encode(card)).value() == card);
   CHECK(decode_model_card(encode(model_card{})).value() == model_card{});
+  card.pooled.emplace();
+  CHECK(decode_model_card(encode(card)).value() == card);
+  card.pooled = {.what = pooled_output::kind::score,
+                 .size = 384,
+                 .may_be_cut = true,
+                 .lengths = {64, 128}};
+  CHECK(decode_model_card(encode(card)).value() == card);
 }
 
 TEST_CASE("tokenizers survive their encoding") {
