@@ -22,6 +22,8 @@ enum field_tag : std::uint16_t {
   tag_min_p = 10,
   tag_repetition_penalty = 11,
   tag_seed = 12,
+  tag_trust_request_template = 30,
+  tag_template_kwargs = 31,
 };
 
 // Empty: `tag` is not known.
@@ -49,6 +51,10 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
     return field.get(out.defaults.repetition_penalty.emplace());
   case tag_seed:
     return field.get(out.defaults.seed.emplace());
+  case tag_trust_request_template:
+    return field.get(out.trust_request_template);
+  case tag_template_kwargs:
+    return field.get(out.template_kwargs);
   default:
     return std::nullopt;
   }
@@ -80,6 +86,10 @@ codec::bytes encode(const model_card& card) {
   put_if_said(out, tag_min_p, card.defaults.min_p);
   put_if_said(out, tag_repetition_penalty, card.defaults.repetition_penalty);
   put_if_said(out, tag_seed, card.defaults.seed);
+  out.put_unless(tag_trust_request_template, card.trust_request_template,
+                 false);
+  if (!card.template_kwargs.empty())
+    out.put(tag_template_kwargs, std::string_view{card.template_kwargs});
   return out.take();
 }
 

@@ -38,6 +38,12 @@ struct model_card {
   std::uint32_t vocabulary_size = 0; ///< rows of the output layer
   sampling_defaults defaults;
 
+  /// A request may bring its own chat template.
+  bool trust_request_template = false;
+  /// Arguments of the template that requests do not give: a JSON object, or
+  /// empty.
+  std::string template_kwargs;
+
   bool operator==(const model_card&) const = default;
 };
 
