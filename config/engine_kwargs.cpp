@@ -1,4 +1,5 @@
 #include "config/schema.hpp"
+#include "config/template_names.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -31,6 +32,22 @@ void only_text(map_reader& in, std::string_view key,
   if (text && std::find(allowed.begin(), allowed.end(), *text) == allowed.end())
     value.error(fmt::format("\"{}\": not supported yet; allowed now: {}", *text,
                             fmt::join(allowed, ", ")));
+}
+
+/// Arguments of a chat template, as JSON.
+std::string read_template_kwargs(const located& value) {
+  constexpr std::size_t bytes_max = 64u << 10;
+  if (!value.node.IsMap()) {
+    value.error("must be a map of the template's variables");
+    return {};
+  }
+  for (const auto& entry : value.node)
+    if (is_reserved_template_name(entry.first.Scalar()))
+      value.error(fmt::format("must not hold {}", entry.first.Scalar()));
+  auto json = to_json(value.node);
+  if (json.size() > bytes_max)
+    value.error("larger than 64 KiB");
+  return json;
 }
 
 /// A word of the user's and the engine's for it.
@@ -141,6 +158,10 @@ engine_kwargs read_engine_kwargs(const located& value) {
           "prompts are always computed in chunks; false: not supported");
   if (auto source = in.take("chat_template"); source.present())
     out.chat_template = read_chat_template(source);
+  out.trust_request_chat_template =
+      in.boolean("trust_request_chat_template").value_or(false);
+  if (auto kwargs = in.take("default_chat_template_kwargs"); kwargs.present())
+    out.default_chat_template_kwargs = read_template_kwargs(kwargs);
 
   out.quantization = read_quantization(in);
   out.dtype = read_dtype(in);

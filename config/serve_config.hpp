@@ -80,6 +80,8 @@ struct engine_kwargs {
   std::string load_format; ///< "gguf", "safetensors"
   std::optional<std::uint64_t> seed;
   bool generation_defaults = true; ///< generation_config: auto
+  bool trust_request_chat_template = false;
+  std::string default_chat_template_kwargs; ///< a JSON object; empty = none
 };
 
 struct llm_config {

@@ -253,6 +253,8 @@ private:
     model_.card.defaults.seed = options_.seed;
     if (!options_.chat_template.empty())
       model_.card.chat_template = options_.chat_template;
+    model_.card.trust_request_template = options_.trust_request_template;
+    model_.card.template_kwargs = options_.template_kwargs;
     return check_text();
   }
 

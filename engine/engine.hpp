@@ -53,6 +53,8 @@ struct options {
   bool enable_prefix_caching = true;
   int threads = 0;           ///< 0 = the cores this process may use
   std::string chat_template; ///< overrides the model's own; empty = keep
+  bool trust_request_template = false; ///< model_card has what these mean
+  std::string template_kwargs;
   /// Sequences that may wait beside max_num_seqs running ones; one more is
   /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;

@@ -2,11 +2,13 @@
 
 #include "engine/text/detokenizer.hpp"
 #include "router/api/fit_to_model.hpp"
+#include "router/api/template_fields.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <random>
 
 namespace troupe::router {
@@ -91,15 +93,69 @@ value special_token(const text::tokenizer& tokenizer, token_id id) {
   return value::trusted(known ? vocabulary[static_cast<std::size_t>(id)] : "");
 }
 
+std::int64_t seconds_now() {
+  using namespace std::chrono;
+  return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
+}
+
+/// What the template sees: tools and documents are none where there are none,
+/// as templates expect. A request's arguments take the places of the
+/// operator's; neither can be one of the others.
 value::map template_globals(const model_text& model,
                             api::chat_request& request) {
   auto& data = model.tokenizer->data();
-  return {
+  value::map out{
       {"messages", std::move(request.messages)},
       {"add_generation_prompt", value{request.add_generation_prompt}},
       {"bos_token", special_token(*model.tokenizer, data.bos)},
       {"eos_token", special_token(*model.tokenizer, data.eos)},
+      {"unk_token", special_token(*model.tokenizer, data.unknown)},
+      {"tools", value{}},
+      {"documents", value{}},
+      {"now_seconds", value{seconds_now()}},
   };
+  auto add = [&](const std::string& name, const value& argument) {
+    auto is_it = [&](const auto& known) { return known.first == name; };
+    auto at = std::find_if(out.begin(), out.end(), is_it);
+    if (at == out.end())
+      out.emplace_back(name, argument);
+    else
+      at->second = argument;
+  };
+  for (const auto& [name, argument] : model.template_kwargs)
+    add(name, argument);
+  for (const auto& [name, argument] : request.template_kwargs)
+    add(name, argument);
+  return out;
+}
+
+/// The template that renders a chat, and whether it goes through parts.
+struct chosen_template {
+  std::shared_ptr<const text::chat_template> chat;
+  bool takes_parts = false;
+};
+
+api_error template_error(std::string message, std::string_view param) {
+  return {400, std::move(message), "invalid_request_error", std::string{param},
+          ""};
+}
+
+api_result<chosen_template> choose_template(const model_text& model,
+                                            const api::chat_request& request) {
+  constexpr std::string_view field = "chat_template";
+  auto& own = request.chat_template;
+  if (own.empty() && !model.chat)
+    return template_error("The model has no chat template.", "messages");
+  if (own.empty())
+    return chosen_template{model.chat, model.takes_parts};
+  if (!model.trusts_request_template)
+    return template_error("chat_template is taken only where the model's "
+                          "engine_kwargs say trust_request_chat_template.",
+                          field);
+  auto chat = text::chat_template::compile(own);
+  if (!chat)
+    return template_error(chat.error().message, field);
+  return chosen_template{std::move(*chat), loops_over_content(own)};
 }
 
 bool is_path_character(char c) {
@@ -126,6 +182,21 @@ api_error too_many_bytes(const model_text& model, std::size_t bytes,
                    "context_length_exceeded"};
 }
 
+/// With what the tokenizer puts around one text, if `framed`.
+void encode_prompt(const text::tokenizer& tokenizer, std::string_view prompt,
+                   bool framed, std::vector<token_id>& out) {
+  auto& data = tokenizer.data();
+  if (framed && data.add_bos && data.bos >= 0)
+    out.push_back(data.bos);
+  if (!framed || data.frame_one.empty())
+    return tokenizer.encode(prompt, true, out);
+  for (const auto& place : data.frame_one)
+    if (place.id == text::frame_place::first_text)
+      tokenizer.encode(prompt, true, out);
+    else if (place.id >= 0)
+      out.push_back(place.id);
+}
+
 } // namespace
 
 result<std::shared_ptr<const model_text>>
@@ -139,6 +210,11 @@ model_text::make(std::string_view bytes) {
   out->vocabulary_size = card->vocabulary_size;
   out->defaults = card->defaults;
   out->pooled = card->pooled;
+  out->trusts_request_template = card->trust_request_template;
+  auto kwargs = api::read_operator_kwargs(card->template_kwargs);
+  if (!kwargs)
+    return kwargs.error();
+  out->template_kwargs = std::move(*kwargs);
   auto tokenizer = text::tokenizer::make(std::move(card->tokenizer));
   if (!tokenizer)
     return tokenizer.error();
@@ -182,14 +258,14 @@ bool loops_over_content(std::string_view source) {
 
 api_result<std::vector<token_id>> chat_prompt(const model_text& model,
                                               api::chat_request& request) {
-  if (!model.chat)
-    return api_error{400, "The model has no chat template.",
-                     "invalid_request_error", "messages", ""};
-  if (!model.takes_parts)
+  auto chosen = choose_template(model, request);
+  if (!chosen)
+    return chosen.error();
+  if (!chosen->takes_parts)
     api::join_text_parts(request.messages);
   if (request.continue_final_message && !mark_end(request.messages))
     return cannot_continue();
-  auto pieces = model.chat->render(template_globals(model, request));
+  auto pieces = chosen->chat->render(template_globals(model, request));
   if (!pieces)
     return api_error{400, pieces.error().message, "invalid_request_error",
                      "messages", ""};
@@ -222,10 +298,8 @@ api_result<std::vector<token_id>> raw_prompt(const model_text& model,
     auto bytes = std::get<std::string>(prompt).size();
     if (bytes > model.prompt_bytes_max)
       return too_many_bytes(model, bytes, param);
-    auto& data = model.tokenizer->data();
-    if (add_special_tokens && data.add_bos && data.bos >= 0)
-      ids.push_back(data.bos);
-    model.tokenizer->encode(std::get<std::string>(prompt), true, ids);
+    encode_prompt(*model.tokenizer, std::get<std::string>(prompt),
+                  add_special_tokens, ids);
   }
   if (ids.empty())
     return api_error{400, std::string{param} + " must not be empty.",

@@ -22,6 +22,8 @@ struct model_text {
   std::shared_ptr<const text::chat_template> chat; ///< null: it has none
   /// The template goes through lists of content parts; else they are joined.
   bool takes_parts = false;
+  bool trusts_request_template = false;
+  text::value::map template_kwargs; ///< the operator's
   std::uint32_t max_model_len = 0;
   std::uint32_t vocabulary_size = 0;
   text::sampling_defaults defaults; ///< for what a request does not say

@@ -52,7 +52,7 @@ fuzz() {
   mkdir -p "build/fuzz/corpus-$name"
   clang++-14 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined \
     -fno-sanitize=null -I. "tests/fuzz/$name.cpp" "$@" -lfmt -lcrypto \
-    -lsimdjson -o "$program"
+    -lsimdjson -lpcre2-8 -o "$program"
   if "$program" -max_total_time="$fuzz_seconds" -max_len=65536 \
     -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
     -print_final_stats=1 "build/fuzz/corpus-$name" >"$program.log" 2>&1; then
@@ -78,13 +78,18 @@ model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
   engine/model/model_config.cpp engine/model/metadata.cpp
   engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)
 fuzz gguf_fuzz "${model_files[@]}" engine/model/model_card.cpp \
-  engine/text/pretokenizers.cpp
+  engine/model/gguf_tokenizer.cpp engine/text/pretokenizers.cpp \
+  engine/text/character_sets.cpp engine/text/utf8.cpp
 seed safetensors_fuzz tests/fuzz/seeds/*.safetensors
 fuzz safetensors_fuzz "${model_files[@]}"
 seed config_json_fuzz tests/reference/tiny/*/config.json
 fuzz config_json_fuzz "${model_files[@]}" \
   engine/model/hugging_face/{config_json,family,json_fields}.cpp \
   engine/model/hugging_face/quantization_config.cpp
+text_files=(engine/text/*.cpp engine/text/jinja/*.cpp engine/codec/*.cpp)
+seed tokenizer_json_fuzz tests/reference/fixtures/tokenizer_*.json
+fuzz tokenizer_json_fuzz "${text_files[@]}"
+fuzz chat_template_fuzz "${text_files[@]}"
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
   actors/runtime/sha256.cpp
 if "$python" tests/reference/compare_tokenizer.py --kinds --only "" \

@@ -56,6 +56,8 @@ struct layout<replica_spec> {
       number(27, &r::load_format),
       number(28, &r::seed),
       number(29, &r::generation_defaults),
+      number(40, &r::trust_request_chat_template),
+      number(41, &r::default_chat_template_kwargs),
   };
 };
 

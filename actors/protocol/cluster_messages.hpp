@@ -58,6 +58,8 @@ struct replica_spec {
   std::string load_format;
   std::vector<std::uint64_t> seed; ///< one or none
   bool generation_defaults = true;
+  bool trust_request_chat_template = false;
+  std::string default_chat_template_kwargs; ///< a JSON object, or empty
 
   bool operator==(const replica_spec&) const = default;
 };

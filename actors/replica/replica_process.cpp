@@ -51,6 +51,8 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   if (!spec.seed.empty())
     out.seed = spec.seed.front();
   out.generation_defaults = spec.generation_defaults;
+  out.trust_request_template = spec.trust_request_chat_template;
+  out.template_kwargs = spec.default_chat_template_kwargs;
   return out;
 }
 

@@ -11,11 +11,6 @@ namespace troupe::text {
 
 namespace {
 
-std::uint64_t edge(std::uint32_t node, char byte) {
-  return static_cast<std::uint64_t>(node) << 8 |
-         static_cast<unsigned char>(byte);
-}
-
 std::string_view first_character(std::string_view text) {
   return text.empty() ? text : text.substr(0, first_utf8_unit(text).size);
 }
@@ -24,32 +19,32 @@ std::string_view first_character(std::string_view text) {
 
 void added_token_finder::add(std::string_view spelling,
                              const added_token_options& options) {
-  auto node = root;
-  for (auto byte : spelling) {
-    auto [at, is_new] = children_.try_emplace(edge(node, byte), nodes_);
-    nodes_ += is_new ? 1 : 0;
-    node = at->second;
-  }
   if (options.single_word && !word_character_)
     word_character_ = std::make_shared<const split_pattern>(
         split_pattern::compile(fmt::format("[{}]", word_items)).value());
   starts_[static_cast<unsigned char>(spelling[0])] = true;
-  ids_.try_emplace(node, options.id);
+  added_.emplace_back(spelling, options.id);
   options_.try_emplace(options.id, options);
+}
+
+void added_token_finder::prepare() {
+  std::vector<byte_trie::entry> entries;
+  for (auto token = added_.rbegin(); token != added_.rend(); ++token)
+    entries.push_back({token->first, token->second});
+  tokens_ = byte_trie::make(std::move(entries));
 }
 
 bool added_token_finder::longest_at(std::string_view text, std::size_t at,
                                     const filter& allowed, found& out) const {
   out.id = -1;
-  auto node = root;
+  auto node = byte_trie::root;
   for (auto i = at; i < text.size(); ++i) {
-    auto next = children_.find(edge(node, text[i]));
-    if (next == children_.end())
+    node = tokens_.next(node, text[i]);
+    if (node == byte_trie::none)
       break;
-    node = next->second;
-    auto token = ids_.find(node);
-    if (token != ids_.end() && allowed(token->second, at, i + 1))
-      out = {token->second, at, at, i + 1, i + 1};
+    auto id = tokens_.id_at(node);
+    if (id >= 0 && allowed(id, at, i + 1))
+      out = {id, at, at, i + 1, i + 1};
   }
   return out.id >= 0;
 }

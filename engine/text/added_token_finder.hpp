@@ -1,19 +1,22 @@
 #pragma once
 
+#include "engine/text/byte_trie.hpp"
 #include "engine/text/split_pattern.hpp"
 #include "engine/text/tokenizer.hpp"
 
 #include <array>
-#include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 namespace troupe::text {
 
 /// Finds special and added tokens in text: leftmost first, of those the
-/// longest. Immutable after the last `add`.
+/// longest. Immutable after `prepare`.
 class added_token_finder {
 public:
   /// Longer spellings are refused when the tokenizer is made, so that the time
@@ -33,7 +36,11 @@ public:
   /// `allowed(id, begin, end)` says whether that text may be this token.
   using filter = std::function<bool(token_id, std::size_t, std::size_t)>;
 
+  /// Of tokens spelled alike the first one counts.
   void add(std::string_view spelling, const added_token_options& options);
+
+  /// After the last `add`.
+  void prepare();
 
   bool empty() const {
     return options_.empty();
@@ -50,15 +57,11 @@ private:
   bool is_word(std::string_view character) const;
   bool place(std::string_view text, std::size_t from, found& token) const;
 
-  static constexpr std::uint32_t root = 0;
-
-  // A trie: (node << 8 | byte) to node, node to token.
-  std::unordered_map<std::uint64_t, std::uint32_t> children_;
-  std::unordered_map<std::uint32_t, token_id> ids_;
+  std::vector<std::pair<std::string, token_id>> added_;
+  byte_trie tokens_;
   std::unordered_map<token_id, added_token_options> options_;
   std::shared_ptr<const split_pattern> word_character_; ///< if one asks for it
   std::array<bool, 256> starts_{};
-  std::uint32_t nodes_ = 1;
 };
 
 } // namespace troupe::text

@@ -197,8 +197,19 @@ private:
   }
 
   runtime_value value_of(const name_use& x) {
-    const auto* found = lookup(x.name);
-    return found ? *found : runtime_value{undefined{x.name}};
+    if (const auto* found = lookup(x.name))
+      return *found;
+    if (is_function(x.name))
+      return function_named(x.name);
+    return undefined{x.name};
+  }
+
+  // A function is a value, too: templates ask whether it is there.
+  static runtime_value function_named(const std::string& name) {
+    auto out = std::make_shared<macro_definition>();
+    out->name = name;
+    out->is_builtin = true;
+    return std::shared_ptr<const macro_definition>{std::move(out)};
   }
 
   runtime_value value_of(const list_literal& x) {
@@ -398,7 +409,8 @@ runtime_value renderer::value_of(const call& x) {
     if (macro == nullptr)
       fail("\"" + name + "\" is no function");
     auto kept = *macro; // the name may be set anew while it runs
-    return call_macro(*kept, args);
+    return kept->is_builtin ? call_function(kept->name, args)
+                            : call_macro(*kept, args);
   }
   if (!is_function(name))
     fail("the macro \"" + name + "\" is not defined yet");

@@ -26,6 +26,8 @@ enum field_tag : std::uint16_t {
   tag_pooled_size = 14,
   tag_may_be_cut = 15,
   tag_lengths = 16,
+  tag_trust_request_template = 17,
+  tag_template_kwargs = 18,
 };
 
 /// The pooled output that is being read.
@@ -75,6 +77,10 @@ std::optional<bool> read(const codec::field& field, model_card& out) {
     return field.get(pooled(out).may_be_cut);
   case tag_lengths:
     return field.get(pooled(out).lengths);
+  case tag_trust_request_template:
+    return field.get(out.trust_request_template);
+  case tag_template_kwargs:
+    return field.get(out.template_kwargs);
   default:
     return std::nullopt;
   }
@@ -113,6 +119,10 @@ codec::bytes encode(const model_card& card) {
     if (!card.pooled->lengths.empty())
       out.put(tag_lengths, card.pooled->lengths);
   }
+  out.put_unless(tag_trust_request_template, card.trust_request_template,
+                 false);
+  if (!card.template_kwargs.empty())
+    out.put(tag_template_kwargs, std::string_view{card.template_kwargs});
   return out.take();
 }
 

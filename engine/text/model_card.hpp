@@ -55,6 +55,12 @@ struct model_card {
   sampling_defaults defaults;
   std::optional<pooled_output> pooled; ///< unset: it draws tokens
 
+  /// A request may bring its own chat template.
+  bool trust_request_template = false;
+  /// Arguments of the template that requests do not give: a JSON object, or
+  /// empty.
+  std::string template_kwargs;
+
   bool operator==(const model_card&) const = default;
 };
 

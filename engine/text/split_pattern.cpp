@@ -84,7 +84,8 @@ result<split_pattern> split_pattern::compile(std::string_view pattern) {
   if (may_be_empty != 0)
     return error{errc::unsupported, "pattern: may match an empty text"};
   // Without a just-in-time compiler the pattern is interpreted.
-  (void)pcre2_jit_compile(out.code_.get(), PCRE2_JIT_COMPLETE);
+  out.is_compiled_ =
+      pcre2_jit_compile(out.code_.get(), PCRE2_JIT_COMPLETE) == 0;
   // Tried without shortcuts, which do not help on every text.
   split_pattern slow;
   slow.code_.reset(compile_with(PCRE2_NO_START_OPTIMIZE));
@@ -101,7 +102,12 @@ split_pattern::outcome split_pattern::search(std::string_view text,
                        text.size(), from, PCRE2_NO_UTF_CHECK | options,
                        scratch.data_.get(), scratch.context_.get());
   };
-  auto code = run(0);
+  auto code = is_compiled_
+                  ? pcre2_jit_match(code_.get(),
+                                    reinterpret_cast<PCRE2_SPTR>(text.data()),
+                                    text.size(), from, 0, scratch.data_.get(),
+                                    scratch.context_.get())
+                  : run(0);
   if (code == PCRE2_ERROR_JIT_STACKLIMIT)
     code = run(PCRE2_NO_JIT);
   if (code >= 0)

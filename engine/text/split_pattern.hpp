@@ -70,6 +70,7 @@ private:
     void operator()(pcre2_real_code_8*) const;
   };
   std::unique_ptr<pcre2_real_code_8, deleter> code_;
+  bool is_compiled_ = false; ///< to machine code
 };
 
 } // namespace troupe::text

@@ -14,12 +14,19 @@ result<text_matcher> text_matcher::make(const text_pattern& pattern) {
   if (!regex)
     return regex.error();
   out.regex_ = std::move(*regex);
+  out.cutter_ = word_cutter::of(pattern.source);
   return out;
 }
 
 std::optional<split_pattern::range>
 text_matcher::find(std::string_view text, std::size_t from,
                    match_scratch& scratch) const {
+  if (cutter_)
+    if (auto match = cutter_->find(text, from)) {
+      if (match->first == text.size())
+        return std::nullopt;
+      return match;
+    }
   if (regex_)
     return regex_->find(text, from, scratch);
   auto at = text.find(literal_, from);

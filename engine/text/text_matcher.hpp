@@ -2,6 +2,7 @@
 
 #include "engine/text/split_pattern.hpp"
 #include "engine/text/tokenizer_data.hpp"
+#include "engine/text/word_cutter.hpp"
 
 #include <optional>
 #include <string>
@@ -26,6 +27,7 @@ public:
 private:
   std::string literal_; ///< empty: the pattern counts
   std::optional<split_pattern> regex_;
+  std::optional<word_cutter> cutter_; ///< for `regex_`, where it can tell
 };
 
 } // namespace troupe::text

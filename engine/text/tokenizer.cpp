@@ -57,14 +57,15 @@ public:
   }
 
   void take(std::string_view piece) override {
-    if (!cache_ || piece.size() > word_cache::word_bytes_max)
+    if (!cache_ || piece.size() > short_word::bytes_max)
       return model_.encode(piece, out_);
-    auto& slot = cache_->slot_of(piece);
-    if (slot.append_if(piece, out_))
+    short_word word{piece};
+    auto& slot = cache_->slot_of(word);
+    if (slot.append_if(word, out_))
       return;
     auto before = out_.size();
     model_.encode(piece, out_);
-    slot.put(piece, std::span{out_}.subspan(before));
+    slot.put(word, std::span{out_}.subspan(before));
   }
 
   void append(token_id id) {
@@ -239,9 +240,9 @@ tokenizer_of_data::read_bytes(const std::vector<std::string>& spellings) {
     for (std::size_t i = 0; i < spellings.size(); ++i) {
       auto is_plain = is_byte_level && (data_.kinds[i] == token_kind::special ||
                                         data_.kinds[i] == token_kind::added);
-      out.push_back(
-          is_plain ? data_.vocabulary[i]
-                   : decoder->decode(data_.vocabulary[i], at_front, scratch));
+      out.push_back(is_plain
+                        ? spellings[i]
+                        : decoder->decode(spellings[i], at_front, scratch));
     }
   };
   fill(false, bytes_);
@@ -273,6 +274,8 @@ tokenizer_of_data::read_added_tokens(std::vector<std::string>& spellings) {
                       spellings[i]))
       return problem;
   }
+  added_.prepare();
+  added_normalized_.prepare();
   return std::nullopt;
 }
 

@@ -31,7 +31,6 @@ public:
   void encode(std::string_view piece,
               std::vector<token_id>& out) const override {
     std::vector<step> steps(piece.size() + 1);
-    steps[0].score = 0;
     for (std::size_t at = 0; at < piece.size();
          at += first_utf8_unit(piece.substr(at)).size)
       step_from(piece, at, steps);
@@ -39,17 +38,16 @@ public:
   }
 
 private:
+  /// How the best path comes to a place.
   struct step {
     double score = 0;
-    std::size_t begin = no_begin;
+    std::uint32_t size = 0; ///< bytes of its last entry; 0: no path yet
     token_id id = -1;
   };
 
-  static constexpr std::size_t no_begin = SIZE_MAX;
-
-  static void offer(std::size_t begin, double score, token_id id, step& to) {
-    if (to.begin == no_begin || score > to.score)
-      to = {score, begin, id};
+  static void offer(std::size_t size, double score, token_id id, step& to) {
+    if (to.size == 0 || score > to.score)
+      to = {score, static_cast<std::uint32_t>(size), id};
   }
 
   void step_from(std::string_view piece, std::size_t at,
@@ -65,18 +63,19 @@ private:
       auto id = trie_.id_at(node);
       if (id < 0)
         continue;
-      offer(at, so_far + data_.scores[static_cast<std::size_t>(id)], id,
+      offer(i + 1 - at, so_far + data_.scores[static_cast<std::size_t>(id)], id,
             steps[i + 1]);
       has_character = has_character || i + 1 == character_end;
     }
     if (!has_character)
-      offer(at, so_far + unknown_score_, data_.unknown, steps[character_end]);
+      offer(character_end - at, so_far + unknown_score_, data_.unknown,
+            steps[character_end]);
   }
 
   void append_path(std::string_view piece, const std::vector<step>& steps,
                    std::vector<token_id>& out) const {
     std::vector<std::size_t> ends;
-    for (auto end = piece.size(); end > 0; end = steps[end].begin) {
+    for (auto end = piece.size(); end > 0; end -= steps[end].size) {
       auto joins = !ends.empty() && steps[end].id == data_.unknown &&
                    steps[ends.back()].id == data_.unknown;
       if (!joins)

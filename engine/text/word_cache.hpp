@@ -1,10 +1,10 @@
 #pragma once
 
+#include "engine/text/short_word.hpp"
 #include "engine/text/tokenizer_data.hpp"
 
+#include <algorithm>
 #include <array>
-#include <cstring>
-#include <functional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -15,39 +15,35 @@ namespace troupe::text {
 /// with the same hash, so the size is fixed.
 class word_cache {
 public:
-  static constexpr std::size_t word_bytes_max = 22;
-  static constexpr std::size_t ids_max = 10;
+  static constexpr std::size_t ids_max = 9;
 
   class slot {
   public:
     /// Appends the ids of `word` if it is the one here.
-    bool append_if(std::string_view word, std::vector<token_id>& out) const {
-      if (size_ != word.size() ||
-          std::memcmp(word_.data(), word.data(), word.size()) != 0)
+    bool append_if(const short_word& word, std::vector<token_id>& out) const {
+      if (word_ != word)
         return false;
       out.insert(out.end(), ids_.begin(), ids_.begin() + count_);
       return true;
     }
 
-    void put(std::string_view word, std::span<const token_id> ids) {
+    void put(const short_word& word, std::span<const token_id> ids) {
       if (ids.size() > ids_max)
         return;
-      size_ = static_cast<std::uint8_t>(word.size());
-      count_ = static_cast<std::uint8_t>(ids.size());
-      std::memcpy(word_.data(), word.data(), word.size());
+      word_ = word;
+      count_ = static_cast<std::uint32_t>(ids.size());
       std::copy(ids.begin(), ids.end(), ids_.begin());
     }
 
   private:
-    std::array<char, word_bytes_max> word_{};
-    std::uint8_t size_ = 0; ///< 0: nothing yet
-    std::uint8_t count_ = 0;
+    short_word word_; ///< of size 0: nothing yet
     std::array<token_id, ids_max> ids_{};
+    std::uint32_t count_ = 0;
   };
 
-  /// Where a word of up to `word_bytes_max` bytes is, if it is known.
-  slot& slot_of(std::string_view word) {
-    return slots_[std::hash<std::string_view>{}(word) % slots_.size()];
+  /// Where a word is, if it is known.
+  slot& slot_of(const short_word& word) {
+    return slots_[word.hash() % slots_.size()];
   }
 
 private:

@@ -221,6 +221,7 @@ void check_special_tokens(field_reader& fields) {
 void read_chat_prompt(field_reader& fields, chat_request& request) {
   read_messages(fields, request.messages);
   read_prompt_end(fields, request);
+  read_template_fields(fields, request);
   check_special_tokens(fields);
 }
 

@@ -128,6 +128,7 @@ api_result<completion_request> parse_completion_request(std::string_view body) {
   read_min_tokens(fields, request);
   read_logprobs(fields, request);
   check_choices(fields, request);
+  refuse_chat_fields(fields);
   if (error)
     return *error;
   return request;

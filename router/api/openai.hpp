@@ -70,6 +70,8 @@ struct chat_request : generation_request {
                 ///< them (a list of {type, text} maps when several)
   bool add_generation_prompt = true;
   bool continue_final_message = false;
+  std::string chat_template; ///< instead of the model's; empty: the model's
+  text::value::map template_kwargs; ///< strings are content
   bool logprobs = false; ///< params.logprobs holds top_logprobs
 };
 

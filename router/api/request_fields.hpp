@@ -19,6 +19,7 @@ inline constexpr std::size_t parts_max = 1024; ///< per message
 inline constexpr std::size_t prompts_max = 2048;
 inline constexpr std::size_t name_bytes_max = 1024; ///< model, user, ...
 inline constexpr std::size_t text_bytes_max = 64u << 20;
+inline constexpr std::size_t template_bytes_max = 64u << 10;
 
 /// Temperatures below are greedy: logits divided by them would overflow.
 inline constexpr float temperature_min = 1e-5f;
@@ -36,6 +37,9 @@ void read_chat_prompt(field_reader&, chat_request&);
 /// Reads one prompt, or a list of them: a text or ids each.
 void read_prompts(field_reader&, std::string_view name, std::vector<prompt>&);
 
+/// Reads `chat_template` and `chat_template_kwargs`.
+void read_template_fields(field_reader&, chat_request&);
+
 /// Reads `prompt`, one or a list, and what is put around it.
 void read_completion_prompts(field_reader&, completion_request&);
 
@@ -46,6 +50,9 @@ std::vector<token_id> read_ids(simdjson::dom::array, const std::string& path,
 /// Sets the error for every field that would change the answer and is not
 /// built yet, by name. Null and empty values pass.
 void refuse_unsupported_fields(field_reader&);
+
+/// Sets the error for a chat's fields in what is no chat.
+void refuse_chat_fields(field_reader&);
 
 /// Checks the types of OpenAI's fields that change no token here.
 void check_inert_fields(field_reader&);

@@ -34,8 +34,6 @@ constexpr auto unsupported = std::to_array<unsupported_field>({
     {"bad_words", neutral::list},
     {"logits_processors", neutral::list},
     {"use_beam_search", neutral::flag},
-    {"chat_template", neutral::text},
-    {"chat_template_kwargs", neutral::object},
     {"documents", neutral::list},
     {"mm_processor_kwargs", neutral::object},
     {"kv_transfer_params", neutral::object},
@@ -75,6 +73,13 @@ bool is_text(dom::element element, std::string_view wanted) {
 }
 
 constexpr std::string_view not_yet = "is not supported yet.";
+
+void refuse(field_reader& fields, const unsupported_field& field,
+            std::string_view why) {
+  auto element = fields.find(field.name);
+  if (element && !is_neutral(*element, field.value))
+    fields.refuse(field.name, why);
+}
 
 void check_response_format(field_reader& fields) {
   auto format = fields.object("response_format");
@@ -116,12 +121,15 @@ void check_modalities(field_reader& fields) {
 
 } // namespace
 
+void refuse_chat_fields(field_reader& fields) {
+  constexpr std::string_view why = "belongs to a chat.";
+  refuse(fields, {"chat_template", neutral::text}, why);
+  refuse(fields, {"chat_template_kwargs", neutral::object}, why);
+}
+
 void refuse_unsupported_fields(field_reader& fields) {
-  for (const auto& field : unsupported) {
-    auto element = fields.find(field.name);
-    if (element && !is_neutral(*element, field.value))
-      fields.refuse(field.name, not_yet);
-  }
+  for (const auto& field : unsupported)
+    refuse(fields, field, not_yet);
   check_response_format(fields);
   check_tools(fields);
   check_modalities(fields);

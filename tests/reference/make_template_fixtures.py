@@ -5,6 +5,7 @@ Run with jinja2 3.1.6:  python tests/reference/make_template_fixtures.py
 """
 import json
 import pathlib
+import time
 
 import jinja2
 import jinja2.ext
@@ -41,6 +42,10 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
     extensions=[Generation, jinja2.ext.loopcontrols])
 ENVIRONMENT.filters["tojson"] = tojson
 ENVIRONMENT.globals["raise_exception"] = refuse
+# Noon in the middle of a month: the same date wherever the tests run.
+NOW = 1781524800
+ENVIRONMENT.globals["strftime_now"] = lambda form: time.strftime(
+    form, time.gmtime(NOW))
 
 TOOL = {"type": "function", "function": {
     "name": "weather", "description": "Says how the sky is <today> & \"now\"",
@@ -83,6 +88,32 @@ CONVERSATIONS = {
          "content": "{\"sky\": \"clear\"}"}],
     "no messages": [],
 }
+
+# For the templates in FAMILIES only.
+MORE = {
+    "reasoning and calls": [
+        {"role": "user", "content": "Tide tables, please."},
+        {"role": "assistant", "content": "", "reasoning_content":
+            "\nLook it up.\n", "tool_calls": [
+                {"id": "abcdefghi", "type": "function", "function": {
+                    "name": "tide", "arguments": {"port": "Bodø", "days": [1, 2],
+                                                  "exact": True}}},
+                {"id": "jklmnopqr", "type": "function", "function": {
+                    "name": "weather", "arguments": "{\"city\": \"Oslo\"}"}}]},
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": "06:12 high"},
+        {"role": "tool", "tool_call_id": "jklmnopqr",
+         "content": [{"type": "text", "text": "rain"}]},
+        {"role": "assistant", "content":
+            "<think>\nHigh at six.\n</think>\n\nAt 06:12, in rain."},
+        {"role": "user", "content": "/no_think And tomorrow?"}],
+    "commands in the system's text": [
+        {"role": "system", "content": "Be kind. /no_think\n"},
+        {"role": "user", "content": [{"type": "text", "text": "Hi "},
+                                     {"type": "image"}]},
+        {"role": "assistant", "content": "Hello."}],
+}
+DOCUMENTS = [{"title": "Tides", "text": "High at six.", "doc_id": 1},
+             {"title": "«Fog»", "text": "None <|end|> today.", "doc_id": "b"}]
 
 T = {}
 T["chatml"] = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
@@ -193,30 +224,269 @@ T["whitespace signs"] = """a
    e {{ x }}{{ y }}
 """
 
+# What the families' templates do, in words of our own.
+FAMILIES = {}
+FAMILIES["tools in the first turn, with a date"] = """{{- bos_token }}
+{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}
+{%- if not tools_in_first_turn is defined %}{%- set tools_in_first_turn = true %}{%- endif %}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "01 Jan 2020" %}
+    {%- endif %}
+{%- endif %}
+{%- if not tools is defined %}{%- set tools = none %}{%- endif %}
+{%- if messages and messages[0]['role'] == 'system' %}
+    {%- set intro = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}{%- set intro = "" %}{%- endif %}
+{{- "<|h|>system<|/h|>\n\n" }}
+{%- if builtin_tools is defined or tools is not none %}{{- "Tools may be called.\n" }}{%- endif %}
+{%- if builtin_tools is defined %}{{- "Built in: " + builtin_tools | reject('equalto', 'shell') | join(", ") + "\n\n" }}{%- endif %}
+{{- "Today: " + date_string + "\n\n" }}{{- intro }}{{- "<|e|>" }}
+{%- if tools_in_first_turn and not tools is none %}
+    {%- if messages | length != 0 %}
+        {%- set first = messages[0]['content'] %}{%- set messages = messages[1:] %}
+    {%- else %}{{- raise_exception("No first turn.") }}{%- endif %}
+    {{- '<|h|>user<|/h|>\n\n' -}}
+    {%- for t in tools %}{{- t | tojson(indent=4) }}{{- "\n\n" }}{%- endfor %}
+    {{- (first if first is string else first[0].text) + "<|e|>" }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|h|>' + message['role'] + '<|/h|>\n\n' + (message['content'] if message['content'] is string else 'parts') | trim + '<|e|>' }}
+    {%- elif 'tool_calls' in message %}
+        {%- if not message.tool_calls|length == 1 %}{{- raise_exception("One call at a time.") }}{%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {%- if builtin_tools is defined and call.name in builtin_tools %}
+            {{- call.name + ".run(" }}{%- for key, v in call.arguments | items %}{{- key + '="' + (v | string) + '"' }}{%- if not loop.last %}{{- ", " }}{%- endif %}{%- endfor %}{{- ")" }}
+        {%- else %}
+            {{- '{"name": "' + call.name + '", "parameters": ' }}{{- call.arguments | tojson }}{{- "}" }}
+        {%- endif %}{{- "<|e|>" }}
+    {%- else %}
+        {{- "<|h|>result<|/h|>\n\n" }}
+        {%- if message.content is mapping or message.content is iterable %}{{- message.content | tojson }}{%- else %}{{- message.content }}{%- endif %}{{- "<|e|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|h|>assistant<|/h|>\n\n' }}{%- endif %}
+"""
+FAMILIES["thinking of the last turn only"] = """{%- if tools %}
+    {{- '<|s|>system\n' }}{%- if messages and messages[0].role == 'system' %}{{- messages[0].content + '\n\n' }}{%- endif %}
+    {{- "# Tools\n<tools>" }}{%- for tool in tools %}{{- "\n" }}{{- tool | tojson }}{%- endfor %}{{- "\n</tools><|e|>\n" }}
+{%- elif messages and messages[0].role == 'system' %}{{- '<|s|>system\n' + messages[0].content + '<|e|>\n' }}{%- endif %}
+{%- set ns = namespace(many=true, last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.many and message.role == "user" and message.content is string and not(message.content.startswith('<result>') and message.content.endswith('</result>')) %}
+        {%- set ns.many = false %}{%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.content is string %}{%- set content = message.content %}{%- else %}{%- set content = '' %}{%- endif %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}{{- '<|s|>' + message.role + '\n' + content + '<|e|>' + '\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set thoughts = '' %}
+        {%- if message.reasoning_content is string %}{%- set thoughts = message.reasoning_content %}
+        {%- elif '</think>' in content %}
+            {%- set thoughts = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last and (loop.last or (not loop.last and thoughts)) %}{{- '<|s|>' + message.role + '\n<think>\n' + thoughts.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}{{- '<|s|>' + message.role + '\n' + content }}{%- endif %}
+        {%- if message.tool_calls %}
+            {%- for call in message.tool_calls %}
+                {%- if (loop.first and content) or (not loop.first) %}{{- '\n' }}{%- endif %}
+                {%- if call.function %}{%- set call = call.function %}{%- endif %}
+                {{- '<call>\n{"name": "' }}{{- call.name }}{{- '", "arguments": ' }}
+                {%- if call.arguments is string %}{{- call.arguments }}{%- else %}{{- call.arguments | tojson }}{%- endif %}{{- '}\n</call>' }}
+            {%- endfor %}
+        {%- endif %}{{- '<|e|>\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if loop.first or (messages[loop.index0 - 1].role != "tool") %}{{- '<|s|>user' }}{%- endif %}
+        {{- '\n<result>\n' }}{{- content }}{{- '\n</result>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}{{- '<|e|>\n' }}{%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|s|>assistant\n' }}{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"""
+FAMILIES["turns that have to alternate"] = """{%- if messages and messages[0]["role"] == "system" %}{%- set intro = messages[0]["content"] %}{%- set turns = messages[1:] %}{%- else %}{%- set turns = messages %}{%- endif %}
+{%- if not tools is defined %}{%- set tools = none %}{%- endif %}
+{%- set users = turns | selectattr("role", "equalto", "user") | list %}
+{%- set ns = namespace(index=0) %}
+{%- for message in turns %}
+    {%- if not (message.role == "tool" or (message.tool_calls is defined and message.tool_calls is not none)) %}
+        {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}{{- raise_exception("Roles must alternate.") }}{%- endif %}
+        {%- set ns.index = ns.index + 1 %}
+    {%- endif %}
+{%- endfor %}
+{{- bos_token }}
+{%- for message in turns %}
+    {%- if message["role"] == "user" %}
+        {%- if tools is not none and (message == users[-1]) %}
+            {{- "[TOOLS] [" }}
+            {%- for tool in tools %}
+                {%- set tool = tool.function %}{{- '{"type": "function", "function": {' }}
+                {%- for key, val in tool.items() if key != "return" %}
+                    {%- if val is string %}{{- '"' + key + '": "' + val + '"' }}{%- else %}{{- '"' + key + '": ' + val|tojson }}{%- endif %}
+                    {%- if not loop.last %}{{- ", " }}{%- endif %}
+                {%- endfor %}{{- "}}" }}
+                {%- if not loop.last %}{{- ", " }}{%- else %}{{- "]" }}{%- endif %}
+            {%- endfor %}{{- "[/TOOLS]" }}
+        {%- endif %}
+        {%- if loop.last and intro is defined %}{{- "[Q] " + intro + "\n\n" + message["content"] + "[/Q]" }}
+        {%- else %}{{- "[Q] " + message["content"] + "[/Q]" }}{%- endif %}
+    {%- elif message.tool_calls is defined and message.tool_calls is not none %}
+        {{- "[CALLS] [" }}
+        {%- for call in message.tool_calls %}
+            {%- set out = call.function|tojson %}{{- out[:-1] }}
+            {%- if not call.id is defined or call.id|length != 9 %}{{- raise_exception("Ids have nine characters.") }}{%- endif %}
+            {{- ', "id": "' + call.id + '"}' }}
+            {%- if not loop.last %}{{- ", " }}{%- else %}{{- "]" + eos_token }}{%- endif %}
+        {%- endfor %}
+    {%- elif message["role"] == "assistant" %}{{- " " + message["content"]|trim + eos_token }}
+    {%- elif message["role"] == "tool" %}
+        {%- if message.content is defined and message.content.content is defined %}{%- set content = message.content.content %}{%- else %}{%- set content = message.content %}{%- endif %}
+        {{- '[RESULT] {"content": ' + content|string + ", " }}{{- '"id": "' + message.tool_call_id + '"}[/RESULT]' }}
+    {%- else %}{{- raise_exception("Unknown role " + message["role"]) }}{%- endif %}
+{%- endfor %}"""
+FAMILIES["types of tools as signatures"] = """{%- macro type_of(spec) %}
+{%- set basic = {"string": "str", "number": "float", "integer": "int", "boolean": "bool"} %}
+{%- if basic[spec.type] is defined %}{{- basic[spec.type] }}
+{%- elif spec.type == "array" %}{{- "list[" + type_of(spec['items']) + "]" }}
+{%- elif spec.type == "object" %}
+    {%- if spec.additionalProperties is defined %}{{- "dict[str, " + type_of(spec.additionalProperties) + ']' }}{%- else %}{{- "dict" }}{%- endif %}
+{%- elif spec.type is iterable %}
+    {{- "Union[" }}{%- for t in spec.type %}{{- type_of({"type": t}) }}{%- if not loop.last %}{{- "," }}{%- endif %}{%- endfor %}{{- "]" }}
+{%- else %}{{- "Any" }}{%- endif %}
+{%- endmacro %}
+{%- macro extra(fields, known) %}
+    {%- if fields is mapping %}{%- for key in fields if key not in known %}
+        {%- if fields[key] is mapping or (fields[key] is sequence and fields[key] is not string) %}{{- '\n<' ~ key ~ '>' ~ (fields[key] | tojson | safe) ~ '</' ~ key ~ '>' }}
+        {%- else %}{{- '\n<' ~ key ~ '>' ~ (fields[key] | string) ~ '</' ~ key ~ '>' }}{%- endif %}
+    {%- endfor %}{%- endif %}
+{%- endmacro %}
+{%- for tool in tools or [] %}
+    {%- if tool.function is defined %}{%- set tool = tool.function %}{%- endif %}
+    {{- tool.name + "(" }}
+    {%- for name, spec in tool.parameters.properties|items %}{%- if spec %}{{- name + ": " + type_of(spec) }}{%- if not loop.last %}{{- ", " }}{%- endif %}{%- endif %}{%- endfor %}{{- ")" }}
+    {%- if tool.return is defined %}{{- " -> " + type_of(tool.return) }}{%- endif %}
+    {{- " - " + tool.description }}
+    {%- for name, spec in tool.parameters.properties|items %}{{- extra(spec, ['type', 'description']) }}{%- endfor %}
+    {{- '\n' + tool.parameters.required | map('upper') | join('|') }}
+{%- endfor %}
+{%- for m in messages %}{%- if m.tool_calls %}{%- for call in m.tool_calls %}{%- set args = call.function.arguments %}{%- if args is mapping %}{%- for k, v in args.items() %}<{{ k }}>{{ v | tojson | safe if v is mapping or (v is sequence and v is not string) else v | string }}</{{ k }}>{%- endfor %}{%- endif %}{%- endfor %}{%- endif %}{%- endfor %}"""
+FAMILIES["documents"] = """{%- if documents %}
+{%- for document in documents %}
+<doc id={{ document.doc_id }} n={{ loop.index }}>
+{%- for key, value in document.items() if key != 'doc_id' %}
+{{ key | title }}: {{ value }}
+{%- endfor %}
+</doc>{%- endfor %}
+{%- endif %}
+{%- set controls = controls if controls is defined else {} %}
+{%- if 'citations' in controls and controls.citations %} cite {%- endif %}
+{%- if controls['length'] is defined %} {{ controls['length'] }}{% endif %}
+{%- for m in messages %}[{{ m.role }}]{% endfor %} {{ strftime_now('%B %d, %Y') }}"""
+FAMILIES["parts, images and a prefix"] = """{{ bos_token }}
+{%- if messages and messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}{%- set prefix = messages[0]['content'] + '\n\n' -%}
+    {%- else -%}{%- set prefix = messages[0]['content'][0]['text'] + '\n\n' -%}{%- endif -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}{%- set prefix = "" -%}{%- set turns = messages -%}{%- endif -%}
+{%- for message in turns -%}
+    {%- set role = "model" if message['role'] == 'assistant' else message['role'] -%}
+    {{ '<t>' + role + '\n' + (prefix if loop.first else "") }}
+    {%- if message['content'] is string -%}{{ message['content'] | trim }}
+    {%- elif message['content'] is iterable -%}
+        {%- for item in message['content'] -%}{%- if item['type'] in ['image', 'image_url'] -%}{{ '<image>' }}{%- elif item['type'] == 'text' -%}{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}
+    {%- else -%}{{ raise_exception("Invalid content") }}{%- endif -%}
+    {{ '</t>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<t>model\n' }}{%- endif -%}"""
+FAMILIES["modes by a word"] = """{%- if enable_thinking is not defined -%}{%- set enable_thinking = true -%}{%- endif -%}
+{%- if messages and messages[0].role == "system" -%}
+    {%- set system = messages[0].content -%}
+    {%- if "/no_think" in system -%}{%- set mode = "/no_think" -%}{%- elif "/think" in system -%}{%- set mode = "/think" -%}
+    {%- else -%}{%- set mode = "/think" if enable_thinking else "/no_think" -%}{%- endif -%}
+    {%- set custom = system.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- else -%}{%- set mode = "/think" if enable_thinking else "/no_think" -%}{%- endif -%}
+Mode: {{ mode }}, {{ strftime_now("%d %B %Y") }}
+{%- if custom %}: {{ custom }}{% endif -%}
+{%- if xml_tools or tools -%}
+    {%- set ns = namespace(text="Tools:\n<tools>\n") -%}
+    {%- for tool in (xml_tools or tools)[:1] -%}{%- set ns.text = ns.text ~ (tool.function.name | string) ~ "\n" -%}{%- endfor -%}
+    {%- set all = ns.text + "</tools>" -%}{{- all -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- set content = message.content if message.content is string else "" -%}
+    {%- if message.role == "user" -%}{{ "<u>" + content + "</u>" }}
+    {%- elif message.role == "assistant" -%}
+        {%- generation -%}{%- if mode == "/think" -%}{{ "<a>" + content.lstrip("\n") + "</a>" }}{%- else -%}{{ "<a><think></think>" + content.lstrip("\n") + "</a>" }}{%- endif -%}{%- endgeneration -%}
+    {%- elif message.role == "tool" -%}{{ "<u>" + content + "</u>" }}{%- endif -%}
+{%- endfor -%}"""
+FAMILIES["typescript of a tool"] = """{%- macro show(spec, required, nullable=false) -%}
+    {%- if spec.type == "array" -%}{%- if spec['items'] -%}{{- show(spec['items'], required) ~ "[]" }}{%- else -%}{{- "any[]" }}{%- endif -%}
+    {%- elif spec.type is defined and spec.type is iterable and spec.type is not string and spec.type is not mapping and spec.type[0] is defined -%}{{- spec.type | join(" | ") }}
+    {%- elif spec.oneOf -%}{%- for variant in spec.oneOf -%}{{- show(variant, required) }}{%- if not loop.last %}{{- " | " }}{% endif -%}{%- endfor -%}
+    {%- elif spec.type == "string" -%}{%- if spec.enum -%}{{- '"' + spec.enum|join('" | "') + '"' -}}{%- else -%}{{- "string" }}{%- if nullable %}{{- " | null" }}{%- endif -%}{%- endif -%}
+    {%- elif spec.type in ("number", "integer") -%}{{- "number" }}
+    {%- elif spec.type == "boolean" -%}{{- "boolean" }}
+    {%- else -%}{{- "any" }}{%- endif -%}
+{%- endmacro -%}
+{%- for tool in tools or [] %}{%- set tool = tool.function %}
+{{- "// " + tool.description + "\n" }}{{- "type " + tool.name + " = (_: {\n" }}
+{%- for name, spec in tool.parameters.properties.items() %}
+    {%- if spec %}
+    {{- name }}{%- if name not in (tool.parameters.required or []) %}{{- "?" }}{%- endif -%}{{- ": " + show(spec, tool.parameters.required, nullable=true) }}
+    {%- if spec.default is defined -%}{%- if spec.enum %}{{- ", // default: " + spec.default }}{%- elif spec.oneOf %}{{- "// default: " + spec.default }}{%- else %}{{- ", // default: " + spec.default|tojson }}{%- endif -%}{%- endif -%}
+    {%- if not loop.last %}{{- ",\n" }}{%- else %}{{- "\n" }}{%- endif -%}
+    {%- endif %}
+{%- endfor %}{{- "}) => any;" }}
+{%- endfor %}
+{%- for m in messages %}{%- if loop.previtem is defined and loop.previtem.role == m.role %}same {% elif loop.nextitem is undefined %}end {% else %}{{ m.role[:1] }} {% endif %}{%- endfor %}"""
+FAMILY_CONVERSATIONS = ["one question", "system first", "many turns",
+                        "tool call"]
+VARIANTS = [{"add_generation_prompt": True},
+            {"add_generation_prompt": False, "tools": [TOOL]}]
+FAMILY_VARIANTS = [
+    {"add_generation_prompt": True, "tools": None, "documents": None},
+    {"add_generation_prompt": True, "enable_thinking": False, "tools": [TOOL],
+     "documents": DOCUMENTS, "builtin_tools": ["shell", "weather"],
+     "controls": {"citations": True, "length": "short"}}]
+
+
+def cases():
+    """(template, conversation, its messages, other variables)"""
+    for name in T:
+        for kind, messages in CONVERSATIONS.items():
+            for variant in VARIANTS:
+                yield name, kind, messages, variant
+    every = CONVERSATIONS | MORE
+    for name in FAMILIES:
+        for kind in FAMILY_CONVERSATIONS + list(MORE):
+            for variant in FAMILY_VARIANTS:
+                yield name, kind, every[kind], dict(variant, now_seconds=NOW)
+
 
 def main():
     rows = []
-    for name, source in T.items():
-        for kind, messages in CONVERSATIONS.items():
-            for variant in ({"add_generation_prompt": True},
-                            {"add_generation_prompt": False, "tools": [TOOL]}):
-                variables = dict(messages=messages, bos_token="<s>",
-                                 eos_token="</s>", **variant)
-                row = {"template": name, "conversation": kind,
-                       "variables": variables}
-                try:
-                    row["output"] = ENVIRONMENT.from_string(source).render(
-                        **variables)
-                except jinja2.exceptions.TemplateError as e:
-                    row["fails"] = str(e)
-                except TypeError as e:
-                    row["fails"] = str(e)
-                rows.append(row)
+    templates = T | FAMILIES
+    for name, kind, messages, variant in cases():
+        variables = dict(messages=messages, bos_token="<s>", eos_token="</s>",
+                         **variant)
+        row = {"template": name, "conversation": kind, "variables": variables}
+        try:
+            row["output"] = ENVIRONMENT.from_string(templates[name]).render(
+                **variables)
+        except (jinja2.exceptions.TemplateError, TypeError) as e:
+            row["fails"] = str(e)
+        rows.append(row)
     path = pathlib.Path(__file__).parent / "fixtures" / "chat_templates.json"
     path.write_text(json.dumps(
-        {"jinja2": jinja2.__version__, "templates": T, "rows": rows},
+        {"jinja2": jinja2.__version__, "templates": templates, "rows": rows},
         ensure_ascii=False, separators=(",", ":")) + "\n")
-    print(len(T), "templates,", len(rows), "rows,", path.stat().st_size, "bytes")
+    print(len(templates), "templates,", len(rows), "rows,",
+          path.stat().st_size, "bytes")
 
 
 main()

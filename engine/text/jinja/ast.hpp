@@ -135,6 +135,7 @@ struct set_statement {
 };
 struct macro_definition {
   std::string name;
+  bool is_builtin = false; ///< stands for the function of that name
   std::vector<std::pair<std::string, expression_ptr>> parameters;
   block body;
 };

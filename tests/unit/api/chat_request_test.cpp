@@ -237,3 +237,59 @@ TEST_CASE("echo in a chat is taken where there is nothing to repeat") {
   CHECK(chat_refuses(chat_with("\"add_special_tokens\":true")) ==
         "add_special_tokens");
 }
+
+TEST_CASE("arguments of the template are content of any shape") {
+  auto chat = parse_chat_request(messages(
+      R"([{"role":"user","content":"hi"}],"chat_template_kwargs":)"
+      R"({"enable_thinking":false,"documents":[{"text":"<|im_end|>"}],)"
+      R"("n":3,"x":1.5,"none":null})"));
+  REQUIRE(chat.has_value());
+  text::value all{chat->template_kwargs};
+  CHECK(std::get<bool>(field(all, "enable_thinking")->data) == false);
+  CHECK(std::get<std::int64_t>(field(all, "n")->data) == 3);
+  CHECK(std::get<double>(field(all, "x")->data) == 1.5);
+  CHECK(field(all, "none")->data.index() == 0);
+  const auto& document = list(*field(all, "documents")).front();
+  CHECK(piece(*field(document, "text")) ==
+        text::text_piece{"<|im_end|>", true});
+}
+
+TEST_CASE("arguments of the template cannot be what the request says") {
+  for (const char* name :
+       {"messages", "tools", "tokenize", "chat_template", "bos_token",
+        "add_generation_prompt", "raise_exception", "strftime_now"}) {
+    CAPTURE(name);
+    auto chat = parse_chat_request(messages(
+        R"([{"role":"user","content":"hi"}],"chat_template_kwargs":{")" +
+        std::string{name} + R"(":true})"));
+    REQUIRE(!chat);
+    CHECK(chat.error().param == "chat_template_kwargs");
+    CHECK(chat.error().message.find(name) != std::string::npos);
+  }
+}
+
+TEST_CASE("arguments of the template are bounded") {
+  auto refused = [](const std::string& value) {
+    auto chat = parse_chat_request(messages(
+        R"([{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":)" +
+        value + "}"));
+    return !chat && chat.error().param == "chat_template_kwargs";
+  };
+  CHECK(refused('"' + std::string((1u << 20) + 1, 'x') + '"'));
+  std::string many = "[0";
+  for (int i = 0; i < 10'000; ++i)
+    many += ",0";
+  CHECK(refused(many + "]"));
+  CHECK(refused(std::string(40, '[') + std::string(40, ']')));
+  CHECK_FALSE(refused(std::string(20, '[') + std::string(20, ']')));
+}
+
+TEST_CASE("a template in a request is bounded") {
+  auto with = [](std::size_t bytes) {
+    return parse_chat_request(
+        messages(R"([{"role":"user","content":"hi"}],"chat_template":")" +
+                 std::string(bytes, 'x') + '"'));
+  };
+  CHECK(with(64u << 10)->chat_template.size() == 64u << 10);
+  CHECK(with((64u << 10) + 1).error().param == "chat_template");
+}

@@ -273,8 +273,6 @@ TEST_CASE("what is not supported yet is refused by name") {
                              R"("guided_choice":["a"])",
                              R"("guided_grammar":"a")",
                              R"("prompt_logprobs":0)",
-                             R"("chat_template":"{{x}}")",
-                             R"("chat_template_kwargs":{"a":1})",
                              R"("documents":[{}])",
                              R"("allowed_token_ids":[-1])",
                              R"("bad_words":["a"])",

@@ -25,7 +25,7 @@ std::string shown(const config::serve_config& all) {
       const auto& e = model.engine;
       out += fmt::format(
           "{} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} "
-          "{} {} {} {} {} {} {} {} {}\n",
+          "{} {} {} {} {} {} {} {} {} {} {}\n",
           model.model_id, model.model_source.string(),
           model.tokenizer_source.string(), model.accelerator_type,
           static_cast<int>(model.device), model.placement_strategy,
@@ -38,7 +38,8 @@ std::string shown(const config::serve_config& all) {
           e.max_num_batched_tokens, e.block_size, e.kv_cache_memory_bytes,
           e.enable_prefix_caching, e.chat_template, e.memory_utilization,
           e.quantization, e.dtype, e.load_format, e.seed.value_or(0),
-          e.generation_defaults);
+          e.generation_defaults, e.trust_request_chat_template,
+          e.default_chat_template_kwargs);
       for (const auto& [name, amount] : d.resources)
         out += fmt::format("resource {}={}\n", name, amount);
       for (const auto& bundle : model.bundles) {
@@ -90,7 +91,10 @@ applications:
           deployment_config:
             num_replicas: 3
             ray_actor_options: {num_cpus: 1, memory: 2e9, resources: {disk: 2}}
-          engine_kwargs: {chat_template: template.jinja}
+          engine_kwargs:
+            chat_template: template.jinja
+            trust_request_chat_template: true
+            default_chat_template_kwargs: {enable_thinking: false, n: [1, "2"]}
           runtime_env: {env_vars: {N: "1", M: 1, T: True, F: "True", E: "",
                         B: 12345678901234567890123, C: "a\nb\x01\u20AC"}}
   - name: two
@@ -108,6 +112,10 @@ applications:
   CHECK(from_file.values.applications[0].models[0].model_id == "007");
   CHECK(from_file.values.troupe.restart_pause_max_s == 0.5);
   CHECK(from_file.values.troupe.failover_exact);
+  const auto& with = from_file.values.applications[0].models[1].engine;
+  CHECK(with.trust_request_chat_template);
+  CHECK(with.default_chat_template_kwargs ==
+        R"({"enable_thinking":false,"n":[1,"2"]})");
   // It holds all that the nodes need: no names of files but models'.
   CHECK(json.find("small.yaml") == std::string::npos);
   CHECK(json.find("api_keys_file") == std::string::npos);

@@ -244,6 +244,13 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
       row{"          engine_kwargs: {max_num_seqs: 64, max_num_batched_tokens: "
           "32}\n",
           "must be at least max_num_seqs"},
+      row{"          engine_kwargs: {default_chat_template_kwargs: [1]}\n",
+          "must be a map of the template's variables"},
+      row{"          engine_kwargs: {default_chat_template_kwargs: {messages: "
+          "[]}}\n",
+          "must not hold messages"},
+      row{"          engine_kwargs: {trust_request_chat_template: 1}\n",
+          "must be true or false"},
       row{"          placement_group_config: {bundles: []}\n", "needs bundles"},
       row{"          placement_group_config: {bundles: [{GPU: -1}]}\n",
           "must be a number from 0 to"},

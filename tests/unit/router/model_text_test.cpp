@@ -122,6 +122,98 @@ TEST_CASE("a model without a template has no chat") {
   CHECK(chat_prompt(*model(card), request).error().status == 400);
 }
 
+TEST_CASE("a request's template is taken where the operator trusts it") {
+  auto card = byte_model_card();
+  auto request = [] {
+    return chat(R"([{"role":"user","content":"U"}])",
+                R"(,"chat_template":"<{{ messages[0].content }}>")");
+  };
+  auto one = request();
+  auto refused = chat_prompt(*model(card), one);
+  REQUIRE(!refused);
+  CHECK(refused.error().status == 400);
+  CHECK(refused.error().param == "chat_template");
+  card.trust_request_template = true;
+  auto two = request();
+  auto some = model(card);
+  CHECK(shown(*some, *chat_prompt(*some, two)) == "<U>");
+  card.chat_template.clear();
+  auto three = request();
+  some = model(card);
+  CHECK(shown(*some, *chat_prompt(*some, three)) == "<U>");
+}
+
+TEST_CASE("a request's template that is broken or endless is a 400") {
+  auto card = byte_model_card();
+  card.trust_request_template = true;
+  auto some = model(card);
+  for (const char* source :
+       {"{% include 'x' %}", "{{ ''.__class__ }}", "{{ lipsum() }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for i in range(10 ** 9) %}x{% endfor %}", "{{ 'a' * 10 ** 9 }}",
+        "{{ ((((((((1 }}"}) {
+    CAPTURE(source);
+    auto request = chat(R"([{"role":"user","content":"U"}])",
+                        R"(,"chat_template":")" + std::string{source} + '"');
+    auto ids = chat_prompt(*some, request);
+    REQUIRE(!ids);
+    CHECK(ids.error().status == 400);
+  }
+}
+
+TEST_CASE("arguments reach the template, a request's before the operator's") {
+  auto card = byte_model_card();
+  card.chat_template = "{{ a }}{{ b }}{% for d in documents or [] %}"
+                       "[{{ d.text }}]{% endfor %}";
+  card.template_kwargs = R"({"a": "<|im_start|>", "b": "own"})";
+  auto some = model(card);
+  auto plain = chat(R"([{"role":"user","content":"U"}])");
+  auto ids = chat_prompt(*some, plain);
+  REQUIRE(ids.has_value());
+  CHECK(shown(*some, *ids) == "<|im_start|>own");
+  CHECK(ids->front() == im_start);
+  auto given = chat(R"([{"role":"user","content":"U"}])",
+                    R"(,"chat_template_kwargs":{"a":"<|im_start|>",)"
+                    R"("documents":[{"text":"D"}]})");
+  ids = chat_prompt(*some, given);
+  REQUIRE(ids.has_value());
+  CHECK(shown(*some, *ids) == "<|im_start|>own[D]");
+  CHECK(ids->front() != im_start); // a request's text is no special token
+}
+
+TEST_CASE("templates know the date, and that there are no tools") {
+  auto card = byte_model_card();
+  card.chat_template =
+      "{{ tools is none }} {{ documents is none }} "
+      "{% if strftime_now is defined %}{{ strftime_now('%Y') | int > 2020 }}"
+      "{% endif %}";
+  auto some = model(card);
+  auto request = chat(R"([{"role":"user","content":"U"}])");
+  auto ids = chat_prompt(*some, request);
+  REQUIRE(ids.has_value());
+  CHECK(shown(*some, *ids) == "True True True");
+}
+
+TEST_CASE("an operator's arguments that make no sense refuse the card") {
+  for (const char* wrong :
+       {"[]", "{", R"({"messages": []})", R"({"tokenize": true})"}) {
+    auto card = byte_model_card();
+    card.template_kwargs = wrong;
+    auto bytes = text::encode(card);
+    CHECK(!model_text::make(std::string{bytes.begin(), bytes.end()}));
+  }
+}
+
+TEST_CASE("raw prompts get what the tokenizer puts around a text") {
+  auto card = byte_model_card();
+  card.tokenizer.frame_one = {{im_start}, {-1}, {im_end}};
+  auto some = model(card);
+  CHECK(*raw_prompt(*some, std::string{"a"}, true, "prompt") ==
+        std::vector<token_id>{im_start, 'a', im_end});
+  CHECK(*raw_prompt(*some, std::string{"a"}, false, "prompt") ==
+        std::vector<token_id>{'a'});
+}
+
 TEST_CASE("raw prompts may name special tokens and begin with bos if the card "
           "says so") {
   auto card = byte_model_card();

@@ -73,3 +73,34 @@ TEST_CASE("a character comes out once it is whole") {
   detok.finish(out);
   CHECK(out == "\u20AC\uFFFD");
 }
+
+TEST_CASE("a space that is not shown is taken from the front only") {
+  auto tok = fixtures::load("spm_bpe");
+  for (std::string text : {"The boats.", " The boats.", "\u706F\u53F0 x  y",
+                           "\xF0\x9F\x8F\x96 \n"})
+    CHECK(detokenize(tok, fixtures::ids(*tok, text), false) == text);
+  CHECK(detokenize(tok, fixtures::ids(*tok, "<s>The"), true) == "The");
+  CHECK(detokenize(tok, {}, true).empty());
+}
+
+TEST_CASE("bytes of unknown characters come out as the character") {
+  auto tok = fixtures::load("spm_bpe");
+  detokenizer detok{tok, true};
+  std::string out;
+  for (const char* byte : {"<0xE2>", "<0x82>"})
+    detok.push(tok->id_of(byte), out);
+  CHECK(out.empty());
+  detok.push(tok->id_of("<0xAC>"), out);
+  CHECK(out == "\u20AC");
+  detok.push(tok->id_of("<0xAC>"), out);
+  CHECK(out == "\u20AC\uFFFD");
+}
+
+TEST_CASE("words of a WordPiece are put together again") {
+  auto tok = fixtures::load("wordpiece");
+  auto text = "The harbour, isn't she? 12";
+  CHECK(detokenize(tok, fixtures::ids(*tok, text), true) ==
+        "the harbour, isn ' t she? 12");
+  CHECK(tok->bytes_at_front(tok->id_of("the")) == "the");
+  CHECK(tok->bytes_of(tok->id_of("the")) == " the");
+}

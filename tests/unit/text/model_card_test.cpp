@@ -43,10 +43,9 @@ TEST_CASE("a model card survives its encoding") {
 }
 
 TEST_CASE("tokenizers survive their encoding") {
-  for (const char* name :
-       {"words", "prefix", "llama3", "kept", "splits", "spm_bpe",
-        "spm_bpe_first", "bpe_unknown", "unigram_lower", "charsmap",
-        "wordpiece"}) {
+  for (const char* name : {"words", "prefix", "llama3", "kept", "splits",
+                           "spm_bpe", "spm_bpe_first", "bpe_unknown",
+                           "unigram_lower", "charsmap", "wordpiece"}) {
     auto data = fixtures::data(name);
     CHECK(decode_tokenizer_data(encode(data)).value() == data);
   }

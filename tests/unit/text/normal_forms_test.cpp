@@ -30,3 +30,10 @@ TEST_CASE("characters with a better form become it") {
   CHECK(to_nfc("\u0958") == "\u0915\u093C");
   CHECK(to_nfc("\u0344") == "\u0308\u0301");
 }
+
+TEST_CASE("the other forms decompose or take compatible characters") {
+  CHECK(to_nfd("\u1EC7\uAC01") == "e\u0323\u0302\u1100\u1161\u11A8");
+  CHECK(to_nfkd("\uFB01\u1EC7\u00BD") == "fie\u0323\u03021\u20442");
+  CHECK(to_nfkc("\uFB01e\u0301\uFF21\uFDFA").starts_with("fi\u00E9A"));
+  CHECK(to_nfkc("plain") == "plain");
+}

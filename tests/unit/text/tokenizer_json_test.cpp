@@ -63,6 +63,40 @@ TEST_CASE("a template with bos asks for bos") {
   CHECK(data.vocabulary[static_cast<std::size_t>(data.bos)] == "<|begin|>");
 }
 
+TEST_CASE("what is put around texts is read") {
+  auto data = fixtures::data("wordpiece");
+  auto cls = data.frame_one.at(0).id;
+  auto sep = data.frame_one.at(2).id;
+  CHECK(data.vocabulary[static_cast<std::size_t>(cls)] == "[CLS]");
+  CHECK(data.vocabulary[static_cast<std::size_t>(sep)] == "[SEP]");
+  CHECK(data.frame_one == std::vector<frame_place>{{cls}, {-1}, {sep}});
+  CHECK(data.frame_two ==
+        std::vector<frame_place>{{cls}, {-1}, {sep}, {-2, 1}, {sep, 1}});
+  CHECK_FALSE(data.add_bos);
+  auto roberta = fixtures::data("wordpiece_cased");
+  CHECK(roberta.frame_two.size() == 6);
+  auto bos = fixtures::data("spm_bpe");
+  CHECK(bos.add_bos);
+  CHECK(bos.frame_one.empty());
+  CHECK(bos.frame_two.size() == 4);
+}
+
+TEST_CASE("truncation and padding are left out") {
+  auto data = read_tokenizer_json(
+      file_with(R"("truncation": null, "padding": null)",
+                R"("truncation": {"max_length": 5}, "padding": {})"));
+  CHECK(data.has_value());
+}
+
+TEST_CASE("every kind of model is read") {
+  CHECK(fixtures::data("spm_bpe").model == model_kind::bpe);
+  CHECK(fixtures::data("spm_bpe").byte_fallback);
+  CHECK(fixtures::data("unigram_lower").model == model_kind::unigram);
+  CHECK(fixtures::data("wordpiece").model == model_kind::wordpiece);
+  CHECK(fixtures::data("charsmap").normalizer.at(0).what ==
+        normalizer_step::kind::charsmap);
+}
+
 TEST_CASE("gaps between ids are unused entries") {
   auto data =
       read_tokenizer_json(file_with(R"("id": 3)", R"("id": 9)")).value();
@@ -90,8 +124,8 @@ TEST_CASE("what a tokenizer.json may ask for beyond that is refused by name") {
       refusal{R"("unk_token": null)", R"("unk_token": "?")", "model.unk_token"},
       refusal{R"("normalizer": null)", R"("normalizer": {"type": "Nmt"})",
               "normalizer.type: Nmt"},
-      refusal{R"("normalizer": null)", R"("normalizer": {"type": "NFC", "a": 1})",
-              "normalizer.a"},
+      refusal{R"("normalizer": null)",
+              R"("normalizer": {"type": "NFC", "a": 1})", "normalizer.a"},
       refusal{R"("normalizer": null)",
               R"("normalizer": {"type": "Sequence", "normalizers": [
                 {"type": "NFC"}, {"type": "Replace", "content": "",

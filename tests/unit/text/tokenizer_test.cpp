@@ -4,6 +4,7 @@
 #include "engine/text/utf8.hpp"
 #include "tests/unit/text/fixtures.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -118,6 +119,54 @@ TEST_CASE("long words merge as short ones do") {
     expected.insert(expected.end(), {"abc", "z"});
   }
   CHECK(spelled(*tok, fixtures::ids(*tok, text)) == expected);
+}
+
+TEST_CASE("scores stand for merges: the best makes way first") {
+  auto data = letters();
+  data.model = model_kind::bpe;
+  data.merges.clear();
+  data.scores.assign(data.vocabulary.size(), 0);
+  data.scores[26] = -2; // "ab"
+  data.scores[27] = -1; // "bc"
+  data.scores[28] = -3; // "abc"
+  auto tok = tokenizer::make(data).value();
+  auto split = [&](std::string_view text) {
+    return spelled(*tok, fixtures::ids(*tok, text));
+  };
+  CHECK(split("abc") == words{"abc"});
+  CHECK(split("abab") == words{"ab", "ab"});
+  CHECK(split("abbc") == words{"ab", "bc"});
+  data.scores[28] = -9;
+  data.vocabulary[28] = "abz";
+  tok = tokenizer::make(data).value();
+  CHECK(split("abc") == words{"a", "bc"});
+}
+
+TEST_CASE("long texts of one character take no square of their length") {
+  constexpr std::size_t size = 1'000'000;
+  for (const char* name : {"words", "spm_bpe", "unigram_lower", "charsmap",
+                           "wordpiece", "bpe_unknown"}) {
+    CAPTURE(name);
+    auto tok = fixtures::load(name);
+    for (auto c : {'a', ' ', '\n', '.', '0'}) {
+      auto ids = fixtures::ids(*tok, std::string(size, c));
+      CHECK(ids.size() <= size + 1);
+    }
+  }
+}
+
+TEST_CASE("a special token is not found where a normalizer makes it") {
+  auto tok = fixtures::load("unigram_lower");
+  auto special = [&](std::string_view text, bool parse) {
+    auto ids = fixtures::ids(*tok, text, parse);
+    return std::any_of(ids.begin(), ids.end(), [&](token_id id) {
+      return tok->is_special(id) && id != tok->data().unknown;
+    });
+  };
+  CHECK(special("a <s> b", true));
+  CHECK_FALSE(special("a <s> b", false));
+  CHECK_FALSE(special("a <S> b", true));
+  CHECK_FALSE(special("a \uFF1Cs\uFF1E b", true));
 }
 
 TEST_CASE("bytes that the vocabulary lacks are dropped or unknown") {
