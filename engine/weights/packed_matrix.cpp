@@ -58,14 +58,24 @@ struct int4_source {
   std::int64_t group = 0;    ///< inputs that share a scale
   std::vector<float> scales; ///< [in / group][out]
 
-  std::uint32_t weight(std::int64_t i, std::int64_t o) const {
-    if (packing == int4_packing::awq)
-      return word_at(*weights, i * (out / word_values) + o / word_values) >>
-                 4 * awq_nibbles[o % word_values] &
-             15;
-    return word_at(*weights, i / word_values * out + o) >>
-               4 * (i % word_values) &
-           15;
+  /// The 32 values of block `b` of output `o`.
+  std::array<std::uint8_t, block_values> values(std::int64_t o,
+                                                std::int64_t b) const {
+    std::array<std::uint8_t, block_values> nibbles;
+    if (packing == int4_packing::awq) {
+      auto words = out / word_values;
+      auto first = b * block_values * words + o / word_values;
+      auto shift = 4 * awq_nibbles[o % word_values];
+      for (std::int64_t k = 0; k < block_values; ++k)
+        nibbles[k] = word_at(*weights, first + k * words) >> shift & 15;
+      return nibbles;
+    }
+    auto first = b * (block_values / word_values) * out + o;
+    for (std::int64_t k = 0; k < block_values; ++k)
+      nibbles[k] = word_at(*weights, first + k / word_values * out) >>
+                       4 * (k % word_values) &
+                   15;
+    return nibbles;
   }
 
   std::uint32_t zero(std::int64_t g, std::int64_t o) const {
@@ -85,10 +95,9 @@ struct int4_source {
       return wrong(*weights, "has a scale that is not finite or too large");
     put_half(d, to);
     put_half(m, to + 2);
+    auto from = values(o, b);
     for (int k = 0; k < 16; ++k)
-      to[4 + k] =
-          static_cast<std::byte>(weight(b * block_values + k, o) |
-                                 weight(b * block_values + k + 16, o) << 4);
+      to[4 + k] = static_cast<std::byte>(from[k] | from[k + 16] << 4);
     return {};
   }
 

@@ -22,7 +22,8 @@ std::vector<float> widen(ops::element_type type,
 /// zeros here). `values` holds whole blocks and `out` has their size. Refuses
 /// values that are not finite and those too large for the type (corrupt).
 /// Errors of rounding, with a the largest magnitude of a block: Q8_0 at most
-/// a / 254, Q4_0 at most a / 8, and the scale's rounding to 11 bits on top.
+/// a / 254, Q4_0 at most a / 8, and the scale's rounding on top: to 11 bits, to
+/// fewer where it is below 2^-14 (a below 0.008 and 0.0005).
 result<void> narrow(std::span<const float> values, ops::element_type type,
                     std::span<std::byte> out);
 
