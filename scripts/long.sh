@@ -77,9 +77,10 @@ fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
 model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
   engine/model/model_config.cpp engine/model/metadata.cpp
   engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)
-fuzz gguf_fuzz "${model_files[@]}" engine/model/model_card.cpp \
-  engine/model/gguf_tokenizer.cpp engine/text/pretokenizers.cpp \
-  engine/text/character_sets.cpp engine/text/utf8.cpp
+seed gguf_fuzz tests/fuzz/seeds/*.two-gguf
+fuzz gguf_fuzz "${model_files[@]}" \
+  engine/model/{model_card,gguf_tokenizer}.cpp \
+  engine/text/{pretokenizers,character_sets,utf8}.cpp
 seed safetensors_fuzz tests/fuzz/seeds/*.safetensors
 fuzz safetensors_fuzz "${model_files[@]}"
 seed config_json_fuzz tests/reference/tiny/*/config.json

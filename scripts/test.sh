@@ -58,6 +58,17 @@ run_reference() {
   record reference $(count_of "$report")
 }
 
+# The real weights in other formats against the same as F32: one test.
+run_formats() {
+  if "$python" tests/reference/compare_formats.py \
+    --compare build/release/tests/reference/compare_logits \
+    --gguf models/SmolLM2-135M-Instruct.Q4_1.gguf; then
+    record formats 1 0
+  else
+    record formats 0 1
+  fi
+}
+
 # run_pytest SUITE PATH [COMMAND...]: COMMAND is what it runs under.
 run_pytest() {
   local report=build/pytest-$1.xml
@@ -77,6 +88,7 @@ count_of() {
 prepare
 run_ctest
 run_reference
+run_formats
 run_pytest layout tests/layout
 run_pytest e2e tests/e2e
 run_pytest cluster tests/cluster tests/cluster/enclosed
