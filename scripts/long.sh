@@ -88,9 +88,10 @@ fuzz config_json_fuzz "${model_files[@]}" \
   engine/model/hugging_face/{config_json,family,json_fields}.cpp \
   engine/model/hugging_face/quantization_config.cpp
 text_files=(engine/text/*.cpp engine/text/jinja/*.cpp engine/codec/*.cpp)
-seed tokenizer_json_fuzz tests/reference/fixtures/tokenizer_*.json
-fuzz tokenizer_json_fuzz "${text_files[@]}"
-fuzz chat_template_fuzz "${text_files[@]}"
+for target in tokenizer_json_fuzz chat_template_fuzz; do
+  "$python" tests/fuzz/make_seeds.py "$target" "build/fuzz/corpus-$target"
+  fuzz "$target" "${text_files[@]}"
+done
 fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
   actors/runtime/sha256.cpp
 if "$python" tests/reference/compare_tokenizer.py --kinds --only "" \

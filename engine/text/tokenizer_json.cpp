@@ -4,6 +4,9 @@
 #include "engine/text/vocabulary_index.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
 #include <optional>
 
 namespace troupe::text {
@@ -14,6 +17,38 @@ namespace dom = simdjson::dom;
 
 constexpr std::size_t file_bytes_max = 64u << 20;
 constexpr std::size_t depth_max = 64;
+
+constexpr auto powers_of_ten = [] {
+  std::array<double, 23> out{1}; // the last one that a double can hold
+  for (std::size_t i = 1; i < out.size(); ++i)
+    out[i] = out[i - 1] * 10;
+  return out;
+}();
+
+/// A score as the reader of `tokenizers` has it: its decimal digits rounded to
+/// a double, then scaled by a power of ten, which rounds again. Which of two
+/// paths has the larger sum of scores may hang on that last bit.
+double rounded_twice(double score) {
+  std::array<char, 32> text;
+  auto* end = std::to_chars(text.data(), text.data() + text.size(),
+                            std::fabs(score), std::chars_format::scientific)
+                  .ptr;
+  auto* exponent = std::find(text.data(), end, 'e') + 1;
+  std::uint64_t digits = 0;
+  int scale = 0; // of the last digit
+  std::from_chars(exponent + (*exponent == '+' ? 1 : 0), end, scale);
+  for (auto* c = text.data(); c + 1 < exponent; ++c)
+    if (*c != '.') {
+      digits = digits * 10 + static_cast<std::uint64_t>(*c - '0');
+      scale -= c == text.data() ? 0 : 1;
+    }
+  auto power = static_cast<std::size_t>(std::abs(scale));
+  if (power >= powers_of_ten.size())
+    return score;
+  auto whole = std::copysign(static_cast<double>(digits), score);
+  return scale < 0 ? whole / powers_of_ten[power]
+                   : whole * powers_of_ten[power];
+}
 
 /// Reads the parts of the file one after the other; the first problem ends it.
 class json_reader {
@@ -132,7 +167,7 @@ private:
         return problem_.fail(errc::corrupt, here, "not [text, number]");
       if (!set_entry(id++, spelling, token_kind::normal, here))
         return false;
-      data_.scores.push_back(score);
+      data_.scores.push_back(rounded_twice(score));
     }
     dom::element unknown;
     return model.get("unk_id", unknown) &&

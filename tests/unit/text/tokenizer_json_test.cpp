@@ -1,6 +1,7 @@
 #include "tests/unit/text/fixtures.hpp"
 
 #include <catch2/catch.hpp>
+#include <fmt/format.h>
 #include <random>
 
 using namespace troupe;
@@ -95,6 +96,25 @@ TEST_CASE("every kind of model is read") {
   CHECK(fixtures::data("wordpiece").model == model_kind::wordpiece);
   CHECK(fixtures::data("charsmap").normalizer.at(0).what ==
         normalizer_step::kind::charsmap);
+}
+
+TEST_CASE("scores are rounded as in tokenizers") {
+  auto file = [](std::string_view score) {
+    return fmt::format(R"({{"added_tokens": [], "model": {{"type": "Unigram",
+      "unk_id": 0, "vocab": [["<unk>", 0], ["a", {}]]}}}})",
+                       score);
+  };
+  auto read = [&](std::string_view score) {
+    return read_tokenizer_json(file(score)).value().scores.at(1);
+  };
+  // What tokenizers 0.23.3 writes after reading these.
+  CHECK(read("97.45365320034685") == 97.45365320034684);
+  CHECK(read("-1.9968587436411918") == -1.996858743641192);
+  CHECK(read("-2.0181561510596353") == -2.0181561510596353);
+  CHECK(read("-7") == -7);
+  CHECK(read("1.5e10") == 1.5e10);
+  CHECK(read("-1e-300") == -1e-300);
+  CHECK(read("1e300") == 1e300);
 }
 
 TEST_CASE("gaps between ids are unused entries") {
