@@ -111,6 +111,15 @@ struct plan_arguments {
 /// Says what a file would take, and where it would go.
 int plan(const plan_arguments&);
 
+struct pull_arguments {
+  std::string model;
+  std::string revision; ///< empty = what `model` says
+  std::string endpoint; ///< of the hub; empty = what the environment says
+};
+
+/// Brings a model into the cache of this machine and prints where it is.
+int pull(const pull_arguments&);
+
 struct token_arguments {
   std::filesystem::path state_dir; ///< of the head; empty = default_state_dir()
   std::string good_for = "24h";

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <thread>
+#include <unistd.h>
 
 namespace troupe::cli {
 
@@ -39,12 +40,78 @@ outcome judge(simdjson::dom::element all, std::string& why) {
   return out;
 }
 
+/// What replicas fetch and load; empty if nothing.
+struct loading_work {
+  std::string what;
+  std::string how_far; ///< the same with percentages
+};
+
+/// From GET /api/status.
+loading_work loading(simdjson::dom::element all) {
+  simdjson::dom::array models;
+  loading_work out;
+  if (all["models"].get(models) != simdjson::SUCCESS)
+    return out;
+  for (auto model : models) {
+    simdjson::dom::array replicas;
+    if (model["replicas"].get(replicas) != simdjson::SUCCESS)
+      continue;
+    for (auto replica : replicas) {
+      std::uint64_t done = 0;
+      std::uint64_t total = 0;
+      if (text(replica, "phase") != "loading" ||
+          replica["bytes_done"].get(done) != simdjson::SUCCESS ||
+          replica["bytes_total"].get(total) != simdjson::SUCCESS || total == 0)
+        continue;
+      auto doing = text(replica, "reason");
+      auto what = fmt::format(
+          "{}{}: {}", out.what.empty() ? "" : ", ", text(replica, "replica"),
+          doing.empty() ? std::string_view{"loading"} : doing);
+      out.what += what;
+      out.how_far += fmt::format("{} {:.0f} %", what,
+                                 100.0 * static_cast<double>(done) /
+                                     static_cast<double>(total));
+    }
+  }
+  return out;
+}
+
+/// Says how it gets on: in place in a terminal, else a line whenever another
+/// model or file is at work.
+class waiting_line {
+public:
+  void show(const admin_arguments& where) {
+    auto body = ask_head(where, "GET", "/api/status");
+    simdjson::dom::parser parser;
+    simdjson::dom::element all;
+    if (!body || parser.parse(*body).get(all) != simdjson::SUCCESS)
+      return;
+    auto now = loading(all);
+    if (terminal_ && now.how_far != shown_.how_far)
+      fmt::print("\r\033[K{}", now.how_far);
+    else if (!terminal_ && !now.what.empty() && now.what != shown_.what)
+      fmt::print("{}\n", now.what);
+    shown_ = now;
+    std::fflush(stdout);
+  }
+
+  ~waiting_line() {
+    if (terminal_ && !shown_.how_far.empty())
+      fmt::print("\r\033[K");
+  }
+
+private:
+  bool terminal_ = ::isatty(STDOUT_FILENO) == 1;
+  loading_work shown_;
+};
+
 /// Waits until everything runs, something has failed, or the time is over.
 int wait_until_running(const deploy_arguments& args) {
   using clock = std::chrono::steady_clock;
   auto end = clock::now() + std::chrono::duration_cast<clock::duration>(
                                 std::chrono::duration<double>{args.wait_max_s});
   std::string why;
+  waiting_line line;
   do {
     std::this_thread::sleep_for(std::chrono::milliseconds{100});
     auto body = ask_head(args.where, "GET", applications);
@@ -63,6 +130,7 @@ int wait_until_running(const deploy_arguments& args) {
     }
     if (now == outcome::failed)
       break;
+    line.show(args.where);
   } while (clock::now() < end);
   fmt::print(stderr, "{}", why);
   return 1;

@@ -282,6 +282,24 @@ void add_node(CLI::App& app, action& chosen) {
   verb->footer("Example:\n  troupe node revoke worker-3");
 }
 
+void add_pull(CLI::App& app, action& chosen) {
+  auto args = std::make_shared<cli::pull_arguments>();
+  auto* verb =
+      add_verb(app, "pull", "Fetch a model into the cache of this machine",
+               args, chosen, cli::pull);
+  verb->add_option("model", args->model,
+                   "org/name[@revision][:file], s3://bucket/prefix or "
+                   "gs://bucket/prefix")
+      ->required();
+  verb->add_option("--revision", args->revision,
+                   "Branch, tag or commit of a hub's model (main)");
+  verb->add_option("--endpoint", args->endpoint,
+                   "URL of the hub (HF_ENDPOINT, https://huggingface.co)");
+  verb->footer("Examples:\n"
+               "  troupe pull Qwen/Qwen2.5-0.5B-Instruct\n"
+               "  troupe pull org/name-GGUF:Q4_K_M --revision v1.0");
+}
+
 void add_token(CLI::App& app, action& chosen) {
   auto args = std::make_shared<cli::token_arguments>();
   auto* verb = app.add_subcommand("token", "What lets workers join");
@@ -367,7 +385,7 @@ int main(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::help);
   action chosen;
   for (auto* add : {add_run, add_start, add_stop, add_deploy, add_config_verb,
-                    add_delete, add_shutdown, add_status, add_plan,
+                    add_delete, add_shutdown, add_status, add_plan, add_pull,
                     add_validate, add_node, add_token, add_chat, add_bench})
     add(app, chosen);
   // What a node agent starts; needs its parent's pipe.

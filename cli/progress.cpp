@@ -27,12 +27,15 @@ double seconds(const protocol::model_status& model) {
 void progress::show(const protocol::cluster_status& status) {
   std::string loading;
   for (const auto& model : status.models) {
+    std::string verb = "load   ";
     std::uint64_t done = 0;
     std::uint64_t total = 0;
     for (const auto& replica : model.replicas)
       if (replica.phase == replica_phase::loading) {
         done += replica.bytes_done;
         total += replica.bytes_total;
+        if (replica.reason.starts_with("fetching"))
+          verb = "fetch  ";
       }
     auto name = model.application + "/" + model.model;
     if (model.replicas_ready == model.replicas_wanted) {
@@ -44,20 +47,20 @@ void progress::show(const protocol::cluster_status& status) {
                              model.replicas_ready == 1 ? "" : "s",
                              megabytes(bytes), seconds(model)));
     } else if (model.status == "DEPLOYING") {
-      line(name, fmt::format("load    {}: {} replica{}", model.model,
+      line(name, fmt::format("{} {}: {} replica{}", verb, model.model,
                              model.replicas_wanted,
                              model.replicas_wanted == 1 ? "" : "s"));
       if (total != 0)
-        loading +=
-            fmt::format("{}{} {:.1f} of {:.1f} MB", loading.empty() ? "" : ", ",
-                        model.model, megabytes(done), megabytes(total));
+        loading += fmt::format("{}{} {} {:.1f} of {:.1f} MB",
+                               loading.empty() ? "" : ", ", verb, model.model,
+                               megabytes(done), megabytes(total));
     } else {
       line(name,
            fmt::format("{} {}: {}", model.status, model.model, model.reason));
     }
   }
   if (!loading.empty())
-    moving("load    " + loading);
+    moving(loading);
 }
 
 void progress::line(const std::string& model, const std::string& text) {

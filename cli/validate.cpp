@@ -20,7 +20,7 @@ int validate(const std::filesystem::path& file) {
       fmt::print("{} {}: {} replica{} of {}\n", application.name,
                  model.model_id, model.deployment.replicas(),
                  model.deployment.replicas() == 1 ? "" : "s",
-                 model.model_source.string());
+                 model.model_source);
   }
   fmt::print("{} is valid: {} application{}, {} model{}\n", file.string(),
              loaded.values.applications.size(),

@@ -1,4 +1,5 @@
 #include "config/schema.hpp"
+#include "engine/weights/download/model_reference.hpp"
 
 #include <algorithm>
 #include <array>
@@ -108,25 +109,6 @@ void read_placement(const located& value, bool cpu_asked, llm_config& out) {
     out.device = device_wish::cpu;
 }
 
-/// Why a source that is not on this machine is refused; empty if it is a path.
-std::string remote_kind(std::string_view source) {
-  for (std::string_view scheme : {"s3://", "gs://", "abfss://", "azure://",
-                                  "az://", "http://", "https://"})
-    if (source.starts_with(scheme))
-      return fmt::format("{} sources: not supported yet; give a local "
-                         "directory or .gguf file",
-                         scheme);
-  return {};
-}
-
-/// "org/name", "org/name@revision" or a bare name: what a hub calls a model.
-bool looks_like_hub_id(std::string_view source) {
-  if (source.empty() || source.front() == '/' || source.front() == '.' ||
-      source.front() == '~' || source.ends_with(".gguf"))
-    return false;
-  return std::count(source.begin(), source.end(), '/') <= 1;
-}
-
 /// What stands for a model that is not here, where it may be elsewhere.
 void note_missing(const located& value, const std::filesystem::path& path) {
   if (value.read_for == purpose::deploy)
@@ -135,7 +117,27 @@ void note_missing(const located& value, const std::filesystem::path& path) {
                            path.string()));
 }
 
-std::filesystem::path read_source(const located& value) {
+/// A path that is not on this machine.
+std::string read_missing_path(const located& value, const std::string& source,
+                              const std::filesystem::path& path) {
+  if (value.read_for == purpose::request && source.front() != '/') {
+    value.error(fmt::format("\"{}\": must be an absolute path", source));
+    return {};
+  }
+  if (value.read_for == purpose::run) {
+    value.error(fmt::format("\"{}\": no such file or directory (relative "
+                            "paths start at the folder of {})",
+                            source, value.file));
+    return {};
+  }
+  note_missing(value, path);
+  value.replace(path.string());
+  return path.string();
+}
+
+/// A path, made absolute, or what names a model elsewhere. What exists beside
+/// the file is a path whatever it looks like.
+std::string read_source(const located& value) {
   auto source = read_text(value);
   if (!source)
     return {};
@@ -143,33 +145,44 @@ std::filesystem::path read_source(const located& value) {
     value.error("must not be empty");
     return {};
   }
-  if (auto why = remote_kind(*source); !why.empty()) {
-    value.error(why);
-    return {};
-  }
-  auto hub_id = looks_like_hub_id(*source);
-  if (value.read_for == purpose::request && !hub_id && source->front() != '/') {
-    value.error(fmt::format("\"{}\": must be an absolute path", *source));
-    return {};
-  }
   auto path = beside(value.file, *source);
-  value.replace(path.string());
   std::error_code code;
-  auto checked =
-      value.read_for != purpose::request && std::filesystem::exists(path, code);
-  if (checked || (value.read_for != purpose::run && !hub_id)) {
-    if (!checked)
-      note_missing(value, path);
-    return path;
+  if (value.read_for != purpose::request &&
+      std::filesystem::exists(path, code)) {
+    value.replace(path.string());
+    return path.string();
   }
-  value.error(
-      hub_id ? fmt::format("\"{}\" is no local path; Hugging Face ids: not "
-                           "supported yet, give a local directory or .gguf "
-                           "file",
-                           *source)
-             : fmt::format("\"{}\": no such file or directory (relative "
-                           "paths start at the folder of {})",
-                           *source, value.file));
+  auto reference = download::parse_model_reference(*source);
+  if (!reference) {
+    value.error(reference.error().message);
+    return {};
+  }
+  if (std::holds_alternative<std::filesystem::path>(*reference))
+    return read_missing_path(value, *source, path);
+  return *source;
+}
+
+/// Ray's mirror map: a bucket that holds what the hub would.
+std::string read_mirror(const located& value) {
+  map_reader in{value};
+  in.refuse("extra_files", "not supported: all files come from bucket_uri");
+  auto uri = in.take("bucket_uri");
+  if (!uri.present()) {
+    value.error("needs bucket_uri");
+    return {};
+  }
+  auto text = read_text(uri);
+  auto reference = download::parse_model_reference(text.value_or(""));
+  if (!text)
+    return {};
+  if (!reference)
+    uri.error(reference.error().message);
+  else if (!std::holds_alternative<download::bucket_reference>(*reference))
+    uri.error("must be s3://bucket/prefix or gs://bucket/prefix");
+  else {
+    value.replace(*text);
+    return *text;
+  }
   return {};
 }
 
@@ -196,14 +209,14 @@ void read_model_loading(const located& value, llm_config& out) {
   }
   auto source = in.take("model_source");
   if (source.present() && source.node.IsMap())
-    source.error("a mirror map with bucket_uri: not supported yet; give a "
-                 "local directory or .gguf file");
+    out.model_source = read_mirror(source);
   else if (source.present())
     out.model_source = read_source(source);
+  else if (auto hub = download::parse_model_reference(out.model_id);
+           hub && std::holds_alternative<download::hub_reference>(*hub))
+    out.model_source = out.model_id;
   else if (!out.model_id.empty())
-    source.error(fmt::format("is missing, so \"{}\" would be fetched as a "
-                             "Hugging Face id: not supported yet; give a local "
-                             "directory or .gguf file",
+    source.error(fmt::format("is missing, and \"{}\" is no model of a hub",
                              out.model_id));
   if (auto tokenizer = in.take("tokenizer_source"); tokenizer.present())
     out.tokenizer_source = read_source(tokenizer);

@@ -87,9 +87,10 @@ struct engine_kwargs {
 struct llm_config {
   position where; ///< of the entry, for later messages
   std::string model_id;
-  std::filesystem::path model_source;     ///< absolute
-  std::filesystem::path tokenizer_source; ///< absolute; empty = model's
-  std::string accelerator_type;           ///< "A10G"; empty = none given
+  /// An absolute path, or what names a model elsewhere (docs/models.md).
+  std::string model_source;
+  std::string tokenizer_source; ///< likewise; empty = the model's own
+  std::string accelerator_type; ///< "A10G"; empty = none given
   device_wish device = device_wish::any;
   std::vector<bundle> bundles; ///< empty = one worker, nothing counted
   std::string placement_strategy = "PACK";

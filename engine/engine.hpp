@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 /// All that the outside includes of the engine. One thread steps it; the
@@ -22,7 +23,8 @@ namespace troupe::engine {
 /// What to load and the bounds to run in. 0 = choose.
 struct options {
   /// A .gguf file, a directory that holds one, or one with config.json and
-  /// safetensors.
+  /// safetensors. For `fetch` also what names a model elsewhere
+  /// (docs/models.md).
   std::filesystem::path model;
   /// A directory with tokenizer.json (and tokenizer_config.json,
   /// chat_template), or that file; empty = the model's own.
@@ -58,7 +60,29 @@ struct options {
   /// Sequences that may wait beside max_num_seqs running ones; one more is
   /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;
+  /// For `fetch`: variables that count before the process's own.
+  std::vector<std::pair<std::string, std::string>> environment;
 };
+
+/// Called while fetching, on the caller's thread: what is done, for people, and
+/// bytes done and in all.
+using fetch_progress = std::function<void(
+    const std::string& doing, std::uint64_t done, std::uint64_t total)>;
+
+struct fetched_options {
+  options with;                   ///< paths of this machine
+  std::vector<std::string> notes; ///< what the user should know
+};
+
+/// Where `fetch` may look.
+enum class fetch_from : std::uint8_t { anywhere, caches_alone };
+
+/// Brings a model and a tokenizer that are elsewhere (a hub, a bucket) into the
+/// caches that others use too, unless they are there, and puts their paths in
+/// the place of what named them. Paths stay as they are. How, and which
+/// variables count: docs/models.md.
+result<fetched_options> fetch(options, const fetch_progress&,
+                              fetch_from = fetch_from::anywhere);
 
 /// Called while loading: bytes of weights done and in all.
 using load_progress =

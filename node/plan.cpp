@@ -240,7 +240,13 @@ std::string to_text(const std::vector<model_plan>& plans,
 result<engine::memory_use>
 measure_with_engine(const protocol::replica_spec& spec,
                     std::uint64_t memory_bytes) {
-  return engine::measure(replica::engine_options(spec), memory_bytes);
+  auto here = engine::fetch(
+      replica::engine_options(spec),
+      [](const std::string&, std::uint64_t, std::uint64_t) {},
+      engine::fetch_from::caches_alone);
+  if (!here)
+    return here.error();
+  return engine::measure(here->with, memory_bytes);
 }
 
 std::vector<plan_node> this_machine() {

@@ -46,7 +46,8 @@ std::vector<model_plan> make_plan(const controller::deployment&,
 std::string to_text(const std::vector<model_plan>&,
                     const std::vector<plan_node>&);
 
-/// The engine's own answer, from the model's header.
+/// The engine's own answer, from the model's header. A model that is elsewhere
+/// must be in this machine's cache.
 result<engine::memory_use> measure_with_engine(const protocol::replica_spec&,
                                                std::uint64_t memory_bytes);
 

@@ -74,6 +74,8 @@ prepare_python
 build_release ON tokenize_file
 sanitized_tests
 fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
+seed listing_fuzz tests/fuzz/seeds/listing-*
+fuzz listing_fuzz engine/weights/download/*.cpp engine/codec/*.cpp -lcurl
 model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
   engine/model/model_config.cpp engine/model/metadata.cpp
   engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)

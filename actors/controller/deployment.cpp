@@ -196,8 +196,8 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   protocol::replica_spec spec;
   spec.application = application;
   spec.model = model.model_id;
-  spec.model_source = model.model_source.string();
-  spec.tokenizer_source = model.tokenizer_source.string();
+  spec.model_source = model.model_source;
+  spec.tokenizer_source = model.tokenizer_source;
   spec.max_model_len = model.engine.max_model_len;
   spec.max_num_seqs = model.engine.max_num_seqs;
   spec.max_num_batched_tokens = model.engine.max_num_batched_tokens;

@@ -25,8 +25,9 @@ struct replica_spec {
   std::string node;
   std::string application;
   std::string model; ///< public model id
-  std::string model_source; ///< absolute path
-  std::string tokenizer_source; ///< absolute path or empty
+  /// Absolute path, or what names a model elsewhere (docs/models.md).
+  std::string model_source;
+  std::string tokenizer_source; ///< likewise, or empty
   std::uint32_t max_model_len = 0;
   std::uint32_t max_num_seqs = 0;
   std::uint32_t max_num_batched_tokens = 0;
@@ -119,7 +120,9 @@ struct replica_report {
   std::int64_t pid = 0;
   std::uint32_t restarts = 0;
   bool budget_spent = false; ///< with failed: it will not be started again
-  std::string reason;        ///< with failed: one sentence
+  /// With failed: why, one sentence. With loading: what is done before the
+  /// weights are read ("fetching org/name: model.gguf"), or nothing.
+  std::string reason;
   std::string node;          ///< filled in by the node agent
 
   bool operator==(const replica_report&) const = default;

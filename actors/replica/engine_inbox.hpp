@@ -25,7 +25,8 @@ struct loaded_engine {
 /// What happened outside the actor since it looked last.
 struct engine_news {
   std::vector<engine::step_result> steps;
-  std::uint64_t bytes_done = 0; ///< of the weights
+  std::string doing; ///< before it loads the weights; empty = it does
+  std::uint64_t bytes_done = 0; ///< of the weights, or of what is fetched
   std::uint64_t bytes_total = 0;
   std::optional<loaded_engine> loaded;
   std::optional<error> failed; ///< to load
@@ -43,8 +44,10 @@ public:
     put([&] { news_.steps.push_back(std::move(x)); });
   }
 
-  void put_progress(std::uint64_t done, std::uint64_t total) {
+  void put_progress(std::uint64_t done, std::uint64_t total,
+                    std::string doing = {}) {
     std::lock_guard guard{mutex_}; // waits for the actor's next look
+    news_.doing = std::move(doing);
     news_.bytes_done = done;
     news_.bytes_total = total;
   }
@@ -62,6 +65,7 @@ public:
     woken_ = false;
     auto out = std::move(news_);
     news_ = {};
+    news_.doing = out.doing;
     news_.bytes_done = out.bytes_done;
     news_.bytes_total = out.bytes_total;
     return out;

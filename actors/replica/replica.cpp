@@ -178,6 +178,8 @@ struct replica_state {
     auto news = inbox->take();
     report.bytes_done = news.bytes_done;
     report.bytes_total = news.bytes_total;
+    if (report.phase == replica_phase::loading)
+      report.reason = news.doing;
     if (news.loaded)
       ready(*news.loaded);
     if (news.failed)
@@ -204,6 +206,7 @@ struct replica_state {
     if (report.phase == replica_phase::draining)
       return; // told to stop while it loaded
     report.phase = replica_phase::ready;
+    report.reason.clear();
     table.open();
     send_report();
   }

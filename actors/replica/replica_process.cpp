@@ -53,6 +53,7 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.generation_defaults = spec.generation_defaults;
   out.trust_request_template = spec.trust_request_chat_template;
   out.template_kwargs = spec.default_chat_template_kwargs;
+  out.environment = spec.environment;
   return out;
 }
 
@@ -146,11 +147,15 @@ public:
 private:
   /// Everything that may take long, on the main thread.
   result<loaded_engine> start_engine(const engine_loader& load) {
+    auto options = fetch_model();
+    if (!options)
+      return options.error();
     auto begin = std::chrono::steady_clock::now();
     auto progress = [this](std::uint64_t done, std::uint64_t total) {
       replica_.inbox->put_progress(done, total);
     };
-    auto made = load(engine_options(launch_.spec), progress);
+    progress(0, 0);
+    auto made = load(*options, progress);
     if (!made)
       return made.error();
     engine_ = std::move(made->engine);
@@ -176,6 +181,21 @@ private:
             std::chrono::steady_clock::now() - begin)
             .count());
     return out;
+  }
+
+  /// What is not on this machine yet.
+  result<engine::options> fetch_model() {
+    auto fetched =
+        engine::fetch(engine_options(launch_.spec),
+                      [this](const std::string& doing, std::uint64_t done,
+                             std::uint64_t total) {
+                        replica_.inbox->put_progress(done, total, doing);
+                      });
+    if (!fetched)
+      return fetched.error();
+    for (const auto& note : fetched->notes)
+      spdlog::warn("{}", note);
+    return std::move(fetched->with);
   }
 
   /// Without it deaths are not blamed on requests, which is better than no

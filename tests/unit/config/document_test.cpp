@@ -196,7 +196,8 @@ TEST_CASE("a request names no files but models by absolute paths") {
   };
   CHECK(with(source("/nowhere/m.gguf"), "") == "");
   CHECK(holds(with(source("./m.gguf"), ""), "must be an absolute path"));
-  CHECK(holds(with(source("org/name"), ""), "Hugging Face ids"));
+  CHECK(with(source("org/name"), "") == "");
+  CHECK(holds(with(source("org/../name"), ""), "neither a path nor a model"));
   CHECK(holds(with("\"/etc/passwd\"", ""), "a request cannot name a file"));
   CHECK(holds(
       with(source("/m.gguf"), R"(,"troupe":{"api_keys_file":"/etc/passwd"})"),

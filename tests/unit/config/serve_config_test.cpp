@@ -189,24 +189,61 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       holds(errors_of(here.load(with_model(refused.entry))), refused.expected));
 }
 
-TEST_CASE("model sources that are not on this machine are refused by name") {
+TEST_CASE("a model's source may be elsewhere") {
   folder here;
-  auto with_source = [&](const std::string& source) {
-    return errors_of(here.load(
+  auto load = [&](const std::string& source) {
+    return here.load(
         "applications:\n"
         "  - import_path: ray.serve.llm:build_openai_app\n"
-        "    args: {llm_configs: [{model_loading_config: {model_id: m, "
-        "model_source: " +
-        source + "}}]}\n"));
+        "    args: {llm_configs: [{model_loading_config: {model_id: org/m" +
+        source + "}}]}\n");
   };
-  CHECK(holds(with_source("Qwen/Qwen2.5-0.5B-Instruct"),
-              "Hugging Face ids: not supported yet"));
-  CHECK(
-      holds(with_source("s3://bucket/model"), "s3:// sources: not supported"));
-  CHECK(
-      holds(with_source("gs://bucket/model"), "gs:// sources: not supported"));
-  CHECK(holds(with_source("{bucket_uri: 's3://b'}"), "mirror map"));
-  CHECK(holds(with_source("./gone.gguf"), "no such file or directory"));
+  struct row {
+    const char* entry;
+    const char* expected;
+  };
+  auto taken = GENERATE(
+      row{", model_source: Qwen/Qwen2.5-0.5B-Instruct",
+          "Qwen/Qwen2.5-0.5B-Instruct"},
+      row{", model_source: 'org/name@v1:Q4_0'", "org/name@v1:Q4_0"},
+      row{", model_source: s3://bucket/model", "s3://bucket/model"},
+      row{", model_source: gs://anonymous@bucket", "gs://anonymous@bucket"},
+      row{", model_source: {bucket_uri: 's3://bucket/m'}", "s3://bucket/m"},
+      row{"", "org/m"});
+  auto loaded = load(taken.entry);
+  CHECK(errors_of(loaded) == "");
+  CHECK(loaded.values.applications[0].models[0].model_source == taken.expected);
+  auto again =
+      config::load_text(config::to_json(here.path / "serve.yaml"), "x");
+  CHECK(errors_of(again) == "");
+  CHECK(again.values.applications[0].models[0].model_source == taken.expected);
+
+  auto refused = GENERATE(
+      row{", model_source: ./gone.gguf", "no such file or directory"},
+      row{", model_source: a/b/c", "neither a path nor a model of a hub"},
+      row{", model_source: 'http://host/m'", "http:// sources: not supported"},
+      row{", model_source: 'abfss://c@a/m'", "abfss:// sources: not supported"},
+      row{", model_source: {}", "needs bucket_uri"},
+      row{", model_source: {bucket_uri: org/m}", "must be s3://bucket/prefix"},
+      row{", model_source: {bucket_uri: 's3://b'}",
+          "no valid name of a bucket"},
+      row{", model_source: {bucket_uri: 's3://bucket', extra_files: []}",
+          "extra_files: not supported"},
+      row{", tokenizer_source: 'ftp://host'", "ftp:// sources: not supported"});
+  CHECK(holds(errors_of(load(refused.entry)), refused.expected));
+}
+
+TEST_CASE("what exists beside the file is a path whatever it looks like") {
+  folder here;
+  here.write("org/name/config.json", "{}");
+  auto loaded =
+      here.load("applications:\n"
+                "  - import_path: ray.serve.llm:build_openai_app\n"
+                "    args: {llm_configs: [{model_loading_config: {model_id: m, "
+                "model_source: org/name}}]}\n");
+  CHECK(errors_of(loaded) == "");
+  CHECK(loaded.values.applications[0].models[0].model_source ==
+        (here.path / "org/name").string());
 }
 
 TEST_CASE("values of the wrong kind are errors that say what is allowed") {
