@@ -26,12 +26,11 @@ std::string shown(const config::serve_config& all) {
       out += fmt::format(
           "{} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} "
           "{} {} {} {} {} {} {} {} {} {} {}\n",
-          model.model_id, model.model_source.string(),
-          model.tokenizer_source.string(), model.accelerator_type,
-          static_cast<int>(model.device), model.placement_strategy,
-          d.replicas(), d.max_ongoing_requests, d.max_queued_requests,
-          d.health_check_period_s, d.health_check_timeout_s,
-          d.graceful_shutdown_timeout_s,
+          model.model_id, model.model_source, model.tokenizer_source,
+          model.accelerator_type, static_cast<int>(model.device),
+          model.placement_strategy, d.replicas(), d.max_ongoing_requests,
+          d.max_queued_requests, d.health_check_period_s,
+          d.health_check_timeout_s, d.graceful_shutdown_timeout_s,
           d.max_constructor_retry_count.value_or(-1),
           d.max_replicas_per_node.value_or(-1), d.num_cpus, d.num_gpus,
           d.memory_bytes, e.max_model_len, e.max_num_seqs,

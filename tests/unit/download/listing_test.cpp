@@ -112,7 +112,7 @@ TEST_CASE("a token is sent over TLS, and in the clear to loopback alone") {
     fetch_settings settings;
     settings.hub_endpoint = endpoint;
     settings.hub_token = "t";
-    auto hub = make_hub_origin({"org/name"}, settings);
+    auto hub = make_hub_origin({"org/name", "main", ""}, settings);
     auto request = hub->request({commit, {}}, {"m", 5, "", {}, ""}, 0, 5);
     REQUIRE(request.has_value());
     CHECK(request->url == endpoint + "/org/name/resolve/" + commit + "/m");
