@@ -20,7 +20,7 @@ struct value {
 
   std::variant<std::monostate, bool, std::int64_t, double, text_pieces, list,
                map>
-    data;
+    data{}; // clang 14 cannot finish the type without the braces
 
   static value content(std::string_view text);     ///< from a request
   static value trusted(std::string_view text);     ///< from the operator
