@@ -3,6 +3,7 @@
 #include "engine/engine_thread.hpp"
 #include "engine/memory_plan.hpp"
 #include "engine/model/decoder.hpp"
+#include "engine/model/encoder.hpp"
 #include "engine/model/hugging_face/directory_card.hpp"
 #include "engine/model/hugging_face/tokenizer_files.hpp"
 #include "engine/model/model_card.hpp"
@@ -85,8 +86,7 @@ bool is_folder(const std::filesystem::path& source) {
 /// it is quantised ("awq"); both have to be true.
 result<void> check_kind(const options& o, const std::filesystem::path& source,
                         const weights::checkpoint& file) {
-  const std::string format =
-      is_folder(source) ? "safetensors" : "gguf";
+  const std::string format = is_folder(source) ? "safetensors" : "gguf";
   if (!o.load_format.empty() && o.load_format != format)
     return error{errc::invalid_argument,
                  fmt::format("load_format: {} is of the format {}, not {}",
@@ -165,6 +165,28 @@ result<opened_model> open_model(const options& o) {
   if (!config)
     return config.error();
   return opened_model{*path, std::move(shown), std::move(*config)};
+}
+
+/// Tokens of the longest text to be pooled: what is asked for, else what it can
+/// do.
+result<std::uint32_t> longest_text(const options& o,
+                                   const opened_model& model) {
+  const auto most = static_cast<std::uint32_t>(model.config.context_length);
+  if (o.max_model_len > most)
+    return error{errc::invalid_argument,
+                 fmt::format("{}: max_model_len: {} is more than the model's "
+                             "{}",
+                             model.file->name(), o.max_model_len, most)};
+  return o.max_model_len > 0 ? o.max_model_len : most;
+}
+
+/// A text is never divided, so a step has room for the longest one.
+model::encoder_limits pooling_limits_of(const options& o,
+                                        std::uint32_t longest) {
+  const auto rows = std::max(o.max_num_batched_tokens, longest);
+  return {.rows_max = static_cast<std::int32_t>(rows),
+          .sequences_max =
+              static_cast<std::int32_t>(std::min(o.max_num_seqs, rows))};
 }
 
 /// Bytes of all that is not the KV cache.
@@ -248,6 +270,8 @@ private:
     if (!card)
       return card.error();
     model_.card = std::move(*card);
+    if (is_pooled())
+      model_.card.pooled = source_.config.pooling.output;
     if (!options_.generation_defaults)
       model_.card.defaults = {};
     model_.card.defaults.seed = options_.seed;
@@ -290,7 +314,27 @@ private:
     return {};
   }
 
+  bool is_pooled() const {
+    return source_.config.pooled;
+  }
+
   result<void> plan() {
+    return is_pooled() ? plan_pooled() : plan_decoder();
+  }
+
+  result<void> plan_pooled() {
+    auto longest = longest_text(options_, source_);
+    if (!longest)
+      return longest.error();
+    model_.card.max_model_len = *longest;
+    model_.pooling = {.max_num_seqs = options_.max_num_seqs,
+                      .max_num_batched_tokens = options_.max_num_batched_tokens,
+                      .max_model_len = *longest,
+                      .max_waiting = options_.max_waiting};
+    return {};
+  }
+
+  result<void> plan_decoder() {
     auto planned =
         plan_for(options_, source_, *model_.backend, available_memory_bytes());
     if (!planned)
@@ -308,6 +352,21 @@ private:
   }
 
   result<void> make_runner() {
+    return is_pooled() ? make_pooler() : make_decoder();
+  }
+
+  result<void> make_pooler() {
+    auto runner = model::encoder::make(
+        *source_.file, source_.config, *model_.backend,
+        pooling_limits_of(options_, model_.pooling.max_model_len), progress_);
+    if (!runner)
+      return runner.error();
+    model_.about.weight_bytes = (*runner)->weight_bytes();
+    model_.pooler = std::move(*runner);
+    return {};
+  }
+
+  result<void> make_decoder() {
     auto runner = model::decoder::make(
         *source_.file, source_.config, *model_.backend,
         limits_of(model_.config.bounds, model_.config.kv_blocks), progress_);
@@ -337,10 +396,32 @@ private:
 
 } // namespace
 
+namespace {
+
+result<memory_use> measure_pooled(const options& o,
+                                  const opened_model& source) {
+  auto longest = longest_text(o, source);
+  if (!longest)
+    return longest.error();
+  auto backend = ops::cpu::make_sizing_backend();
+  auto size = model::encoder_size(*source.file, source.config, *backend,
+                                  pooling_limits_of(o, *longest));
+  if (!size)
+    return size.error();
+  return memory_use{.weight_bytes = size->weights,
+                    .workspace_bytes = size->workspace,
+                    .block_size = o.block_size,
+                    .max_model_len = *longest};
+}
+
+} // namespace
+
 result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   auto source = open_model(o);
   if (!source)
     return source.error();
+  if (source->config.pooled)
+    return measure_pooled(o, *source);
   auto backend = ops::cpu::make_sizing_backend();
   auto planned = plan_for(o, *source, *backend, available_bytes);
   if (!planned)

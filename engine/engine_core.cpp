@@ -43,11 +43,7 @@ std::optional<error> engine_core::find_fault(const request& r) const {
 }
 
 void engine_core::refuse(std::uint64_t id, error why) {
-  output& news = outputs_.emplace_back();
-  news.id = id;
-  news.finish = finish_reason::error;
-  news.code = why.code;
-  news.message = std::move(why.message);
+  outputs_.push_back(refusal_of(id, std::move(why)));
 }
 
 void engine_core::submit(request r) {
@@ -83,9 +79,7 @@ void engine_core::submit(request r) {
 }
 
 error engine_core::queue_is_full() const {
-  return {errc::limit,
-          "the engine's queue is full: " + std::to_string(config_.max_waiting) +
-              " choices wait"};
+  return full_queue(config_.max_waiting);
 }
 
 void engine_core::cancel(std::uint64_t id) {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "engine/engine.hpp"
+#include "engine/core.hpp"
 #include "engine/kv_cache/block_pool.hpp"
 #include "engine/model/runner.hpp"
 #include "engine/request_check.hpp"
@@ -20,10 +20,10 @@ namespace troupe::engine {
 /// its request and on the runner alone, never on what else is there.
 ///
 /// Choices that are to be alone stand in a line of their own until they have
-/// drawn their tokens there. The first of it takes a seat (of max_num_seqs) and all the
-/// blocks that it needs at once, as soon as they are free; nobody else is
-/// admitted before. From then on every other step is its.
-class engine_core : private scheduler::kv_view {
+/// drawn their tokens there. The first of it takes a seat (of max_num_seqs) and
+/// all the blocks that it needs at once, as soon as they are free; nobody else
+/// is admitted before. From then on every other step is its.
+class engine_core final : public core, private scheduler::kv_view {
 public:
   struct config {
     scheduler::bounds bounds;
@@ -38,36 +38,23 @@ public:
   /// `runner` outlives the core; its pool has `kv_blocks` blocks.
   engine_core(config, model_runner& runner);
 
-  /// Takes a choice in, or refuses it with an output of the next step.
-  void submit(request);
+  void submit(request) override;
+  void cancel(std::uint64_t id) override;
+  std::optional<error> find_fault(const request&) const override;
+  void refuse(std::uint64_t id, error why) override;
+  error queue_is_full() const override;
 
-  /// Ends a choice with an output of the next step; its blocks are free at
-  /// once.
-  void cancel(std::uint64_t id);
-
-  /// What is wrong with a request, if anything. Any thread.
-  std::optional<error> find_fault(const request&) const;
-
-  /// Reports a choice that never got in.
-  void refuse(std::uint64_t id, error why);
-
-  /// The refusal of a choice when `most_living` are there.
-  error queue_is_full() const;
-
-  /// Choices that were taken in and have not ended.
-  std::uint32_t living() const {
+  std::uint32_t living() const override {
     return static_cast<std::uint32_t>(order_.size() + alone_.size());
   }
 
-  std::uint32_t most_living() const {
+  std::uint32_t most_living() const override {
     return config_.max_waiting + config_.bounds.max_num_seqs;
   }
 
-  /// One forward pass over what is to be done, if anything is, and all outputs
-  /// since the last step. `watch` (none if null) hears of the pass.
-  step_result step(step_watch* watch = nullptr);
+  step_result step(step_watch* watch = nullptr) override;
 
-  stats now() const;
+  stats now() const override;
 
 private:
   /// The rows that a sequence has in the step.

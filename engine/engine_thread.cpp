@@ -23,11 +23,16 @@ struct refusal {
 
 using news = std::variant<request, cancellation, refusal>;
 
+std::unique_ptr<core> make_core(loaded_model& model) {
+  if (model.pooler)
+    return std::make_unique<pooling_core>(model.pooling, *model.pooler);
+  return std::make_unique<engine_core>(model.config, *model.runner);
+}
+
 class engine_thread final : public engine {
 public:
   explicit engine_thread(loaded_model model)
-      : model_(std::move(model)), core_(model_.config, *model_.runner),
-        now_(core_.now()) {
+      : model_(std::move(model)), core_(make_core(model_)), now_(core_->now()) {
   }
 
   ~engine_thread() override {
@@ -56,10 +61,10 @@ public:
   }
 
   void submit(request r) override {
-    std::optional<error> fault = core_.find_fault(r);
+    std::optional<error> fault = core_->find_fault(r);
     std::lock_guard lock{mutex_};
-    if (!fault && living_ + arriving_ >= core_.most_living())
-      fault = core_.queue_is_full();
+    if (!fault && living_ + arriving_ >= core_->most_living())
+      fault = core_->queue_is_full();
     if (fault) {
       tell(refusal{r.id, std::move(*fault)});
       return;
@@ -92,12 +97,12 @@ private:
       for (news& n : taken)
         std::visit([this](auto& what) { take_in(what); }, n);
       taken.clear();
-      const std::uint64_t steps_before = core_.now().steps;
+      const std::uint64_t steps_before = core_->now().steps;
       const auto begin = std::chrono::steady_clock::now();
-      step_result result = core_.step(watch_);
+      step_result result = core_->step(watch_);
       if (steps_before > 0)
-        longest_step_ = std::max(longest_step_,
-                                 std::chrono::steady_clock::now() - begin);
+        longest_step_ =
+            std::max(longest_step_, std::chrono::steady_clock::now() - begin);
       result.now.longest_step_ms = longest_step_ms();
       publish(result.now);
       if (!result.outputs.empty() || result.now.steps > steps_before)
@@ -109,7 +114,7 @@ private:
   bool wait_for_work(std::vector<news>& taken) {
     std::unique_lock lock{mutex_};
     has_news_.wait(lock, [this] {
-      return is_stopping_ || !inbox_.empty() || core_.living() > 0;
+      return is_stopping_ || !inbox_.empty() || core_->living() > 0;
     });
     std::swap(taken, inbox_);
     living_ += std::exchange(arriving_, 0);
@@ -123,25 +128,26 @@ private:
   }
 
   void take_in(request& r) {
-    core_.submit(std::move(r));
+    core_->submit(std::move(r));
   }
 
   void take_in(const cancellation& c) {
-    core_.cancel(c.id);
+    core_->cancel(c.id);
   }
 
   void take_in(refusal& r) {
-    core_.refuse(r.id, std::move(r.why));
+    core_->refuse(r.id, std::move(r.why));
   }
 
   void publish(const stats& now) {
     std::lock_guard lock{mutex_};
     now_ = now;
-    living_ = core_.living();
+    living_ = core_->living();
   }
 
   loaded_model model_;
-  engine_core core_; ///< the thread's alone, but for what is const and fixed
+  /// The thread's alone, but for what any thread may call.
+  std::unique_ptr<core> core_;
   std::function<void(step_result&&)> on_step_;
   step_watch* watch_ = nullptr;
   std::chrono::steady_clock::duration longest_step_{}; ///< the thread's alone

@@ -3,6 +3,7 @@
 #include "engine/engine.hpp"
 #include "engine/engine_core.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/pooling_core.hpp"
 
 #include <memory>
 
@@ -12,9 +13,13 @@ namespace troupe::engine {
 struct loaded_model {
   text::model_card card;
   description about;
+  std::unique_ptr<ops::backend> backend; ///< outlives the runners; may be null
+  // Of a model that draws tokens.
   engine_core::config config;
-  std::unique_ptr<ops::backend> backend; ///< outlives the runner; may be null
   std::unique_ptr<model_runner> runner;
+  // Of one that does not.
+  pooling_core::config pooling;
+  std::unique_ptr<pooling_runner> pooler; ///< null: it draws tokens
 };
 
 /// The core with its thread and its inbox. The inbox holds checked requests

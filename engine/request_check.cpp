@@ -51,17 +51,8 @@ private:
     return std::nullopt;
   }
 
-  bool in_vocabulary(token_id id) const {
-    return id >= 0 && id < bounds_.vocabulary;
-  }
-
   fault ids(std::span<const token_id> tokens, const char* where) const {
-    for (token_id id : tokens)
-      if (!in_vocabulary(id))
-        return invalid(std::string{where} + ": token id " + std::to_string(id) +
-                       " is not in the vocabulary of " +
-                       std::to_string(bounds_.vocabulary));
-    return std::nullopt;
+    return find_foreign_id(tokens, where, bounds_.vocabulary);
   }
 
   fault token_ids() const {
@@ -122,6 +113,31 @@ private:
 std::optional<error> find_fault(const request& r,
                                 const request_bounds& bounds) {
   return checker{r, bounds}.run();
+}
+
+std::optional<error> find_foreign_id(std::span<const token_id> ids,
+                                     const char* where,
+                                     std::int32_t vocabulary) {
+  for (token_id id : ids)
+    if (id < 0 || id >= vocabulary)
+      return invalid(std::string{where} + ": token id " + std::to_string(id) +
+                     " is not in the vocabulary of " +
+                     std::to_string(vocabulary));
+  return std::nullopt;
+}
+
+output refusal_of(std::uint64_t id, error why) {
+  output news;
+  news.id = id;
+  news.finish = finish_reason::error;
+  news.code = why.code;
+  news.message = std::move(why.message);
+  return news;
+}
+
+error full_queue(std::uint32_t max_waiting) {
+  return {errc::limit, "the engine's queue is full: " +
+                           std::to_string(max_waiting) + " choices wait"};
 }
 
 } // namespace troupe::engine

@@ -3,6 +3,7 @@
 #include "engine/engine.hpp"
 
 #include <optional>
+#include <span>
 
 namespace troupe::engine {
 
@@ -15,5 +16,17 @@ struct request_bounds {
 
 /// Says what is wrong with a request, if anything. Pure; any thread.
 std::optional<error> find_fault(const request&, const request_bounds&);
+
+/// The first id that is not one of the vocabulary, if any; `where` names the
+/// list.
+std::optional<error> find_foreign_id(std::span<const token_id> ids,
+                                     const char* where,
+                                     std::int32_t vocabulary);
+
+/// What is reported of a choice that never got in.
+output refusal_of(std::uint64_t id, error why);
+
+/// Why a choice is refused when so many wait already.
+error full_queue(std::uint32_t max_waiting);
 
 } // namespace troupe::engine

@@ -69,7 +69,7 @@ require_packages "${packages_build[@]}" "${packages_test[@]}" clang-14 \
 mkdir -p build bench/results build/fuzz
 : >"$results"
 say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc) cores"
-scripts/fetch_model.sh
+scripts/fetch_model.sh all
 prepare_python
 build_release ON tokenize_file
 sanitized_tests

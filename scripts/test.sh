@@ -33,7 +33,7 @@ prepare() {
   require_packages "${packages_build[@]}" "${packages_weights[@]}" \
     "${packages_test[@]}"
   prepare_python
-  scripts/fetch_model.sh
+  scripts/fetch_model.sh all
   echo "Building ..."
   build_release ON
 }

@@ -26,6 +26,15 @@ block_step qkv(slot from) {
            {"attn_v.weight", width::key_value}}};
 }
 
+block_step biased_qkv(slot from) {
+  return {block_op::linear,
+          from,
+          slot::qkv,
+          {{"attn_q.weight", width::query, "attn_q.bias"},
+           {"attn_k.weight", width::key_value, "attn_k.bias"},
+           {"attn_v.weight", width::key_value, "attn_v.bias"}}};
+}
+
 /// Norms of q and k, each as wide as said.
 block_step norm_q_k(width q, width k) {
   return {block_op::norm_parts,
@@ -121,16 +130,9 @@ architecture llama() {
 
 architecture qwen2() {
   return {.name = "qwen2",
-          .block =
-              join({{norm("attn_norm.weight"),
-                     {block_op::linear,
-                      slot::normed,
-                      slot::qkv,
-                      {{"attn_q.weight", width::query, "attn_q.bias"},
-                       {"attn_k.weight", width::key_value, "attn_k.bias"},
-                       {"attn_v.weight", width::key_value, "attn_v.bias"}}}},
-                    attend_and_add(),
-                    silu_feed_forward()})};
+          .block = join({{norm("attn_norm.weight"), biased_qkv(slot::normed)},
+                         attend_and_add(),
+                         silu_feed_forward()})};
 }
 
 architecture qwen3() {
@@ -235,10 +237,83 @@ architecture olmo2() {
                add_normed("post_ffw_norm.weight")})};
 }
 
+/// BERT's norms stand after the sums. RoBERTa's files have another table of
+/// positions, which their reader cuts, and are the same otherwise.
+architecture bert() {
+  const auto normed = [](std::string_view weight, std::string_view bias) {
+    return block_step{block_op::layer_norm,
+                      slot::residual,
+                      slot::residual,
+                      {{weight, width::embedding, bias}}};
+  };
+  const auto linear = [](slot from, slot to, weight_part part) {
+    return block_step{block_op::linear, from, to, {part}};
+  };
+  return {
+      .name = "bert",
+      .output_norm = "",
+      .output = "",
+      .no_rope_every = 1,
+      .encoder = true,
+      .learned_positions = true,
+      .biased_norms = true,
+      .block = {
+          biased_qkv(slot::residual),
+          attend(),
+          linear(slot::attended, slot::branch,
+                 {"attn_output.weight", width::embedding, "attn_output.bias"}),
+          add_branch(),
+          normed("attn_output_norm.weight", "attn_output_norm.bias"),
+          linear(slot::residual, slot::activated,
+                 {"ffn_up.weight", width::feed_forward, "ffn_up.bias"}),
+          {block_op::erf_gelu, slot::activated, slot::activated, {}},
+          linear(slot::activated, slot::branch,
+                 {"ffn_down.weight", width::embedding, "ffn_down.bias"}),
+          add_branch(),
+          normed("layer_output_norm.weight", "layer_output_norm.bias")}};
+}
+
+/// ModernBERT's block from the projections on.
+steps modern_bert_block(slot from) {
+  return join(
+      {{{block_op::linear, from, slot::qkv, {{"attn_qkv.weight", width::qkv}}}},
+       attend_and_add(),
+       {{block_op::layer_norm,
+         slot::residual,
+         slot::normed,
+         {{"ffn_norm.weight", width::embedding}}},
+        {block_op::linear,
+         slot::normed,
+         slot::gate_up,
+         {{"ffn_up.weight", width::gate_up}}},
+        activate(block_op::erf_gelu_mul),
+        down(block_op::add_linear, slot::residual)}});
+}
+
+/// The embeddings are normed, so the first layer begins without a norm.
+architecture modern_bert() {
+  return {.name = "modern-bert",
+          .output = "",
+          .window_period = 3,
+          .window_after_first = true,
+          .window_rope_base = 10000,
+          .may_have = {"attention.sliding_window",
+                       "attention.sliding_window_pattern",
+                       "rope.freq_base_swa"},
+          .encoder = true,
+          .gelu_head = true,
+          .first_block = modern_bert_block(slot::residual),
+          .block = join({{{block_op::layer_norm,
+                           slot::residual,
+                           slot::normed,
+                           {{"attn_norm.weight", width::embedding}}}},
+                         modern_bert_block(slot::normed)})};
+}
+
 const std::vector<architecture>& table() {
   static const std::vector<architecture> rows{
-      llama(), qwen2(),   qwen3(),   gemma2(),   gemma3(),
-      phi3(),  smollm3(), granite(), qwen3moe(), olmo2()};
+      llama(),   qwen2(),   qwen3(),    gemma2(), gemma3(), phi3(),
+      smollm3(), granite(), qwen3moe(), olmo2(),  bert(),   modern_bert()};
   return rows;
 }
 
@@ -264,6 +339,8 @@ std::array<bool, slot_count> slots_of(const architecture& family) {
   std::array<bool, slot_count> out{};
   auto use = [&](slot which) { out[static_cast<std::size_t>(which)] = true; };
   use(slot::residual);
+  if (family.learned_positions)
+    use(slot::branch);
   for (const auto& step : family.block) {
     use(step.from);
     use(step.to);

@@ -2,11 +2,11 @@
 
 #include "engine/model/model_config.hpp"
 #include "engine/model/runner.hpp"
+#include "engine/model/weight_loader.hpp"
 #include "engine/ops/backend.hpp"
 #include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 namespace troupe::model {
@@ -18,10 +18,6 @@ struct decoder_limits {
   std::int32_t kv_block_tokens = 0;
   std::int32_t kv_blocks = 0;
 };
-
-/// Called while loading: bytes of weights done and in all.
-using load_progress =
-    std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 /// Bytes of one KV block of this model in this backend, to turn a budget of
 /// memory into a number of blocks.

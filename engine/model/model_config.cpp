@@ -64,12 +64,12 @@ public:
 
   result<model_config> run() {
     using step = result<void> (config_reader::*)();
-    for (step one :
-         {&config_reader::family, &config_reader::peculiarities,
-          &config_reader::sizes, &config_reader::heads, &config_reader::experts,
-          &config_reader::vocabulary, &config_reader::tensors,
-          &config_reader::rope, &config_reader::windows,
-          &config_reader::attention, &config_reader::scales})
+    for (step one : {&config_reader::family, &config_reader::peculiarities,
+                     &config_reader::sizes, &config_reader::heads,
+                     &config_reader::experts, &config_reader::vocabulary,
+                     &config_reader::tensors, &config_reader::rope,
+                     &config_reader::windows, &config_reader::attention,
+                     &config_reader::scales, &config_reader::pooled})
       if (auto done = (this->*one)(); !done)
         return done.error();
     if (auto done = tensors_.no_others(config_.family->name); !done)
@@ -140,13 +140,15 @@ private:
              {&config_.context_length, "context_length", context_max}})
       if (auto done = set(*out, name, max); !done)
         return done.error();
-    auto epsilon = metadata_.positive(key("attention.layer_norm_rms_epsilon"));
+    const auto name =
+        key(config_.family->encoder ? "attention.layer_norm_epsilon"
+                                    : "attention.layer_norm_rms_epsilon");
+    auto epsilon = metadata_.positive(name);
     if (!epsilon)
       return epsilon.error();
-    config_.rms_epsilon = static_cast<float>(*epsilon);
-    if (!(config_.rms_epsilon > 0 && config_.rms_epsilon < 1))
-      return metadata_.wrong(key("attention.layer_norm_rms_epsilon"),
-                             "is not between 0 and 1");
+    config_.norm_epsilon = static_cast<float>(*epsilon);
+    if (!(config_.norm_epsilon > 0 && config_.norm_epsilon < 1))
+      return metadata_.wrong(name, "is not between 0 and 1");
     return {};
   }
 
@@ -243,6 +245,8 @@ private:
   }
 
   result<void> rope() {
+    if (config_.family->no_rope_every == 1)
+      return {};
     rope_reader reader{metadata_,
                        tensors_,
                        file_,
@@ -291,8 +295,9 @@ private:
         name, 0, layers_max, std::int64_t{*config_.family->window_period});
     if (!period)
       return period.error();
+    const auto whole = config_.family->window_after_first ? 0 : *period - 1;
     for (std::int32_t layer = 0; layer < config_.layers; ++layer)
-      config_.windowed.push_back(*period == 0 || layer % *period < *period - 1);
+      config_.windowed.push_back(*period == 0 || layer % *period != whole);
     return {};
   }
 
@@ -377,10 +382,11 @@ private:
               matrix(family.output, config_.embedding, config_.vocabulary);
           !done)
         return done;
-    if (auto done = vector(family.output_norm, config_.embedding); !done)
-      return done;
+    if (!family.output_norm.empty())
+      if (auto done = vector(family.output_norm, config_.embedding); !done)
+        return done;
     for (std::int32_t layer = 0; layer < config_.layers; ++layer)
-      for (const auto& step : family.block)
+      for (const auto& step : family.block_of(layer))
         for (const auto& part : step.weights)
           if (auto done = part_tensors(layer, step, part); !done)
             return done;
@@ -390,8 +396,6 @@ private:
   result<void> part_tensors(std::int32_t layer, const block_step& step,
                             const weight_part& part) {
     const auto name = block_tensor_name(layer, part.name);
-    if (step.op == block_op::rms_norm || step.op == block_op::norm_parts)
-      return vector(name, config_.of(part.rows));
     if (step.op == block_op::experts)
       return expert_tensor(name, part);
     if (!part.bias.empty())
@@ -399,8 +403,158 @@ private:
                              config_.of(part.rows));
           !done)
         return done;
+    if (is_norm(step.op))
+      return vector(name, config_.of(part.rows));
     return matrix(name, config_.of(step.from), config_.of(part.rows));
   }
+
+  // -- models that draw no tokens ---------------------------------------------
+
+  result<void> pooled() {
+    if (config_.family->encoder)
+      if (auto done = encoder(); !done)
+        return done;
+    if (auto done = pooling_type(); !done || !config_.pooled)
+      return done;
+    auto done = head();
+    return done ? lengths() : done;
+  }
+
+  result<void> encoder() {
+    auto causal = metadata_.flag(key("attention.causal"), false);
+    if (!causal)
+      return causal.error();
+    if (*causal)
+      return metadata_.wrong(key("attention.causal"),
+                             "is true: not supported yet", errc::unsupported);
+    return embedding_tensors();
+  }
+
+  result<void> norm(std::string_view name) {
+    auto done = vector(fmt::format("{}.weight", name), config_.embedding);
+    if (!done || !config_.family->biased_norms)
+      return done;
+    return vector(fmt::format("{}.bias", name), config_.embedding);
+  }
+
+  result<void> embedding_tensors() {
+    if (auto done = norm("token_embd_norm"); !done)
+      return done;
+    if (!config_.family->learned_positions)
+      return {};
+    auto positions = table("position_embd.weight");
+    auto types = table("token_types.weight");
+    if (!positions || !types)
+      return !positions ? positions.error() : types.error();
+    if (*positions < config_.context_length)
+      return metadata_.wrong(
+          key("context_length"),
+          fmt::format("is {}, but the table of positions has {} rows",
+                      config_.context_length, *positions));
+    config_.types = static_cast<std::int32_t>(*types);
+    return {};
+  }
+
+  /// Rows of a table of embeddings.
+  result<std::int64_t> table(std::string_view name) {
+    auto* found = file_.find_tensor(name);
+    const auto rows =
+        found && found->byte_size() > 0 ? found->matrix().rows : 1;
+    auto done = tensors_.shaped(
+        name, rows > 1 ? std::vector<std::int64_t>{config_.embedding, rows}
+                       : std::vector<std::int64_t>{config_.embedding});
+    if (!done)
+      return done.error();
+    return std::min(rows, width_max);
+  }
+
+  /// GGUF's numbers: none, mean, first ("cls"), last, score ("rank"). A decoder
+  /// that says nothing draws tokens.
+  result<void> pooling_type() {
+    const auto name = key("pooling_type");
+    const bool encoder = config_.family->encoder;
+    auto type = metadata_.number(name, 0, 1 << 16, std::int64_t{encoder});
+    auto normalised = metadata_.flag(weights::normalised_key, true);
+    auto sigmoid = metadata_.flag(weights::sigmoid_key, true);
+    auto of_mean = metadata_.flag(weights::score_of_mean_key, false);
+    for (const auto* flag : {&normalised, &sigmoid, &of_mean})
+      if (!*flag)
+        return flag->error();
+    if (!type)
+      return type.error();
+    if (*type == 0 && !encoder)
+      return {};
+    if (*type < 1 || *type > (encoder ? 4 : 3))
+      return metadata_.wrong(name,
+                             fmt::format("is {}: not supported yet", *type),
+                             errc::unsupported);
+    using enum pooling::rows;
+    auto& out = config_.pooling;
+    config_.pooled = true;
+    out.has_head = *type == 4;
+    out.of = *type == 3 ? last : *type == 1 || *of_mean ? mean : first;
+    out.normalised = *normalised && !out.has_head;
+    out.sigmoid = *sigmoid && out.has_head;
+    return {};
+  }
+
+  result<void> head() {
+    auto& out = config_.pooling;
+    if (!out.has_head)
+      return {};
+    const auto labels_key = key("classifier.output_labels");
+    auto labels = metadata_.texts(labels_key);
+    if (!labels)
+      return labels.error();
+    if (*labels && (*labels)->size() > 1)
+      return metadata_.wrong(labels_key,
+                             fmt::format("names {} labels, not one: not "
+                                         "supported yet",
+                                         (*labels)->size()),
+                             errc::unsupported);
+    if (auto done = matrix("cls.weight", config_.embedding, config_.embedding);
+        !done)
+      return done;
+    out.biased_head = file_.find_tensor("cls.bias") != nullptr;
+    if (out.biased_head)
+      if (auto done = vector("cls.bias", config_.embedding); !done)
+        return done;
+    if (config_.family->gelu_head)
+      if (auto done = norm("cls.norm"); !done)
+        return done;
+    auto weight = tensors_.shaped("cls.output.weight", {config_.embedding});
+    return weight ? vector("cls.output.bias", 1) : weight.error();
+  }
+
+  result<void> lengths() {
+    auto& out = config_.pooling.output;
+    if (config_.pooling.has_head) {
+      out.what = text::pooled_output::kind::score;
+      return {};
+    }
+    out.size = static_cast<std::uint32_t>(config_.embedding);
+    auto any = metadata_.flag(weights::matryoshka_key, false);
+    if (!any)
+      return any.error();
+    out.may_be_cut = *any;
+    auto some = metadata_.numbers(weights::matryoshka_lengths_key);
+    if (!some)
+      return some.error();
+    if (!*some)
+      return {};
+    out.may_be_cut = true;
+    for (auto length : **some) {
+      if (length < 1 || length > config_.embedding)
+        return metadata_.wrong(
+            weights::matryoshka_lengths_key,
+            fmt::format("holds {}, not a length from 1 to {}", length,
+                        config_.embedding));
+      out.lengths.push_back(static_cast<std::uint32_t>(length));
+    }
+    return {};
+  }
+
+  // -- tensors of the blocks --------------------------------------------------
 
   result<void> expert_tensor(std::string_view name, const weight_part& part) {
     const auto inputs = part.rows == width::embedding
@@ -464,6 +618,11 @@ const ops::rope_params& model_config::rope_of(std::int32_t layer) const {
 ops::attention_params model_config::attention_of(std::int32_t layer) const {
   auto out = attention;
   out.window = has_window(layer) ? window : 0;
+  if (!family->encoder)
+    return out;
+  // An encoder's window has its row in the middle.
+  out.ahead = has_window(layer) ? window / 2 : ops::all_ahead;
+  out.window = has_window(layer) ? window / 2 + 1 : 0;
   return out;
 }
 

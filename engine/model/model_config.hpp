@@ -3,12 +3,26 @@
 #include "engine/codec/error.hpp"
 #include "engine/model/architecture.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/text/model_card.hpp"
 #include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
 #include <vector>
 
 namespace troupe::model {
+
+/// How the rows of a sequence become what a model gives that draws no tokens:
+/// one of them, or their mean; then a head makes a score of it, or it is the
+/// embedding.
+struct pooling {
+  enum class rows : std::uint8_t { mean, first, last };
+  rows of = rows::mean;
+  bool normalised = false;  ///< an embedding has the length 1
+  bool has_head = false;    ///< it is a score
+  bool biased_head = false; ///< the head's first layer has a bias
+  bool sigmoid = false;     ///< a score is between 0 and 1
+  text::pooled_output output;
+};
 
 /// The numbers of a model, read from its file and checked: they are positive,
 /// divide each other as they must, and every tensor of the family is there with
@@ -24,7 +38,7 @@ struct model_config {
   std::int32_t head_dim = 0;
   std::int32_t vocabulary = 0;
   std::int32_t context_length = 0; ///< positions the model was trained for
-  float rms_epsilon = 0;
+  float norm_epsilon = 0;
   bool tied_embeddings = false; ///< the output layer is the embedding table
 
   ops::rope_params rope;
@@ -40,6 +54,11 @@ struct model_config {
   std::int32_t experts_used = 0; ///< per row
   std::int32_t expert_feed_forward = 0;
   bool normalise_experts = false; ///< shares of the chosen ones add up to 1
+
+  std::int32_t types = 0; ///< of an encoder's tokens, 0: it has no table
+  /// It draws no tokens: an encoder, or a decoder whose file says so.
+  bool pooled = false;
+  model::pooling pooling; ///< if it is pooled
 
   float embedding_scale = 1; ///< of embeddings
   float residual_scale = 1;  ///< of what is added to the residual stream

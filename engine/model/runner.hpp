@@ -22,8 +22,8 @@ struct step_plan {
   std::vector<std::int32_t> logit_rows;
 };
 
-/// Executes plans. Two halves, so that a GPU can work on one step while the next
-/// is planned; the CPU does its work in `collect`.
+/// Executes plans. Two halves, so that a GPU can work on one step while the
+/// next is planned; the CPU does its work in `collect`.
 class model_runner {
 public:
   virtual ~model_runner() = default;
@@ -35,6 +35,29 @@ public:
   virtual std::span<const float> collect() = 0;
 
   virtual std::int32_t vocabulary() const = 0;
+
+  /// Bytes of weights that all passes read so far.
+  virtual std::uint64_t weight_bytes_read() const = 0;
+};
+
+/// A sequence that is computed in one step.
+struct whole_sequence {
+  std::span<const token_id> tokens; ///< one at least
+  /// Where the second of two texts begins; 0: there is one text.
+  std::uint32_t second_text = 0;
+};
+
+/// Makes one vector of every sequence.
+class pooling_runner {
+public:
+  virtual ~pooling_runner() = default;
+
+  /// [sequences][size()]. Valid until the next call.
+  virtual std::span<const float>
+  run(std::span<const whole_sequence> sequences) = 0;
+
+  virtual std::int32_t vocabulary() const = 0;
+  virtual std::int32_t size() const = 0; ///< numbers of a vector
 
   /// Bytes of weights that all passes read so far.
   virtual std::uint64_t weight_bytes_read() const = 0;

@@ -79,7 +79,13 @@ struct attention_params {
   float scale = 1.0f;      ///< of the scores q . k
   float soft_cap = 0;      ///< c > 0: scores become c * tanh(score / c)
   std::int32_t window = 0; ///< w > 0: a row sees its last w positions alone
+  /// So many positions after its own a row sees too, as far as its sequence
+  /// goes: all rows of a sequence are in the step then.
+  std::int32_t ahead = 0;
 };
+
+/// `attention_params::ahead`: the whole sequence.
+inline constexpr std::int32_t all_ahead = 2147483647;
 
 /// Columns of rows that are `stride` floats apart: `groups` groups of `cols`
 /// each, one after the other from column `first` on.
@@ -135,6 +141,11 @@ public:
   virtual void rms_norm(const float* x, buffer& w, float eps, std::int64_t rows,
                         std::int64_t cols, float* out) = 0;
 
+  /// out[r][:] = (x[r][:] - m) / sqrt(mean((x[r] - m)^2) + eps) * w[:] + b[:]
+  /// with m = mean(x[r]); in place if out is x.
+  virtual void layer_norm(const float* x, buffer& w, buffer& b, float eps,
+                          std::int64_t rows, std::int64_t cols, float* out) = 0;
+
   /// rms_norm of each group of columns by itself, in place.
   virtual void rms_norm_groups(float* x, const column_groups& columns,
                                buffer& w, float eps, std::int64_t rows) = 0;
@@ -151,8 +162,9 @@ public:
                               std::int32_t layer, kv_pool& pool) = 0;
 
   /// out[r][h * d ...] = softmax(q . K * scale) V over positions 0 to
-  /// positions[r] of the row's sequence, or the last of them (`window`); q is
-  /// the front of `qkv`'s rows; head h reads kv head h / (heads / kv_heads).
+  /// positions[r] of the row's sequence, or the last of them (`window`), and
+  /// over what comes after as far as `ahead` says; q is the front of `qkv`'s
+  /// rows; head h reads kv head h / (heads / kv_heads).
   virtual void attention(const float* qkv, const attention_params&,
                          const batch_view&, std::int32_t layer, kv_pool& pool,
                          float* out) = 0;
@@ -164,6 +176,13 @@ public:
   /// The same with GELU in its tanh form: gelu(gate[i]) * up[i].
   virtual void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                         float* out) = 0;
+
+  /// The same with GELU as it is defined, x * (1 + erf(x / sqrt(2))) / 2.
+  virtual void erf_gelu_mul(const float* gate_up, std::int64_t rows,
+                            std::int64_t n, float* out) = 0;
+
+  /// x[r][i] = gelu(x[r][i]), as it is defined.
+  virtual void erf_gelu(float* x, std::int64_t rows, std::int64_t n) = 0;
 
   /// y[r][:] += b[:].
   virtual void add_bias(float* y, buffer& b, std::int64_t rows,
@@ -196,6 +215,11 @@ public:
   /// Gathers rows: out[i][:] = x[rows[i]][:].
   virtual void gather_rows(const float* x, std::span<const std::int32_t> rows,
                            std::int64_t cols, float* out) = 0;
+
+  /// Means of rows: out[s][:] = the mean of x from row ends[s - 1] (0 for the
+  /// first) to the one before row ends[s]. No mean is of nothing.
+  virtual void mean_rows(const float* x, std::span<const std::int32_t> ends,
+                         std::int64_t cols, float* out) = 0;
 
   /// Copies backend memory to the host.
   virtual void download(const float* from, std::span<float> to) = 0;

@@ -71,6 +71,18 @@ inline constexpr std::string_view rope_interleaved_key =
 /// Face's words ("awq"). Missing: none, or GGUF's types.
 inline constexpr std::string_view quantisation_key = "troupe.quantisation";
 
+/// Others, of encoders. Whether embeddings have the length 1 (boolean), whether
+/// a score is what a sigmoid makes of it (boolean), whether it is made of the
+/// mean of all rows (boolean; else of the first): missing, as llama.cpp and
+/// sentence-transformers do it by default: true, true, false. What lengths an
+/// embedding may be cut to: any (boolean), or some (whole numbers).
+inline constexpr std::string_view normalised_key = "troupe.normalised";
+inline constexpr std::string_view sigmoid_key = "troupe.sigmoid";
+inline constexpr std::string_view score_of_mean_key = "troupe.score_of_mean";
+inline constexpr std::string_view matryoshka_key = "troupe.matryoshka";
+inline constexpr std::string_view matryoshka_lengths_key =
+    "troupe.matryoshka_lengths";
+
 /// The weights and the metadata of one model, whatever files they come from, in
 /// the words of GGUF: its names of tensors ("blk.0.attn_q.weight") and of
 /// metadata ("llama.block_count"). A reader of another format translates when

@@ -3,8 +3,11 @@
 #include "engine/weights/quantise.hpp"
 #include "engine/weights/tree_hash.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
+#include <iterator>
 #include <map>
+#include <string_view>
 
 namespace troupe::weights {
 
@@ -25,6 +28,12 @@ element_type type_of(matrix_form form) {
   }
 }
 
+/// Tables of embeddings and output layers, which get eight bits instead of
+/// four.
+constexpr std::string_view finer[] = {
+    "token_embd.weight", "position_embd.weight", "token_types.weight",
+    "output.weight", "cls.output.weight"};
+
 /// The type that a tensor has in the form.
 element_type type_in(matrix_form form, const tensor& one) {
   if (!is_float(one.type) || one.shape.size() < 2 ||
@@ -32,7 +41,7 @@ element_type type_in(matrix_form form, const tensor& one) {
     return one.type;
   auto type = type_of(form);
   if (type == element_type::q4_0 &&
-      (one.name == "token_embd.weight" || one.name == "output.weight"))
+      std::ranges::find(finer, one.name) != std::end(finer))
     type = element_type::q8_0;
   return one.shape[0] % ops::layout_of(type).elements == 0 ? type : one.type;
 }

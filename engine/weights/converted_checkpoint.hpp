@@ -14,7 +14,7 @@ enum class matrix_form : std::uint8_t { as_stored, f16, bf16, q8_0, q4_0 };
 /// converted one by one as they are read (quantise.hpp). What is quantised
 /// already stays, and so do vectors, the matrices that choose experts
 /// ("ffn_gate_inp") and, for the quantised forms, matrices whose rows are not
-/// whole blocks of 32. With `q4_0` the embedding and the output layer become
+/// whole blocks of 32. With `q4_0` tables of embeddings and output layers become
 /// Q8_0: errors there weigh most.
 std::unique_ptr<checkpoint> convert_matrices(std::unique_ptr<checkpoint> inner,
                                              matrix_form form);

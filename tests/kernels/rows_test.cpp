@@ -197,6 +197,116 @@ TEST_CASE("gelu times up matches double and is the same everywhere") {
       [](double got, double want) { return std::fabs(got - want); }, 36 * 4e-7);
 }
 
+TEST_CASE("gelu by erf times up matches double and is the same everywhere") {
+  check_activation(
+      &backend::erf_gelu_mul, 6.0f,
+      [](double g, double up) {
+        return 0.5 * g * std::erfc(-g / std::sqrt(2.0)) * up;
+      },
+      [](double got, double want) { return std::fabs(got - want); },
+      6 * 1e-6); // |up| <= 6
+}
+
+TEST_CASE("gelu by erf is right within 1e-6 and the same everywhere") {
+  std::vector<float> x;
+  for (float v = -20.0f; v < 20.0f; v += 0.00173f)
+    x.push_back(v);
+  x.insert(x.end(), {1e4f, -1e4f, 3e38f, -3e38f, 1e-30f, 0.0f});
+  std::vector<float> first;
+  for (auto& each : backends()) {
+    auto out = x;
+    each.ops->erf_gelu(out.data(), 1, static_cast<std::int64_t>(out.size()));
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double want =
+          0.5 * double{x[i]} * std::erfc(-double{x[i]} / std::sqrt(2.0));
+      const double size = std::max(1.0, std::fabs(want));
+      worst = std::max(worst, std::fabs(out[i] - want) / size);
+    }
+    INFO(each.name);
+    CHECK(worst < 1e-6);
+    if (first.empty())
+      first = out;
+    CHECK(same_bits(first, out));
+  }
+  const auto odd = all_kinds_of_floats();
+  first.clear();
+  for (auto& each : backends()) {
+    auto out = odd;
+    each.ops->erf_gelu(out.data(), 1, static_cast<std::int64_t>(out.size()));
+    if (first.empty())
+      first = out;
+    INFO(each.name);
+    CHECK(same_bits(first, out));
+  }
+}
+
+TEST_CASE("layer norm matches double and is the same everywhere") {
+  random_numbers random{40};
+  auto all = backends();
+  for (const std::int64_t cols : {1, 32, 33, 384, 1541}) {
+    auto x = random.values(5 * cols, 3.0f);
+    for (std::int64_t i = 0; i < cols; ++i)
+      x[i] += 40; // a row whose mean is far larger than its spread
+    const auto w = random.values(cols), b = random.values(cols);
+    std::vector<float> first;
+    for (auto& each : all) {
+      auto out = poisoned(5 * cols), in_place = x;
+      const auto weights = each.ops->upload(w), bias = each.ops->upload(b);
+      each.ops->layer_norm(x.data(), *weights, *bias, 1e-5f, 5, cols,
+                           out.data());
+      each.ops->layer_norm(in_place.data(), *weights, *bias, 1e-5f, 5, cols,
+                           in_place.data());
+      double worst = 0;
+      for (int r = 0; r < 5; ++r) {
+        double mean = 0, squares = 0;
+        for (std::int64_t i = 0; i < cols; ++i)
+          mean += x[r * cols + i] / static_cast<double>(cols);
+        for (std::int64_t i = 0; i < cols; ++i)
+          squares += (x[r * cols + i] - mean) * (x[r * cols + i] - mean);
+        const double factor = 1 / std::sqrt(squares / cols + 1e-5);
+        for (std::int64_t i = 0; i < cols; ++i) {
+          const double want = (x[r * cols + i] - mean) * factor * w[i] + b[i];
+          worst = std::max(worst, std::fabs(out[r * cols + i] - want));
+        }
+      }
+      INFO(each.name << ", columns " << cols);
+      // The mean of up to 43 is off by some units of 2^-19, the spread is 1.7.
+      CHECK(worst < 3e-5);
+      CHECK(same_bits(out, in_place));
+      if (first.empty())
+        first = out;
+      CHECK(same_bits(first, out));
+    }
+  }
+}
+
+TEST_CASE("the mean of rows is that of its rows alone") {
+  random_numbers random{41};
+  const auto x = random.values(9 * 35);
+  const std::vector<std::int32_t> ends{1, 6, 9};
+  std::vector<float> first;
+  for (auto& each : backends()) {
+    auto out = poisoned(3 * 35);
+    each.ops->mean_rows(x.data(), ends, 35, out.data());
+    for (int i = 0; i < 35; ++i) {
+      CHECK(out[i] == x[i]);
+      double sum = 0;
+      for (int row = 1; row < 6; ++row)
+        sum += x[row * 35 + i];
+      CHECK(std::fabs(out[35 + i] - sum / 5) < 1e-6);
+    }
+    const std::vector<std::int32_t> one{5};
+    auto alone = poisoned(35);
+    each.ops->mean_rows(x.data() + 35, one, 35, alone.data());
+    CHECK(same_bits(alone, {out.begin() + 35, out.begin() + 70}));
+    if (first.empty())
+      first = out;
+    INFO(each.name);
+    CHECK(same_bits(first, out));
+  }
+}
+
 TEST_CASE("a soft cap matches double to 5e-7 and is the same everywhere") {
   std::vector<float> x;
   for (float v = -200.0f; v < 200.0f; v += 0.0173f)

@@ -26,11 +26,13 @@ public:
 
   result<model_json> run() {
     using step = result<void> (config_reader::*)();
-    for (step one : {&config_reader::family_row, &config_reader::no_code,
-                     &config_reader::class_of, &config_reader::quantisation,
-                     &config_reader::demands, &config_reader::keys,
-                     &config_reader::rope, &config_reader::windows,
-                     &config_reader::layers_without_rope, &config_reader::tied})
+    for (step one :
+         {&config_reader::family_row, &config_reader::no_code,
+          &config_reader::quantisation, &config_reader::demands,
+          &config_reader::keys, &config_reader::rope, &config_reader::windows,
+          &config_reader::layers_without_rope, &config_reader::tied,
+          &config_reader::positions, &config_reader::scores,
+          &config_reader::lengths})
       if (auto done = (this->*one)(); !done)
         return done.error();
     put("general.architecture", std::string{out_.of->architecture});
@@ -54,13 +56,13 @@ private:
     auto type = fields_.text("model_type");
     if (!type)
       return type.error();
-    out_.of = find_family(*type);
-    if (!out_.of)
+    const auto rows = find_families(*type);
+    if (rows.empty())
       return fields_.wrong("model_type",
                            "names a family that is not supported yet (" +
                                printable(*type) + ")",
                            errc::unsupported);
-    return {};
+    return class_row(rows);
   }
 
   result<void> no_code() {
@@ -72,19 +74,38 @@ private:
                          errc::unsupported);
   }
 
-  result<void> class_of() {
+  /// The row of the class that the file names first.
+  result<void> class_row(const std::vector<const family*>& rows) {
+    out_.of = rows.front();
     if (!fields_.has("architectures"))
       return {};
     dom::array names;
     std::string_view name;
     if (fields_.at("architectures").get(names) || names.at(0).get(name))
       return fields_.wrong("architectures", "is not a list of names");
-    if (name != out_.of->class_name)
-      return fields_.wrong("architectures",
-                           fmt::format("names '{}', not {}: not supported yet",
-                                       printable(name), out_.of->class_name),
-                           errc::unsupported);
-    return {};
+    std::vector<std::string_view> known;
+    for (const auto* row : rows) {
+      out_.headless = is_headless(*row, name);
+      if (row->class_name == name || out_.headless) {
+        out_.of = row;
+        return {};
+      }
+      known.push_back(row->class_name);
+    }
+    return fields_.wrong("architectures",
+                         fmt::format("names '{}', not {}: not supported yet",
+                                     printable(name), fmt::join(known, " or ")),
+                         errc::unsupported);
+  }
+
+  static bool is_headless(const family& row, std::string_view name) {
+    constexpr std::string_view head = "ForCausalLM", none = "Model";
+    auto stem = row.class_name;
+    if (!stem.ends_with(head) || !name.ends_with(none))
+      return false;
+    stem.remove_suffix(head.size());
+    name.remove_suffix(none.size());
+    return stem == name;
   }
 
   result<void> quantisation() {
@@ -182,7 +203,13 @@ private:
     return {};
   }
 
+  const architecture& computed() const {
+    return *find_architecture(out_.of->architecture);
+  }
+
   result<void> rope() {
+    if (computed().no_rope_every == 1)
+      return {};
     auto head = head_dim();
     return head ? rope_json{fields_, *head, out_}.run() : head.error();
   }
@@ -204,8 +231,7 @@ private:
 
   /// Which layers see a window.
   result<void> windows() {
-    if (!fields_.has("layer_types") ||
-        !find_architecture(out_.of->architecture)->window_period)
+    if (!fields_.has("layer_types") || !computed().window_period)
       return {};
     auto types = fields_.texts("layer_types");
     if (!types)
@@ -225,8 +251,8 @@ private:
 
   /// Which layers have no rope: the architecture's row knows one pattern.
   result<void> layers_without_rope() {
-    const auto every = find_architecture(out_.of->architecture)->no_rope_every;
-    if (every == 0 || !fields_.has("no_rope_layers"))
+    const auto every = computed().no_rope_every;
+    if (every < 2 || !fields_.has("no_rope_layers"))
       return {};
     auto has_rope = fields_.wholes("no_rope_layers");
     if (!has_rope)
@@ -244,7 +270,103 @@ private:
     auto said = fields_.flag("tie_word_embeddings", out_.of->tied);
     if (!said)
       return said.error();
-    out_.tied = *said;
+    out_.tied = *said || computed().encoder || out_.headless;
+    return {};
+  }
+
+  // -- encoders ---------------------------------------------------------------
+
+  result<void> positions() {
+    if (!out_.of->cut_positions)
+      return {};
+    auto padding = fields_.has("pad_token_id")
+                       ? fields_.whole("pad_token_id", 0, whole_max - 1)
+                       : result<std::int64_t>{1};
+    auto all = fields_.whole("max_position_embeddings", 1, whole_max);
+    if (!padding || !all)
+      return !padding ? padding.error() : all.error();
+    out_.unused_positions = *padding + 1;
+    if (*all <= out_.unused_positions)
+      return fields_.wrong("max_position_embeddings",
+                           fmt::format("is {}, which leaves none after the "
+                                       "padding's",
+                                       *all));
+    put(own("context_length"), *all - out_.unused_positions);
+    return {};
+  }
+
+  result<void> scores() {
+    if (!out_.of->scores)
+      return {};
+    if (auto done = one_label(); !done)
+      return done;
+    put(own("pooling_type"), std::int64_t{4});
+    put(weights::score_of_mean_key,
+        fields_.has("classifier_pooling") &&
+            spelled(fields_.at("classifier_pooling")) == "mean");
+    auto activation = score_activation();
+    if (!activation)
+      return activation.error();
+    put(weights::sigmoid_key, *activation == "Sigmoid");
+    return {};
+  }
+
+  /// transformers' default is two.
+  result<void> one_label() const {
+    auto count = result<std::int64_t>{2};
+    auto key = fields_.has("num_labels") ? "num_labels" : "id2label";
+    if (fields_.has("id2label")) {
+      auto names = fields_.object("id2label");
+      if (!names)
+        return names.error();
+      count = static_cast<std::int64_t>(names->keys().size());
+    } else if (fields_.has("num_labels")) {
+      count = fields_.whole("num_labels", 0, whole_max);
+    }
+    if (!count)
+      return count.error();
+    if (*count != 1)
+      return fields_.wrong(key,
+                           fmt::format("says {} labels, not one: not supported "
+                                       "yet",
+                                       *count),
+                           errc::unsupported);
+    return {};
+  }
+
+  /// What sentence-transformers puts behind the head: a class of torch.
+  result<std::string> score_activation() const {
+    constexpr std::string_view older = "sbert_ce_default_activation_function";
+    auto name = fields_.text(older, "torch.nn.modules.activation.Sigmoid");
+    if (name && fields_.has("sentence_transformers")) {
+      auto inner = fields_.object("sentence_transformers");
+      name = inner ? inner->text("activation_fn", *name) : inner.error();
+    }
+    if (!name)
+      return name;
+    auto last = name->substr(name->rfind('.') + 1);
+    if (name->starts_with("torch.nn.") &&
+        (last == "Sigmoid" || last == "Identity"))
+      return last;
+    return fields_.wrong(fields_.has(older) ? older : "activation_fn",
+                         "is '" + printable(*name) +
+                             "', not Sigmoid or Identity: not supported yet",
+                         errc::unsupported);
+  }
+
+  /// To what lengths an embedding may be cut, in vLLM's words.
+  result<void> lengths() {
+    auto any = fields_.flag("is_matryoshka", false);
+    if (!any)
+      return any.error();
+    if (*any)
+      put(weights::matryoshka_key, *any);
+    if (!fields_.has("matryoshka_dimensions"))
+      return {};
+    auto some = fields_.wholes("matryoshka_dimensions");
+    if (!some)
+      return some.error();
+    put(weights::matryoshka_lengths_key, std::move(*some));
     return {};
   }
 

@@ -5,6 +5,7 @@
 #include "engine/model/hugging_face/quantization_config.hpp"
 #include "engine/weights/checkpoint.hpp"
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -21,7 +22,11 @@ struct model_json {
   metadata_map metadata;
   /// Tensors that GGUF has and safetensors files do not: rope's factors.
   std::map<std::string, std::vector<float>> vectors;
-  bool tied = false; ///< the output layer is the embedding
+  bool tied = false; ///< the output layer is the embedding, or there is none
+  /// The class lacks an output layer ("Qwen3Model" of "Qwen3ForCausalLM").
+  bool headless = false;
+  /// Rows at the front of the table of positions that mean nothing.
+  std::int64_t unused_positions = 0;
   quantization quantised;
 };
 

@@ -2,6 +2,7 @@
 
 #include "engine/model/hugging_face/config_json.hpp"
 #include "engine/model/hugging_face/module_names.hpp"
+#include "engine/model/hugging_face/sentence_files.hpp"
 #include "engine/weights/json_document.hpp"
 #include "engine/weights/packed_matrix.hpp"
 #include "engine/weights/safetensors.hpp"
@@ -117,6 +118,8 @@ private:
         out += one ? '1' : '0';
       return out;
     }
+    if (auto* list = std::get_if<std::vector<std::int64_t>>(&value))
+      return fmt::format("{}", fmt::join(*list, ","));
     return std::get<std::string>(value); // config_json makes no others
   }
 
@@ -239,8 +242,22 @@ private:
       return made.error();
     if (!parts.empty())
       return refuse(*parts.begin()->second, "is not supported");
+    if (how == change::cut && !cut_front(*made))
+      return error{errc::corrupt, name + ": has no rows after the padding's"};
     out_.add(name + ".weight", std::move(*made));
     return {};
+  }
+
+  /// Drops the rows of positions that mean nothing; false if none is left.
+  bool cut_front(made_tensor& made) const {
+    auto& rows = made.out.shape.back();
+    const auto bytes = made.out.byte_size() / static_cast<std::uint64_t>(rows);
+    if (made.write || rows <= config_.unused_positions)
+      return false;
+    rows -= config_.unused_positions;
+    made.out.bytes = made.out.bytes.subspan(
+        bytes * static_cast<std::uint64_t>(config_.unused_positions));
+    return true;
   }
 
   /// The matrix of a module. Takes what it read out of `parts`.
@@ -332,6 +349,8 @@ open_directory(const std::filesystem::path& path) {
   auto config = read_config_json(*text);
   if (!config)
     return failed(config.error());
+  if (auto done = read_sentence_files(path, *config); !done)
+    return failed(done.error());
   auto files = weights::safetensors_set::open(path);
   if (!files)
     return failed(files.error());

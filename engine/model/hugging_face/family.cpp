@@ -1,6 +1,7 @@
 #include "engine/model/hugging_face/family.hpp"
 
 #include <initializer_list>
+#include <utility>
 
 namespace troupe::model::hugging_face {
 
@@ -201,10 +202,134 @@ family olmo2() {
                                   "blk.*.post_ffw_norm"}}})};
 }
 
+/// BERT and RoBERTa; what differs is left to the rows.
+family bert_like(std::string_view model_type, std::string_view class_name,
+                 std::string_view prefix) {
+  return {.model_type = model_type,
+          .class_name = class_name,
+          .architecture = "bert",
+          .keys = {{"layer_norm_eps", "attention.layer_norm_epsilon", real,
+                    false, 1e-12}},
+          .demands = {{"hidden_act", {"gelu"}},
+                      {"position_embedding_type", {"absolute"}},
+                      {"is_decoder", {"false"}},
+                      {"add_cross_attention", {"false"}}},
+          .modules = {{"embeddings", ""}, // the ids of the positions
+                      {"embeddings.word_embeddings", "token_embd"},
+                      {"embeddings.position_embeddings", "position_embd"},
+                      {"embeddings.token_type_embeddings", "token_types"},
+                      {"embeddings.LayerNorm", "token_embd_norm"},
+                      {"encoder.layer.*.attention.self.query", "blk.*.attn_q"},
+                      {"encoder.layer.*.attention.self.key", "blk.*.attn_k"},
+                      {"encoder.layer.*.attention.self.value", "blk.*.attn_v"},
+                      {"encoder.layer.*.attention.output.dense",
+                       "blk.*.attn_output"},
+                      {"encoder.layer.*.attention.output.LayerNorm",
+                       "blk.*.attn_output_norm"},
+                      {"encoder.layer.*.intermediate.dense", "blk.*.ffn_up"},
+                      {"encoder.layer.*.output.dense", "blk.*.ffn_down"},
+                      {"encoder.layer.*.output.LayerNorm",
+                       "blk.*.layer_output_norm"}},
+          .prefix = prefix};
+}
+
+/// Modules that a class has beside the others of its family.
+family with_modules(family of, const std::vector<module_row>& more) {
+  of.modules = join<module_row>({more, of.modules});
+  return of;
+}
+
+family scoring(family of, const std::vector<module_row>& head) {
+  of.scores = true;
+  return with_modules(std::move(of), head);
+}
+
+/// The pooler of a model that gives embeddings is not theirs.
+const std::vector<module_row> unused_pooler{{"pooler.dense", ""}};
+
+family bert() {
+  return with_modules(bert_like("bert", "BertModel", "bert."), unused_pooler);
+}
+
+family scoring_bert() {
+  return scoring(bert_like("bert", "BertForSequenceClassification", "bert."),
+                 {{"pooler.dense", "cls"}, {"classifier", "cls.output"}});
+}
+
+family roberta_like(std::string_view model_type, std::string_view class_name) {
+  auto out = with_modules(bert_like(model_type, class_name, "roberta."),
+                          unused_pooler);
+  for (auto& row : out.modules)
+    if (row.to == "position_embd")
+      row.how = change::cut;
+  out.cut_positions = true;
+  return out;
+}
+
+family scoring_roberta(std::string_view model_type,
+                       std::string_view class_name) {
+  return scoring(
+      roberta_like(model_type, class_name),
+      {{"classifier.dense", "cls"}, {"classifier.out_proj", "cls.output"}});
+}
+
+family modern_bert(std::string_view class_name) {
+  return {
+      .model_type = "modernbert",
+      .class_name = class_name,
+      .architecture = "modern-bert",
+      .keys = {{"norm_eps", "attention.layer_norm_epsilon", real, false, 1e-5},
+               {"local_attention", "attention.sliding_window", whole, true},
+               {"global_attn_every_n_layers",
+                "attention.sliding_window_pattern"},
+               {"global_rope_theta", "rope.freq_base", real, false, 160000},
+               {"local_rope_theta", "rope.freq_base_swa", real, false, 10000}},
+      .demands = {{"hidden_activation", {"gelu"}},
+                  {"norm_bias", {"false"}},
+                  {"attention_bias", {"false"}},
+                  {"mlp_bias", {"false"}},
+                  {"classifier_activation", {"gelu"}},
+                  {"classifier_pooling", {"cls", "mean"}}},
+      .modules = {{"embeddings.tok_embeddings", "token_embd"},
+                  {"embeddings.norm", "token_embd_norm"},
+                  {"layers.*.attn_norm", "blk.*.attn_norm"},
+                  {"layers.*.attn.Wqkv", "blk.*.attn_qkv"},
+                  {"layers.*.attn.Wo", "blk.*.attn_output"},
+                  {"layers.*.mlp_norm", "blk.*.ffn_norm"},
+                  {"layers.*.mlp.Wi", "blk.*.ffn_up"},
+                  {"layers.*.mlp.Wo", "blk.*.ffn_down"},
+                  {"final_norm", "output_norm"}},
+      .prefix = "model."};
+}
+
+family scoring_modern_bert() {
+  return scoring(modern_bert("ModernBertForSequenceClassification"),
+                 {{"head.dense", "cls"},
+                  {"head.norm", "cls.norm"},
+                  {"classifier", "cls.output"}});
+}
+
 const std::vector<family>& table() {
   static const std::vector<family> rows{
-      llama(), mistral(), qwen2(),   qwen3(),     gemma2(), gemma3(),
-      phi3(),  smollm3(), granite(), qwen3_moe(), olmo2()};
+      llama(),
+      mistral(),
+      qwen2(),
+      qwen3(),
+      gemma2(),
+      gemma3(),
+      phi3(),
+      smollm3(),
+      granite(),
+      qwen3_moe(),
+      olmo2(),
+      bert(),
+      scoring_bert(),
+      roberta_like("xlm-roberta", "XLMRobertaModel"),
+      scoring_roberta("xlm-roberta", "XLMRobertaForSequenceClassification"),
+      roberta_like("roberta", "RobertaModel"),
+      scoring_roberta("roberta", "RobertaForSequenceClassification"),
+      modern_bert("ModernBertModel"),
+      scoring_modern_bert()};
   return rows;
 }
 
@@ -244,11 +369,12 @@ const std::vector<module_row>& common_modules() {
   return rows;
 }
 
-const family* find_family(std::string_view model_type) {
+std::vector<const family*> find_families(std::string_view model_type) {
+  std::vector<const family*> out;
   for (const auto& row : table())
     if (row.model_type == model_type)
-      return &row;
-  return nullptr;
+      out.push_back(&row);
+  return out;
 }
 
 } // namespace troupe::model::hugging_face

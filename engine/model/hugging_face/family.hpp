@@ -42,6 +42,7 @@ struct demand_row {
 enum class change : std::uint8_t {
   none,
   plus_one, ///< GGUF holds w + 1 (Gemma's norms)
+  cut,      ///< GGUF lacks the rows up to the padding's (RoBERTa's positions)
 };
 
 /// A module of the checkpoint and GGUF's name for it, both without the last
@@ -58,8 +59,10 @@ struct module_row {
 /// A family. Keys of config.json that stand in no row mean nothing: the
 /// family's code in transformers does not read them.
 struct family {
-  std::string_view model_type;   ///< "llama"
-  std::string_view class_name;   ///< of "architectures": "LlamaForCausalLM"
+  std::string_view model_type; ///< "llama"
+  /// Of "architectures": "LlamaForCausalLM". A model type has a row for each;
+  /// the first holds if config.json names none.
+  std::string_view class_name;
   std::string_view architecture; ///< GGUF's "general.architecture"
   std::vector<key_row> keys;     ///< beside `common_keys`, and instead of them
   std::vector<demand_row> demands;
@@ -69,13 +72,18 @@ struct family {
   /// Published with code of its own ("auto_map") that transformers has taken
   /// over since: the code is not needed. Others with an auto_map are refused.
   bool published_with_code = false;
+  /// Names of modules may begin so, which is no part of them ("bert.").
+  std::string_view prefix = {};
+  /// Positions begin after the padding's id, which counts among them.
+  bool cut_positions = false;
+  bool scores = false; ///< an encoder with a head of scores
 };
 
 /// What all families share. A row of the family with the same `from` wins.
 const std::vector<key_row>& common_keys();
 const std::vector<module_row>& common_modules();
 
-/// The row of that "model_type"; null if there is none.
-const family* find_family(std::string_view model_type);
+/// The rows of that "model_type".
+std::vector<const family*> find_families(std::string_view model_type);
 
 } // namespace troupe::model::hugging_face

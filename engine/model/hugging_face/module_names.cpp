@@ -58,10 +58,15 @@ module_name named(const module_row& row,
 
 std::optional<module_name> name_module(const family& of,
                                        std::string_view module) {
+  if (module.starts_with(of.prefix))
+    module.remove_prefix(of.prefix.size());
+  // Decoders without an output layer are stored without this prefix.
+  const auto prefixed = "model." + std::string{module};
   for (const auto* rows : {&of.modules, &common_modules()})
     for (const auto& row : *rows)
-      if (auto numbers = match(row.from, module))
-        return named(row, *numbers);
+      for (auto name : {module, std::string_view{prefixed}})
+        if (auto numbers = match(row.from, name))
+          return named(row, *numbers);
   return std::nullopt;
 }
 

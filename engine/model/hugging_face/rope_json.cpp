@@ -94,7 +94,13 @@ result<void> rope_json::rope_of(const json_fields& fields) {
 }
 
 result<void> rope_json::base(const json_fields& fields) {
-  auto theta = fields.positive("rope_theta", out_.of->rope_base);
+  // A family may have another word for it (family::keys).
+  auto otherwise = out_.of->rope_base;
+  const auto said = out_.metadata.find(
+      fmt::format("{}.rope.freq_base", out_.of->architecture));
+  if (said != out_.metadata.end())
+    otherwise = std::get<double>(said->second);
+  auto theta = fields.positive("rope_theta", otherwise);
   if (!theta)
     return theta.error();
   theta_ = *theta;

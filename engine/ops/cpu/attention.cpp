@@ -19,6 +19,12 @@ std::int32_t first_seen(const attention::call& c, std::int32_t position) {
   return c.how.window > 0 ? std::max(0, position - (c.how.window - 1)) : 0;
 }
 
+/// The last position that it sees, of a sequence whose last is `end`.
+std::int32_t last_seen(const attention::call& c, std::int32_t position,
+                       std::int32_t end) {
+  return c.how.ahead < end - position ? position + c.how.ahead : end;
+}
+
 std::int32_t first_span(const attention::call& c, std::int32_t position) {
   return first_seen(c, position) / span_positions;
 }
@@ -51,12 +57,13 @@ void attention::list_tiles(const call& c) {
     while (end < count && rows[end] == rows[row])
       ++end;
     const auto queries = (end - row) * group;
+    const auto last_position = c.batch.positions[end - 1];
     for (std::int32_t first = 0; first < queries; first += query_tile) {
       const auto n = std::min(query_tile, queries - first);
       const auto begin = c.batch.positions[row + first / group];
       const auto last = c.batch.positions[row + (first + n - 1) / group];
-      tiles_.push_back(
-          {row, first, n, first_span(c, begin), spans_until(last)});
+      tiles_.push_back({row, first, n, last_position, first_span(c, begin),
+                        spans_until(last_seen(c, last, last_position))});
     }
     row = end;
   }
@@ -133,7 +140,8 @@ void attention::attend(const call& c, const tile& t, std::int32_t kv_head,
         c.qkv + place.row * c.qkv_stride + place.head * shape.head_dim;
     const auto position = c.batch.positions[place.row];
     a.first[q] = std::clamp(first_seen(c, position) - start, 0, span_positions);
-    a.visible[q] = std::clamp(position + 1 - start, 0, span_positions);
+    const auto last = last_seen(c, position, t.last_position);
+    a.visible[q] = std::clamp(last + 1 - start, 0, span_positions);
     a.partial[q] = partials + q * query_stride + span * partial_floats(c);
     most = std::max(most, a.visible[q]);
   }
@@ -157,9 +165,9 @@ void attention::merge(const call& c, const tile& t, std::int32_t kv_head,
         c.out + (std::int64_t{place.row} * c.how.heads + place.head) * head_dim;
     const auto position = c.batch.positions[place.row];
     const auto from = first_span(c, position);
+    const auto until = spans_until(last_seen(c, position, t.last_position));
     kernels_.merge(partials + q * query_stride + from * partial_floats(c),
-                   partial_floats(c), spans_until(position) - from, head_dim,
-                   out);
+                   partial_floats(c), until - from, head_dim, out);
   }
 }
 

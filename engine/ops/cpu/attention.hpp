@@ -37,8 +37,9 @@ private:
     std::int32_t row;
     std::int32_t first;
     std::int32_t count;
-    std::int32_t first_span; ///< of the first row's first position
-    std::int32_t spans;      ///< up to the tile's last position
+    std::int32_t last_position; ///< of the rows' sequence in this step
+    std::int32_t first_span;    ///< of the first row's first position
+    std::int32_t spans;         ///< up to the tile's last position
   };
 
   void list_tiles(const call&);

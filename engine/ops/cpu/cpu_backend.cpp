@@ -167,6 +167,15 @@ public:
     });
   }
 
+  void layer_norm(const float* x, buffer& w, buffer& b, float eps,
+                  std::int64_t rows, std::int64_t cols, float* out) override {
+    assert(w.size() >= cols && b.size() >= cols);
+    for_rows(rows, cols, [&](std::int64_t r) {
+      kernels_.layer_norm(x + r * cols, w.data(), b.data(), eps, cols,
+                          out + r * cols);
+    });
+  }
+
   void rms_norm_groups(float* x, const column_groups& columns, buffer& w,
                        float eps, std::int64_t rows) override {
     assert(w.size() >= columns.cols);
@@ -218,6 +227,7 @@ public:
     auto& kv = static_cast<paged_kv&>(pool);
     const auto& shape = kv.shape();
     assert(how.heads % shape.kv_heads == 0 && how.window >= 0);
+    assert(how.ahead >= 0);
     attention_.run({qkv, (how.heads + 2 * shape.kv_heads) * shape.head_dim, how,
                     batch, layer, kv, out});
   }
@@ -235,6 +245,20 @@ public:
     for_rows(rows, n, [&](std::int64_t r) {
       const float* gate = gate_up + r * 2 * n;
       kernels_.gelu_mul(gate, gate + n, n, out + r * n);
+    });
+  }
+
+  void erf_gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                    float* out) override {
+    for_rows(rows, n, [&](std::int64_t r) {
+      const float* gate = gate_up + r * 2 * n;
+      kernels_.erf_gelu_mul(gate, gate + n, n, out + r * n);
+    });
+  }
+
+  void erf_gelu(float* x, std::int64_t rows, std::int64_t n) override {
+    for_rows(rows, n, [&](std::int64_t r) {
+      kernels_.erf_gelu(x + r * n, n, x + r * n);
     });
   }
 
@@ -285,6 +309,21 @@ public:
                    std::int64_t cols, float* out) override {
     for (std::size_t i = 0; i < rows.size(); ++i)
       std::memcpy(out + i * cols, x + rows[i] * cols, cols * sizeof(float));
+  }
+
+  /// Row after row is added, the sum then multiplied by 1 / their number.
+  void mean_rows(const float* x, std::span<const std::int32_t> ends,
+                 std::int64_t cols, float* out) override {
+    for_rows(ends.size(), cols, [&](std::int64_t s) {
+      const auto first = s > 0 ? ends[s - 1] : 0;
+      const auto rows = ends[s] - first;
+      assert(rows > 0);
+      float* sum = out + s * cols;
+      std::memcpy(sum, x + first * cols, cols * sizeof(float));
+      for (std::int64_t r = first + 1; r < ends[s]; ++r)
+        kernels_.add_scaled(x + r * cols, 1.0f, cols, sum);
+      kernels_.scale(sum, 1.0f / static_cast<float>(rows), cols);
+    });
   }
 
   void download(const float* from, std::span<float> to) override {

@@ -154,6 +154,24 @@ struct kernel_table {
 
   /// One row: exp(x - max) / sum, summed as in `attend`.
   void (*softmax)(const float* x, std::int64_t n, float* out);
+
+  /// One row. m = sum(x) / columns, summed in the 16 lanes and the tree of
+  /// rms_norm, as are the squares of x - m, with fma. Then
+  /// out = fma((x - m) * (1 / sqrt(sum / columns + eps)), w, b).
+  void (*layer_norm)(const float* x, const float* w, const float* b, float eps,
+                     std::int64_t columns, float* out);
+
+  /// One row: out = x * p, p = 1 - c where x > 0, else c: GELU within 1e-6.
+  /// c is what erf lacks of 1 at z = |x| / sqrt(2), halved, by formula 7.1.26
+  /// of Abramowitz and Stegun, Handbook of Mathematical Functions (1964), which
+  /// is right within 1.5e-7: t = 1 / fma(0.3275911, z, 1);
+  /// c = (t * (a1 + t * (a2 + t * (a3 + t * (a4 + t * a5))))) *
+  /// exp(0 - z * z), with fma from a5 on, and the a halved.
+  void (*erf_gelu)(const float* x, std::int64_t n, float* out);
+
+  /// One row: out = erf_gelu(gate) * up.
+  void (*erf_gelu_mul)(const float* gate, const float* up, std::int64_t n,
+                       float* out);
 };
 
 const kernel_table& plain_kernels();

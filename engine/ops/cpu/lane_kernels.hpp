@@ -284,6 +284,42 @@ void rms_norm_row(const float* x, const float* w, float eps,
 }
 
 template <class L>
+void layer_norm_row(const float* x, const float* w, const float* b, float eps,
+                    std::int64_t columns, float* out) {
+  const auto whole = columns / 16 * 16;
+  const auto rest = static_cast<int>(columns - whole);
+  const auto count = static_cast<float>(columns);
+  auto sums = L::zero();
+  for (std::int64_t i = 0; i < whole; i += 16)
+    sums = L::add(sums, L::load(x + i));
+  if (rest > 0)
+    sums = L::add(sums, load_first<L>(x + whole, rest));
+  const auto mean = L::set(tree_sum<L>(sums) / count);
+  auto squares = L::zero();
+  for (std::int64_t i = 0; i < whole; i += 16) {
+    const auto v = L::sub(L::load(x + i), mean);
+    squares = L::fma(v, v, squares);
+  }
+  if (rest > 0) {
+    const auto v =
+        L::keep(L::sub(load_first<L>(x + whole, rest), mean), rest, 0.0f);
+    squares = L::fma(v, v, squares);
+  }
+  const float spread = tree_sum<L>(squares) / count;
+  const auto factor = L::set(1.0f / L::square_root(spread + eps));
+  const auto normed = [&](auto v, auto weight, auto bias) {
+    return L::fma(L::mul(L::sub(v, mean), factor), weight, bias);
+  };
+  for (std::int64_t i = 0; i < whole; i += 16)
+    L::store(out + i, normed(L::load(x + i), L::load(w + i), L::load(b + i)));
+  if (rest > 0)
+    store_first<L>(out + whole, rest,
+                   normed(load_first<L>(x + whole, rest),
+                          load_first<L>(w + whole, rest),
+                          load_first<L>(b + whole, rest)));
+}
+
+template <class L>
 inline typename L::f32 silu_mul_lanes(typename L::f32 gate,
                                       typename L::f32 up) {
   const auto e = exp_lanes<L>(L::sub(L::zero(), gate));
@@ -312,6 +348,35 @@ void gelu_mul_row(const float* gate, const float* up, std::int64_t n,
                   float* out) {
   map_rows<L>(gate, up, n, out,
               [](auto g, auto u) { return gelu_mul_lanes<L>(g, u); });
+}
+
+template <class L>
+inline typename L::f32 erf_gelu_lanes(typename L::f32 x) {
+  const auto one = L::set(1.0f);
+  const auto magnitude = L::max(x, L::sub(L::zero(), x));
+  const auto z = L::mul(magnitude, L::set(0.7071067811865476f));
+  const auto t = L::div(one, L::fma(L::set(0.3275911f), z, one));
+  // The coefficients, halved.
+  auto p = L::set(0.5307027145f);
+  p = L::fma(p, t, L::set(-0.7265760135f));
+  p = L::fma(p, t, L::set(0.7107068705f));
+  p = L::fma(p, t, L::set(-0.142248368f));
+  p = L::fma(p, t, L::set(0.127414796f));
+  const auto e = exp_lanes<L>(L::sub(L::zero(), L::mul(z, z)));
+  const auto c = L::mul(L::mul(p, t), e);
+  return L::mul(x, L::if_less(L::zero(), x, L::sub(one, c), c));
+}
+
+template <class L>
+void erf_gelu_row(const float* x, std::int64_t n, float* out) {
+  map_row<L>(x, n, out, [](auto v) { return erf_gelu_lanes<L>(v); });
+}
+
+template <class L>
+void erf_gelu_mul_row(const float* gate, const float* up, std::int64_t n,
+                      float* out) {
+  map_rows<L>(gate, up, n, out,
+              [](auto g, auto u) { return L::mul(erf_gelu_lanes<L>(g), u); });
 }
 
 /// With more queries than this, keys and values come from a cache already.
@@ -561,7 +626,10 @@ constexpr kernel_table make_table(std::index_sequence<Types...>) {
           add_scaled_row<L>,
           scale_row<L>,
           soft_cap_row<L>,
-          softmax_row<L>};
+          softmax_row<L>,
+          layer_norm_row<L>,
+          erf_gelu_row<L>,
+          erf_gelu_mul_row<L>};
 }
 
 template <class L, template <tile_format> class Weights>

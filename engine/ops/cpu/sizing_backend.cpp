@@ -67,6 +67,10 @@ public:
                 float*) override {
     std::abort();
   }
+  void layer_norm(const float*, buffer&, buffer&, float, std::int64_t,
+                  std::int64_t, float*) override {
+    std::abort();
+  }
   void linear(const weight&, const float*, std::int64_t, float*,
               bool) override {
     std::abort();
@@ -87,6 +91,12 @@ public:
     std::abort();
   }
   void gelu_mul(const float*, std::int64_t, std::int64_t, float*) override {
+    std::abort();
+  }
+  void erf_gelu_mul(const float*, std::int64_t, std::int64_t, float*) override {
+    std::abort();
+  }
+  void erf_gelu(float*, std::int64_t, std::int64_t) override {
     std::abort();
   }
   void add_bias(float*, buffer&, std::int64_t, std::int64_t) override {
@@ -112,6 +122,10 @@ public:
   }
   void gather_rows(const float*, std::span<const std::int32_t>, std::int64_t,
                    float*) override {
+    std::abort();
+  }
+  void mean_rows(const float*, std::span<const std::int32_t>, std::int64_t,
+                 float*) override {
     std::abort();
   }
   void download(const float*, std::span<float>) override {

@@ -58,7 +58,7 @@ TEST_CASE("a configuration is read from the metadata") {
   CHECK(config->head_dim == 4);
   CHECK(config->vocabulary == 6);
   CHECK(config->context_length == 32);
-  CHECK(config->rms_epsilon == 1e-5f);
+  CHECK(config->norm_epsilon == 1e-5f);
   CHECK(config->tied_embeddings);
   CHECK(config->rope.theta == 10000.0f);
   CHECK(config->rope.dims == 4);

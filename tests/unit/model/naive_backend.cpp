@@ -174,6 +174,21 @@ public:
       normalise(x + row * cols, w, eps, cols, out + row * cols);
   }
 
+  void layer_norm(const float* x, ops::buffer& w, ops::buffer& b, float eps,
+                  std::int64_t rows, std::int64_t cols, float* out) override {
+    for (; rows > 0; --rows, x += cols, out += cols) {
+      const auto count = static_cast<double>(cols);
+      const double mean = std::accumulate(x, x + cols, 0.0) / count;
+      double squares = 0;
+      for (std::int64_t i = 0; i < cols; ++i)
+        squares += (x[i] - mean) * (x[i] - mean);
+      const double scale = 1 / std::sqrt(squares / count + eps);
+      for (std::int64_t i = 0; i < cols; ++i)
+        out[i] = static_cast<float>((x[i] - mean) * scale * w.data()[i] +
+                                    b.data()[i]);
+    }
+  }
+
   void rms_norm_groups(float* x, const ops::column_groups& columns,
                        ops::buffer& w, float eps, std::int64_t rows) override {
     for (std::int64_t row = 0; row < rows; ++row)
@@ -253,6 +268,16 @@ public:
     });
   }
 
+  void erf_gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                    float* out) override {
+    multiply_activated(gate_up, rows, n, out, gelu);
+  }
+
+  void erf_gelu(float* x, std::int64_t rows, std::int64_t n) override {
+    std::transform(x, x + rows * n, x,
+                   [](float v) { return static_cast<float>(gelu(v)); });
+  }
+
   void add_bias(float* y, ops::buffer& b, std::int64_t rows,
                 std::int64_t cols) override {
     for (std::int64_t i = 0; i < rows * cols; ++i)
@@ -313,6 +338,20 @@ public:
       std::copy_n(x + rows[i] * cols, cols, out + i * cols);
   }
 
+  void mean_rows(const float* x, std::span<const std::int32_t> ends,
+                 std::int64_t cols, float* out) override {
+    std::int32_t first = 0;
+    for (auto end : ends) {
+      for (std::int64_t i = 0; i < cols; ++i) {
+        double sum = 0;
+        for (std::int64_t row = first; row < end; ++row)
+          sum += x[row * cols + i];
+        *out++ = static_cast<float>(sum / (end - first));
+      }
+      first = end;
+    }
+  }
+
   void download(const float* from, std::span<float> to) override {
     std::copy_n(from, to.size(), to.data());
   }
@@ -344,6 +383,10 @@ private:
       }
   }
 
+  static double gelu(double x) {
+    return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+  }
+
   static double capped(double x, double cap) {
     return cap > 0 ? cap * std::tanh(x / cap) : x;
   }
@@ -353,8 +396,14 @@ private:
                      std::int32_t layer, std::int32_t kv_head, const float* q,
                      float* out) {
     auto d = store.shape_.head_dim;
-    auto last = batch.positions[row];
-    auto first = how.window > 0 ? std::max(0, last + 1 - how.window) : 0;
+    auto own = batch.positions[row];
+    auto last = own;
+    for (auto r = row; r + 1 < batch.positions.size() &&
+                       batch.sequences[r + 1] == batch.sequences[row] &&
+                       last - own < how.ahead;
+         ++r)
+      ++last;
+    auto first = how.window > 0 ? std::max(0, own + 1 - how.window) : 0;
     auto table = batch.tables[batch.sequences[row]];
     std::vector<double> weights(last + 1 - first);
     for (auto p = first; p <= last; ++p) {

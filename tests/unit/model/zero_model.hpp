@@ -31,7 +31,10 @@ inline gguf_builder zero_model(const std::string& name, std::int32_t layers = 7,
                             {"attention.head_count", 4},
                             {"attention.head_count_kv", 2}})
     out.u32(name + "." + key, static_cast<std::uint32_t>(value));
-  out.f32(name + ".attention.layer_norm_rms_epsilon", 1e-5f);
+  const bool encoder = sizes.family->encoder;
+  out.f32(name + (encoder ? ".attention.layer_norm_epsilon"
+                          : ".attention.layer_norm_rms_epsilon"),
+          1e-5f);
   for (auto key : sizes.family->must_have)
     if (key == "expert_count" || key == "attention.sliding_window")
       out.u32(name + "." + std::string{key}, 3);
@@ -45,15 +48,24 @@ inline gguf_builder zero_model(const std::string& name, std::int32_t layers = 7,
     out.f32_tensor(std::move(tensor), {shape.begin(), shape.end()});
   };
   add("token_embd.weight", {16, 6});
-  add("output_norm.weight", {16});
+  if (!sizes.family->output_norm.empty())
+    add("output_norm.weight", {16});
+  if (encoder)
+    add("token_embd_norm.weight", {16});
+  if (sizes.family->biased_norms)
+    add("token_embd_norm.bias", {16});
+  if (sizes.family->learned_positions) {
+    add("position_embd.weight", {16, 64});
+    add("token_types.weight", {16, 2});
+  }
   for (std::int32_t layer = 0; layer < layers; ++layer)
-    for (const auto& step : sizes.family->block)
+    for (const auto& step : sizes.family->block_of(layer))
       for (const auto& part : step.weights) {
         using model::block_op, model::width;
         const auto rows = sizes.of(part.rows);
         const bool down = part.rows == width::embedding;
         auto tensor = model::block_tensor_name(layer, part.name);
-        if (step.op == block_op::rms_norm || step.op == block_op::norm_parts)
+        if (model::is_norm(step.op))
           add(tensor, {rows});
         else if (step.op == block_op::experts)
           add(tensor, {down ? 8 : 16, rows, 3});
