@@ -161,4 +161,20 @@ struct bench_arguments {
 /// Puts a load on a service and says how it fared.
 int bench(const bench_arguments&);
 
+struct inspect_arguments {
+  std::filesystem::path model;
+  std::filesystem::path tokenizer; ///< empty = the model's own
+  std::string quantization;
+  std::string dtype;
+  std::uint32_t max_model_len = 0;
+  std::uint32_t max_num_seqs = 256;
+  std::uint64_t kv_cache_bytes = 0;
+  bool tensors = false;
+  bool chat_template = false;
+  bool json = false;
+};
+
+/// Says what is in a model's files, and whether they can be served.
+int inspect(const inspect_arguments&);
+
 } // namespace troupe::cli

@@ -266,6 +266,35 @@ void add_plan(CLI::App& app, action& chosen) {
                "  troupe plan serve.yaml --admin 10.0.0.1:8265");
 }
 
+void add_inspect(CLI::App& app, action& chosen) {
+  auto args = std::make_shared<cli::inspect_arguments>();
+  auto* verb = add_verb(app, "inspect",
+                        "Say what is in a model's files and what memory it "
+                        "needs",
+                        args, chosen, cli::inspect);
+  verb->add_option("model", args->model,
+                   "A .gguf file, a directory with config.json and "
+                   "safetensors, or a model that was pulled")
+      ->required();
+  verb->add_option("--tokenizer", args->tokenizer,
+                   "A tokenizer.json or its directory (default: the model's)");
+  verb->add_option("--quantization", args->quantization,
+                   "q8_0 or q4_0: quantised when it is loaded");
+  verb->add_option("--dtype", args->dtype, "As engine_kwargs.dtype");
+  verb->add_option("--max-model-len", args->max_model_len,
+                   "Tokens of one choice (default: what the model says)");
+  verb->add_option("--max-num-seqs", args->max_num_seqs, "Sequences in a step")
+      ->capture_default_str();
+  verb->add_option("--kv-cache-memory-bytes", args->kv_cache_bytes,
+                   "Bytes of the KV cache (default: a share of what is free)");
+  verb->add_flag("--tensors", args->tensors, "List the tensors");
+  verb->add_flag("--template", args->chat_template, "Show the chat template");
+  verb->add_flag("--json", args->json, "All of it, for scripts");
+  verb->footer("Examples:\n"
+               "  troupe inspect models/SmolLM2-135M-Instruct.Q4_1.gguf\n"
+               "  troupe inspect ./Qwen3-0.6B --quantization q8_0 --json");
+}
+
 void add_node(CLI::App& app, action& chosen) {
   auto where = std::make_shared<cli::admin_arguments>();
   auto name = std::make_shared<std::string>();
@@ -384,9 +413,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
   action chosen;
-  for (auto* add : {add_run, add_start, add_stop, add_deploy, add_config_verb,
-                    add_delete, add_shutdown, add_status, add_plan, add_pull,
-                    add_validate, add_node, add_token, add_chat, add_bench})
+  for (auto* add :
+       {add_run, add_start, add_stop, add_deploy, add_config_verb, add_delete,
+        add_shutdown, add_status, add_plan, add_pull, add_validate, add_inspect,
+        add_node, add_token, add_chat, add_bench})
     add(app, chosen);
   // What a node agent starts; needs its parent's pipe.
   app.add_subcommand("replica", "")->group("")->callback([&chosen] {

@@ -4,16 +4,9 @@
 #include "engine/memory_plan.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/encoder.hpp"
-#include "engine/model/hugging_face/directory_card.hpp"
-#include "engine/model/hugging_face/tokenizer_files.hpp"
-#include "engine/model/model_card.hpp"
-#include "engine/model/model_source.hpp"
-#include "engine/model/open_checkpoint.hpp"
+#include "engine/model_files.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
-#include "engine/text/chat_template.hpp"
-#include "engine/text/tokenizer.hpp"
-#include "engine/weights/converted_checkpoint.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -25,87 +18,6 @@ namespace {
 
 /// Prompt rows whose logits may be wanted in one step: a bound on memory.
 constexpr std::uint32_t max_scored_rows = 64;
-
-constexpr std::uint32_t max_num_seqs_max = 1u << 14;
-constexpr std::uint32_t max_num_batched_tokens_max = 1u << 16;
-constexpr std::uint32_t block_size_max = 1u << 10;
-
-result<void> check(const options& o) {
-  struct bounded {
-    const char* name;
-    std::uint32_t value;
-    std::uint32_t max;
-  };
-  for (const bounded& b :
-       {bounded{"max_num_seqs", o.max_num_seqs, max_num_seqs_max},
-        bounded{"max_num_batched_tokens", o.max_num_batched_tokens,
-                max_num_batched_tokens_max},
-        bounded{"block_size", o.block_size, block_size_max}})
-    if (b.value < 1 || b.value > b.max)
-      return error{
-          errc::invalid_argument,
-          fmt::format("{}: {} is not in 1 to {}", b.name, b.value, b.max)};
-  if (o.threads < 0)
-    return error{errc::invalid_argument, "threads: negative"};
-  if (!(o.memory_utilization >= 0 && o.memory_utilization <= 1))
-    return error{errc::invalid_argument,
-                 "gpu_memory_utilization: is not in 0 to 1"};
-  return {};
-}
-
-/// What the options make of the matrices of floats.
-result<weights::matrix_form> form_of(const options& o) {
-  using weights::matrix_form;
-  struct named {
-    std::string_view name;
-    matrix_form form;
-  };
-  constexpr named quantised[] = {{"q8_0", matrix_form::q8_0},
-                                 {"q4_0", matrix_form::q4_0}};
-  for (const auto& one : quantised)
-    if (o.quantization == one.name)
-      return one.form;
-  constexpr named types[] = {{"", matrix_form::as_stored},
-                             {"float32", matrix_form::as_stored},
-                             {"float16", matrix_form::f16},
-                             {"bfloat16", matrix_form::bf16}};
-  for (const auto& one : types)
-    if (o.dtype == one.name)
-      return one.form;
-  return error{errc::invalid_argument,
-               fmt::format("dtype: '{}' is not known", o.dtype)};
-}
-
-/// False for a .gguf file (model_source.hpp).
-bool is_folder(const std::filesystem::path& source) {
-  std::error_code ignored;
-  return std::filesystem::is_directory(source, ignored);
-}
-
-/// A model may be asked for by its format ("safetensors") and by the way that
-/// it is quantised ("awq"); both have to be true.
-result<void> check_kind(const options& o, const std::filesystem::path& source,
-                        const weights::checkpoint& file) {
-  const std::string format = is_folder(source) ? "safetensors" : "gguf";
-  if (!o.load_format.empty() && o.load_format != format)
-    return error{errc::invalid_argument,
-                 fmt::format("load_format: {} is of the format {}, not {}",
-                             file.name(), format, o.load_format)};
-  const auto& wanted = o.quantization;
-  if (wanted.empty() || wanted == "q8_0" || wanted == "q4_0")
-    return {};
-  std::string found = format == "gguf" ? "gguf" : "nothing";
-  if (auto* said = file.find(weights::quantisation_key))
-    if (auto* method = std::get_if<std::string>(said))
-      found = *method;
-  if (found != wanted)
-    return error{errc::invalid_argument,
-                 fmt::format("quantization: {} is quantised with {}, not with "
-                             "{}; q8_0 and q4_0 quantise a model when it is "
-                             "loaded",
-                             file.name(), found, wanted)};
-  return {};
-}
 
 int threads_for_hash(const options& o) {
   const unsigned machine = std::max(1u, std::thread::hardware_concurrency());
@@ -140,31 +52,19 @@ model::decoder_limits limits_of(const scheduler::bounds& bounds,
 
 /// A model and what its header says.
 struct opened_model {
-  std::filesystem::path source; ///< a .gguf file or a directory
-  std::unique_ptr<weights::checkpoint> file;
+  model_files files;
   model::model_config config;
 };
 
 result<opened_model> open_model(const options& o) {
-  if (auto fine = check(o); !fine)
-    return fine.error();
-  auto path = model::resolve_model_source(o.model);
-  if (!path)
-    return path.error();
-  auto form = form_of(o);
-  if (!form)
-    return form.error();
-  auto file = model::open_checkpoint(*path);
-  if (!file)
-    return file.error();
-  if (auto fine = check_kind(o, *path, **file); !fine)
-    return fine.error();
-  auto shown = weights::convert_matrices(std::move(*file), *form);
-  auto config =
-      model::read_model_config(*shown, static_cast<int>(o.max_model_len));
+  auto files = open_files(o);
+  if (!files)
+    return files.error();
+  auto config = model::read_model_config(*files->checkpoint,
+                                         static_cast<int>(o.max_model_len));
   if (!config)
     return config.error();
-  return opened_model{*path, std::move(shown), std::move(*config)};
+  return opened_model{std::move(*files), std::move(*config)};
 }
 
 /// Tokens of the longest text to be pooled: what is asked for, else what it can
@@ -176,7 +76,8 @@ result<std::uint32_t> longest_text(const options& o,
     return error{errc::invalid_argument,
                  fmt::format("{}: max_model_len: {} is more than the model's "
                              "{}",
-                             model.file->name(), o.max_model_len, most)};
+                             model.files.checkpoint->name(), o.max_model_len,
+                             most)};
   return o.max_model_len > 0 ? o.max_model_len : most;
 }
 
@@ -192,8 +93,8 @@ model::encoder_limits pooling_limits_of(const options& o,
 /// Bytes of all that is not the KV cache.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   auto backend = ops::cpu::make_sizing_backend();
-  auto size = model::decoder_size(*model.file, model.config, *backend,
-                                  limits_of(bounds_of(o), 1));
+  auto size = model::decoder_size(*model.files.checkpoint, model.config,
+                                  *backend, limits_of(bounds_of(o), 1));
   if (!size)
     return size.error();
   return size->weights + size->workspace;
@@ -226,7 +127,7 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .other_bytes = *others});
   if (!plan)
     return error{plan.error().code,
-                 model.file->name() + ": " + plan.error().message};
+                 model.files.checkpoint->name() + ": " + plan.error().message};
   return planned_memory{*block_bytes, *plan};
 }
 
@@ -266,51 +167,10 @@ private:
   }
 
   result<void> make_card() {
-    auto card = read_card();
+    auto card = read_card(options_, source_.files, source_.config);
     if (!card)
       return card.error();
     model_.card = std::move(*card);
-    if (is_pooled())
-      model_.card.pooled = source_.config.pooling.output;
-    if (!options_.generation_defaults)
-      model_.card.defaults = {};
-    model_.card.defaults.seed = options_.seed;
-    if (!options_.chat_template.empty())
-      model_.card.chat_template = options_.chat_template;
-    model_.card.trust_request_template = options_.trust_request_template;
-    model_.card.template_kwargs = options_.template_kwargs;
-    return check_text();
-  }
-
-  result<text::model_card> read_card() const {
-    using namespace model::hugging_face;
-    const auto& tokenizer = options_.tokenizer;
-    if (is_folder(source_.source)) {
-      const auto& from = tokenizer.empty() ? source_.source : tokenizer;
-      auto card = read_directory_card(source_.source, from, source_.config);
-      return card ? card : in_folder(from, card.error());
-    }
-    auto card = model::read_model_card(*source_.file, source_.config);
-    if (card && !tokenizer.empty())
-      if (auto done = read_tokenizer_files(tokenizer, *card); !done)
-        return in_folder(tokenizer, done.error());
-    return card;
-  }
-
-  static error in_folder(const std::filesystem::path& folder, error why) {
-    why.message = fmt::format("'{}': {}", folder.string(), why.message);
-    return why;
-  }
-
-  /// What the routers will build from the card has to work: a tokenizer or a
-  /// template that they cannot use refuses the model here.
-  result<void> check_text() const {
-    auto tokenizer = text::tokenizer::make(model_.card.tokenizer);
-    if (!tokenizer)
-      return tokenizer.error();
-    auto chat = text::chat_template::compile(model_.card.chat_template);
-    if (!chat)
-      return chat.error();
     return {};
   }
 
@@ -357,7 +217,7 @@ private:
 
   result<void> make_pooler() {
     auto runner = model::encoder::make(
-        *source_.file, source_.config, *model_.backend,
+        *source_.files.checkpoint, source_.config, *model_.backend,
         pooling_limits_of(options_, model_.pooling.max_model_len), progress_);
     if (!runner)
       return runner.error();
@@ -368,7 +228,7 @@ private:
 
   result<void> make_decoder() {
     auto runner = model::decoder::make(
-        *source_.file, source_.config, *model_.backend,
+        *source_.files.checkpoint, source_.config, *model_.backend,
         limits_of(model_.config.bounds, model_.config.kv_blocks), progress_);
     if (!runner)
       return runner.error();
@@ -380,7 +240,7 @@ private:
 
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
-        source_.file->content_hash(threads_for_hash(options_)),
+        source_.files.checkpoint->content_hash(threads_for_hash(options_)),
         model_.backend->arithmetic() +
             (source_.config.short_rope ? "/short-rope" : ""));
     model_.about.device = "cpu: " + model_.backend->description();
@@ -404,8 +264,8 @@ result<memory_use> measure_pooled(const options& o,
   if (!longest)
     return longest.error();
   auto backend = ops::cpu::make_sizing_backend();
-  auto size = model::encoder_size(*source.file, source.config, *backend,
-                                  pooling_limits_of(o, *longest));
+  auto size = model::encoder_size(*source.files.checkpoint, source.config,
+                                  *backend, pooling_limits_of(o, *longest));
   if (!size)
     return size.error();
   return memory_use{.weight_bytes = size->weights,
@@ -427,7 +287,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   if (!planned)
     return planned.error();
   auto size =
-      model::decoder_size(*source->file, source->config, *backend,
+      model::decoder_size(*source->files.checkpoint, source->config, *backend,
                           limits_of(bounds_of(o), planned->plan.kv_blocks));
   if (!size)
     return size.error();

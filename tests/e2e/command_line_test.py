@@ -15,8 +15,8 @@ def validate(folder, text):
 def test_help_and_version_are_there():
     assert "0.1.0" in run_verb("--version").stdout
     for verb in ("run", "start", "stop", "deploy", "config", "delete",
-                 "shutdown", "status", "plan", "pull", "validate", "node",
-                 "token", "chat", "bench"):
+                 "shutdown", "status", "plan", "pull", "validate", "inspect",
+                 "node", "token", "chat", "bench"):
         assert verb in run_verb("--help").stdout
         help_ = run_verb(verb, "--help")
         assert help_.returncode == 0
