@@ -1,8 +1,9 @@
 #!/bin/bash
 # What takes too long for scripts/test.sh: all C++ tests under AddressSanitizer
-# and UndefinedBehaviorSanitizer, then the fuzz targets.
+# and UndefinedBehaviorSanitizer, then the fuzz targets (scripts/fuzz.sh), then
+# every kind of tokenizer against its reference.
 #
-#   scripts/long.sh [FUZZ_SECONDS]     seconds per fuzz target, default 600
+#   scripts/long.sh [FUZZ_RUNS]     executions per fuzz target, default 10^7
 #
 # Writes what it saw to bench/results/long-DATE.txt; commit that file.
 set -euo pipefail
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 . scripts/build.sh
 . scripts/python.sh
 
-fuzz_seconds=${1:-600}
+fuzz_runs=${1:-10000000}
 results=bench/results/long-$(date -u +%Y-%m-%d).txt
 failed=0
 
@@ -34,68 +35,20 @@ sanitized_tests() {
   fi
 }
 
-# seed NAME FILE...: what the target's first corpus has.
-seed() {
-  local name=$1 file
-  shift
-  mkdir -p "build/fuzz/corpus-$name"
-  for file; do
-    cp "$file" "build/fuzz/corpus-$name/${file//\//-}"
-  done
-}
-
-# fuzz NAME SOURCE...: builds the target with libFuzzer and runs it.
-fuzz() {
-  local name=$1
-  shift
-  local program=build/fuzz/$name
-  mkdir -p "build/fuzz/corpus-$name"
-  clang++-14 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined \
-    -fno-sanitize=null -I. "tests/fuzz/$name.cpp" "$@" -lfmt -lcrypto \
-    -lsimdjson -lpcre2-8 -o "$program"
-  if "$program" -max_total_time="$fuzz_seconds" -max_len=65536 \
-    -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" \
-    -print_final_stats=1 "build/fuzz/corpus-$name" >"$program.log" 2>&1; then
-    say "$name: $(grep number_of_executed "$program.log" | tr -s ' ')" \
-      "in $fuzz_seconds s, no finding"
-  else
-    say "$name: FINDING, see $program.log"
-    failed=1
-  fi
-}
-
-require_packages "${packages_build[@]}" "${packages_test[@]}" clang-14 \
-  libclang-rt-14-dev
-mkdir -p build bench/results build/fuzz
+require_packages "${packages_build[@]}" "${packages_test[@]}"
+mkdir -p build bench/results
 : >"$results"
 say "$(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD), $(nproc) cores"
 scripts/fetch_model.sh all
 prepare_python
 build_release ON tokenize_file
 sanitized_tests
-fuzz http_fuzz router/http/request_parser.cpp router/http/syntax.cpp
-seed listing_fuzz tests/fuzz/seeds/listing-*
-fuzz listing_fuzz engine/weights/download/*.cpp engine/codec/*.cpp -lcurl
-model_files=(engine/weights/*.cpp engine/ops/cpu/half.cpp
-  engine/model/model_config.cpp engine/model/metadata.cpp
-  engine/model/architecture.cpp engine/text/value.cpp engine/codec/*.cpp)
-seed gguf_fuzz tests/fuzz/seeds/*.two-gguf
-fuzz gguf_fuzz "${model_files[@]}" \
-  engine/model/{model_card,gguf_tokenizer}.cpp \
-  engine/text/{pretokenizers,character_sets,utf8}.cpp
-seed safetensors_fuzz tests/fuzz/seeds/*.safetensors
-fuzz safetensors_fuzz "${model_files[@]}"
-seed config_json_fuzz tests/reference/tiny/*/config.json
-fuzz config_json_fuzz "${model_files[@]}" \
-  engine/model/hugging_face/{config_json,family,json_fields}.cpp \
-  engine/model/hugging_face/quantization_config.cpp
-text_files=(engine/text/*.cpp engine/text/jinja/*.cpp engine/codec/*.cpp)
-for target in tokenizer_json_fuzz chat_template_fuzz; do
-  "$python" tests/fuzz/make_seeds.py "$target" "build/fuzz/corpus-$target"
-  fuzz "$target" "${text_files[@]}"
-done
-fuzz join_fuzz actors/runtime/join_messages.cpp actors/runtime/token_format.cpp \
-  actors/runtime/sha256.cpp
+if scripts/fuzz.sh "$fuzz_runs"; then
+  say "fuzzing: no finding in $fuzz_runs executions per target"
+else
+  say "fuzzing: FINDING, see bench/results/fuzz-*.txt"
+  failed=1
+fi
 if "$python" tests/reference/compare_tokenizer.py --kinds --only "" \
   --tokenize "$(find build/release -name tokenize_file -type f)" \
   >build/tokenizers.log 2>&1; then
