@@ -62,15 +62,14 @@ std::string bert_score(const std::string& more) {
 
 constexpr auto one_label = R"(, "id2label": {"0": "a"})";
 
-/// A copy of the tiny BERT whose files a test changes.
+/// A copy of a tiny model whose files a test changes.
 class copied_model {
 public:
-  copied_model()
+  explicit copied_model(const std::string& name = "bert-embedding")
       : path_(fs::temp_directory_path() /
               ("troupe-encoder-" + std::to_string(::getpid()))) {
     fs::remove_all(path_);
-    fs::copy(fs::path{TROUPE_SOURCE_DIR} /
-                 "tests/reference/encoders/bert-embedding",
+    fs::copy(fs::path{TROUPE_SOURCE_DIR} / "tests/reference/encoders" / name,
              path_, fs::copy_options::recursive);
   }
   ~copied_model() {
@@ -115,6 +114,22 @@ TEST_CASE("GGUF's poolings are read, others are refused") {
   refused(with(5), errc::unsupported, "pooling_type' is 5");
   refused(read(zero_model("bert").boolean("bert.attention.causal", true)),
           errc::unsupported, "attention.causal");
+}
+
+TEST_CASE("a decoder is pooled if its file says how") {
+  const auto with = [](std::uint32_t type) {
+    return read(zero_model("qwen3").u32("qwen3.pooling_type", type));
+  };
+  CHECK_FALSE(read(zero_model("qwen3"))->pooled);
+  CHECK_FALSE(with(0)->pooled);
+  CHECK(with(3)->pooled);
+  CHECK(with(3)->pooling.of == model::pooling::rows::last);
+  refused(with(4), errc::unsupported, "pooling_type' is 4");
+  copied_model model{"qwen3-embedding"};
+  CHECK(model.read()->pooled);
+  CHECK(model.read()->attention_of(0).ahead == 0);
+  model.remove("modules.json");
+  refused(model.read(), errc::unsupported, "a class that draws no tokens");
 }
 
 TEST_CASE("a head of scores has to be whole and to have one label") {
