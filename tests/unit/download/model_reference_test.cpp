@@ -19,8 +19,9 @@ T read(std::string_view text) {
 } // namespace
 
 TEST_CASE("a hub's model has a revision and a file") {
-  CHECK(read<hub_reference>("org/name") == hub_reference{"org/name"});
-  CHECK(read<hub_reference>("gpt2") == hub_reference{"gpt2"});
+  CHECK(read<hub_reference>("org/name") ==
+        hub_reference{"org/name", "main", ""});
+  CHECK(read<hub_reference>("gpt2") == hub_reference{"gpt2", "main", ""});
   CHECK(read<hub_reference>("org/name@v1.0") ==
         hub_reference{"org/name", "v1.0", ""});
   CHECK(read<hub_reference>("org/name@refs/pr/1:Q4_K_M") ==
