@@ -5,6 +5,7 @@ be told to be slow, to fail and to lie, and it writes down who asked for what.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import http.server
 import json
@@ -25,8 +26,14 @@ COMMIT = "c0ffee" + 34 * "0"
 LARGE_BYTES = 1 << 20  # from here on a file is kept in the storage
 
 
+@functools.lru_cache(maxsize=64)
 def git_blob(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclasses.dataclass
@@ -35,8 +42,7 @@ class File:
 
     def __post_init__(self):
         self.is_large = len(self.content) >= LARGE_BYTES
-        self.hash = (hashlib.sha256(self.content).hexdigest() if self.is_large
-                     else git_blob(self.content))
+        self.hash = (sha256 if self.is_large else git_blob)(self.content)
 
     def entry(self, name, tells_hashes):
         entry = {"rfilename": name}
@@ -97,7 +103,8 @@ class Hub:
             server.socket = context.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False)
             server.handle_error = lambda *_: None  # strangers hang up
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02],
+                         daemon=True).start()
         return server
 
     def close(self):

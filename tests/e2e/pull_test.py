@@ -19,7 +19,7 @@ from hub import (COMMIT, SIGNATURE, TOKEN, Hub, content_of, pull,
                  pull_environment)
 
 SMALL = b'{"architectures": ["None"]}'
-LARGE = content_of(40_000_000)
+LARGE = content_of(20_000_000)  # two chunks
 MODEL = "org/model"
 WEIGHTS = "model.safetensors"
 
@@ -74,7 +74,7 @@ def test_a_model_is_fetched_once_into_the_hubs_own_layout(tmp_path, hub,
             assert os.readlink(path / name) == f"../../blobs/{file.hash}"
     assert (repository(tmp_path) / "refs/main").read_text() == COMMIT
     assert hub.sent(WEIGHTS) == len(LARGE)
-    assert len(hub.gets(WEIGHTS)) > 2  # in ranges
+    assert len(hub.gets(WEIGHTS)) == 2 * 2  # ranges, each by way of the hub
     hub.forget()
     assert pulled(pull(environment, MODEL)) == path
     assert [one.path for one in hub.requests] == [
@@ -129,6 +129,7 @@ def test_the_token_goes_to_the_hub_alone(hub, environment):
 def test_a_token_may_stand_in_the_hubs_own_file(tmp_path, hub, environment):
     hub.asks_token.add(MODEL)
     assert "set HF_TOKEN" in refused(pull(environment, MODEL))
+    (tmp_path / "hf").mkdir()
     (tmp_path / "hf/token").write_text(TOKEN + "\n")
     pulled(pull(environment, MODEL))
 
@@ -248,9 +249,10 @@ def test_certificates_are_verified(tmp_path):
         assert "certificate" in refused(pull(environment, MODEL))
         assert hub.requests == []
         environment["SSL_CERT_FILE"] = str(tmp_path / "out.pem")
-        hub.faults["config.json"] = [f"to:{plain.url}/x"]
+        hub.every["config.json"] = f"to:{plain.url}/x"
         assert "from https to http" in refused(pull(environment, MODEL))
         assert plain.requests == []
+        hub.every.clear()
         pulled(pull(environment, MODEL))
     finally:
         hub.close()
@@ -281,7 +283,7 @@ def test_a_pull_that_was_ended_goes_on_where_it_was(tmp_path, hub, environment,
                                                     number):
     hub.bytes_per_s = 4_000_000
     first = begin(environment)
-    wait_for(lambda: hub.sent(WEIGHTS) > 8_000_000, "nothing came")
+    wait_for(lambda: hub.sent(WEIGHTS) > 6_000_000, "nothing came")
     first.send_signal(number)
     _, said = first.communicate(timeout=20)
     if number == signal.SIGKILL:
@@ -289,7 +291,7 @@ def test_a_pull_that_was_ended_goes_on_where_it_was(tmp_path, hub, environment,
     else:
         assert first.returncode == 1 and "interrupted" in said
     kept = bytes_kept(tmp_path)
-    assert kept > 4_000_000
+    assert kept > 1_000_000
     hub.forget()
     hub.bytes_per_s = 0
     pulled(pull(environment, MODEL))
@@ -325,7 +327,7 @@ def test_a_pull_takes_over_from_one_that_dies(hub, environment):
 
 
 def test_a_terminal_gets_a_bar(tmp_path, hub, environment):
-    hub.bytes_per_s = 20_000_000
+    hub.bytes_per_s = 40_000_000
     master, slave = pty.openpty()
     process = subprocess.Popen([BINARY, "pull", MODEL], env=environment,
                                stdin=subprocess.DEVNULL, stderr=slave,
@@ -338,7 +340,7 @@ def test_a_terminal_gets_a_bar(tmp_path, hub, environment):
     os.close(master)
     process.communicate(timeout=20)
     assert process.returncode == 0, shown
-    assert b"\r\x1b[K[=" in shown and b" of 40.0 MB" in shown
+    assert b"\r\x1b[K[=" in shown and b" of 20.0 MB" in shown
 
 
 # -- the disk, and others who use the cache
@@ -348,11 +350,11 @@ def test_a_full_disk_is_told_before_it_starts(tmp_path, hub, environment):
     rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     said = subprocess.run(
         ["unshare", *rights, "--mount", "bash", "-c",
-         'mount -t tmpfs -o size=20m tmpfs "$HF_HOME" && exec "$@"', "pull",
+         'mount -t tmpfs -o size=10m tmpfs "$HF_HOME" && exec "$@"', "pull",
          BINARY, "pull", MODEL], env=environment, text=True,
         capture_output=True, timeout=60)
     text = refused(said)
-    assert "40.0 MB are missing" in text and "nothing was fetched" in text
+    assert "20.0 MB are missing" in text and "nothing was fetched" in text
     assert not hub.gets(WEIGHTS) and not hub.gets("config.json")
 
 

@@ -32,11 +32,19 @@ std::string text_at(dom::element object, const char* key) {
   return object[key].get(out) ? std::string{} : std::string{out};
 }
 
-/// "2030-01-02T03:04:05Z"; the past if it is no such text.
+/// Keys are asked for again after so long, whatever they say.
+constexpr std::chrono::hours good_max{24};
+
+/// "2030-01-02T03:04:05Z", `good_max` from now at most; the past if it is no
+/// such text.
 clock::time_point read_time(const std::string& text) {
   std::tm utc{};
-  const auto* end = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &utc);
-  return end ? clock::from_time_t(::timegm(&utc)) : clock::time_point{};
+  if (!::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &utc))
+    return {};
+  // A year that the clock's type does not hold must not wrap around.
+  auto latest = clock::now() + good_max;
+  return clock::from_time_t(
+      std::clamp<std::time_t>(::timegm(&utc), 0, clock::to_time_t(latest)));
 }
 
 /// Values that become headers must not end a line.
@@ -180,10 +188,10 @@ result<access_key> bucket_keys::of_google(http_session& session) {
   if (json.empty() || parser.parse(json).get(root) ||
       root["expires_in"].get(seconds))
     return access_key{};
+  constexpr std::int64_t most = std::chrono::seconds{good_max}.count();
   good_until_ =
       clock::now() +
-      std::chrono::seconds{std::clamp<std::int64_t>(seconds, 0, 86'400)} -
-      margin;
+      std::chrono::seconds{std::clamp<std::int64_t>(seconds, 0, most)} - margin;
   return access_key{{}, {}, {}, text_at(root, "access_token")};
 }
 

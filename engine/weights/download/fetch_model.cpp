@@ -168,8 +168,10 @@ private:
     for (const auto& name : choice.names) {
       auto file = std::find_if(all_.files.begin(), all_.files.end(),
                                [&](const auto& x) { return x.name == name; });
-      if (auto done = source_.from->complete(session_, all_, *file); !done)
-        return done;
+      auto is_known = !file->blob.empty() && source_.cache.has_blob(*file);
+      if (!is_known)
+        if (auto done = source_.from->complete(session_, all_, *file); !done)
+          return done;
       files_.push_back(*file);
       now_.bytes_total += file->size;
     }

@@ -135,18 +135,18 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// True if `part` stands in `name` between separators.
+/// True if `part` stands in `name` between separators. An underscore ends none:
+/// "Q4" is not "Q4_0".
 bool has_part(const std::string& name, const std::string& part) {
-  auto is_separator = [](char c) {
-    return c == '-' || c == '.' || c == '/' || c == '_';
-  };
+  auto ends = [](char c) { return c == '-' || c == '.' || c == '/'; };
+  auto begins = [&](char c) { return ends(c) || c == '_'; };
   auto all = lower(name);
   auto wanted = lower(part);
   for (auto at = all.find(wanted); at != all.npos;
        at = all.find(wanted, at + 1)) {
     auto end = at + wanted.size();
-    if ((at == 0 || is_separator(all[at - 1])) &&
-        (end == all.size() || is_separator(all[end])))
+    if ((at == 0 || begins(all[at - 1])) &&
+        (end == all.size() || ends(all[end])))
       return true;
   }
   return false;

@@ -187,10 +187,14 @@ std::string text_of(const hub_reference& x) {
 }
 
 std::string text_of(const bucket_reference& x) {
+  // Its name may have an "@", which is taken for keys before the first slash.
+  auto is_key = x.prefix.empty() && x.file.ends_with(".gguf") &&
+                x.file.find('/') == x.file.npos;
+  auto path = is_key ? x.file : x.prefix;
   return fmt::format("{}://{}{}{}{}{}", x.is_google ? "gs" : "s3",
                      x.anonymous ? "anonymous@" : "", x.bucket,
-                     x.prefix.empty() ? "" : "/", x.prefix,
-                     behind_colon(x.file));
+                     path.empty() ? "" : "/", path,
+                     is_key ? "" : behind_colon(x.file));
 }
 
 } // namespace

@@ -19,8 +19,9 @@ T read(std::string_view text) {
 } // namespace
 
 TEST_CASE("a hub's model has a revision and a file") {
-  CHECK(read<hub_reference>("org/name") == hub_reference{"org/name"});
-  CHECK(read<hub_reference>("gpt2") == hub_reference{"gpt2"});
+  CHECK(read<hub_reference>("org/name") ==
+        hub_reference{"org/name", "main", ""});
+  CHECK(read<hub_reference>("gpt2") == hub_reference{"gpt2", "main", ""});
   CHECK(read<hub_reference>("org/name@v1.0") ==
         hub_reference{"org/name", "v1.0", ""});
   CHECK(read<hub_reference>("org/name@refs/pr/1:Q4_K_M") ==
@@ -48,7 +49,8 @@ TEST_CASE("a path stays a path") {
 TEST_CASE("a reference is written as it is read") {
   for (const auto* text :
        {"org/name", "org/name@v1", "org/name@v1:Q4_0", "s3://bucket",
-        "s3://anonymous@bucket/a/b:Q4_0", "gs://bucket/a", "/m"})
+        "s3://anonymous@bucket/a/b:Q4_0", "s3://bucket/a@b.gguf",
+        "s3://bucket:a/b@c.gguf", "gs://bucket/a", "/m"})
     CHECK(to_string(*parse_model_reference(text)) == text);
 }
 
