@@ -100,7 +100,8 @@ TEST_CASE("every kind of model is read") {
 
 TEST_CASE("scores are rounded as in tokenizers") {
   auto file = [](std::string_view score) {
-    return fmt::format(R"({{"added_tokens": [], "model": {{"type": "Unigram",
+    return fmt::format(R"({{"added_tokens": [], "decoder": {{"type": "Fuse"}},
+      "model": {{"type": "Unigram",
       "unk_id": 0, "vocab": [["<unk>", 0], ["a", {}]]}}}})",
                        score);
   };
