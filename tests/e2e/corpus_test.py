@@ -37,7 +37,6 @@ OTHER_STATUS = {
     "tokenize": 200, "tokenize.strs": 200, "tokenize.chat": 200,
     "detokenize": 200,
     # Routes that are not there yet.
-    "embeddings": 404, "score": 404,
     "get.openapi": 404, "get.docs": 404,
     # On the admin listener.
     "get.routes": 404,

@@ -48,7 +48,7 @@ def test_a_directory_is_described_as_it_would_be_loaded():
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "GGUF"), (b"GGUF" + b"\xff" * 64, "GGUF")])
+    (b"", "empty"), (b"GGUF" + b"\xff" * 64, "GGUF")])
 def test_what_is_no_model_is_refused(tmp_path, content, words):
     path = tmp_path / "x.gguf"
     path.write_bytes(content)
