@@ -37,8 +37,11 @@ public:
     // nop
   }
 
-  /// Puts a path of this machine in the place of a source.
+  /// Puts a path of this machine in the place of a source; nothing stays
+  /// nothing.
   result<void> fetch(std::filesystem::path& source, download::wanted what) {
+    if (source.empty())
+      return {};
     auto name = source.string();
     auto reference = download::parse_model_reference(name);
     if (!reference)
@@ -80,10 +83,8 @@ result<fetched_options> fetch(options o, const fetch_progress& progress,
   auto tokenizer = o.tokenizer;
   if (auto done = sources.fetch(model, download::wanted::model); !done)
     return done.error();
-  if (!tokenizer.empty())
-    if (auto done = sources.fetch(tokenizer, download::wanted::tokenizer);
-        !done)
-      return done.error();
+  if (auto done = sources.fetch(tokenizer, download::wanted::tokenizer); !done)
+    return done.error();
   auto notes = std::move(sources.notes);
   o.model = std::move(model);
   o.tokenizer = std::move(tokenizer);
