@@ -318,6 +318,43 @@ def test_keys_come_from_everywhere_and_signatures_are_right(tmp_path, moto):
         assert machine.answers == container.answers == 1
 
 
+class GoogleMachine(http.server.ThreadingHTTPServer):
+    """What a machine of Google's says of its service account."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            known = self.headers.get("Metadata-Flavor") == "Google" and \
+                self.path == ("/computeMetadata/v1/instance/service-accounts/"
+                              "default/token")
+            body = b'{"access_token":"canary","expires_in":3599}'
+            self.send_response(200 if known else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_a_machine_of_googles_has_a_token_of_its_own(tmp_path, moto):
+    relay = Relay(moto.url)
+    machine = GoogleMachine()
+    said = pull(pull_environment(
+        tmp_path, STORAGE_EMULATOR_HOST=relay.url,
+        GCE_METADATA_HOST=f"127.0.0.1:{machine.server_port}"),
+        "gs://quants/m.Q4_0.gguf")
+    assert said.returncode == 0, said.stderr
+    assert relay.heads
+    assert all("Authorization: Bearer canary" in head for head in relay.heads)
+    relay.close()
+    machine.shutdown()
+    machine.server_close()
+
+
 def test_an_anonymous_pull_signs_nothing(tmp_path, moto, environment):
     moto.put("public", {f"model/{name}": content
                         for name, content in FILES.items()}, "public-read")
