@@ -189,7 +189,6 @@ def test_a_hub_that_is_down_does_not_matter_if_the_cache_has_it(hub,
     said = pull(environment, MODEL)
     pulled(said)
     assert "using what the cache has" in said.stderr
-    assert "org/quants" not in refused(pull(environment, "org/other"))
 
 
 def test_gated_private_and_missing_are_told_apart(hub, environment):
@@ -301,7 +300,7 @@ def test_a_pull_that_was_ended_goes_on_where_it_was(tmp_path, hub, environment,
 
 
 def test_pulls_at_once_are_one_download(hub, environment):
-    hub.bytes_per_s = 8_000_000
+    hub.bytes_per_s = 16_000_000
     both = [begin(environment) for _ in range(3)]
     for one in both:
         out, said = one.communicate(timeout=60)
@@ -312,9 +311,9 @@ def test_pulls_at_once_are_one_download(hub, environment):
 
 
 def test_a_pull_takes_over_from_one_that_dies(hub, environment):
-    hub.bytes_per_s = 4_000_000
+    hub.bytes_per_s = 8_000_000
     first = begin(environment)
-    wait_for(lambda: hub.sent(WEIGHTS) > 4_000_000, "nothing came")
+    wait_for(lambda: hub.sent(WEIGHTS) > 6_000_000, "nothing came")
     second = begin(environment)
     wait_for(lambda: len(hub.gets("main")) == 2, "the second did not begin")
     first.kill()
@@ -322,8 +321,8 @@ def test_a_pull_takes_over_from_one_that_dies(hub, environment):
     out, said = second.communicate(timeout=60)
     assert second.returncode == 0, said
     assert pathlib.Path(out.strip(), WEIGHTS).read_bytes() == LARGE
-    # The socket's buffers were under way, no more.
-    assert hub.sent(WEIGHTS) < len(LARGE) + 16_000_000
+    # What was under way is lost, no more.
+    assert hub.sent(WEIGHTS) < len(LARGE) + 3_000_000
 
 
 def test_a_terminal_gets_a_bar(tmp_path, hub, environment):
