@@ -141,6 +141,8 @@ class Relay:
             except OSError:
                 break
         for one in (client, there):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     @staticmethod
