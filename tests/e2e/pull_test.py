@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 
+import huggingface_hub
 import pytest
 
 from cluster import BINARY, wait_for
@@ -112,6 +113,8 @@ def test_revision_and_endpoint_are_options(hub, environment):
                 hub.url))
     assert "no such revision" in refused(
         pull(environment, MODEL, "--revision", "v9", "--endpoint", hub.url))
+    for revision in ("x.gguf", "../x", "a b"):
+        assert pull(environment, MODEL, "--revision", revision).returncode == 2
 
 
 def test_the_token_goes_to_the_hub_alone(hub, environment):
@@ -384,8 +387,9 @@ def snapshot_download(environment, *more):
         env=environment, text=True, capture_output=True, timeout=60)
 
 
-def test_the_hubs_own_client_finds_what_was_pulled(hub, environment):
+def test_the_hubs_own_client_finds_what_was_pulled(tmp_path, hub, environment):
     path = pulled(pull(environment, MODEL))
+    assert not huggingface_hub.scan_cache_dir(tmp_path / "hf/hub").warnings
     hub.forget()
     said = snapshot_download({**environment, "HF_HUB_OFFLINE": "1"})
     assert said.returncode == 0, said.stderr

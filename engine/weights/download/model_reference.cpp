@@ -182,8 +182,9 @@ std::string behind_colon(const std::string& file) {
 }
 
 std::string text_of(const hub_reference& x) {
-  return x.id + (x.revision == "main" ? "" : "@" + x.revision) +
-         behind_colon(x.file);
+  auto looks_like_path = x.id.ends_with(".gguf") && x.file.empty();
+  auto is_plain = x.revision == "main" && !looks_like_path;
+  return x.id + (is_plain ? "" : "@" + x.revision) + behind_colon(x.file);
 }
 
 std::string text_of(const bucket_reference& x) {
