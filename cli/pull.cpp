@@ -111,7 +111,11 @@ result<download::model_reference> reference_of(const pull_arguments& args) {
     return error{errc::invalid_argument,
                  "--revision: a bucket has no revisions"};
   hub->revision = args.revision;
-  return download::parse_model_reference(to_string(*out));
+  out = download::parse_model_reference(to_string(*out));
+  if (out && !std::holds_alternative<download::hub_reference>(*out))
+    return error{errc::invalid_argument,
+                 fmt::format("--revision: \"{}\" is none", args.revision)};
+  return out;
 }
 
 result<download::fetch_settings> settings_of(const pull_arguments& args) {

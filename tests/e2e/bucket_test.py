@@ -1,5 +1,6 @@
 """`troupe pull` from buckets: moto's S3 server, credentials from everywhere."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -30,10 +31,9 @@ def free_port():
 
 
 class Moto:
-    """moto's server in a process of its own. `checks_keys`: requests must be
-    signed by a key that it knows, and the signature must be right."""
+    """moto's server in a process of its own."""
 
-    def __init__(self, checks_keys=False):
+    def __init__(self):
         self.url = f"http://127.0.0.1:{free_port()}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p",
@@ -41,10 +41,7 @@ class Moto:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "5"})
         wait_for(self._answers, "moto does not answer")
-        self.key = dict(KEY)
-        if checks_keys:
-            self.key = self._make_user()
-            self._post("/moto-api/reset-auth", b"0")
+        self.key = KEY
 
     def _answers(self):
         try:
@@ -62,6 +59,18 @@ class Moto:
             service, endpoint_url=self.url, region_name="us-east-1",
             aws_access_key_id=self.key["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.key["AWS_SECRET_ACCESS_KEY"])
+
+    @contextlib.contextmanager
+    def checking_keys(self):
+        """Meanwhile requests must be signed by the key that it gives, and the
+        signature must be right."""
+        self.key = self._make_user()
+        self._post("/moto-api/reset-auth", b"0")
+        try:
+            yield self.key
+        finally:
+            self._post("/moto-api/reset-auth", b"inf")
+            self.key = KEY
 
     def _make_user(self):
         iam = self.client("iam")
@@ -132,6 +141,8 @@ class Relay:
             except OSError:
                 break
         for one in (client, there):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     @staticmethod
@@ -282,26 +293,19 @@ class Machine(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
-def test_keys_come_from_everywhere_and_signatures_are_right(tmp_path):
-    moto = Moto(checks_keys=True)
-    try:
-        moto.put("models", {f"some/model/{name}": content
-                            for name, content in FILES.items()
-                            if name != "model.safetensors"})
-        moto.client("s3").put_object(Bucket="models", Body=LARGE,
-                                     Key="some/model/model.safetensors")
-        machine = Machine(moto.key,
-                          ("X-aws-ec2-metadata-token", "metadata-token"))
-        container = Machine(moto.key, ("Authorization", "container-token"))
+def test_keys_come_from_everywhere_and_signatures_are_right(tmp_path, moto):
+    with moto.checking_keys() as key:
+        machine = Machine(key, ("X-aws-ec2-metadata-token", "metadata-token"))
+        container = Machine(key, ("Authorization", "container-token"))
         base = {"AWS_ENDPOINT_URL": moto.url}
         for i, (more, word) in enumerate([
-                (moto.key, ""),
+                (key, ""),
                 ({"AWS_EC2_METADATA_DISABLED": "false",
                   "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url}, ""),
                 ({"AWS_CONTAINER_CREDENTIALS_FULL_URI":
                   container.url + "/container",
                   "AWS_CONTAINER_AUTHORIZATION_TOKEN": "container-token"}, ""),
-                ({**moto.key, "AWS_SECRET_ACCESS_KEY": "canary"}, "denied"),
+                ({**key, "AWS_SECRET_ACCESS_KEY": "canary"}, "denied"),
                 ({"AWS_CONTAINER_CREDENTIALS_FULL_URI":
                   "http://203.0.113.1/container"}, "must be https://")]):
             environment = pull_environment(tmp_path / str(i), **base, **more)
@@ -311,11 +315,46 @@ def test_keys_come_from_everywhere_and_signatures_are_right(tmp_path):
                 assert word in said.stderr
             else:
                 pulled(said)
-            for secret in ("canary", moto.key["AWS_SECRET_ACCESS_KEY"]):
+            for secret in ("canary", key["AWS_SECRET_ACCESS_KEY"]):
                 assert secret not in said.stderr
         assert machine.answers == container.answers == 1
-    finally:
-        moto.close()
+
+
+class GoogleMachine(http.server.ThreadingHTTPServer):
+    """What a machine of Google's says of its service account."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            known = self.headers.get("Metadata-Flavor") == "Google" and \
+                self.path == ("/computeMetadata/v1/instance/service-accounts/"
+                              "default/token")
+            body = b'{"access_token":"canary","expires_in":3599}'
+            self.send_response(200 if known else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_a_machine_of_googles_has_a_token_of_its_own(tmp_path, moto):
+    relay = Relay(moto.url)
+    machine = GoogleMachine()
+    said = pull(pull_environment(
+        tmp_path, STORAGE_EMULATOR_HOST=relay.url,
+        GCE_METADATA_HOST=f"127.0.0.1:{machine.server_port}"),
+        "gs://quants/m.Q4_0.gguf")
+    assert said.returncode == 0, said.stderr
+    assert relay.heads
+    assert all("Authorization: Bearer canary" in head for head in relay.heads)
+    relay.close()
+    machine.shutdown()
+    machine.server_close()
 
 
 def test_an_anonymous_pull_signs_nothing(tmp_path, moto, environment):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 
+import huggingface_hub
 import pytest
 
 from cluster import BINARY, wait_for
@@ -112,6 +113,8 @@ def test_revision_and_endpoint_are_options(hub, environment):
                 hub.url))
     assert "no such revision" in refused(
         pull(environment, MODEL, "--revision", "v9", "--endpoint", hub.url))
+    for revision in ("x.gguf", "../x", "a b"):
+        assert pull(environment, MODEL, "--revision", revision).returncode == 2
 
 
 def test_the_token_goes_to_the_hub_alone(hub, environment):
@@ -189,7 +192,6 @@ def test_a_hub_that_is_down_does_not_matter_if_the_cache_has_it(hub,
     said = pull(environment, MODEL)
     pulled(said)
     assert "using what the cache has" in said.stderr
-    assert "org/quants" not in refused(pull(environment, "org/other"))
 
 
 def test_gated_private_and_missing_are_told_apart(hub, environment):
@@ -301,7 +303,7 @@ def test_a_pull_that_was_ended_goes_on_where_it_was(tmp_path, hub, environment,
 
 
 def test_pulls_at_once_are_one_download(hub, environment):
-    hub.bytes_per_s = 8_000_000
+    hub.bytes_per_s = 16_000_000
     both = [begin(environment) for _ in range(3)]
     for one in both:
         out, said = one.communicate(timeout=60)
@@ -312,9 +314,9 @@ def test_pulls_at_once_are_one_download(hub, environment):
 
 
 def test_a_pull_takes_over_from_one_that_dies(hub, environment):
-    hub.bytes_per_s = 4_000_000
+    hub.bytes_per_s = 8_000_000
     first = begin(environment)
-    wait_for(lambda: hub.sent(WEIGHTS) > 4_000_000, "nothing came")
+    wait_for(lambda: hub.sent(WEIGHTS) > 6_000_000, "nothing came")
     second = begin(environment)
     wait_for(lambda: len(hub.gets("main")) == 2, "the second did not begin")
     first.kill()
@@ -322,8 +324,8 @@ def test_a_pull_takes_over_from_one_that_dies(hub, environment):
     out, said = second.communicate(timeout=60)
     assert second.returncode == 0, said
     assert pathlib.Path(out.strip(), WEIGHTS).read_bytes() == LARGE
-    # The socket's buffers were under way, no more.
-    assert hub.sent(WEIGHTS) < len(LARGE) + 16_000_000
+    # What was under way is lost, no more.
+    assert hub.sent(WEIGHTS) < len(LARGE) + 3_000_000
 
 
 def test_a_terminal_gets_a_bar(tmp_path, hub, environment):
@@ -385,8 +387,9 @@ def snapshot_download(environment, *more):
         env=environment, text=True, capture_output=True, timeout=60)
 
 
-def test_the_hubs_own_client_finds_what_was_pulled(hub, environment):
+def test_the_hubs_own_client_finds_what_was_pulled(tmp_path, hub, environment):
     path = pulled(pull(environment, MODEL))
+    assert not huggingface_hub.scan_cache_dir(tmp_path / "hf/hub").warnings
     hub.forget()
     said = snapshot_download({**environment, "HF_HUB_OFFLINE": "1"})
     assert said.returncode == 0, said.stderr

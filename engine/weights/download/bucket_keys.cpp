@@ -175,9 +175,7 @@ result<access_key> bucket_keys::of_amazon(http_session& session) {
 }
 
 result<access_key> bucket_keys::of_google(http_session& session) {
-  const auto& base = settings_.instance.metadata_endpoint;
-  if (base.empty())
-    return access_key{};
+  const auto& base = settings_.instance.google_endpoint;
   auto json =
       body_of(session, request_to(base + "/computeMetadata/v1/instance/"
                                          "service-accounts/default/token",

@@ -102,6 +102,9 @@ void read_buckets(const environment& of, fetch_settings& out) {
     instance.metadata_endpoint =
         given.empty() ? "http://169.254.169.254" : given;
   }
+  auto google = of("GCE_METADATA_HOST");
+  instance.google_endpoint =
+      "http://" + (google.empty() ? "169.254.169.254" : google);
   instance.container_url = of("AWS_CONTAINER_CREDENTIALS_FULL_URI");
   if (auto path = of("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
       path.starts_with('/'))
@@ -135,7 +138,8 @@ result<void> check(fetch_settings& out) {
         named{"AWS_ENDPOINT_URL", &out.s3.endpoint},
         named{"STORAGE_EMULATOR_HOST", &out.gs.endpoint},
         named{"AWS_EC2_METADATA_SERVICE_ENDPOINT",
-              &out.instance.metadata_endpoint}})
+              &out.instance.metadata_endpoint},
+        named{"GCE_METADATA_HOST", &out.instance.google_endpoint}})
     if (auto fine = check_endpoint(name, *value); !fine)
       return fine;
   for (const auto& [name, value] :

@@ -39,7 +39,8 @@ struct bucket_settings {
 
 /// Where the machine itself gives credentials. Empty = not asked.
 struct instance_settings {
-  std::string metadata_endpoint;              ///< of the machine
+  std::string metadata_endpoint;              ///< of a machine of Amazon's
+  std::string google_endpoint;                ///< of a machine of Google's
   std::string container_url;                  ///< of the container
   std::string container_token;                ///< sent there; never shown
   std::filesystem::path container_token_file; ///< likewise

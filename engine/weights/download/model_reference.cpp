@@ -182,19 +182,17 @@ std::string behind_colon(const std::string& file) {
 }
 
 std::string text_of(const hub_reference& x) {
-  return x.id + (x.revision == "main" ? "" : "@" + x.revision) +
-         behind_colon(x.file);
+  auto looks_like_path = x.id.ends_with(".gguf") && x.file.empty();
+  auto is_plain = x.revision == "main" && !looks_like_path;
+  return x.id + (is_plain ? "" : "@" + x.revision) + behind_colon(x.file);
 }
 
 std::string text_of(const bucket_reference& x) {
-  // Its name may have an "@", which is taken for keys before the first slash.
-  auto is_key = x.prefix.empty() && x.file.ends_with(".gguf") &&
-                x.file.find('/') == x.file.npos;
-  auto path = is_key ? x.file : x.prefix;
+  // An "@" before the first slash would be taken for keys.
+  auto has_slash = !x.prefix.empty() || x.file.find('@') != x.file.npos;
   return fmt::format("{}://{}{}{}{}{}", x.is_google ? "gs" : "s3",
                      x.anonymous ? "anonymous@" : "", x.bucket,
-                     path.empty() ? "" : "/", path,
-                     is_key ? "" : behind_colon(x.file));
+                     has_slash ? "/" : "", x.prefix, behind_colon(x.file));
 }
 
 } // namespace
