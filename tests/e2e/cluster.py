@@ -144,6 +144,13 @@ class Cluster:
                      "not ready")
         return self
 
+    def wait_for_models(self, *names):
+        """Until the router can ask each of them; `start` waits for one."""
+        for name in names:
+            wait_for(lambda: self.http.post("/tokenize", json={
+                "model": name, "prompt": "a"}).status_code == 200,
+                f"{name} is not ready; it said:\n{self.said()}")
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"

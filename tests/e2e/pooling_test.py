@@ -27,6 +27,7 @@ def encoder(name, source):
 def service(tmp_path_factory):
     config = serve_config(encoder("minilm", MINILM), encoder("ranker", RANKER))
     with running(Cluster(tmp_path_factory.mktemp("encoders"), config)) as one:
+        one.wait_for_models("minilm", "ranker")
         yield one
 
 

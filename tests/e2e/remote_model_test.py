@@ -202,6 +202,7 @@ def test_a_directory_of_each_kind_answers_the_openai_client(tmp_path, start,
         one = start(serve_config(*(
             remote_model(name, hub, tmp_path, **with_tokenizer)
             for name in models)))
+        one.wait_for_models(*models)
         with openai.OpenAI(base_url=f"{one.url}/v1", api_key="any",
                            max_retries=0, timeout=60) as client:
             for name in models:
