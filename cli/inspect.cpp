@@ -5,8 +5,10 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <map>
 #include <string_view>
+#include <system_error>
 
 namespace troupe::cli {
 
@@ -231,11 +233,23 @@ std::string json_of(const inspection& from) {
   return json.end_object().take("\n");
 }
 
+/// What exists is a path, whatever it is called; anything else may be a model
+/// that was pulled.
+result<engine::fetched_options> options_here(const inspect_arguments& args) {
+  auto out = options_of(args);
+  for (auto* path : {&out.model, &out.tokenizer}) {
+    std::error_code ignored;
+    if (!path->empty() && std::filesystem::exists(*path, ignored))
+      *path = std::filesystem::absolute(*path, ignored);
+  }
+  return engine::fetch(
+      std::move(out), [](auto&&...) {}, engine::fetch_from::caches_alone);
+}
+
 } // namespace
 
 int inspect(const inspect_arguments& args) {
-  auto here = engine::fetch(
-      options_of(args), [](auto&&...) {}, engine::fetch_from::caches_alone);
+  auto here = options_here(args);
   if (!here) {
     fmt::print(stderr, "{}\n", here.error().message);
     return 1;

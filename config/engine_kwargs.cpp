@@ -12,6 +12,8 @@ namespace troupe::config {
 namespace {
 
 constexpr double lengths_max = 1 << 24;
+constexpr double sequences_max = 1 << 14;
+constexpr double batched_tokens_max = 1 << 16;
 
 void only_one(map_reader& in, std::string_view key) {
   auto value = in.take(key);
@@ -88,6 +90,25 @@ std::string read_quantization(map_reader& in) {
                     {"fp8", "fp8"}});
 }
 
+/// vLLM's older word for what a model gives, and its newer ones.
+std::string read_task(map_reader& in) {
+  auto task = read_word(in, "task",
+                        {{"auto", ""},
+                         {"generate", "generate"},
+                         {"embed", "embed"},
+                         {"embedding", "embed"},
+                         {"score", "score"}});
+  auto runner = read_word(
+      in, "runner",
+      {{"auto", ""}, {"generate", "generate"}, {"pooling", "pooling"}});
+  auto convert = read_word(
+      in, "convert", {{"auto", ""}, {"none", ""}, {"embed", "embed"}});
+  for (auto& one : {task, convert})
+    if (!one.empty())
+      return one;
+  return runner;
+}
+
 std::string read_dtype(map_reader& in) {
   return read_word(in, "dtype",
                    {{"auto", ""},
@@ -137,13 +158,13 @@ std::string read_chat_template(const located& value) {
 engine_kwargs read_engine_kwargs(const located& value) {
   engine_kwargs out;
   map_reader in{value};
-  auto count = [&](std::string_view key, double low) {
-    return static_cast<std::uint32_t>(
-        in.integer(key, {low, lengths_max}).value_or(0));
+  auto count = [&](std::string_view key, double high) {
+    return static_cast<std::uint32_t>(in.integer(key, {1, high}).value_or(0));
   };
-  out.max_model_len = count("max_model_len", 1);
-  out.max_num_seqs = count("max_num_seqs", 1);
-  out.max_num_batched_tokens = count("max_num_batched_tokens", 1);
+  out.max_model_len = count("max_model_len", lengths_max);
+  out.max_num_seqs = count("max_num_seqs", sequences_max);
+  out.max_num_batched_tokens =
+      count("max_num_batched_tokens", batched_tokens_max);
   if (auto size = in.take("block_size"); size.present()) {
     auto tokens = read_integer(size, {16, 256});
     if (tokens && *tokens % 16 != 0)
@@ -184,8 +205,7 @@ engine_kwargs read_engine_kwargs(const located& value) {
     only_one(in, key);
   only_text(in, "kv_cache_dtype", {"auto", "float16"});
   only_text(in, "tokenizer_mode", {"auto"});
-  only_text(in, "task", {"auto", "generate"});
-  only_text(in, "runner", {"auto", "generate"});
+  out.task = read_task(in);
   for (auto key : {"enable_lora", "enable_auto_tool_choice",
                    "enable_expert_parallel", "disable_log_stats"})
     in.only(key, false, "true: not supported yet");

@@ -78,6 +78,9 @@ struct engine_kwargs {
   std::string quantization;
   std::string dtype;       ///< "float16", "bfloat16", "float32"
   std::string load_format; ///< "gguf", "safetensors"
+  /// What the model has to give: "generate", "embed", "score", "pooling" (one of
+  /// the last two).
+  std::string task;
   std::optional<std::uint64_t> seed;
   bool generation_defaults = true; ///< generation_config: auto
   bool trust_request_chat_template = false;

@@ -48,6 +48,9 @@ struct options {
   /// are quantised. "float32", empty: they stay as stored, which is exact.
   std::string dtype;
   std::string load_format; ///< "gguf", "safetensors"; empty = either
+  /// What the model has to give: "generate" (text), "embed", "score" or
+  /// "pooling" (one of the last two); empty = whatever it does.
+  std::string task;
   /// The seed that `sampling_defaults` has; unset = none.
   std::optional<std::uint64_t> seed;
   /// The model's own sampling parameters count (generation_config.json).

@@ -111,11 +111,28 @@ result<text::model_card> stored_card(const options& o, const model_files& files,
     auto card = read_directory_card(files.source, from, config);
     return card ? card : in_folder(from, card.error());
   }
-  auto card = model::read_model_card(*files.checkpoint, config);
-  if (card && !o.tokenizer.empty())
-    if (auto done = read_tokenizer_files(o.tokenizer, *card); !done)
-      return in_folder(o.tokenizer, done.error());
-  return card;
+  if (o.tokenizer.empty())
+    return model::read_model_card(*files.checkpoint, config);
+  return model::read_model_card(
+      *files.checkpoint, config, [&](text::model_card& card) -> result<void> {
+        auto done = read_tokenizer_files(o.tokenizer, card);
+        return done ? done : in_folder(o.tokenizer, done.error());
+      });
+}
+
+/// A model may be asked for by what it gives; it has to be true.
+result<void> check_task(const options& o, const model_files& files,
+                        const text::model_card& card) {
+  const auto gives = !card.pooled ? "generate"
+                     : card.pooled->what == text::pooled_output::kind::score
+                         ? "score"
+                         : "embed";
+  if (o.task.empty() || o.task == gives ||
+      (o.task == "pooling" && card.pooled))
+    return {};
+  return error{errc::invalid_argument,
+               fmt::format("task: {} is a model for '{}', not for '{}'",
+                           files.checkpoint->name(), gives, o.task)};
 }
 
 /// What the routers will build from the card has to work.
@@ -166,6 +183,8 @@ result<text::model_card> read_card(const options& o, const model_files& files,
     card->chat_template = o.chat_template;
   card->trust_request_template = o.trust_request_template;
   card->template_kwargs = o.template_kwargs;
+  if (auto fine = check_task(o, files, *card); !fine)
+    return fine.error();
   if (auto fine = check_text(*card); !fine)
     return fine.error();
   return card;

@@ -210,6 +210,7 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.quantization = model.engine.quantization;
   spec.dtype = model.engine.dtype;
   spec.load_format = model.engine.load_format;
+  spec.task = model.engine.task;
   if (model.engine.seed)
     spec.seed = {*model.engine.seed};
   spec.generation_defaults = model.engine.generation_defaults;

@@ -58,6 +58,7 @@ struct layout<replica_spec> {
       number(29, &r::generation_defaults),
       number(40, &r::trust_request_chat_template),
       number(41, &r::default_chat_template_kwargs),
+      number(42, &r::task),
   };
 };
 

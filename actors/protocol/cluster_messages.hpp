@@ -57,6 +57,7 @@ struct replica_spec {
   std::string quantization;
   std::string dtype;
   std::string load_format;
+  std::string task;
   std::vector<std::uint64_t> seed; ///< one or none
   bool generation_defaults = true;
   bool trust_request_chat_template = false;

@@ -48,6 +48,7 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.quantization = spec.quantization;
   out.dtype = spec.dtype;
   out.load_format = spec.load_format;
+  out.task = spec.task;
   if (!spec.seed.empty())
     out.seed = spec.seed.front();
   out.generation_defaults = spec.generation_defaults;

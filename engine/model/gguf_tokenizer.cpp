@@ -20,7 +20,8 @@ constexpr std::string_view visible_space = "\u2581";
 
 /// Families whose tokenizer.json adds bos although files may not say so.
 bool adds_bos_by_default(std::string_view pre) {
-  return pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
+  return pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3" ||
+         pre == "tekken";
 }
 
 class tokenizer_reader {

@@ -20,25 +20,46 @@ constexpr std::string_view turn_ends[] = {
 
 class card_reader {
 public:
-  card_reader(const weights::checkpoint& file, const model_config& config)
-      : metadata_(file), config_(config) {
+  card_reader(const weights::checkpoint& file, const model_config& config,
+              const put_tokenizer& other)
+      : metadata_(file), config_(config), other_(other) {
     // nop
   }
 
   result<text::model_card> run() {
-    using step = result<void> (card_reader::*)();
-    for (step one : {&card_reader::tokenizer, &card_reader::chat_template,
-                     &card_reader::eos_ids})
-      if (auto done = (this->*one)(); !done)
-        return done.error();
     card_.architecture = config_.family->name;
     card_.max_model_len = static_cast<std::uint32_t>(config_.context_length);
     card_.vocabulary_size = static_cast<std::uint32_t>(config_.vocabulary);
+    using step = result<void> (card_reader::*)();
+    for (step one : {&card_reader::chat_template, &card_reader::tokenizer,
+                     &card_reader::eos_ids})
+      if (auto done = (this->*one)(); !done)
+        return done.error();
     return std::move(card_);
   }
 
 private:
   result<void> tokenizer() {
+    return other_ ? other_tokenizer() : own_tokenizer();
+  }
+
+  result<void> other_tokenizer() {
+    if (auto done = other_(card_); !done)
+      return done;
+    auto& into = card_.tokenizer;
+    for (auto [place, name] : {std::pair{&into.bos, "bos_token_id"},
+                               std::pair{&into.eos, "eos_token_id"}}) {
+      auto said = id(name);
+      if (!said)
+        return said.error();
+      auto size = static_cast<text::token_id>(into.vocabulary.size());
+      if (*place < 0 && *said < size)
+        *place = *said;
+    }
+    return {};
+  }
+
+  result<void> own_tokenizer() {
     auto read = read_gguf_tokenizer(metadata_, config_.vocabulary);
     if (!read)
       return read.error();
@@ -92,14 +113,16 @@ private:
 
   metadata metadata_;
   const model_config& config_;
+  const put_tokenizer& other_;
   text::model_card card_;
 };
 
 } // namespace
 
 result<text::model_card> read_model_card(const weights::checkpoint& file,
-                                         const model_config& config) {
-  return card_reader{file, config}.run();
+                                         const model_config& config,
+                                         const put_tokenizer& other_tokenizer) {
+  return card_reader{file, config, other_tokenizer}.run();
 }
 
 } // namespace troupe::model

@@ -5,7 +5,12 @@
 #include "engine/text/model_card.hpp"
 #include "engine/weights/checkpoint.hpp"
 
+#include <functional>
+
 namespace troupe::model {
+
+/// Puts a tokenizer into a card that has everything else.
+using put_tokenizer = std::function<result<void>(text::model_card&)>;
 
 /// Builds the model card from a file's "tokenizer.*" metadata
 /// (gguf_tokenizer.hpp).
@@ -15,7 +20,12 @@ namespace troupe::model {
 /// that the model's own chat template writes: what a generation_config.json
 /// lists for such models. A base model without a template ends at its eos
 /// alone.
-result<text::model_card> read_model_card(const weights::checkpoint& file,
-                                         const model_config& config);
+///
+/// `other_tokenizer`, if there is one, puts a tokenizer into the card instead:
+/// the file's own is not read then, but for its special ids where the other one
+/// names none.
+result<text::model_card>
+read_model_card(const weights::checkpoint& file, const model_config& config,
+                const put_tokenizer& other_tokenizer = {});
 
 } // namespace troupe::model

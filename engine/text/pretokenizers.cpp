@@ -22,6 +22,21 @@ constexpr const char* qwen2_words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
     R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+// Words are cut where their case changes; GPT-4o's keep a contraction's end.
+constexpr const char* gpt4o_words =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+constexpr const char* tekken_words =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 struct family {
   std::string_view name;
   const char* first;
@@ -35,10 +50,17 @@ constexpr auto families = std::to_array<family>({
     {.name = "phi-2", .first = gpt2_words},
     {.name = "smollm", .first = digit_pattern, .second = gpt2_words},
     {.name = "starcoder", .first = digit_pattern, .second = gpt2_words},
+    {.name = "refact", .first = digit_pattern, .second = gpt2_words},
+    {.name = "command-r", .first = digit_pattern, .second = gpt2_words},
     {.name = "llama-bpe", .first = llama3_words, .ignore_merges = true},
     {.name = "llama3", .first = llama3_words, .ignore_merges = true},
     {.name = "llama-v3", .first = llama3_words, .ignore_merges = true},
+    {.name = "smaug-bpe", .first = llama3_words},
+    {.name = "dbrx", .first = llama3_words},
     {.name = "qwen2", .first = qwen2_words, .normalize_nfc = true},
+    {.name = "deepseek-r1-qwen", .first = qwen2_words},
+    {.name = "gpt-4o", .first = gpt4o_words},
+    {.name = "tekken", .first = tekken_words, .ignore_merges = true},
 });
 
 } // namespace

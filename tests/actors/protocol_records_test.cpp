@@ -107,6 +107,7 @@ replica_spec full_spec() {
   x.memory_bytes = std::uint64_t{1} << 33;
   x.memory_utilization = 0.5;
   x.quantization = "q8_0";
+  x.task = "embed";
   x.dtype = "bfloat16";
   x.load_format = "gguf";
   x.seed = {std::uint64_t{1} << 63};

@@ -47,6 +47,16 @@ def test_a_directory_is_described_as_it_would_be_loaded():
     assert found(TINY / "llama-awq")["quantization"] == "awq"
 
 
+def test_what_exists_is_a_path(tmp_path, monkeypatch):
+    (tmp_path / "org").symlink_to(TINY)
+    monkeypatch.chdir(tmp_path)
+    for name in "org/llama-bf16", "org/llama-bf16/", "./org/llama-bf16":
+        assert found(name)["architecture"] == "llama"
+    gone = run_verb("inspect", "org/none")
+    assert gone.returncode == 1
+    assert "org/none" in gone.stderr
+
+
 @pytest.mark.parametrize("content, words", [
     (b"", "empty"), (b"GGUF" + b"\xff" * 64, "GGUF")])
 def test_what_is_no_model_is_refused(tmp_path, content, words):

@@ -134,6 +134,7 @@ def test_deploy_and_status_show_the_download(tmp_path, hub):
 # -- a directory of each kind
 
 FAMILIES = ROOT / "tests/reference/families"
+ENCODERS = ROOT / "tests/reference/encoders"
 
 
 def files_of(folder):
@@ -168,6 +169,9 @@ def repositories(kind):
                 for path in TINY.glob("*.gguf")}
     if kind == "quantised":
         return {name: files_of(TINY / name) for name in QUANTISED}
+    if kind == "GGUF families":
+        return {path.stem: {path.name: path.read_bytes()}
+                for path in FAMILIES.glob("*.gguf")}
     if kind == "plain":
         return {name: files_of(TINY / name) for name in PLAIN}
     half = FAMILY_NAMES[:6] if kind == "families" else FAMILY_NAMES[6:]
@@ -189,7 +193,7 @@ def remote_model(name, hub, folder, **loading):
 
 
 @pytest.mark.parametrize("kind", ["plain", "quantised", "GGUF", "families",
-                                  "more families"])
+                                  "more families", "GGUF families"])
 def test_a_directory_of_each_kind_answers_the_openai_client(tmp_path, start,
                                                             kind):
     models = repositories(kind)
@@ -214,6 +218,34 @@ def test_a_directory_of_each_kind_answers_the_openai_client(tmp_path, start,
             came = sum(asked.sent for asked in hub.requests
                        if f"org/{name}/resolve/" in asked.path)
             assert came == sum(map(len, files.values())), name
+        assert one.stop() == 0
+    finally:
+        hub.close()
+
+
+def test_encoders_of_the_hub_answer_the_openai_client(tmp_path, start):
+    models = {name: {str(path.relative_to(folder)): path.read_bytes()
+                     for path in folder.rglob("*") if path.is_file()}
+              for folder in sorted(ENCODERS.iterdir()) if folder.is_dir()
+              for name in [folder.name]}
+    assert {"bert-embedding", "bert-score"} <= set(models)
+    hub = Hub({f"org/{name}": files for name, files in models.items()})
+    try:
+        one = start(serve_config(*(
+            {**remote_model(name, hub, tmp_path), "engine_kwargs": {
+                "task": "score" if name.endswith("score") else "embed"}}
+            for name in models)))
+        one.wait_for_models(*models)
+        with openai.OpenAI(base_url=f"{one.url}/v1", api_key="any",
+                           max_retries=0, timeout=60) as client:
+            for name in models:
+                if name.endswith("score"):
+                    (score,) = client.post("/score", cast_to=object, body={
+                        "model": name, "text_1": "a", "text_2": "b"})["data"]
+                    assert 0 < score["score"] < 1, name
+                else:
+                    answer = client.embeddings.create(model=name, input=["a"])
+                    assert any(answer.data[0].embedding), name
         assert one.stop() == 0
     finally:
         hub.close()

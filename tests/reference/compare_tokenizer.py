@@ -44,6 +44,26 @@ PRE_TOKENIZERS = {
                      r"|\s+(?!\S)|\s+"}},
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
          "use_regex": False}]},
+    "gpt-4o": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
+            "Regex": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*"
+                     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+                     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
+                     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+                     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+"
+                     r"|\s+(?!\S)|\s+"}},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+         "use_regex": False}]},
+    "tekken": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
+            "Regex": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*"
+                     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+                     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
+                     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+                     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+"
+                     r"|\s+(?!\S)|\s+"}},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
+         "use_regex": False}]},
     "qwen2": {"type": "Sequence", "pretokenizers": [
         {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
             "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -76,7 +96,7 @@ def json_of_gguf(path, pre=None):
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
                   "continuing_subword_prefix": None, "end_of_word_suffix": None,
                   "fuse_unk": False, "byte_fallback": False,
-                  "ignore_merges": pre == "llama-bpe",
+                  "ignore_merges": pre in ("llama-bpe", "tekken"),
                   "vocab": {s: i for i, s in enumerate(spellings)},
                   "merges": fields["tokenizer.ggml.merges"].contents()},
     }
@@ -209,7 +229,8 @@ def cases(options, temp):
         yield path, pathlib.Path(path), options.bytes
     if options.gguf:
         for pre, size in [(None, options.bytes), ("gpt-2", 1_000_000),
-                          ("llama-bpe", 1_000_000), ("qwen2", 1_000_000)]:
+                          ("llama-bpe", 1_000_000), ("qwen2", 1_000_000),
+                          ("gpt-4o", 1_000_000), ("tekken", 1_000_000)]:
             yield (f"gguf as {pre or 'it says'}", written(
                 f"gguf-{pre}", json_of_gguf(options.gguf, pre)), size)
 

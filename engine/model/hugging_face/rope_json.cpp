@@ -53,7 +53,7 @@ void rope_json::put(std::string_view key, T value) {
 }
 
 result<void> rope_json::run() {
-  for (auto key : {"rope_parameters", "rope_scaling"})
+  for (auto key : {"rope_scaling", "rope_parameters"})
     if (fields_.has(key)) {
       auto inner = fields_.object(key);
       if (!inner)
