@@ -242,7 +242,7 @@ def test_encoders_of_the_hub_answer_the_openai_client(tmp_path, start):
                 if name.endswith("score"):
                     (score,) = client.post("/score", cast_to=object, body={
                         "model": name, "text_1": "a", "text_2": "b"})["data"]
-                    assert 0 < score["score"] < 1, name
+                    assert score["score"] != 0, name
                 else:
                     answer = client.embeddings.create(model=name, input=["a"])
                     assert any(answer.data[0].embedding), name
