@@ -569,8 +569,10 @@ bool read_post_processor(const json_object& root, tokenizer_data& out) {
 }
 
 bool read_decoder(const json_object& root, tokenizer_data& out) {
-  if (!root.has("decoder"))
-    return root.refuse("decoder", "null");
+  if (!root.has("decoder")) { // then entries are joined by spaces
+    out.decoder.emplace_back().what = dec::wordpiece;
+    return true;
+  }
   auto step = root.child("decoder");
   return step &&
          read_steps(*step, "decoders", [&](const json_object& one, auto type) {
