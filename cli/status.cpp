@@ -107,6 +107,21 @@ void print_node(simdjson::dom::element node) {
   fmt::print("\n");
 }
 
+/// How many replicas it may have, and why it has as many as it has.
+void print_scaling(simdjson::dom::element model) {
+  simdjson::dom::element scaling;
+  if (model["scaling"].get(scaling) != simdjson::SUCCESS)
+    return;
+  fmt::print("    scaled between {} and {}: {}\n",
+             number(scaling, "min_replicas"), number(scaling, "max_replicas"),
+             text(scaling, "decision").empty() ? "no load heard yet"
+                                               : text(scaling, "decision"));
+  if (!text(scaling, "held_back").empty())
+    fmt::print("    held back: {}\n", text(scaling, "held_back"));
+  if (!text(scaling, "last_change").empty())
+    fmt::print("    last change: {}\n", text(scaling, "last_change"));
+}
+
 /// Names whose certificates of before were revoked.
 void print_revoked(simdjson::dom::element all) {
   std::string names;
@@ -132,6 +147,7 @@ void print_status(simdjson::dom::element all) {
     if (!text(model, "reason").empty())
       fmt::print(" ({})", text(model, "reason"));
     fmt::print("\n");
+    print_scaling(model);
     if (!text(model, "note").empty())
       fmt::print("    note: {}\n", text(model, "note"));
     for (auto replica : items(model, "replicas"))

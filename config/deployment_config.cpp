@@ -10,45 +10,6 @@ namespace {
 constexpr double replicas_max = 4096;
 constexpr double seconds_max = 1e7;
 
-autoscaling_config read_autoscaling(const located& value,
-                                    std::int64_t default_max) {
-  autoscaling_config out;
-  map_reader in{value};
-  out.min_replicas = in.integer("min_replicas", {0, replicas_max}).value_or(1);
-  out.max_replicas =
-      in.integer("max_replicas", {1, replicas_max}).value_or(default_max);
-  out.initial_replicas = in.integer("initial_replicas", {0, replicas_max});
-  // Checked now, used once there is an autoscaler; the note below says so.
-  in.number("target_ongoing_requests", {1e-9, 1e12});
-  for (auto key :
-       {"upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s",
-        "metrics_interval_s", "look_back_period_s"})
-    in.number(key, {0, seconds_max});
-  for (auto key : {"upscaling_factor", "downscaling_factor", "smoothing_factor",
-                   "upscale_smoothing_factor", "downscale_smoothing_factor"})
-    in.number(key, {1e-9, 1e6});
-  in.choice("aggregation_function", {"mean", "max", "min"});
-  in.refuse("policy");
-  if (out.max_replicas < out.min_replicas)
-    value.error(fmt::format("max_replicas ({}) is below min_replicas ({})",
-                            out.max_replicas, out.min_replicas));
-  if (out.initial_replicas && (*out.initial_replicas < out.min_replicas ||
-                               *out.initial_replicas > out.max_replicas))
-    value.error(fmt::format("initial_replicas ({}) must lie between "
-                            "min_replicas ({}) and max_replicas ({})",
-                            *out.initial_replicas, out.min_replicas,
-                            out.max_replicas));
-  if (out.start_replicas() == 0)
-    value.error("scaling to zero: not supported yet; set initial_replicas or "
-                "min_replicas to 1 or more");
-  else
-    value.note(fmt::format("there is no autoscaler yet: {} replica{} will run, "
-                           "whatever the load",
-                           out.start_replicas(),
-                           out.start_replicas() == 1 ? "" : "s"));
-  return out;
-}
-
 bundle read_named_resources(const located& value) {
   bundle out;
   if (!value.node.IsMap()) {
@@ -107,8 +68,8 @@ deployment_config read_deployment_config(const located& value) {
   if (scaling.present() || automatic) {
     if (out.num_replicas)
       scaling.error("stands beside a fixed num_replicas; give one of the two");
-    out.autoscaling = read_autoscaling(scaling.present() ? scaling : replicas,
-                                       automatic ? 100 : 1);
+    out.autoscaling = read_autoscaling_config(
+        scaling.present() ? scaling : replicas, automatic ? 100 : 1);
   }
   out.max_ongoing_requests = in.integer("max_ongoing_requests", {1, 2e9})
                                  .value_or(out.max_ongoing_requests);

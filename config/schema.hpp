@@ -12,6 +12,9 @@ namespace troupe::config {
 
 llm_config read_llm_config(const located&);
 deployment_config read_deployment_config(const located&);
+/// Without `max_replicas` it is `default_max`.
+autoscaling_config read_autoscaling_config(const located&,
+                                           std::uint32_t default_max);
 engine_kwargs read_engine_kwargs(const located&);
 
 /// Reads accelerator_type, accelerator_config and placement_group_config of the

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "config/autoscaling_config.hpp"
 #include "config/diagnostics.hpp"
 
 #include <cstdint>
@@ -28,17 +29,6 @@ inline constexpr std::string_view hidden_value = "***";
 
 /// Resources of one worker: CPU, GPU and custom ones, by name.
 using bundle = std::map<std::string, double>;
-
-struct autoscaling_config {
-  std::int64_t min_replicas = 1;
-  std::optional<std::int64_t> initial_replicas;
-  std::int64_t max_replicas = 1;
-
-  /// What runs until an autoscaler is built.
-  std::int64_t start_replicas() const {
-    return initial_replicas.value_or(min_replicas);
-  }
-};
 
 struct deployment_config {
   std::optional<std::int64_t> num_replicas;
@@ -78,8 +68,8 @@ struct engine_kwargs {
   std::string quantization;
   std::string dtype;       ///< "float16", "bfloat16", "float32"
   std::string load_format; ///< "gguf", "safetensors"
-  /// What the model has to give: "generate", "embed", "score", "pooling" (one of
-  /// the last two).
+  /// What the model has to give: "generate", "embed", "score", "pooling" (one
+  /// of the last two).
   std::string task;
   std::optional<std::uint64_t> seed;
   bool generation_defaults = true; ///< generation_config: auto

@@ -177,6 +177,12 @@ struct stats {
   std::uint32_t running = 0;
   std::uint32_t waiting = 0;
   std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
+  std::uint64_t answer_tokens = 0; ///< that its sequences may still draw
+  /// Rows computed in a second of steps, over the last seconds of them.
+  double tokens_per_second = 0;
+  /// Sequences that it runs at once without giving one up: max_num_seqs, or as
+  /// many as have KV blocks for half of the model's length.
+  std::uint32_t seats = 0;
   std::uint32_t kv_blocks_total = 0;
   std::uint32_t kv_blocks_free = 0; ///< unused or reclaimable
 };

@@ -67,6 +67,7 @@ void engine_core::submit(request r) {
   if (s->wants_prompt_logprobs)
     s->prompt_logprobs.emplace_back(); // the first position has none
   waiting_tokens_ += s->prompt_size;
+  answer_tokens_ += answer_left(*s);
   by_id_.emplace(s->id, s.get());
   sequence& taken = *s;
   (r.alone > 0 ? alone_ : order_).push_back(std::move(s));
@@ -118,6 +119,8 @@ stats engine_core::now() const {
   s.running = static_cast<std::uint32_t>(running_) + (alone_is_seated_ ? 1 : 0);
   s.waiting = living() - s.running;
   s.waiting_tokens = waiting_tokens_;
+  s.answer_tokens = answer_tokens_;
+  s.seats = seats();
   s.kv_blocks_free = pool_.free();
   return s;
 }
@@ -371,7 +374,9 @@ void engine_core::draw(sequence& s, std::span<const float> logits) {
       return fail(s, found.error());
     logprobs = std::move(*found);
   }
+  answer_tokens_ -= answer_left(s);
   s.tokens.push_back(*drawn);
+  answer_tokens_ += answer_left(s);
   ++stats_.output_tokens;
   output& news = start_news(s);
   news.tokens.push_back(*drawn);
@@ -423,6 +428,7 @@ void engine_core::finish(sequence& s, output& news, finish_reason reason) {
     news.stop_token = s.tokens.back();
   release_blocks(s);
   waiting_tokens_ -= prompt_left(s);
+  answer_tokens_ -= answer_left(s);
   s.is_finished = true;
   by_id_.erase(s.id);
   ++stats_.finished;
@@ -437,6 +443,24 @@ void engine_core::fail(sequence& s, error why) {
 
 std::uint32_t engine_core::prompt_left(const sequence& s) const {
   return s.prompt_size - std::min(s.computed, s.prompt_size);
+}
+
+/// Tokens that it may still draw: an end token can come sooner.
+std::uint32_t engine_core::answer_left(const sequence& s) const {
+  const auto room =
+      config_.max_model_len - std::min(s.size(), config_.max_model_len);
+  const auto asked =
+      s.params.max_tokens - std::min(s.output_size(), s.params.max_tokens);
+  return std::min(room, asked);
+}
+
+std::uint32_t engine_core::seats() const {
+  const std::uint64_t positions =
+      std::uint64_t{pool_.total()} * config_.bounds.block_size;
+  const std::uint32_t length = std::max(config_.max_model_len / 2, 1u);
+  const auto held = std::max<std::uint64_t>(positions / length, 1);
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(held, config_.bounds.max_num_seqs));
 }
 
 void engine_core::set_computed(sequence& s, std::uint32_t positions) {

@@ -100,6 +100,8 @@ private:
 
   void extend_keys(sequence&, std::size_t blocks) const;
   std::uint32_t prompt_left(const sequence&) const;
+  std::uint32_t answer_left(const sequence&) const;
+  std::uint32_t seats() const;
   void set_computed(sequence&, std::uint32_t positions);
   void release_blocks(sequence&);
   void remove(const sequence&);
@@ -124,6 +126,7 @@ private:
   std::vector<output> outputs_; ///< since the last step
   stats stats_;                 ///< counters; `now` adds the gauges
   std::uint64_t waiting_tokens_ = 0;
+  std::uint64_t answer_tokens_ = 0;
 
   // Reused from step to step.
   std::vector<scheduler::sequence_state> states_;

@@ -1,5 +1,7 @@
 #include "engine/engine_thread.hpp"
 
+#include "engine/step_rate.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -97,15 +99,12 @@ private:
       for (news& n : taken)
         std::visit([this](auto& what) { take_in(what); }, n);
       taken.clear();
-      const std::uint64_t steps_before = core_->now().steps;
+      const stats before = core_->now();
       const auto begin = std::chrono::steady_clock::now();
       step_result result = core_->step(watch_);
-      if (steps_before > 0)
-        longest_step_ =
-            std::max(longest_step_, std::chrono::steady_clock::now() - begin);
-      result.now.longest_step_ms = longest_step_ms();
+      time_step(before, result.now, std::chrono::steady_clock::now() - begin);
       publish(result.now);
-      if (!result.outputs.empty() || result.now.steps > steps_before)
+      if (!result.outputs.empty() || result.now.steps > before.steps)
         on_step_(std::move(result));
     }
   }
@@ -119,6 +118,21 @@ private:
     std::swap(taken, inbox_);
     living_ += std::exchange(arriving_, 0);
     return !is_stopping_;
+  }
+
+  /// The first step is no measure: it touches what was never touched.
+  void time_step(const stats& before, stats& now,
+                 std::chrono::steady_clock::duration time) {
+    if (before.steps > 0 && now.steps > before.steps) {
+      longest_step_ = std::max(longest_step_, time);
+      rate_.step(rows(now) - rows(before), time);
+    }
+    now.longest_step_ms = longest_step_ms();
+    now.tokens_per_second = rate_.per_second();
+  }
+
+  static std::uint64_t rows(const stats& of) {
+    return of.prompt_tokens + of.resumed_tokens + of.output_tokens;
   }
 
   std::uint32_t longest_step_ms() const {
@@ -150,7 +164,9 @@ private:
   std::unique_ptr<core> core_;
   std::function<void(step_result&&)> on_step_;
   step_watch* watch_ = nullptr;
-  std::chrono::steady_clock::duration longest_step_{}; ///< the thread's alone
+  // The thread's alone.
+  std::chrono::steady_clock::duration longest_step_{};
+  step_rate rate_;
   std::thread thread_;
 
   mutable std::mutex mutex_;

@@ -102,6 +102,7 @@ stats pooling_core::now() const {
       alone_is_next ? std::min<std::size_t>(alone_.size(), 1) : count_next());
   s.waiting = living() - s.running;
   s.waiting_tokens = waiting_tokens_;
+  s.seats = config_.max_num_seqs;
   return s;
 }
 

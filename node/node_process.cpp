@@ -10,6 +10,7 @@
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
 #include "actors/runtime/token.hpp"
+#include "autoscaler/autoscaler.hpp"
 #include "node/public_side.hpp"
 #include "node/serve_api.hpp"
 #include "node/state_directory.hpp"
@@ -129,6 +130,7 @@ private:
   caf::actor_system system_;
   last_welcome welcome_;
   protocol::head_controller_actor controller_; ///< on a head
+  protocol::autoscaler_actor autoscaler_;      ///< likewise
   std::unique_ptr<router::service> service_;
   std::unique_ptr<public_side> public_;
   protocol::node_agent_actor agent_;
@@ -195,6 +197,7 @@ result<void> running_node::start_controller(const head_role& role,
   if (!spawned)
     return spawned.error();
   controller_ = *spawned;
+  autoscaler_ = autoscaler::spawn_autoscaler(system_, controller_);
   if (restore)
     return {};
   auto stored = controller::deploy_now(system_, controller_, *role.wanted);
@@ -360,6 +363,7 @@ bool running_node::stop(milliseconds time_max) {
   public_.reset();
   service_.reset();
   if (controller_) {
+    autoscaler_ = nullptr; // ends with the controller
     runtime::stop_actor(system_, controller_, actor_end_time);
     controller_ = nullptr;
   }

@@ -139,9 +139,10 @@ std::optional<route_place> locate(const protocol::routing_table& table,
 }
 
 edge::edge(boost::asio::io_context& io, const options& from,
-           std::shared_ptr<dispatcher> replicas, model_cards::fetch fetch_card)
+           std::shared_ptr<dispatcher> replicas,
+           std::shared_ptr<wake_queue> sleepers, model_cards::fetch fetch_card)
     : io_(io), text_queue_max_(from.text_queue_max),
-      replicas_(std::move(replicas)),
+      replicas_(std::move(replicas)), sleepers_(std::move(sleepers)),
       admitted_(std::make_shared<admission>(from.requests_max)),
       rules_(std::make_shared<const rules>(
           rules{api_keys{from.api_keys}, from.root_path, from.request_timeout,
@@ -176,9 +177,28 @@ void edge::take(std::shared_ptr<const protocol::routing_table> table) {
   auto fresh = std::make_shared<const rules>(rules{
       api_keys{said.api_keys}, said.root_path,
       std::chrono::milliseconds{said.request_timeout_ms}, said.access_log});
-  std::lock_guard lock{mutex_};
-  table_ = std::move(table);
-  rules_ = std::move(fresh);
+  {
+    std::lock_guard lock{mutex_};
+    table_ = table;
+    rules_ = std::move(fresh);
+  }
+  wake(*table);
+}
+
+/// Who waits for a model that has a replica now, or gets none, goes on.
+void edge::wake(const protocol::routing_table& table) {
+  for (const auto& key : sleepers_->models()) {
+    auto model =
+        std::find_if(table.models.begin(), table.models.end(), [&](auto& one) {
+          return one.application == key.first && one.model == key.second;
+        });
+    if (model == table.models.end())
+      sleepers_->failed(key, {errc::unavailable, "The model was removed."});
+    else if (!model->replicas.empty())
+      sleepers_->woken(key);
+    else if (model->without_replica != protocol::waking::wakes)
+      sleepers_->failed(key, {errc::unavailable, not_ready(*model).message});
+  }
 }
 
 std::shared_ptr<const edge::rules> edge::current_rules() const {
@@ -206,13 +226,16 @@ bool edge::ready() const {
     return false;
   return std::any_of(known->models.begin(), known->models.end(),
                      [this](const protocol::model_route& model) {
-                       return !model.replicas.empty() &&
-                              has_card(model.replicas.front().card_hash);
+                       if (model.replicas.empty())
+                         return model.without_replica ==
+                                protocol::waking::wakes;
+                       return has_card(model.replicas.front().card_hash);
                      });
 }
 
 void edge::stop() {
   cards_.stop();
+  sleepers_->close({errc::unavailable, "The router is stopping."});
   text_.join();
 }
 
@@ -380,6 +403,11 @@ void edge::find(const pending_ptr& job) {
     return;
   }
   job->model = *model;
+  if (job->model->replicas.empty() &&
+      job->model->without_replica == protocol::waking::wakes) {
+    wait_to_wake(job);
+    return;
+  }
   if (job->model->replicas.empty()) {
     auto last = cards_.find(job->model->application, job->model->model);
     if (last && comes_back(*job->model))
@@ -397,6 +425,20 @@ void edge::find(const pending_ptr& job) {
     else
       job->client->fail(busy("The model's text side is not ready."));
   });
+}
+
+/// The table can be an older one by now: then nobody else would wake it.
+void edge::wait_to_wake(const pending_ptr& job) {
+  wake_queue::waiter who;
+  who.waits = [job] { return job->client->waits(); };
+  who.go_on = [this, job] { post_text(job, [this, job] { find(job); }); };
+  who.fail = [job](const error& why) { job->client->fail(busy(why.message)); };
+  auto taken = sleepers_->add({job->model->application, job->model->model},
+                              std::move(who), std::chrono::steady_clock::now());
+  if (!taken)
+    job->client->fail(busy("Too many requests wait for the model to wake."));
+  else if (auto newest = table(); newest != job->table)
+    wake(*newest);
 }
 
 // While a model changes its replicas may have two cards. Each gets its share of

@@ -44,7 +44,7 @@ class edge {
 public:
   /// `io` outlives the edge.
   edge(boost::asio::io_context& io, const options&, std::shared_ptr<dispatcher>,
-       model_cards::fetch);
+       std::shared_ptr<wake_queue>, model_cards::fetch);
 
   void handle(http::request, std::shared_ptr<http::reply>);
 
@@ -59,7 +59,7 @@ public:
     stopping_ = true;
   }
 
-  /// Ends the text threads and whoever waits for a model card.
+  /// Ends the text threads and whoever waits for a model card or a replica.
   void stop();
 
   const std::shared_ptr<admission>& admitted() const {
@@ -111,6 +111,8 @@ private:
   void read(const pending_ptr&);
   static std::optional<api::api_error> parse(pending&);
   void find(const pending_ptr&);
+  void wait_to_wake(const pending_ptr&);
+  void wake(const protocol::routing_table&);
   std::string card_for(const protocol::model_route&) const;
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
   generation_context context_of(const pending&) const;
@@ -125,6 +127,7 @@ private:
   boost::asio::io_context& io_;
   const std::uint32_t text_queue_max_;
   std::shared_ptr<dispatcher> replicas_;
+  std::shared_ptr<wake_queue> sleepers_;
   std::shared_ptr<admission> admitted_;
   std::shared_ptr<metrics> counters_ = std::make_shared<metrics>();
   mutable std::mutex mutex_;

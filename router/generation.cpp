@@ -201,8 +201,14 @@ find_model(const protocol::routing_table& table, std::string_view route_prefix,
   return candidates.front();
 }
 
-// The reason may name files and nodes: it is for `status`.
+// The reason may name files and nodes: it is for `status`, but where clients
+// are what makes a model start.
 api_error not_ready(const protocol::model_route& model) {
+  if (model.without_replica == protocol::waking::failed)
+    return {503,
+            fmt::format("The model \"{}\" could not be started ({}).",
+                        model.model, model.reason),
+            "server_error", "model", "model_not_ready"};
   return {503,
           fmt::format("The model \"{}\" cannot answer now ({}).", model.model,
                       model.status),

@@ -4,6 +4,7 @@
 #include "actors/runtime/authority.hpp"
 #include "router/http/server.hpp"
 #include "router/request_table.hpp"
+#include "router/wake_queue.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -48,6 +49,7 @@ struct options {
   /// Requests that wait for a text thread; past it: 503 at once.
   std::uint32_t text_queue_max = 512;
   table_limits table;
+  wake_queue::limits wake;
   std::chrono::milliseconds attach_time{5'000};
   std::chrono::milliseconds card_time{10'000}; ///< to fetch a model card
   runtime::credentials tls;                    ///< for replicas' blob listeners

@@ -295,6 +295,23 @@ std::optional<time_point> request_table::next_deadline() const {
   return first;
 }
 
+std::vector<protocol::router_load> request_table::load() const {
+  std::map<model_key, protocol::router_load> held;
+  for (const auto& [key, model] : models_)
+    if (auto waiting = queued(model))
+      held[key].waiting = static_cast<std::uint32_t>(waiting);
+  for (const auto& [incarnation, replica] : replicas_)
+    if (!replica.sent.empty())
+      held[replica.model].sent +=
+          static_cast<std::uint32_t>(replica.sent.size());
+  std::vector<protocol::router_load> out;
+  for (auto& [key, load] : held) {
+    std::tie(load.application, load.model) = key;
+    out.push_back(std::move(load));
+  }
+  return out;
+}
+
 std::size_t request_table::outstanding(std::uint64_t incarnation) const {
   auto replica = replicas_.find(incarnation);
   return replica == replicas_.end() ? 0 : replica->second.sent.size();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/load_messages.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
@@ -219,6 +220,8 @@ public:
   std::size_t prompt_tokens() const {
     return prompt_tokens_;
   }
+  /// What it holds of each model that has something.
+  std::vector<protocol::router_load> load() const;
   /// Choices at this replica; 0 if it is not known.
   std::size_t outstanding(std::uint64_t incarnation) const;
   const table_counts& counts() const {

@@ -12,6 +12,23 @@
 
 namespace troupe::router {
 
+namespace {
+
+constexpr std::chrono::milliseconds load_interval{100};
+constexpr std::chrono::milliseconds load_interval_max{1'000};
+
+/// A model can be in both: its first replica has just gone or come.
+void add(std::vector<protocol::router_load>& to, protocol::router_load more) {
+  for (auto& one : to)
+    if (one.application == more.application && one.model == more.model) {
+      one.waiting += more.waiting;
+      return;
+    }
+  to.push_back(std::move(more));
+}
+
+} // namespace
+
 connect_replica connect_over_tls() {
   return [](local_router_actor::pointer self, const protocol::endpoint& where,
             std::chrono::milliseconds timeout,
@@ -114,6 +131,33 @@ void router_state::peer_down(const caf::actor_addr& source) {
     run(table_->lost(gone, now()));
     return;
   }
+}
+
+void router_state::take_watcher(protocol::load_sink_actor watcher) {
+  auto is_first = !watcher_;
+  watcher_ = std::move(watcher);
+  told_at_ = {};
+  if (is_first)
+    tell_load();
+}
+
+/// When it changed, and from time to time, since a report can be lost.
+void router_state::tell_load() {
+  self_->delayed_send(local_router_actor{self_}, load_interval,
+                      protocol::load_atom::value);
+  auto models = table_->load();
+  if (args_.sleepers) {
+    args_.sleepers->expire(std::chrono::steady_clock::now());
+    for (auto& waiting : args_.sleepers->load())
+      add(models, std::move(waiting));
+  }
+  if (models == told_.models && now() < told_at_ + load_interval_max)
+    return;
+  told_at_ = now();
+  told_.incarnation = args_.incarnation;
+  ++told_.sequence;
+  told_.models = std::move(models);
+  self_->send(watcher_, protocol::load_atom::value, encode(told_));
 }
 
 time_point router_state::now() const {
@@ -311,6 +355,10 @@ router_actor(local_router_actor::stateful_pointer<router_state> self,
       [self](protocol::death_atom, const codec::bytes& notice) {
         self->state.take_death(notice);
       },
+      [self](protocol::watch_atom, const protocol::load_sink_actor& watcher) {
+        self->state.take_watcher(watcher);
+      },
+      [self](protocol::load_atom) { self->state.tell_load(); },
       [self](protocol::tick_atom) { self->state.take_inbox(); },
   };
 }

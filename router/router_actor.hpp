@@ -4,6 +4,7 @@
 #include "router/dispatcher.hpp"
 #include "router/histogram.hpp"
 #include "router/request_table.hpp"
+#include "router/wake_queue.hpp"
 
 #include <caf/typed_event_based_actor.hpp>
 
@@ -19,7 +20,9 @@ namespace troupe::router {
 /// protocol::router_actor.
 using local_router_actor = protocol::router_actor::extend<
     // Look into the dispatcher's inbox and at the clock.
-    caf::reacts_to<protocol::tick_atom>>;
+    caf::reacts_to<protocol::tick_atom>,
+    // Time to say what it holds.
+    caf::reacts_to<protocol::load_atom>>;
 
 /// Opens a connection to the replica at an endpoint of its own and calls back,
 /// in the actor's context, at the latest after the time-out.
@@ -37,6 +40,7 @@ struct router_arguments {
   std::chrono::milliseconds attach_time{5'000}; ///< connect and open a session
   std::uint64_t random_seed = 0;
   std::shared_ptr<dispatcher> inbox;
+  std::shared_ptr<wake_queue> sleepers; ///< who waits for models that sleep
   /// Gets each newer routing table; must be quick.
   std::function<void(std::shared_ptr<const protocol::routing_table>)> on_table;
   connect_replica connect = connect_over_tls();
@@ -73,6 +77,8 @@ public:
   void take_table(const codec::bytes& table);
   void take_death(const codec::bytes& notice);
   void take_inbox();
+  void take_watcher(protocol::load_sink_actor);
+  void tell_load();
   void peer_down(const caf::actor_addr& source);
 
 private:
@@ -115,6 +121,9 @@ private:
   std::uint64_t last_session_ = 0;
   std::uint64_t table_version_ = 0;
   std::optional<time_point> armed_;
+  protocol::load_sink_actor watcher_; ///< null: nobody asks for its load
+  protocol::router_report told_;      ///< last
+  time_point told_at_{};
 };
 
 local_router_actor::behavior_type

@@ -152,7 +152,8 @@ public:
       : options_(from), system_(system),
         connect_(access.connect ? std::move(access.connect)
                                 : connect_over_tls()),
-        edge_(std::make_shared<edge>(io_, from, replicas_,
+        sleepers_(std::make_shared<wake_queue>(from.wake)),
+        edge_(std::make_shared<edge>(io_, from, replicas_, sleepers_,
                                      access.fetch_card
                                          ? std::move(access.fetch_card)
                                          : fetch_over_tls(from))),
@@ -244,6 +245,7 @@ private:
     args.attach_time = options_.attach_time;
     args.random_seed = random_number();
     args.inbox = replicas_;
+    args.sleepers = sleepers_;
     args.connect = connect_;
     args.on_table = [requests = std::weak_ptr{edge_},
                      listener = std::weak_ptr{public_}](auto table) {
@@ -295,6 +297,7 @@ private:
       work_{boost::asio::make_work_guard(io_)};
   std::shared_ptr<dispatcher> replicas_ = std::make_shared<dispatcher>();
   std::shared_ptr<router_gauges> gauges_ = std::make_shared<router_gauges>();
+  std::shared_ptr<wake_queue> sleepers_;
   std::shared_ptr<edge> edge_;
   admin admin_;
   std::shared_ptr<public_side> public_;

@@ -33,6 +33,7 @@ struct beginning {
   controller_limits limits;
   std::vector<std::string> remembered;
   std::optional<deployment> stored;
+  std::vector<scale_target> targets;
 };
 
 struct controller_state {
@@ -53,9 +54,12 @@ struct controller_state {
                      const std::string& why);
   caf::result<std::string> revoke(const std::string& node);
   void watch(const std::string& node, std::uint64_t epoch,
-             const node_agent_actor& agent);
+             std::uint32_t version, const node_agent_actor& agent);
   void take_report(const codec::bytes& record);
   void take_death(const codec::bytes& record);
+  void take_router_load(const codec::bytes& record);
+  void take_autoscaler(const autoscaler_actor& from);
+  void take_order(const codec::bytes& record);
   caf::result<std::uint64_t> deploy(const codec::bytes& record);
   caf::result<std::uint64_t> remove(const std::string& application);
   caf::result<std::uint64_t> make_wanted(deployment wanted);
@@ -67,6 +71,7 @@ struct controller_state {
   void publish();
   void tell_all(const caf::message& what);
   void remember();
+  void remember_scale();
   void set_timer();
   time_point now() const {
     return self->system().clock().now();
@@ -75,6 +80,7 @@ struct controller_state {
   struct member {
     node_agent_actor agent;
     std::uint64_t epoch = 0;
+    std::uint32_t version = protocol_version; ///< that both speak
   };
 
   timed_controller::pointer self;
@@ -83,7 +89,9 @@ struct controller_state {
   std::optional<controller_machine> machine;
   std::map<std::string, member> members;          ///< by node
   std::map<caf::actor_addr, std::string> watched; ///< agent -> node
+  autoscaler_actor autoscaler;                    ///< null: nothing is scaled
   std::optional<remember_nodes> to_remember;
+  std::optional<remember_targets> to_remember_targets;
   time_point remember_at{};
   std::multiset<time_point> timers; ///< ticks on the way
   static inline const char* name = "controller";
@@ -98,7 +106,7 @@ void controller_state::begin(beginning from) {
     spdlog::info("head epoch {}: {} models restored, {} nodes to wait for",
                  from.epoch, from.stored->models.size(),
                  from.remembered.size());
-    execute(machine->restore(std::move(*from.stored), now()));
+    execute(machine->restore(std::move(*from.stored), now(), from.targets));
   }
 }
 
@@ -147,16 +155,17 @@ void controller_state::check_name(welcome_promise promise, node_joined node,
 void controller_state::admit(welcome_promise promise, node_joined node,
                              const node_agent_actor& agent) {
   auto name = node.node;
+  auto version = node.version;
   spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
                 name, node.cpus, node.memory_bytes >> 20, node.gpus,
                 node.replicas.size());
   commands orders;
   auto welcome = machine->join(std::move(node), orders, now());
   // The agent must know its epoch before anything that bears it.
-  promise.deliver(encode(welcome));
+  promise.deliver(encode(welcome, version));
   if (welcome.accepted) {
     spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
-    watch(name, welcome.node_epoch, agent);
+    watch(name, welcome.node_epoch, std::min(version, protocol_version), agent);
   } else {
     spdlog::warn("node {} was refused: {}", name, welcome.reason);
   }
@@ -185,6 +194,7 @@ caf::result<std::string> controller_state::revoke(const std::string& node) {
 /// An agent is watched once, however often it joins: a second notice of its end
 /// would be taken for that of its next life.
 void controller_state::watch(const std::string& node, std::uint64_t epoch,
+                             std::uint32_t version,
                              const node_agent_actor& agent) {
   auto& member = members[node];
   if (member.agent && member.agent.address() != agent.address() &&
@@ -192,7 +202,7 @@ void controller_state::watch(const std::string& node, std::uint64_t epoch,
     self->demonitor(member.agent.address());
   if (watched.insert_or_assign(agent.address(), node).second)
     runtime::watch(self, agent);
-  member = {agent, epoch};
+  member = {agent, epoch, version};
 }
 
 void controller_state::take_report(const codec::bytes& record) {
@@ -207,6 +217,31 @@ void controller_state::take_death(const codec::bytes& record) {
     execute(machine->death(*notice, now()));
   else
     spdlog::error("a death notice was refused: {}", notice.error().message);
+}
+
+/// Of a router whose node is here, as its agent joined last.
+void controller_state::take_router_load(const codec::bytes& record) {
+  auto report = decode_router_report(record);
+  if (!report) {
+    spdlog::error("a router's report was refused: {}", report.error().message);
+    return;
+  }
+  auto from = members.find(report->node);
+  if (autoscaler && from != members.end() &&
+      from->second.epoch == report->node_epoch)
+    self->send(autoscaler, load_atom::value, record);
+}
+
+void controller_state::take_autoscaler(const autoscaler_actor& from) {
+  autoscaler = from;
+  self->send(autoscaler, table_atom::value, encode(machine->scaled()));
+}
+
+void controller_state::take_order(const codec::bytes& record) {
+  if (auto order = decode_scale_order(record))
+    execute(machine->scale(*order, now()));
+  else
+    spdlog::error("an order to scale was refused: {}", order.error().message);
 }
 
 caf::result<std::uint64_t>
@@ -282,8 +317,12 @@ void controller_state::down(const caf::down_msg& news) {
 
 void controller_state::tick() {
   timers.erase(timers.begin(), timers.upper_bound(now()));
-  if (to_remember && remember_at <= now())
-    remember();
+  if (remember_at <= now()) {
+    if (to_remember)
+      remember();
+    if (to_remember_targets)
+      remember_scale();
+  }
   execute(machine->tick(now()));
 }
 
@@ -294,9 +333,19 @@ void controller_state::execute(commands orders) {
     } else if (const auto* death = std::get_if<forward_death>(&order)) {
       tell_all(caf::make_message(death_atom::value, encode(death->notice)));
     } else if (auto* nodes = std::get_if<remember_nodes>(&order)) {
-      if (!to_remember)
+      if (!to_remember && !to_remember_targets)
         remember_at = now() + remember_pause;
       to_remember = std::move(*nodes);
+    } else if (auto* targets = std::get_if<remember_targets>(&order)) {
+      if (!to_remember && !to_remember_targets)
+        remember_at = now() + remember_pause;
+      to_remember_targets = std::move(*targets);
+    } else if (std::holds_alternative<tell_scaled>(order)) {
+      if (autoscaler)
+        self->send(autoscaler, table_atom::value, encode(machine->scaled()));
+    } else if (const auto* load = std::get_if<tell_load>(&order)) {
+      if (autoscaler)
+        self->send(autoscaler, report_atom::value, encode(load->news));
     } else {
       publish();
     }
@@ -313,8 +362,15 @@ void controller_state::send(send_assignment& order) {
 }
 
 void controller_state::publish() {
-  if (!members.empty())
-    tell_all(caf::make_message(table_atom::value, encode(machine->table())));
+  auto table = machine->table();
+  std::map<std::uint32_t, caf::message> by_version;
+  for (const auto& [node, member] : members) {
+    auto& message = by_version[member.version];
+    if (message.empty())
+      message =
+          caf::make_message(table_atom::value, encode(table, member.version));
+    caf::anon_send(caf::actor_cast<caf::actor>(member.agent), message);
+  }
 }
 
 /// All agents share one message.
@@ -333,10 +389,20 @@ void controller_state::remember() {
   remember_at = now() + remember_retry;
 }
 
+void controller_state::remember_scale() {
+  auto done = store->remember_targets(to_remember_targets->targets);
+  if (done) {
+    to_remember_targets.reset();
+    return;
+  }
+  spdlog::error("{}", done.error().message);
+  remember_at = now() + remember_retry;
+}
+
 /// One tick is on the way for the next thing that is due, no more than needed.
 void controller_state::set_timer() {
   auto due = machine->next_deadline();
-  if (to_remember)
+  if (to_remember || to_remember_targets)
     due = due ? std::min(*due, remember_at) : remember_at;
   if (!due || (!timers.empty() && *timers.begin() <= *due))
     return;
@@ -362,6 +428,15 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       [self](death_atom, const codec::bytes& notice) {
         self->state.take_death(notice);
       },
+      [self](load_atom, const codec::bytes& report) {
+        self->state.take_router_load(report);
+      },
+      [self](watch_atom, const autoscaler_actor& from) {
+        self->state.take_autoscaler(from);
+      },
+      [self](scale_atom, const codec::bytes& order) {
+        self->state.take_order(order);
+      },
       [self](deploy_atom, const codec::bytes& deployment) {
         return self->state.deploy(deployment);
       },
@@ -385,6 +460,10 @@ result<void> read_store(beginning& into) {
   if (!newest)
     return newest.error();
   into.remembered = std::move(*remembered);
+  auto targets = into.store->remembered_targets();
+  if (!targets)
+    return targets.error();
+  into.targets = std::move(*targets);
   into.stored.emplace();
   if (!*newest)
     return {};

@@ -55,6 +55,25 @@ bool same_route(const protocol::replica_report& a,
          a.card_hash == b.card_hash && a.can == b.can && a.version == b.version;
 }
 
+protocol::replica_load_news load_of(const protocol::replica_report& report,
+                                    const protocol::replica_spec& of) {
+  protocol::replica_load_news out;
+  out.application = of.application;
+  out.model = of.model;
+  out.replica = report.replica;
+  out.incarnation = report.incarnation;
+  out.sequence = report.load.sequence;
+  out.choices = report.load.running + report.load.waiting;
+  out.waiting_tokens = report.load.waiting_tokens;
+  out.answer_tokens = report.load.answer_tokens;
+  out.tokens_per_second = report.load.tokens_per_second;
+  out.seats = report.load.seats;
+  out.prompt_tokens = report.load.prompt_tokens;
+  out.output_tokens = report.load.output_tokens;
+  out.finished = report.load.finished;
+  return out;
+}
+
 /// What placement counts; what a node does not list is taken from its figures.
 amounts offered(const protocol::node_joined& node) {
   amounts out;
@@ -72,6 +91,20 @@ protocol::replica_spec anonymous(protocol::replica_spec spec) {
   spec.replica.clear();
   spec.node.clear();
   return spec;
+}
+
+std::uint32_t within(const config::autoscaling_config& bounds,
+                     std::uint32_t replicas) {
+  return std::clamp(replicas, bounds.min_replicas, bounds.max_replicas);
+}
+
+/// Of a model that was there before: what it has, but where its scaling changed
+/// and says what to begin with.
+std::uint32_t kept_target(const model_deployment& before,
+                          const model_deployment& wanted) {
+  auto begins = !(before.scaling == wanted.scaling) &&
+                wanted.scaling->initial_replicas.has_value();
+  return begins ? wanted.replicas : within(*wanted.scaling, before.replicas);
 }
 
 bool shares_cores(const model_deployment& model) {
@@ -99,10 +132,16 @@ controller_machine::controller_machine(
 
 // -- what is wanted -----------------------------------------------------------
 
-commands controller_machine::restore(deployment stored, time_point now) {
+commands controller_machine::restore(deployment stored, time_point now,
+                                     const std::vector<scale_target>& targets) {
   commands out;
   wanted_ = std::move(stored);
   accept(wanted_.models, now);
+  for (const auto& [application, name, replicas] : targets)
+    if (auto found = models_.find({application, name}); found != models_.end())
+      if (auto& wanted = found->second.wanted; wanted.scaling)
+        wanted.replicas = within(*wanted.scaling, replicas);
+  count_shared();
   if (!awaited_.empty())
     for (auto& [key, model] : models_)
       model.held = true;
@@ -142,19 +181,23 @@ commands controller_machine::deploy(deployment wanted, time_point now) {
 void controller_machine::accept(const std::vector<model_deployment>& list,
                                 time_point now) {
   std::set<model_key> named;
-  shared_replicas_ = 0;
   std::size_t order = 0;
   for (const auto& entry : list) {
     model_key key{entry.spec.application, entry.spec.model};
     if (!named.insert(key).second)
       continue;
-    auto& model = models_[key];
-    model.wanted = entry;
+    auto [known, fresh] = models_.try_emplace(key);
+    auto& model = known->second;
+    auto before = std::exchange(model.wanted, entry);
+    if (fresh || !(before.scaling == entry.scaling)) {
+      model.revision = ++revisions_;
+      model.decision = {};
+    }
+    if (entry.scaling && !fresh)
+      model.wanted.replicas = kept_target(before, entry);
     model.wanted.spec = anonymous(std::move(model.wanted.spec));
     model.wanted.demand.nodes_max = 1; // until engines can
     model.order = order++;
-    if (shares_cores(entry))
-      shared_replicas_ += entry.replicas;
   }
   for (auto i = models_.begin(); i != models_.end();) {
     if (named.contains(i->first)) {
@@ -171,6 +214,36 @@ void controller_machine::accept(const std::vector<model_deployment>& list,
   dirty_.clear(); // of those that are gone, and of old orders
   for (auto& [key, model] : models_)
     dirty(model);
+  count_shared();
+  targets_changed_ = true;
+}
+
+void controller_machine::count_shared() {
+  shared_replicas_ = 0;
+  for (const auto& [key, model] : models_)
+    if (shares_cores(model.wanted))
+      shared_replicas_ += model.wanted.replicas;
+}
+
+commands controller_machine::scale(const protocol::scale_order& order,
+                                   time_point now) {
+  commands out;
+  auto found = models_.find({order.application, order.model});
+  if (found == models_.end() || !found->second.wanted.scaling ||
+      found->second.revision != order.revision)
+    return out;
+  auto& model = found->second;
+  model.decision = order;
+  auto target = within(*model.wanted.scaling, order.target);
+  if (target != model.wanted.replicas) {
+    model.wanted.replicas = target;
+    count_shared();
+    dirty(model);
+    table_changed();
+    targets_changed_ = true;
+  }
+  finish(out, now);
+  return out;
 }
 
 /// True if a process of this replica is one of the model as it is wanted now.
@@ -230,6 +303,7 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
                                                 commands& out, time_point now) {
   protocol::node_welcome answer;
   answer.head_epoch = epoch_;
+  answer.version = protocol::protocol_version;
   answer.reason = refusal(from);
   if (!answer.reason.empty())
     return answer;
@@ -554,8 +628,10 @@ commands controller_machine::report(const protocol::replica_news& news,
   one.was_ready |= ready(report);
   if (turned || rerouted || explained)
     table_changed();
-  if (turned && !of->settled)
+  if (turned && (!of->settled || of->wanted.scaling))
     dirty(*of);
+  if (of->wanted.scaling && ready(report))
+    out.push_back(tell_load{load_of(report, of->wanted.spec)});
   finish(out, now);
   return out;
 }
@@ -631,6 +707,7 @@ void controller_machine::reconcile(model& of, time_point now) {
   fill(of, now);
   for (auto& [number, one] : of.replicas)
     one.back = false;
+  note_waking(of, now);
   auto has = count(of);
   of.settled = has.outdated == 0 && has.current == of.wanted.replicas;
   if (of.unplaced != unplaced)
@@ -797,6 +874,7 @@ commands controller_machine::tick(time_point now) {
   }
   while (!forget_at_.empty() && forget_at_.begin()->first <= now)
     forget(nodes_.find(forget_at_.begin()->second));
+  end_rests(now);
   finish(out, now);
   return out;
 }
@@ -814,6 +892,8 @@ std::optional<time_point> controller_machine::next_deadline() const {
     sooner(std::get<0>(*gone_by_.begin()));
   if (!forget_at_.empty())
     sooner(forget_at_.begin()->first);
+  if (!rests_until_.empty())
+    sooner(rests_until_.begin()->first);
   return out;
 }
 
@@ -831,6 +911,12 @@ void controller_machine::finish(commands& out, time_point now) {
   dirty_.clear();
   send_due(out);
   publish(out, now);
+  // Before the loads of those that it tells of.
+  if (std::exchange(scaled_due_, false))
+    out.insert(out.begin(), tell_scaled{});
+  if (std::exchange(targets_changed_, false) &&
+      std::exchange(targets_, targets()) != targets_)
+    out.push_back(remember_targets{targets_});
   if (std::exchange(members_changed_, false)) {
     remember_nodes names;
     for (const auto& [name, node] : nodes_)
@@ -846,6 +932,7 @@ void controller_machine::end_wait() {
   for (auto& [key, model] : models_)
     if (std::exchange(model.held, false))
       dirty(model);
+  scaled_due_ = true;
 }
 
 void controller_machine::send_due(commands& out) {
@@ -884,6 +971,84 @@ void controller_machine::publish(commands& out, time_point now) {
 void controller_machine::table_changed() {
   ++table_number_;
   table_due_ = true;
+  scaled_due_ = true;
+}
+
+/// A model that may sleep, all of whose replicas failed for good, is put to
+/// rest for a while, so that requests do not start it again and again.
+void controller_machine::note_waking(model& of, time_point now) {
+  auto has = count(of);
+  if (has.current_ready > 0)
+    of.failed_wakes = 0;
+  auto failed = of.wanted.scaling && of.wanted.scaling->min_replicas == 0 &&
+                has.outdated == 0 && has.current > 0 &&
+                has.current_failed == has.current;
+  model_key key{of.wanted.spec.application, of.wanted.spec.model};
+  if (failed && !of.rests_until) {
+    auto pause = limits_.wake_pause *
+                 (1u << std::min<std::uint32_t>(of.failed_wakes++, 16));
+    of.rests_until =
+        now + std::min<milliseconds>(pause, limits_.wake_pause_max);
+    rests_until_.emplace(*of.rests_until, key);
+    table_changed();
+  } else if (!failed && of.rests_until) {
+    rests_until_.erase({*of.rests_until, key});
+    of.rests_until.reset();
+    table_changed();
+  }
+}
+
+/// Models whose rest is over sleep: the next request wakes them.
+void controller_machine::end_rests(time_point now) {
+  while (!rests_until_.empty() && rests_until_.begin()->first <= now) {
+    auto key = rests_until_.begin()->second;
+    rests_until_.erase(rests_until_.begin());
+    auto found = models_.find(key);
+    if (found == models_.end() || !found->second.rests_until)
+      continue; // it was removed meanwhile
+    auto& model = found->second;
+    model.rests_until.reset();
+    model.wanted.replicas = 0;
+    count_shared();
+    dirty(model);
+    table_changed();
+    targets_changed_ = true;
+  }
+}
+
+// -- what is scaled -----------------------------------------------------------
+
+std::vector<scale_target> controller_machine::targets() const {
+  std::vector<scale_target> out;
+  for (const auto& [key, model] : models_)
+    if (model.wanted.scaling)
+      out.push_back({key.first, key.second, model.wanted.replicas});
+  return out;
+}
+
+scaled_models controller_machine::scaled() const {
+  scaled_models out;
+  for (const auto& [name, node] : nodes_)
+    if (node.alive)
+      out.nodes.push_back(name);
+  for (const auto& [key, model] : models_) {
+    const auto& wanted = model.wanted;
+    if (!wanted.scaling || model.held)
+      continue;
+    scaled_model one;
+    std::tie(one.application, one.model) = key;
+    one.revision = model.revision;
+    one.scaling = *wanted.scaling;
+    one.target = wanted.replicas;
+    for (const auto& [number, replica] : model.replicas)
+      if (ready(replica.last))
+        one.replicas.push_back(
+            {replica.spec.replica, replica.last.incarnation});
+    one.sequences_max = wanted.spec.max_num_seqs;
+    one.on_cpu = wanted.demand.engine == "cpu";
+    out.models.push_back(std::move(one));
+  }
+  return out;
 }
 
 // -- how it is ----------------------------------------------------------------
@@ -934,6 +1099,14 @@ protocol::model_status controller_machine::status_of(const model& of) const {
   out.replicas_wanted = wanted.replicas;
   out.replicas_ready = has.current_ready;
   out.created = wanted.created;
+  if (wanted.scaling) {
+    out.scaled = true;
+    out.replicas_min = wanted.scaling->min_replicas;
+    out.replicas_max = wanted.scaling->max_replicas;
+    out.scaling = of.decision.now;
+    out.last_scaling = of.decision.reason;
+    out.held_back = of.unplaced.empty() ? of.decision.held_back : of.unplaced;
+  }
   auto was_ready = false;
   for (const auto& [number, one] : of.replicas) {
     out.replicas.push_back(one.last);
@@ -992,6 +1165,9 @@ protocol::routing_table controller_machine::table() const {
     route.status = std::move(status.status);
     route.reason = std::move(status.reason);
     route.max_queued_requests = model.wanted.max_queued_requests;
+    if (model.wanted.scaling && model.wanted.scaling->min_replicas == 0)
+      route.without_replica = model.rests_until ? protocol::waking::failed
+                                                : protocol::waking::wakes;
     for (const auto& [number, one] : model.replicas)
       if (ready(one.last))
         route.replicas.push_back(

@@ -2,7 +2,9 @@
 
 #include "actors/controller/deployment.hpp"
 #include "actors/controller/placement.hpp"
+#include "actors/controller/scaling.hpp"
 #include "actors/protocol/cluster_status.hpp"
+#include "actors/protocol/load_messages.hpp"
 #include "actors/protocol/routing_table.hpp"
 
 #include <chrono>
@@ -39,6 +41,10 @@ struct controller_limits {
   /// Beyond its grace, for the end of a replica to be reported; then its
   /// resources are free.
   milliseconds end_report_max{5'000};
+  /// A model that may have no replica and could not be woken is left alone so
+  /// long; doubles with each time in a row.
+  milliseconds wake_pause{30'000};
+  milliseconds wake_pause_max{600'000};
 };
 
 /// To the agent of `node`, as a node of protocol version `version` reads it.
@@ -57,8 +63,19 @@ struct forward_death {
 struct remember_nodes {
   std::vector<std::string> nodes;
 };
+/// For the store: the replicas that scaled models are to have after a restart.
+struct remember_targets {
+  std::vector<scale_target> targets;
+};
+/// For the autoscaler: what scaled models there are has changed (`scaled()`).
+struct tell_scaled {};
+/// For the autoscaler.
+struct tell_load {
+  protocol::replica_load_news news;
+};
 using command =
-    std::variant<send_assignment, publish_table, forward_death, remember_nodes>;
+    std::variant<send_assignment, publish_table, forward_death, remember_nodes,
+                 remember_targets, tell_scaled, tell_load>;
 using commands = std::vector<command>;
 
 /// What is wanted, where it runs and what routers may use: a pure state machine
@@ -72,7 +89,8 @@ using commands = std::vector<command>;
 ///   kept rather than a new one elsewhere that is not ready yet.)
 /// - A lost node's replicas are placed elsewhere at once where they fit; where
 ///   they do not, they wait for room or for the node to come back.
-/// - A node that drains by itself (`troupe stop`) gets nothing more, and what it
+/// - A node that drains by itself (`troupe stop`) gets nothing more, and what
+/// it
 ///   had is placed elsewhere at once; its own replicas finish what they run.
 /// - A changed model is replaced replica by replica: new ones are ready before
 ///   old ones leave the table and drain. Without room for both, an old one is
@@ -92,7 +110,9 @@ public:
 
   /// The desired state at the start, as stored; places nothing, and publishes
   /// nothing, before the remembered nodes are back or `rejoin_max` is over.
-  commands restore(deployment, time_point now);
+  /// `targets`: what scaled models had then.
+  commands restore(deployment, time_point now,
+                   const std::vector<scale_target>& targets = {});
 
   /// A node registers. Refused: a name that another living process bears, a
   /// protocol version more than one apart, a node that has obeyed a newer head.
@@ -113,6 +133,10 @@ public:
   /// The desired state is now `wanted`. What did not change stays as it is.
   commands deploy(deployment wanted, time_point now);
 
+  /// The autoscaler's word. Of a model that is not scaled, or whose scaling has
+  /// changed since: dropped.
+  commands scale(const protocol::scale_order&, time_point now);
+
   /// News of a replica. Of older epochs, of replicas that are not wanted and
   /// of older processes: dropped.
   commands report(const protocol::replica_news&, time_point now);
@@ -122,6 +146,7 @@ public:
   /// When `tick` has something to do; nothing = not before another event.
   std::optional<time_point> next_deadline() const;
 
+  scaled_models scaled() const;
   protocol::routing_table table() const;
   protocol::cluster_status status() const;
   const deployment& wanted() const;
@@ -146,9 +171,13 @@ private:
     model_deployment wanted;
     std::size_t order = 0;                     ///< in `wanted_`
     std::map<std::uint32_t, replica> replicas; ///< by the number in the id
-    bool held = false;    ///< nothing is placed or given up for now
-    bool settled = false; ///< nothing is missing, surplus or outdated
-    std::string unplaced; ///< why a replica has no node
+    bool held = false;              ///< nothing is placed or given up for now
+    bool settled = false;           ///< nothing is missing, surplus or outdated
+    std::string unplaced;           ///< why a replica has no node
+    std::uint64_t revision = 0;     ///< of its scaling
+    protocol::scale_order decision; ///< the last one of this revision
+    std::uint32_t failed_wakes = 0; ///< in a row
+    std::optional<time_point> rests_until; ///< it could not be woken
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
@@ -204,6 +233,10 @@ private:
   std::int32_t threads_of(const model_deployment&, const node&) const;
 
   // What a model has and lacks.
+  void count_shared();
+  void note_waking(model&, time_point now);
+  void end_rests(time_point now);
+  std::vector<scale_target> targets() const;
   static tally count(const model&);
   static bool change_failed(const tally&);
   std::uint32_t surge_of(const model&) const;
@@ -244,6 +277,7 @@ private:
   std::set<std::tuple<time_point, std::string, std::string>>
       gone_by_;                                            ///< node, id
   std::set<std::pair<time_point, std::string>> forget_at_; ///< lost nodes
+  std::set<std::pair<time_point, model_key>> rests_until_;
 
   // What this event has still to bring about.
   std::map<std::size_t, model*> dirty_; ///< by order
@@ -255,6 +289,10 @@ private:
 
   std::uint64_t table_number_ = 1;
   bool table_due_ = false;
+  bool scaled_due_ = false;
+  std::vector<scale_target> targets_; ///< as the store was last told
+  bool targets_changed_ = false;
+  std::uint64_t revisions_ = 0;
   std::optional<time_point> published_at_;
 
   std::set<std::uint64_t> deaths_; ///< incarnations that were told

@@ -1,5 +1,6 @@
 #include "actors/controller/deployment.hpp"
 
+#include "actors/controller/scaling_layout.hpp"
 #include "actors/protocol/cluster_layout.hpp"
 
 #include <algorithm>
@@ -73,6 +74,7 @@ struct layout<controller::model_deployment> {
       number(9, &r::created),
       number(10, &r::demand),
       number(11, &r::max_queued_requests),
+      number(12, &r::scaling),
   };
 };
 
@@ -227,7 +229,7 @@ protocol::replica_spec to_spec(const config::llm_config& model,
       milliseconds(bounds.graceful_shutdown_timeout_s);
   spec.start_retries =
       static_cast<std::uint32_t>(bounds.max_constructor_retry_count.value_or(
-          std::min<std::int64_t>(3 * bounds.replicas(), 20)));
+          std::clamp<std::int64_t>(3 * bounds.replicas(), 3, 20)));
   spec.health_check_period_ms = milliseconds(bounds.health_check_period_s);
   spec.health_check_timeout_ms = milliseconds(bounds.health_check_timeout_s);
   spec.restarts_max = own.restarts_per_minute;
@@ -305,9 +307,7 @@ model_deployment to_model(const config::llm_config& model,
   // Ray's -1 means no bound of its own; the router then has one.
   out.max_queued_requests = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
       model.deployment.max_queued_requests, 0, 0xFFFF'FFFF));
-  if (model.deployment.autoscaling)
-    out.note = "autoscaling_config: there is no autoscaler yet, " +
-               std::to_string(out.replicas) + " run whatever the load";
+  out.scaling = model.deployment.autoscaling;
   return out;
 }
 

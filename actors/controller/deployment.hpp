@@ -5,6 +5,7 @@
 #include "config/serve_config.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,12 @@ struct model_deployment {
   /// What every replica starts with; `replica` and `node` are empty here.
   protocol::replica_spec spec;
   std::string route_prefix;
-  std::string note; ///< shown by `troupe status`; empty = none
-  std::uint32_t replicas = 1;
-  replica_demand demand;     ///< what one replica takes
-  std::uint64_t created = 0; ///< seconds since 1970
+  std::string note;           ///< shown by `troupe status`; empty = none
+  std::uint32_t replicas = 1; ///< of a scaled one: to begin with
+  replica_demand demand;      ///< what one replica takes
+  std::uint64_t created = 0;  ///< seconds since 1970
   std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
+  std::optional<config::autoscaling_config> scaling;
 
   bool operator==(const model_deployment&) const = default;
 };
@@ -27,8 +29,9 @@ struct model_deployment {
 /// Which nodes' routers listen.
 enum class proxy_location : std::uint8_t { every_node, head_only, disabled };
 
-/// An application as it was asked for: its entry of `applications`, as JSON with
-/// all files that it named put in place. For `troupe config` and the REST API.
+/// An application as it was asked for: its entry of `applications`, as JSON
+/// with all files that it named put in place. For `troupe config` and the REST
+/// API.
 struct stored_application {
   std::string name;
   std::string json;
@@ -53,8 +56,9 @@ deployment without(deployment from, const std::string& application);
 codec::bytes encode(const deployment&);
 result<deployment> decode_deployment(codec::bytes_view);
 
-/// What a checked configuration asks for. With `cpu_only` models that want a GPU
-/// are served by the CPU engine (`--device cpu`). `now` is in seconds since 1970.
+/// What a checked configuration asks for. With `cpu_only` models that want a
+/// GPU are served by the CPU engine (`--device cpu`). `now` is in seconds since
+/// 1970.
 deployment to_deployment(const config::serve_config&, bool cpu_only,
                          std::uint64_t now);
 

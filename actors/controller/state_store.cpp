@@ -12,7 +12,7 @@ namespace troupe::controller {
 
 namespace {
 
-constexpr int schema_version = 2;
+constexpr int schema_version = 3;
 constexpr int versions_kept = 100;
 
 struct close_database {
@@ -30,6 +30,12 @@ struct finalize_statement {
 using database = std::unique_ptr<sqlite3, close_database>;
 using statement = std::unique_ptr<sqlite3_stmt, finalize_statement>;
 
+std::string text_of(sqlite3_stmt* row, int column) {
+  const auto* text = sqlite3_column_text(row, column);
+  auto size = static_cast<std::size_t>(sqlite3_column_bytes(row, column));
+  return {reinterpret_cast<const char*>(text), size};
+}
+
 class sqlite_store final : public state_store {
 public:
   sqlite_store(database db, std::string name)
@@ -43,6 +49,8 @@ public:
   result<std::uint64_t> next_epoch() override;
   result<void> remember_nodes(const std::vector<std::string>& names) override;
   result<std::vector<std::string>> remembered_nodes() override;
+  result<void> remember_targets(const std::vector<scale_target>&) override;
+  result<std::vector<scale_target>> remembered_targets() override;
 
 private:
   error failure(const char* doing) const {
@@ -69,6 +77,7 @@ private:
   result<int> stored_schema();
   result<void> migrate(int from);
   result<void> insert_node(const std::string& name);
+  result<void> insert_target(const scale_target&);
   result<void> insert_deployment(codec::bytes_view, std::uint64_t& version);
 
   database db_;
@@ -104,16 +113,24 @@ result<void> sqlite_store::prepare() {
 }
 
 /// Version 1 kept deployments that were never started by themselves, in a form
-/// that nothing reads any more; their numbers are not given again.
+/// that nothing reads any more; their numbers are not given again. Version 2
+/// had no targets.
 result<void> sqlite_store::migrate(int from) {
+  if (auto done = run("CREATE TABLE targets("
+                      " application TEXT NOT NULL, model TEXT NOT NULL,"
+                      " replicas INTEGER NOT NULL,"
+                      " PRIMARY KEY(application, model));"
+                      "PRAGMA user_version=3;",
+                      "making its tables");
+      !done || from == 2)
+    return done;
   if (auto done = run("CREATE TABLE IF NOT EXISTS deployments("
                       " version INTEGER PRIMARY KEY AUTOINCREMENT,"
                       " record BLOB NOT NULL);"
                       "CREATE TABLE head("
                       " only INTEGER PRIMARY KEY CHECK(only = 1),"
                       " epoch INTEGER NOT NULL);"
-                      "CREATE TABLE nodes(name TEXT PRIMARY KEY NOT NULL);"
-                      "PRAGMA user_version=2;",
+                      "CREATE TABLE nodes(name TEXT PRIMARY KEY NOT NULL);",
                       "making its tables");
       !done)
     return done;
@@ -178,13 +195,54 @@ result<std::vector<std::string>> sqlite_store::remembered_nodes() {
     return query.error();
   std::vector<std::string> out;
   auto step = sqlite3_step(query->get());
-  for (; step == SQLITE_ROW; step = sqlite3_step(query->get())) {
-    const auto* text = sqlite3_column_text(query->get(), 0);
-    auto size = static_cast<std::size_t>(sqlite3_column_bytes(query->get(), 0));
-    out.emplace_back(reinterpret_cast<const char*>(text), size);
-  }
+  for (; step == SQLITE_ROW; step = sqlite3_step(query->get()))
+    out.push_back(text_of(query->get(), 0));
   if (step != SQLITE_DONE)
     return failure("reading the remembered nodes");
+  return out;
+}
+
+result<void>
+sqlite_store::remember_targets(const std::vector<scale_target>& targets) {
+  return transaction([&]() -> result<void> {
+    if (auto done = run("DELETE FROM targets", "forgetting targets"); !done)
+      return done;
+    for (const auto& target : targets)
+      if (auto done = insert_target(target); !done)
+        return done;
+    return {};
+  });
+}
+
+result<void> sqlite_store::insert_target(const scale_target& target) {
+  auto insert = compile("INSERT INTO targets(application, model, replicas) "
+                        "VALUES(?, ?, ?)");
+  if (!insert)
+    return insert.error();
+  auto bind = [&](int place, const std::string& text) {
+    return sqlite3_bind_text64(insert->get(), place, text.data(), text.size(),
+                               SQLITE_STATIC, SQLITE_UTF8) == SQLITE_OK;
+  };
+  if (!bind(1, target.application) || !bind(2, target.model) ||
+      sqlite3_bind_int64(insert->get(), 3, target.replicas) != SQLITE_OK ||
+      sqlite3_step(insert->get()) != SQLITE_DONE)
+    return failure("remembering a target");
+  return {};
+}
+
+result<std::vector<scale_target>> sqlite_store::remembered_targets() {
+  auto query = compile("SELECT application, model, replicas FROM targets "
+                       "ORDER BY application, model");
+  if (!query)
+    return query.error();
+  std::vector<scale_target> out;
+  auto step = sqlite3_step(query->get());
+  for (; step == SQLITE_ROW; step = sqlite3_step(query->get()))
+    out.push_back(
+        {text_of(query->get(), 0), text_of(query->get(), 1),
+         static_cast<std::uint32_t>(sqlite3_column_int64(query->get(), 2))});
+  if (step != SQLITE_DONE)
+    return failure("reading the remembered targets");
   return out;
 }
 

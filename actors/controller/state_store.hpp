@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/controller/scaling.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 
@@ -43,6 +44,10 @@ public:
   /// The nodes to wait for after a restart.
   virtual result<void> remember_nodes(const std::vector<std::string>&) = 0;
   virtual result<std::vector<std::string>> remembered_nodes() = 0;
+
+  /// How many replicas scaled models are to have after a restart.
+  virtual result<void> remember_targets(const std::vector<scale_target>&) = 0;
+  virtual result<std::vector<scale_target>> remembered_targets() = 0;
 };
 
 } // namespace troupe::controller

@@ -94,6 +94,8 @@ agent_commands agent_machine::welcomed(const protocol::node_welcome& welcome,
   phase_ = phase::joined;
   head_epoch_ = welcome.head_epoch;
   node_epoch_ = welcome.node_epoch;
+  head_version_ =
+      welcome.version != 0 ? welcome.version : protocol::protocol_version - 1;
   sequence_.reset();
   agent_commands out;
   for (auto& x : replicas())

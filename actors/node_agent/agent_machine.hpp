@@ -105,6 +105,10 @@ public:
   std::uint64_t node_epoch() const {
     return node_epoch_;
   }
+  /// Protocol version of the head that it joined last.
+  std::uint32_t head_version() const {
+    return head_version_;
+  }
   bool joined() const {
     return phase_ == phase::joined;
   }
@@ -129,6 +133,7 @@ private:
   clock::time_point act_at_{};   ///< next attempt, or end of the wait
   std::uint64_t head_epoch_ = 0; ///< newest obeyed
   std::uint64_t node_epoch_ = 0;
+  std::uint32_t head_version_ = protocol::protocol_version - 1;
   /// Of the newest assignment of this node epoch.
   std::optional<std::uint64_t> sequence_;
   /// The last one that came ahead of its welcome.

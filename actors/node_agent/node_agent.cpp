@@ -1,6 +1,7 @@
 #include "actors/node_agent/node_agent.hpp"
 
 #include "actors/protocol/launch_record.hpp"
+#include "actors/protocol/load_messages.hpp"
 #include "actors/runtime/link.hpp"
 #include "actors/runtime/step_journal.hpp"
 
@@ -44,6 +45,12 @@ using agent_shell_actor = node_agent_actor::extend<
                    std::string>>;
 
 constexpr milliseconds tick_interval{100};
+
+/// The first protocol version with routers' load.
+constexpr std::uint32_t first_with_load = 5;
+
+/// What a head may speak that has not said what it speaks.
+constexpr auto oldest_head = protocol_version - 1;
 constexpr const char* loopback = "127.0.0.1";
 constexpr const char* journal_name = "steps";
 
@@ -163,7 +170,7 @@ struct agent_state {
       return;
     auto attempt = attempts;
     self->request(controller, caf::duration{options->head.answer_max},
-                  register_atom::value, encode(x.node),
+                  register_atom::value, encode(x.node, oldest_head),
                   caf::actor_cast<node_agent_actor>(self))
         .then([this, attempt](
                   const codec::bytes& answer) { welcomed(attempt, answer); },
@@ -211,7 +218,8 @@ struct agent_state {
   void obey(const send_news& x) {
     const auto& report = x.news.report;
     if (controller)
-      self->send(controller, report_atom::value, encode(x.news));
+      self->send(controller, report_atom::value,
+                 encode(x.news, machine->head_version()));
     if (report.phase == replica_phase::failed)
       spdlog::warn("replica {} failed: {}{}", report.replica, report.reason,
                    report.budget_spent ? "; not started again" : "");
@@ -248,10 +256,24 @@ struct agent_state {
     if (actor && router != actor) {
       router = actor;
       runtime::watch(self, router);
+      self->send(router, watch_atom::value,
+                 caf::actor_cast<load_sink_actor>(self));
       if (!table.empty())
         self->send(router, table_atom::value, table);
     }
     run(machine->router_port(port, now()));
+  }
+
+  /// A head that takes no routers' load is not told of it.
+  void tell_load(const codec::bytes& bytes) {
+    auto report = decode_router_report(bytes);
+    if (!report || !controller || !machine->joined() ||
+        machine->head_version() < first_with_load)
+      return;
+    report->node = options->self.node;
+    report->node_epoch = machine->node_epoch();
+    self->send(caf::actor_cast<load_sink_actor>(controller), load_atom::value,
+               encode(*report));
   }
 
   /// The router itself takes only newer ones.
@@ -460,6 +482,9 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
       },
       [state](death_atom, const codec::bytes& notice) {
         state->tell_death(notice);
+      },
+      [state](load_atom, const codec::bytes& report) {
+        state->tell_load(report);
       },
       [state](watch_atom, const router_actor& router, std::uint16_t port) {
         state->watch_router(router, port);

@@ -21,6 +21,8 @@ using generate_atom = caf::atom_constant<caf::atom("generate")>;
 using cancel_atom = caf::atom_constant<caf::atom("cancel")>;
 using tokens_atom = caf::atom_constant<caf::atom("tokens")>;
 using drain_atom = caf::atom_constant<caf::atom("drain")>;
+using load_atom = caf::atom_constant<caf::atom("load")>;
+using scale_atom = caf::atom_constant<caf::atom("scale")>;
 using report_atom = caf::atom_constant<caf::atom("report")>;
 using register_atom = caf::atom_constant<caf::atom("register")>;
 using table_atom = caf::atom_constant<caf::atom("table")>;
@@ -65,11 +67,18 @@ using table_sink_actor = caf::typed_actor<
   // An encoded routing_table.
   caf::reacts_to<table_atom, codec::bytes>>;
 
+/// Takes what routers hold.
+using load_sink_actor = caf::typed_actor<
+  // An encoded router_report.
+  caf::reacts_to<load_atom, codec::bytes>>;
+
 /// The actor behind a router's HTTP side.
 using router_actor = token_sink_actor::extend_with<table_sink_actor>
   ::extend<
   // An encoded death_notice: a replica's process ended.
-  caf::reacts_to<death_atom, codec::bytes>>;
+  caf::reacts_to<death_atom, codec::bytes>,
+  // From its own process: where its load is to be told from now on.
+  caf::reacts_to<watch_atom, load_sink_actor>>;
 
 /// Starts, watches and stops the replica processes of its node, and hands what
 /// the controller tells routers to the node's router.
@@ -86,6 +95,8 @@ using node_agent_actor = caf::typed_actor<
   caf::reacts_to<table_atom, codec::bytes>,
   // From the controller, for the node's router: an encoded death_notice.
   caf::reacts_to<death_atom, codec::bytes>,
+  // From the node's router: an encoded router_report, for the controller.
+  caf::reacts_to<load_atom, codec::bytes>,
   // From its own process: the node's router, which gets the newest table at
   // once, and the port it listens on.
   caf::reacts_to<watch_atom, router_actor, std::uint16_t>,
@@ -114,9 +125,24 @@ using controller_actor = caf::typed_actor<
   // The cluster's state, an encoded cluster_status.
   caf::replies_to<status_atom>::with<codec::bytes>>;
 
+/// Decides how many replicas models have (autoscaler/autoscaler.hpp). On the
+/// head, beside the controller.
+using autoscaler_actor = load_sink_actor::extend<
+    // Encoded scaled_models (actors/controller/scaling.hpp): all that is to be
+    // scaled; in place of those before.
+    caf::reacts_to<table_atom, codec::bytes>,
+    // An encoded replica_load_news.
+    caf::reacts_to<report_atom, codec::bytes>>;
+
 /// The controller as its own process sees it. Agents ask for the interface
-/// above and no more, so that one of version 2 is good enough for them.
-using head_controller_actor = controller_actor::extend<
+/// above and no more, so that one of version 2 is good enough for them; one of
+/// version 5 or newer also takes their routers' load.
+using head_controller_actor = controller_actor::extend_with<load_sink_actor>
+  ::extend<
+    // The autoscaler, which is told what there is to scale.
+    caf::reacts_to<watch_atom, autoscaler_actor>,
+    // From the autoscaler: an encoded scale_order.
+    caf::reacts_to<scale_atom, codec::bytes>,
     // Revokes the certificates of the node of this name. Answers, once that is
     // on disk and in force on the head, how the node was: "alive", "lost" (not
     // long ago) or "unknown".
@@ -132,4 +158,6 @@ CAF_BEGIN_TYPE_ID_BLOCK(troupe, first_custom_type_id)
   CAF_ADD_TYPE_ID(troupe, (troupe::protocol::node_agent_actor))
   CAF_ADD_TYPE_ID(troupe, (troupe::protocol::controller_actor))
   CAF_ADD_TYPE_ID(troupe, (troupe::protocol::router_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::load_sink_actor))
+  CAF_ADD_TYPE_ID(troupe, (troupe::protocol::autoscaler_actor))
 CAF_END_TYPE_ID_BLOCK(troupe)

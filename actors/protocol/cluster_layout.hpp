@@ -82,6 +82,10 @@ struct layout<replica_load> {
       number(13, &r::weight_bytes_read),
       number(14, &r::resumed_tokens),
       number(15, &r::longest_step_ms),
+      droppable_since(5, 16, &r::answer_tokens),
+      droppable_since(5, 17, &r::tokens_per_second),
+      droppable_since(5, 18, &r::seats),
+      droppable_since(5, 19, &r::finished),
   };
 };
 
@@ -156,6 +160,7 @@ struct layout<node_welcome> {
       number(2, &r::reason),
       number(3, &r::head_epoch),
       number(4, &r::node_epoch),
+      droppable_since(5, 5, &r::version),
   };
 };
 

@@ -16,20 +16,20 @@ codec::bytes encode(const replica_report& from) {
   return encode_record(from);
 }
 
-codec::bytes encode(const node_joined& from) {
-  return encode_record(from);
+codec::bytes encode(const node_joined& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
-codec::bytes encode(const node_welcome& from) {
-  return encode_record(from);
+codec::bytes encode(const node_welcome& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
 codec::bytes encode(const node_assignment& from, std::uint32_t version) {
   return encode_record(from, version);
 }
 
-codec::bytes encode(const replica_news& from) {
-  return encode_record(from);
+codec::bytes encode(const replica_news& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
 codec::bytes encode(const death_notice& from) {

@@ -87,7 +87,7 @@ struct replica_load {
   std::uint64_t steps = 0;
   std::uint32_t running = 0;
   std::uint32_t waiting = 0;
-  std::uint64_t waiting_tokens = 0;
+  std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
   std::uint32_t kv_blocks_total = 0;
   std::uint32_t kv_blocks_free = 0;
   std::uint64_t prompt_tokens = 0;
@@ -98,6 +98,11 @@ struct replica_load {
   std::uint64_t weight_bytes_read = 0;
   std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
   std::uint32_t longest_step_ms = 0; ///< since the start, but for the first step
+  // Since version 5.
+  std::uint64_t answer_tokens = 0; ///< that its choices may still get
+  std::uint32_t tokens_per_second = 0; ///< that it reaches while it works
+  std::uint32_t seats = 0; ///< choices that it runs well at once
+  std::uint64_t finished = 0; ///< choices
 
   bool operator==(const replica_load&) const = default;
 };
@@ -164,6 +169,8 @@ struct node_welcome {
   std::string reason; ///< of a refusal, one sentence
   std::uint64_t head_epoch = 0;
   std::uint64_t node_epoch = 0; ///< of this joining; never given twice
+  /// The head's, since version 5: it takes routers' load.
+  std::uint32_t version = 0;
 
   bool operator==(const node_welcome&) const = default;
 };
@@ -222,11 +229,14 @@ struct death_notice {
 codec::bytes encode(const replica_spec&);
 codec::bytes encode(const replica_load&);
 codec::bytes encode(const replica_report&);
-codec::bytes encode(const node_joined&);
-codec::bytes encode(const node_welcome&);
+codec::bytes encode(const node_joined&,
+                    std::uint32_t version = protocol_version);
+codec::bytes encode(const node_welcome&,
+                    std::uint32_t version = protocol_version);
 codec::bytes encode(const node_assignment&,
                     std::uint32_t version = protocol_version);
-codec::bytes encode(const replica_news&);
+codec::bytes encode(const replica_news&,
+                    std::uint32_t version = protocol_version);
 codec::bytes encode(const death_notice&);
 result<replica_spec> decode_replica_spec(codec::bytes_view);
 result<replica_load> decode_replica_load(codec::bytes_view);

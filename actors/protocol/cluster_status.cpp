@@ -18,6 +18,9 @@ struct layout<model_status> {
       number(5, &r::reason),          number(6, &r::note),
       number(7, &r::replicas_wanted), number(8, &r::replicas_ready),
       number(9, &r::created),         number(10, &r::replicas),
+      number(11, &r::scaled),         number(12, &r::replicas_min),
+      number(13, &r::replicas_max),   number(14, &r::scaling),
+      number(15, &r::last_scaling),   number(16, &r::held_back),
   };
 };
 
@@ -181,6 +184,14 @@ void write_model(std::string& out, const model_status& model) {
   object.number("replicas_wanted", model.replicas_wanted);
   object.number("replicas_ready", model.replicas_ready);
   object.number("created", model.created);
+  if (model.scaled) {
+    json_object scaling{object.member("scaling")};
+    scaling.number("min_replicas", model.replicas_min);
+    scaling.number("max_replicas", model.replicas_max);
+    scaling.text("decision", model.scaling);
+    scaling.text("last_change", model.last_scaling);
+    scaling.text("held_back", model.held_back);
+  }
   object.list("replicas", model.replicas, write_replica);
 }
 

@@ -22,6 +22,12 @@ struct model_status {
   std::uint32_t replicas_ready = 0;
   std::uint64_t created = 0; ///< seconds since 1970
   std::vector<replica_report> replicas; ///< the newest report of each
+  bool scaled = false;                  ///< by the autoscaler; then:
+  std::uint32_t replicas_min = 0;
+  std::uint32_t replicas_max = 0;
+  std::string scaling;      ///< the last decision, one sentence
+  std::string last_scaling; ///< the last one that changed something, or nothing
+  std::string held_back;    ///< why it is not what the load asks for, or nothing
 
   bool operator==(const model_status&) const = default;
 };

@@ -6,6 +6,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -31,6 +32,7 @@
 //   list of plain values    one field, elements one after the other
 //   list of id/weight pairs the same, the two halves one after the other
 //   any other list          one field per element
+//   optional                what it holds; nothing = no field
 // A member that holds its default is left out. Enums state their last value
 // with an overload of `last_value`, so that no unknown one gets in. Numbers are
 // never used again for something else.
@@ -154,6 +156,12 @@ requires(!plain<T>) void write(target to, std::uint16_t tag,
     write(to, tag, element);
 }
 
+template <class T>
+void write(target to, std::uint16_t tag, const std::optional<T>& value) {
+  if (value)
+    write(to, tag, *value);
+}
+
 // -- reading: errors are values, the caller names the record -----------------
 
 using outcome = result<void>;
@@ -192,6 +200,11 @@ outcome read(source from, T& to) {
     return inner.error();
   to = std::move(*inner);
   return {};
+}
+
+template <class T>
+outcome read(source from, std::optional<T>& to) {
+  return read(from, to.emplace());
 }
 
 template <plain T>

@@ -11,7 +11,7 @@ namespace troupe::protocol {
 
 /// Version of the messages between processes; a peer more than one apart is
 /// refused by name at registration.
-inline constexpr std::uint32_t protocol_version = 4;
+inline constexpr std::uint32_t protocol_version = 5;
 
 /// True if processes of these two versions work together.
 constexpr bool understand_each_other(std::uint32_t one, std::uint32_t other) {
@@ -57,6 +57,13 @@ struct replica_route {
   bool operator==(const replica_route&) const = default;
 };
 
+/// What becomes of a request for a model that has no replica.
+enum class waking : std::uint8_t {
+  no,     ///< nobody starts one because of it
+  wakes,  ///< it waits, and wakes the model
+  failed, ///< the model could not be woken, and is left alone for a while
+};
+
 /// A model as clients see it.
 struct model_route {
   std::string application;
@@ -67,6 +74,7 @@ struct model_route {
   std::string reason; ///< why it is not RUNNING, one sentence
   std::vector<replica_route> replicas;
   std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
+  waking without_replica = waking::no; ///< since version 5
 
   bool operator==(const model_route&) const = default;
 };
@@ -97,7 +105,8 @@ struct routing_table {
   bool operator==(const routing_table&) const = default;
 };
 
-codec::bytes encode(const routing_table&);
+codec::bytes encode(const routing_table&,
+                    std::uint32_t version = protocol_version);
 result<routing_table> decode_routing_table(codec::bytes_view);
 
 } // namespace troupe::protocol

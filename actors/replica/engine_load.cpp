@@ -7,6 +7,10 @@ void read_load(const engine::stats& from, protocol::replica_load& to) {
   to.running = from.running;
   to.waiting = from.waiting;
   to.waiting_tokens = from.waiting_tokens;
+  to.answer_tokens = from.answer_tokens;
+  to.tokens_per_second = static_cast<std::uint32_t>(from.tokens_per_second);
+  to.seats = from.seats;
+  to.finished = from.finished;
   to.kv_blocks_total = from.kv_blocks_total;
   to.kv_blocks_free = from.kv_blocks_free;
   to.prompt_tokens = from.prompt_tokens;

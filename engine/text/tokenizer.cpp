@@ -238,8 +238,10 @@ tokenizer_of_data::read_bytes(const std::vector<std::string>& spellings) {
   auto fill = [&](bool at_front, std::vector<std::string>& out) {
     out.reserve(spellings.size());
     for (std::size_t i = 0; i < spellings.size(); ++i) {
-      auto is_plain = is_byte_level && (data_.kinds[i] == token_kind::special ||
-                                        data_.kinds[i] == token_kind::added);
+      auto is_plain =
+          spellings[i].empty() || // an id that nothing has
+          (is_byte_level && (data_.kinds[i] == token_kind::special ||
+                             data_.kinds[i] == token_kind::added));
       out.push_back(is_plain
                         ? spellings[i]
                         : decoder->decode(spellings[i], at_front, scratch));

@@ -155,13 +155,6 @@ def test_sources_of_other_kinds_are_refused_by_name(tmp_path):
         assert source.split(":")[0].split("/")[0] in said.stdout + said.stderr
 
 
-def test_validate_says_that_nothing_scales_yet(tmp_path):
-    said = validate(tmp_path, serve_config(model_config(deployment_config={
-        "autoscaling_config": {"min_replicas": 1, "max_replicas": 4}})))
-    assert said.returncode == 0
-    assert "autoscal" in said.stdout + said.stderr
-
-
 def test_per_model_files_are_relative_to_the_file(tmp_path, start):
     models = tmp_path / "models"
     models.mkdir()

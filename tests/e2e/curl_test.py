@@ -70,5 +70,6 @@ def test_what_wants_a_gpu_runs_on_the_cpu_when_told_to(documented):
     assert replica["device"].startswith("cpu")
 
 
-def test_status_says_that_there_is_no_autoscaler(documented):
-    assert "autoscal" in documented.model("qwen-0.5b")["note"]
+def test_status_says_what_scales(documented):
+    scaling = documented.model("qwen-0.5b")["scaling"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 2)

@@ -40,7 +40,8 @@ void controller_shell::start() {
       around_.world.fail("I5", "the stored deployment cannot be read");
     before = std::move(*read);
   }
-  execute(machine_->restore(std::move(before), self_.now()));
+  execute(machine_->restore(std::move(before), self_.now(),
+                            *store_.remembered_targets()));
 }
 
 /// What reaches the actor: at once, or when the store has written.
@@ -181,9 +182,14 @@ void controller_shell::execute(const controller::commands& todo) {
       send_to_all(out);
     } else if (const auto* x =
                    std::get_if<controller::remember_nodes>(&order)) {
-      if (!to_remember_)
+      if (!to_remember_ && !to_remember_targets_)
         remember_at_ = self_.now() + remember_pause;
       to_remember_ = *x;
+    } else if (const auto* x =
+                   std::get_if<controller::remember_targets>(&order)) {
+      if (!to_remember_ && !to_remember_targets_)
+        remember_at_ = self_.now() + remember_pause;
+      to_remember_targets_ = *x;
     }
   }
   check_assigned();
@@ -217,21 +223,30 @@ void controller_shell::send(link_id to, message what) {
 void controller_shell::tick() {
   auto now = self_.now();
   timers_.erase(timers_.begin(), timers_.upper_bound(now));
-  if (to_remember_ && remember_at_ <= now)
+  if (remember_at_ <= now)
     remember();
   execute(machine_->tick(now));
 }
 
 void controller_shell::remember() {
-  if (store_.remember_nodes(to_remember_->nodes))
-    to_remember_.reset();
-  else
+  auto done = true;
+  if (to_remember_) {
+    done = store_.remember_nodes(to_remember_->nodes).has_value();
+    if (done)
+      to_remember_.reset();
+  }
+  if (done && to_remember_targets_) {
+    done = store_.remember_targets(to_remember_targets_->targets).has_value();
+    if (done)
+      to_remember_targets_.reset();
+  }
+  if (!done)
     remember_at_ = self_.now() + remember_retry;
 }
 
 void controller_shell::set_timer() {
   auto due = machine_->next_deadline();
-  if (to_remember_)
+  if (to_remember_ || to_remember_targets_)
     due = due ? std::min(*due, remember_at_) : remember_at_;
   if (!due || (!timers_.empty() && *timers_.begin() <= *due))
     return;

@@ -70,6 +70,7 @@ private:
   std::unique_ptr<controller::controller_machine> machine_;
   std::map<std::string, node> nodes_;
   std::optional<controller::remember_nodes> to_remember_;
+  std::optional<controller::remember_targets> to_remember_targets_;
   local_time remember_at_{};
   std::multiset<local_time> timers_; ///< ticks on the way
 };

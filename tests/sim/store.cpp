@@ -71,4 +71,18 @@ result<std::vector<std::string>> simulated_store::remembered_nodes() {
   return disk_.now().nodes;
 }
 
+result<void> simulated_store::remember_targets(
+    const std::vector<controller::scale_target>& targets) {
+  auto next = disk_.now();
+  next.targets = targets;
+  if (!disk_.write(std::move(next)))
+    return disk_full;
+  return {};
+}
+
+result<std::vector<controller::scale_target>>
+simulated_store::remembered_targets() {
+  return disk_.now().targets;
+}
+
 } // namespace troupe::sim

@@ -22,6 +22,7 @@ public:
     std::vector<codec::bytes> deployments; ///< version = place + 1
     std::uint64_t epoch = 0;
     std::vector<std::string> nodes;
+    std::vector<controller::scale_target> targets;
   };
 
   const contents& now() const {
@@ -71,6 +72,9 @@ public:
   result<std::uint64_t> next_epoch() override;
   result<void> remember_nodes(const std::vector<std::string>&) override;
   result<std::vector<std::string>> remembered_nodes() override;
+  result<void>
+  remember_targets(const std::vector<controller::scale_target>&) override;
+  result<std::vector<controller::scale_target>> remembered_targets() override;
 
 private:
   disk& disk_;

@@ -63,7 +63,69 @@ applications:
   CHECK(second.placement_strategy == "STRICT_PACK");
   REQUIRE(second.bundles.size() == 1);
   CHECK(second.bundles[0].at("CPU") == 2.0);
-  CHECK(holds(notes_of(loaded), "there is no autoscaler yet: 1 replica"));
+  REQUIRE(first.deployment.autoscaling);
+  CHECK(first.deployment.autoscaling->max_replicas == 2);
+}
+
+TEST_CASE("autoscaling_config is read, every key") {
+  folder here;
+  auto loaded = here.load(with_model(R"(          deployment_config:
+            autoscaling_config:
+              min_replicas: 0
+              initial_replicas: 2
+              max_replicas: 9
+              target_ongoing_requests: 12.5
+              upscale_delay_s: 1
+              downscale_delay_s: 2
+              downscale_to_zero_delay_s: 3
+              metrics_interval_s: 4
+              look_back_period_s: 5
+              upscaling_factor: 1.5
+              downscaling_factor: 0.5
+              smoothing_factor: 0.9
+              upscale_smoothing_factor: 1.1
+              downscale_smoothing_factor: 0.7
+              aggregation_function: max
+              policy:
+                name: schedule
+                utc_offset: "-05:30"
+                minimums:
+                  - {from: "08:30", to: "18:00", days: [mon, fri], min_replicas: 3}
+)"));
+  REQUIRE(errors_of(loaded) == "");
+  config::autoscaling_config expected;
+  expected.min_replicas = 0;
+  expected.initial_replicas = 2;
+  expected.max_replicas = 9;
+  expected.target_ongoing_requests = 12.5;
+  expected.upscale_delay_s = 1;
+  expected.downscale_delay_s = 2;
+  expected.downscale_to_zero_delay_s = 3;
+  expected.metrics_interval_s = 4;
+  expected.look_back_period_s = 5;
+  expected.upscaling_factor = 1.5;
+  expected.downscaling_factor = 0.5;
+  expected.smoothing_factor = 0.9;
+  expected.upscale_smoothing_factor = 1.1;
+  expected.downscale_smoothing_factor = 0.7;
+  expected.aggregation = config::load_aggregation::max;
+  expected.policy = config::scaling_policy::schedule;
+  expected.utc_offset_minutes = -330;
+  expected.schedule = {{8 * 60 + 30, 18 * 60, 1u | 1u << 4, 3}};
+  const auto& models = loaded.values.applications[0].models;
+  CHECK(models[0].deployment.autoscaling == expected);
+}
+
+TEST_CASE("num_replicas: auto scales between 1 and 100") {
+  folder here;
+  auto loaded = here.load(
+      with_model("          deployment_config: {num_replicas: auto}\n"));
+  REQUIRE(errors_of(loaded) == "");
+  const auto& scaling =
+      loaded.values.applications[0].models[0].deployment.autoscaling;
+  REQUIRE(scaling);
+  CHECK(scaling->min_replicas == 1);
+  CHECK(scaling->max_replicas == 100);
 }
 
 TEST_CASE("what concerns weights, seeds and memory is read") {
@@ -180,9 +242,29 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       row{"          deployment_config: {placement_group_bundles: [{GPU: "
           "1}]}\n",
           "belongs into placement_group_config"},
-      row{"          deployment_config: {autoscaling_config: {min_replicas: "
-          "0}}\n",
-          "scaling to zero: not supported yet"},
+      row{"          deployment_config: {autoscaling_config: {policy: "
+          "latency}}\n",
+          "latency: not supported yet; there are ongoing_requests"},
+      row{"          deployment_config: {autoscaling_config: {policy: "
+          "{policy_function: 'my.module:scale'}}}\n",
+          "Troupe runs no Python; there are ongoing_requests"},
+      row{"          deployment_config: {autoscaling_config: {policy: "
+          "fast}}\n",
+          "\"fast\" is no policy; there are ongoing_requests"},
+      row{"          deployment_config: {autoscaling_config: {policy: "
+          "schedule}}\n",
+          "schedule: say when"},
+      row{"          deployment_config: {autoscaling_config: {policy: {name: "
+          "schedule, minimums: [{from: '8:00', to: '18:00', min_replicas: "
+          "1}]}}}\n",
+          "minimums[0].from: must be a time of the day"},
+      row{"          deployment_config: {autoscaling_config: {policy: {name: "
+          "schedule, minimums: [{from: '08:00', to: '18:00', min_replicas: "
+          "2}]}}}\n",
+          "min_replicas (2) is above max_replicas (1)"},
+      row{"          deployment_config: {autoscaling_config: {policy: {name: "
+          "tokens, minimums: []}}}\n",
+          "minimums"},
       row{"          runtime_env: {pip: [x]}\n", "runs no Python"},
       row{"          accelerator_config: {kind: tpu}\n", "tpu: not supported"});
   CHECK(

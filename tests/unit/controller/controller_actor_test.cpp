@@ -19,6 +19,7 @@ struct fake_store : state_store {
     std::vector<codec::bytes> saved;
     std::uint64_t epoch = 0;
     std::vector<std::string> nodes;
+  std::vector<scale_target> targets;
     int writes_of_nodes = 0;
     bool broken = false;
   };
@@ -60,6 +61,16 @@ struct fake_store : state_store {
     return in.nodes;
   }
 
+  result<void>
+  remember_targets(const std::vector<scale_target>& targets) override {
+    in.targets = targets;
+    return {};
+  }
+
+  result<std::vector<scale_target>> remembered_targets() override {
+    return in.targets;
+  }
+
   contents& in;
 };
 
@@ -85,6 +96,7 @@ node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
       [=](death_atom, const codec::bytes& record) {
         log->deaths.push_back(*decode_death_notice(record));
       },
+      [](load_atom, const codec::bytes&) {},
       [](watch_atom, const router_actor&, std::uint16_t) {},
       [](drain_atom, std::uint32_t) { return true; },
   };

@@ -103,6 +103,22 @@ TEST_CASE("the nodes that were remembered last are there after opening again") {
         std::vector<std::string>{"a'b", "head"});
 }
 
+TEST_CASE("the targets that were remembered last are there after opening "
+          "again") {
+  folder here;
+  const std::vector<controller::scale_target> targets{{"a'p", "m", 3}, {"app", "m", 0}};
+  {
+    auto store = state_store::open(here.path / "state.db");
+    REQUIRE(store.has_value());
+    CHECK((*store)->remembered_targets()->empty());
+    REQUIRE((*store)->remember_targets({{"x", "y", 1}}).has_value());
+    REQUIRE((*store)->remember_targets(targets).has_value());
+  }
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  CHECK(*(*store)->remembered_targets() == targets);
+}
+
 TEST_CASE("a store of version 1 is taken over, a newer one refused") {
   folder here;
   auto file = here.path / "state.db";
@@ -128,7 +144,7 @@ TEST_CASE("a store of version 1 is taken over, a newer one refused") {
     REQUIRE(store.has_value());
     CHECK((*(*store)->latest())->version == 2);
   }
-  run("PRAGMA user_version=3;");
+  run("PRAGMA user_version=4;");
   auto store = state_store::open(file);
   REQUIRE_FALSE(store.has_value());
   CHECK(store.error().message.find("newer version") != std::string::npos);

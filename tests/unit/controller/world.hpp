@@ -50,6 +50,9 @@ public:
   std::map<std::string, agent> agents;
   std::vector<std::string> remembered;
   std::vector<protocol::death_notice> told;
+  std::vector<scale_target> targets;
+  std::vector<protocol::replica_load_news> loads;
+  scaled_models scaled;
   std::size_t tables = 0, assignments = 0, started = 0, stopped = 0, tuned = 0;
   std::uint64_t incarnations = 100;
 
@@ -65,6 +68,12 @@ public:
         told.push_back(death->notice);
       else if (auto* nodes = std::get_if<remember_nodes>(&order))
         remembered = nodes->nodes;
+      else if (auto* kept = std::get_if<remember_targets>(&order))
+        targets = kept->targets;
+      else if (auto* load = std::get_if<tell_load>(&order))
+        loads.push_back(load->news);
+      else if (std::holds_alternative<tell_scaled>(order))
+        scaled = machine->scaled();
       else
         ++tables;
     }

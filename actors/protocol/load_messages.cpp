@@ -1,0 +1,81 @@
+#include "actors/protocol/load_messages.hpp"
+
+#include "actors/protocol/record_layout.hpp"
+
+namespace troupe::protocol {
+
+template <>
+struct layout<router_load> {
+  using r = router_load;
+  static constexpr std::string_view name = "router_load";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::application),
+      number(2, &r::model),
+      number(3, &r::waiting),
+      number(4, &r::sent),
+  };
+};
+
+template <>
+struct layout<router_report> {
+  using r = router_report;
+  static constexpr std::string_view name = "router_report";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),        number(2, &r::node_epoch),
+      number(3, &r::incarnation), number(4, &r::sequence),
+      number(5, &r::models),
+  };
+};
+
+template <>
+struct layout<replica_load_news> {
+  using r = replica_load_news;
+  static constexpr std::string_view name = "replica_load_news";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::application),       number(2, &r::model),
+      number(3, &r::replica),           number(4, &r::incarnation),
+      number(5, &r::sequence),          number(6, &r::choices),
+      number(7, &r::waiting_tokens),    number(8, &r::answer_tokens),
+      number(9, &r::tokens_per_second), number(10, &r::seats),
+      number(11, &r::prompt_tokens),    number(12, &r::output_tokens),
+      number(13, &r::finished),
+  };
+};
+
+template <>
+struct layout<scale_order> {
+  using r = scale_order;
+  static constexpr std::string_view name = "scale_order";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::application), number(2, &r::model),
+      number(3, &r::revision),    number(4, &r::target),
+      number(5, &r::reason),      number(6, &r::now),
+      number(7, &r::held_back),
+  };
+};
+
+codec::bytes encode(const router_report& from) {
+  return encode_record(from);
+}
+
+codec::bytes encode(const replica_load_news& from) {
+  return encode_record(from);
+}
+
+codec::bytes encode(const scale_order& from) {
+  return encode_record(from);
+}
+
+result<router_report> decode_router_report(codec::bytes_view from) {
+  return decode_record<router_report>(from);
+}
+
+result<replica_load_news> decode_replica_load_news(codec::bytes_view from) {
+  return decode_record<replica_load_news>(from);
+}
+
+result<scale_order> decode_scale_order(codec::bytes_view from) {
+  return decode_record<scale_order>(from);
+}
+
+} // namespace troupe::protocol

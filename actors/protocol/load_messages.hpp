@@ -1,0 +1,77 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/codec/tagged.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// The view of load: what routers and replicas say of it on its way to the
+// autoscaler, and what the autoscaler orders.
+
+namespace troupe::protocol {
+
+/// What a router holds of one model, in choices.
+struct router_load {
+  std::string application;
+  std::string model;
+  std::uint32_t waiting = 0; ///< at no replica
+  std::uint32_t sent = 0;    ///< at replicas
+
+  bool operator==(const router_load&) const = default;
+};
+
+/// Router -> node agent -> controller -> autoscaler. Late ones are dropped by
+/// incarnation and sequence.
+struct router_report {
+  std::string node;                ///< filled in by the node agent
+  std::uint64_t node_epoch = 0;    ///< likewise
+  std::uint64_t incarnation = 0;   ///< of the router's life
+  std::uint64_t sequence = 0;      ///< rises within an incarnation
+  std::vector<router_load> models; ///< a model that is not in it has nothing
+
+  bool operator==(const router_report&) const = default;
+};
+
+/// Controller -> autoscaler: a replica of a model that is scaled.
+struct replica_load_news {
+  std::string application;
+  std::string model;
+  std::string replica;
+  std::uint64_t incarnation = 0;
+  std::uint64_t sequence = 0;
+  std::uint32_t choices = 0;        ///< running or waiting in its engine
+  std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
+  std::uint64_t answer_tokens = 0;  ///< that its choices may still get
+  std::uint32_t tokens_per_second = 0;
+  std::uint32_t seats = 0; ///< choices that it runs well at once
+  // Since its start.
+  std::uint64_t prompt_tokens = 0;
+  std::uint64_t output_tokens = 0;
+  std::uint64_t finished = 0; ///< choices
+
+  bool operator==(const replica_load_news&) const = default;
+};
+
+/// Autoscaler -> controller: how many replicas a model is to have, and why.
+struct scale_order {
+  std::string application;
+  std::string model;
+  std::uint64_t revision = 0; ///< of the model's scaling that it is about
+  std::uint32_t target = 0;
+  std::string reason;    ///< of the last change, one sentence
+  std::string now;       ///< of the last decision, also one that keeps
+  std::string held_back; ///< why it is not what the load asks for, or nothing
+
+  bool operator==(const scale_order&) const = default;
+};
+
+codec::bytes encode(const router_report&);
+codec::bytes encode(const replica_load_news&);
+codec::bytes encode(const scale_order&);
+result<router_report> decode_router_report(codec::bytes_view);
+result<replica_load_news> decode_replica_load_news(codec::bytes_view);
+result<scale_order> decode_scale_order(codec::bytes_view);
+
+} // namespace troupe::protocol
