@@ -21,9 +21,7 @@ struct filter {
 /// A filter that maps printed text to text.
 template <marked_string (*F)(const marked_string&)>
 runtime_value on_text(meter& cost, value_ref v, args_ref) {
-  auto text = printed(cost, v);
-  cost.spend(text.size() / 64);
-  auto out = F(text);
+  auto out = F(printed(cost, v));
   cost.check_bytes(out.size());
   return make_text(std::move(out));
 }
@@ -65,7 +63,7 @@ runtime_value items_filter(meter&, value_ref v, args_ref) {
 }
 
 runtime_value list_filter(meter& cost, value_ref v, args_ref) {
-  auto items = *iterate(v);
+  auto items = *iterate(cost, v);
   cost.spend(items.size() / 16);
   items.tuple = items.group = false;
   return make_list(std::move(items));
@@ -186,6 +184,8 @@ runtime_value apply_filter(meter& cost, std::string_view name,
                            const runtime_value& input,
                            const call_arguments& args) {
   const auto& filter = filters().find(name)->second;
+  if (const auto* text = input.text())
+    cost.spend(text->size() / 64);
   if (!filter.any_arguments)
     check_arguments(args, name, filter.parameters);
   return filter.apply(cost, input, args);

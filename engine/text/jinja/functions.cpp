@@ -70,9 +70,9 @@ dict fields_of(meter& cost, std::string_view name, const call_arguments& args) {
       for (const auto& [key, v] : map->entries)
         set(key, v);
     } else {
-      auto pairs = iterate(more);
+      auto pairs = iterate(cost, more);
       for (const auto& pair : *pairs) {
-        auto parts = iterate(pair);
+        auto parts = iterate(cost, pair);
         if (parts->size() != 2)
           fail(std::string{name} + " takes pairs of a key and a value");
         set((*parts)[0], (*parts)[1]);

@@ -1,3 +1,4 @@
+#include "engine/text/character_sets.hpp"
 #include "engine/text/jinja/arguments.hpp"
 #include "engine/text/jinja/arithmetic.hpp"
 #include "engine/text/jinja/filter_functions.hpp"
@@ -26,7 +27,7 @@ runtime_value step_of(std::string_view step) {
 /// Takes what comparing all items with each other `rounds` times takes.
 void spend_on_items(meter& cost, const runtime_value& over,
                     std::size_t rounds) {
-  auto size = iterate(over)->size() + weight_of(over) / 64 + 1;
+  auto size = iterate(cost, over)->size() + weight_of(over) / 64 + 1;
   std::size_t all = 0;
   if (__builtin_mul_overflow(size, rounds, &all))
     all = SIZE_MAX;
@@ -115,7 +116,7 @@ runtime_value sort_filter(meter& cost, const runtime_value& over,
   auto exact_case = flag_argument(args.find(1, "case_sensitive"), false);
   const auto* by = args.find(2, "attribute");
   keyed_items keyed;
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items) {
     auto several =
         by && by->text() && by->text()->text().find(',') != std::string::npos;
@@ -150,7 +151,7 @@ runtime_value unique_filter(meter& cost, const runtime_value& over,
                flag_argument(args.find(0, "case_sensitive"), false)};
   list seen;
   list out;
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items) {
     auto now = key.of(item);
     cost.spend(seen.size() + 1);
@@ -166,15 +167,18 @@ runtime_value unique_filter(meter& cost, const runtime_value& over,
 
 runtime_value reverse_filter(meter& cost, const runtime_value& over,
                              const call_arguments&) {
-  cost.spend(weight_of(over) / 16);
   if (const auto* text = over.text()) {
-    auto parts = characters(*text);
+    cost.spend(text->size() / 16);
     marked_string out;
-    for (auto part = parts.rbegin(); part != parts.rend(); ++part)
-      out.append(*part);
+    std::string_view rest = text->text();
+    while (!rest.empty()) {
+      auto size = last_character(rest).size();
+      rest.remove_suffix(size);
+      out.append(text->slice(rest.size(), size));
+    }
     return make_text(std::move(out).as_markup(text->is_markup()));
   }
-  auto items = *iterate(over);
+  auto items = *iterate(cost, over);
   items.tuple = items.group = false;
   std::reverse(items.begin(), items.end());
   return make_list(std::move(items));
@@ -195,7 +199,7 @@ runtime_value selected(meter& cost, const runtime_value& over,
   call_arguments rest;
   for (auto i = next + 1; i < args.positional.size(); ++i)
     rest.positional.push_back(args.positional[i]);
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items) {
     cost.spend(1);
     auto subject =
@@ -218,7 +222,7 @@ runtime_value map_filter(meter& cost, const runtime_value& over,
     rest.positional.push_back(args.positional[i]);
   if (by == nullptr)
     rest.named = args.named;
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items) {
     cost.spend(1);
     if (by == nullptr) {
@@ -241,7 +245,7 @@ runtime_value sum_filter(meter& cost, const runtime_value& over,
   auto out = start ? *start : runtime_value{std::int64_t{0}};
   if (out.text())
     fail("sum does not add texts");
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items) {
     cost.spend(1);
     auto named = by && !by->is_none();
@@ -257,7 +261,7 @@ runtime_value batch_filter(meter& cost, const runtime_value& over,
   const auto* fill = args.find(1, "fill_with");
   list out;
   list part;
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   cost.spend(items->size());
   for (const auto& item : *items) {
     if (static_cast<std::int64_t>(part.size()) == size) {
@@ -281,7 +285,7 @@ runtime_value slice_filter(meter& cost, const runtime_value& over,
                            const call_arguments& args) {
   auto count = whole_argument(args.find(0, "slices"), "slice");
   const auto* fill = args.find(1, "fill_with");
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   if (count == 0)
     fail("slice needs one slice at least");
   list out;
@@ -321,7 +325,7 @@ runtime_value groupby_filter(meter& cost, const runtime_value& over,
     return exact_case ? out : without_case(out);
   };
   keyed_items keyed;
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   for (const auto& item : *items)
     keyed.emplace_back(key(item), item);
   auto sorted = in_order(cost, over, std::move(keyed), false);
@@ -344,7 +348,7 @@ runtime_value join_filter(meter& cost, const runtime_value& over,
                           const call_arguments& args) {
   const auto* by = args.find(0, "d");
   const auto* attribute = args.find(1, "attribute");
-  auto items = *iterate(over);
+  auto items = *iterate(cost, over);
   if (attribute && !attribute->is_none())
     for (auto& item : items)
       item = member_by_path(item, *attribute);
@@ -354,6 +358,8 @@ runtime_value join_filter(meter& cost, const runtime_value& over,
 
 runtime_value first_filter(meter&, const runtime_value& v,
                            const call_arguments&) {
+  if (const auto* text = v.text(); text && !text->empty())
+    return make_text(first_characters(*text, 1).as_markup(false));
   auto items = iterate(v);
   return items->empty() ? runtime_value{undefined{"the first item"}}
                         : items->front();
@@ -362,7 +368,8 @@ runtime_value first_filter(meter&, const runtime_value& v,
 runtime_value last_filter(meter&, const runtime_value& v,
                           const call_arguments&) {
   if (const auto* text = v.text(); text && !text->empty())
-    return make_text(characters(*text).back());
+    return make_text(
+        text->slice(text->size() - last_character(text->text()).size()));
   auto items = iterate(v);
   return items->empty() ? runtime_value{undefined{"the last item"}}
                         : items->back();
@@ -370,7 +377,7 @@ runtime_value last_filter(meter&, const runtime_value& v,
 
 runtime_value extreme(meter& cost, const runtime_value& over,
                       const call_arguments& args, bool largest) {
-  auto items = iterate(over);
+  auto items = iterate(cost, over);
   if (items->empty())
     return undefined{"an item of an empty list"};
   spend_on_items(cost, over, 1);

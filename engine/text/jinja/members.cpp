@@ -1,4 +1,4 @@
-#include "engine/text/jinja/builtins.hpp"
+#include "engine/text/jinja/text_operations.hpp"
 
 namespace troupe::text::jinja {
 
@@ -64,21 +64,18 @@ runtime_value item_of(const runtime_value& object, const runtime_value& index) {
   auto at = index.whole();
   if (!at || (object.items() == nullptr && object.text() == nullptr))
     return undefined{"an item"};
-  auto place = [&](std::size_t size) -> std::optional<std::size_t> {
-    auto out = *at < 0 ? *at + static_cast<std::int64_t>(size) : *at;
-    if (out < 0 || out >= static_cast<std::int64_t>(size))
-      return std::nullopt;
-    return static_cast<std::size_t>(out);
-  };
-  if (const auto* items = object.items()) {
-    if (auto i = place(items->size()))
-      return (*items)[*i];
-  } else {
-    auto all = characters(*object.text());
-    if (auto i = place(all.size()))
-      return make_text(std::move(all[*i]));
-  }
-  return undefined{"item " + std::to_string(*at)};
+  const auto* items = object.items();
+  auto size = static_cast<std::int64_t>(
+      items ? items->size() : count_characters(object.text()->text()));
+  auto place = *at < 0 ? *at + size : *at;
+  if (place < 0 || place >= size)
+    return undefined{"item " + std::to_string(*at)};
+  auto index_there = static_cast<std::size_t>(place);
+  if (items)
+    return (*items)[index_there];
+  const auto& text = *object.text();
+  auto from = first_characters(text, index_there).size();
+  return make_text(text.slice(from, character_size(text.text(), from)));
 }
 
 } // namespace troupe::text::jinja

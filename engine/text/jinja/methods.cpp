@@ -145,7 +145,7 @@ runtime_value join_method(const text_call& call) {
   const auto* over = call.argument(0);
   if (over == nullptr)
     fail("join needs a list");
-  auto items = iterate(*over);
+  auto items = iterate(call.cost, *over);
   auto markup = call.text.is_markup();
   for (const auto& item : *items)
     if (!markup)
@@ -275,8 +275,10 @@ bool among(std::span<const std::string_view> names, std::string_view name) {
        std::string{name} + "\"");
 }
 
-runtime_value dict_method(const runtime_value& object, const dict& map,
-                          std::string_view name, const call_arguments& args) {
+runtime_value dict_method(meter& cost, const runtime_value& object,
+                          const dict& map, std::string_view name,
+                          const call_arguments& args) {
+  cost.spend(map.entries.size() / 16);
   if (name == "get") {
     constexpr std::array<std::string_view, 2> parameters{"", ""};
     check_arguments(args, name, parameters);
@@ -375,9 +377,9 @@ runtime_value call_method(meter& cost, const runtime_value& object,
     return found->second.apply({cost, *text, name, args});
   }
   if (const auto* map = object.map())
-    return dict_method(object, *map, name, args);
+    return dict_method(cost, object, *map, name, args);
   if (const auto* map = object.name_space())
-    return dict_method(object, *map, name, args);
+    return dict_method(cost, object, *map, name, args);
   if (const auto* items = object.items())
     return list_method(cost, object, *items, name, args);
   if (auto* loop = object.loop())

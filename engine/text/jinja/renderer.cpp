@@ -112,7 +112,7 @@ private:
       assign(names[0], v);
       return;
     }
-    auto items = iterate(v);
+    auto items = iterate(*this, v);
     if (items->size() != names.size())
       fail("cannot part " + std::to_string(items->size()) + " items into " +
            std::to_string(names.size()) + " names");
@@ -261,10 +261,14 @@ private:
 
   runtime_value value_of(const subscript& x) {
     auto object = evaluate(*x.object);
+    if (const auto* text = object.text())
+      spend(text->size() / 64);
     return item_of(object, evaluate(*x.index));
   }
 
   runtime_value value_of(const slice& x);
+  std::optional<std::int64_t> bound(const expression_ptr& given);
+  std::vector<std::size_t> places_of(const slice& x, std::int64_t size);
   runtime_value value_of(const call& x);
 
   runtime_value value_of(const filter_use& x) {
@@ -373,7 +377,7 @@ renderer::flow renderer::run_one(const set_statement& s) {
 std::shared_ptr<const list> renderer::items_of(const for_statement& s,
                                                const runtime_value& over,
                                                std::size_t around) {
-  auto all = iterate(over);
+  auto all = iterate(*this, over);
   if (!s.condition)
     return all;
   auto kept = std::make_shared<list>();
@@ -410,26 +414,20 @@ renderer::flow renderer::run_loop(const for_statement& s,
   return flow::next;
 }
 
-runtime_value renderer::value_of(const slice& x) {
-  auto object = evaluate(*x.object);
-  const auto* text = object.text();
-  if (text == nullptr && object.items() == nullptr)
-    fail("a value of kind " + std::string{kind_of(object)} + " has no slices");
-  auto items = iterate(object);
-  spend(items->size() / 16);
-  auto size = static_cast<std::int64_t>(items->size());
-  auto bound = [&](const expression_ptr& given, std::int64_t fallback) {
-    if (!given)
-      return fallback;
-    auto v = evaluate(*given);
-    if (v.is_none())
-      return fallback;
-    auto number = v.whole();
-    if (!number)
-      fail("the bounds of a slice must be whole numbers");
-    return *number;
-  };
-  auto step = bound(x.step, 1);
+std::optional<std::int64_t> renderer::bound(const expression_ptr& given) {
+  auto v = given ? evaluate(*given) : runtime_value{none{}};
+  auto number = v.whole();
+  if (!number && !v.is_none())
+    fail("the bounds of a slice must be whole numbers");
+  return number;
+}
+
+/// The places that a slice takes of `size` items, as Python has it.
+std::vector<std::size_t> renderer::places_of(const slice& x,
+                                             std::int64_t size) {
+  auto first = bound(x.from);
+  auto last = bound(x.to);
+  auto step = bound(x.step).value_or(1);
   if (step == 0)
     fail("the step of a slice must not be zero");
   step = std::clamp(step, -size - 1, size + 1);
@@ -438,20 +436,37 @@ runtime_value renderer::value_of(const slice& x) {
   auto place = [&](std::int64_t at) {
     return std::clamp(at < 0 ? std::max(at, -size - 1) + size : at, low, high);
   };
-  auto from = x.from ? place(bound(x.from, 0)) : step > 0 ? low : high;
-  auto to = step > 0 ? high : low;
-  if (x.to)
-    to = place(bound(x.to, size));
-  list out;
-  out.tuple = object.items() && object.items()->tuple;
+  auto from = first ? place(*first) : step > 0 ? low : high;
+  auto to = last ? place(*last) : step > 0 ? high : low;
+  std::vector<std::size_t> out;
   for (auto i = from; step > 0 ? i < to : i > to; i += step)
-    out.push_back((*items)[static_cast<std::size_t>(i)]);
-  if (text == nullptr)
+    out.push_back(static_cast<std::size_t>(i));
+  spend(out.size() / 16);
+  return out;
+}
+
+runtime_value renderer::value_of(const slice& x) {
+  auto object = evaluate(*x.object);
+  if (const auto* items = object.items()) {
+    list out;
+    out.tuple = items->tuple;
+    for (auto at : places_of(x, static_cast<std::int64_t>(items->size())))
+      out.push_back((*items)[at]);
     return make_list(std::move(out));
-  marked_string joined;
-  for (const auto& c : out)
-    joined.append(*c.text());
-  return make_text(std::move(joined).as_markup(text->is_markup()));
+  }
+  const auto* text = object.text();
+  if (text == nullptr)
+    fail("a value of kind " + std::string{kind_of(object)} + " has no slices");
+  spend(text->size() / 64);
+  std::vector<std::size_t> begins; // of characters
+  for (std::size_t at = 0; at < text->size();
+       at += character_size(text->text(), at))
+    begins.push_back(at);
+  begins.push_back(text->size());
+  marked_string out;
+  for (auto at : places_of(x, static_cast<std::int64_t>(begins.size()) - 1))
+    out.append(text->slice(begins[at], begins[at + 1] - begins[at]));
+  return make_text(std::move(out).as_markup(text->is_markup()));
 }
 
 runtime_value renderer::value_of(const call& x) {
@@ -561,7 +576,7 @@ call_arguments renderer::evaluate(const arguments& args) {
   for (const auto& [name, arg] : args.named)
     out.named.emplace_back(name, evaluate(*arg));
   if (args.more_positional) {
-    auto more = iterate(evaluate(*args.more_positional));
+    auto more = iterate(*this, evaluate(*args.more_positional));
     spend(more->size());
     out.positional.insert(out.positional.end(), more->begin(), more->end());
   }

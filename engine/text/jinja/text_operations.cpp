@@ -428,6 +428,12 @@ marked_string concatenate(meter& cost, const marked_string& a,
   return out;
 }
 
+std::shared_ptr<const list> iterate(meter& cost, const runtime_value& v) {
+  if (const auto* text = v.text())
+    cost.spend(text->size() / 2);
+  return iterate(v);
+}
+
 marked_string printed(meter& cost, const runtime_value& v) {
   auto size = weight_of(v);
   cost.check_bytes(size);

@@ -82,6 +82,9 @@ marked_string escaped(meter&, const marked_string& text);
 /// As `printed`, within the meter's bound.
 marked_string printed(meter&, const runtime_value&);
 
+/// As `iterate`; the characters of a text cost.
+std::shared_ptr<const list> iterate(meter&, const runtime_value&);
+
 // -- kinds of characters; false for an empty text -----------------------------
 
 enum class character_kind { letter, digit, decimal, numeric, word, space };
