@@ -1,6 +1,7 @@
 #include "config/serve_config.hpp"
 
 #include "cli/ask_head.hpp"
+#include "cli/load_config.hpp"
 
 #include <fmt/format.h>
 #include <simdjson.h>
@@ -139,8 +140,7 @@ int wait_until_running(const deploy_arguments& args) {
 } // namespace
 
 int deploy(const deploy_arguments& args) {
-  auto loaded =
-      troupe::config::load(args.config, troupe::config::purpose::deploy);
+  auto loaded = load_config(args.config, troupe::config::purpose::deploy);
   for (const auto& finding : loaded.findings.all())
     fmt::print(stderr, "{}\n", to_string(finding));
   if (loaded.findings.has_errors())

@@ -1,6 +1,7 @@
 #include "node/plan.hpp"
 
 #include "cli/ask_head.hpp"
+#include "cli/load_config.hpp"
 #include "config/serve_config.hpp"
 
 #include <fmt/format.h>
@@ -28,9 +29,9 @@ nodes_of(const plan_arguments& args) {
 } // namespace
 
 int plan(const plan_arguments& args) {
-  auto loaded = troupe::config::load(
-      args.config, args.admin.empty() ? troupe::config::purpose::run
-                                      : troupe::config::purpose::deploy);
+  auto loaded = load_config(args.config, args.admin.empty()
+                                             ? troupe::config::purpose::run
+                                             : troupe::config::purpose::deploy);
   for (const auto& finding : loaded.findings.all())
     fmt::print(stderr, "{}\n", to_string(finding));
   if (loaded.findings.has_errors())

@@ -1,6 +1,7 @@
 #include "actors/runtime/logging.hpp"
 #include "actors/runtime/token.hpp"
 #include "cli/commands.hpp"
+#include "cli/load_config.hpp"
 #include "cli/progress.hpp"
 #include "config/serve_config.hpp"
 #include "node/ending.hpp"
@@ -72,7 +73,7 @@ void watch(node::node_process& cluster) {
 } // namespace
 
 int run(const run_arguments& args) {
-  auto loaded = troupe::config::load(args.config);
+  auto loaded = load_config(args.config);
   for (const auto& finding : loaded.findings.all())
     fmt::print(stderr, "{}\n", to_string(finding));
   if (loaded.findings.has_errors())

@@ -1,12 +1,12 @@
 #include "cli/commands.hpp"
-#include "config/serve_config.hpp"
+#include "cli/load_config.hpp"
 
 #include <fmt/format.h>
 
 namespace troupe::cli {
 
 int validate(const std::filesystem::path& file) {
-  auto loaded = config::load(file);
+  auto loaded = load_config(file);
   for (const auto& finding : loaded.findings.all())
     fmt::print(stderr, "{}\n", to_string(finding));
   if (auto errors = loaded.findings.error_count(); errors != 0) {

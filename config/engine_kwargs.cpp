@@ -101,8 +101,8 @@ std::string read_task(map_reader& in) {
   auto runner = read_word(
       in, "runner",
       {{"auto", ""}, {"generate", "generate"}, {"pooling", "pooling"}});
-  auto convert = read_word(
-      in, "convert", {{"auto", ""}, {"none", ""}, {"embed", "embed"}});
+  auto convert = read_word(in, "convert",
+                           {{"auto", ""}, {"none", ""}, {"embed", "embed"}});
   for (auto& one : {task, convert})
     if (!one.empty())
       return one;
@@ -177,8 +177,11 @@ engine_kwargs read_engine_kwargs(const located& value) {
       in.boolean("enable_prefix_caching").value_or(true);
   in.only("enable_chunked_prefill", true,
           "prompts are always computed in chunks; false: not supported");
-  if (auto source = in.take("chat_template"); source.present())
+  if (auto source = in.take("chat_template"); source.present()) {
+    out.chat_template_at = source.where();
+    out.chat_template_path = source.path;
     out.chat_template = read_chat_template(source);
+  }
   out.trust_request_chat_template =
       in.boolean("trust_request_chat_template").value_or(false);
   if (auto kwargs = in.take("default_chat_template_kwargs"); kwargs.present())

@@ -63,7 +63,9 @@ struct engine_kwargs {
   std::uint32_t block_size = 0;
   std::uint64_t kv_cache_memory_bytes = 0;
   bool enable_prefix_caching = true;
-  std::string chat_template;     ///< Jinja source (a path in the file is read)
+  std::string chat_template; ///< Jinja source (a path in the file is read)
+  position chat_template_at; ///< for later messages, as its path
+  std::string chat_template_path;
   double memory_utilization = 0; ///< gpu_memory_utilization
   std::string quantization;
   std::string dtype;       ///< "float16", "bfloat16", "float32"

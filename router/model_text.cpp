@@ -126,6 +126,8 @@ value::map template_globals(const model_text& model,
     add(name, argument);
   for (const auto& [name, argument] : request.template_kwargs)
     add(name, argument);
+  if (request.documents)
+    add("documents", *request.documents);
   return out;
 }
 

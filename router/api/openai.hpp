@@ -71,8 +71,9 @@ struct chat_request : generation_request {
   bool add_generation_prompt = true;
   bool continue_final_message = false;
   std::string chat_template; ///< instead of the model's; empty: the model's
-  text::value::map template_kwargs; ///< strings are content
-  bool logprobs = false; ///< params.logprobs holds top_logprobs
+  text::value::map template_kwargs;     ///< strings are content
+  std::optional<text::value> documents; ///< list of maps; strings are content
+  bool logprobs = false;                ///< params.logprobs holds top_logprobs
 };
 
 /// One prompt of a completion: text or ids.

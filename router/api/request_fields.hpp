@@ -37,7 +37,7 @@ void read_chat_prompt(field_reader&, chat_request&);
 /// Reads one prompt, or a list of them: a text or ids each.
 void read_prompts(field_reader&, std::string_view name, std::vector<prompt>&);
 
-/// Reads `chat_template` and `chat_template_kwargs`.
+/// Reads `chat_template`, `chat_template_kwargs` and `documents`.
 void read_template_fields(field_reader&, chat_request&);
 
 /// Reads `prompt`, one or a list, and what is put around it.

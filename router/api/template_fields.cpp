@@ -31,6 +31,15 @@ public:
     return bytes_ <= template_kwargs_bytes_max;
   }
 
+  bool make_list(dom::array from, text::value& out, std::size_t depth = 0) {
+    text::value::list list;
+    for (auto item : from)
+      if (!make(item, list.emplace_back(), depth + 1))
+        return false;
+    out.data = std::move(list);
+    return true;
+  }
+
 private:
   bool make(dom::element from, text::value& out, std::size_t depth) {
     if (depth > template_values_depth_max || ++values_ > template_values_max)
@@ -62,25 +71,20 @@ private:
     return bytes_ <= template_kwargs_bytes_max;
   }
 
-  bool make_list(dom::array from, text::value& out, std::size_t depth) {
-    text::value::list list;
-    for (auto item : from)
-      if (!make(item, list.emplace_back(), depth + 1))
-        return false;
-    out.data = std::move(list);
-    return true;
-  }
-
   bool trusted_;
   std::size_t values_ = 0;
   std::size_t bytes_ = 0;
 };
 
+std::string bounds_of_values() {
+  return fmt::format("{} values, nested {} deep, of {} bytes in all.",
+                     template_values_max, template_values_depth_max,
+                     template_kwargs_bytes_max);
+}
+
 std::string bounds() {
-  return fmt::format("may have {} names and {} values, nested {} deep, of {} "
-                     "bytes in all.",
-                     template_names_max, template_values_max,
-                     template_values_depth_max, template_kwargs_bytes_max);
+  return fmt::format("may have {} names and {}", template_names_max,
+                     bounds_of_values());
 }
 
 /// The name of the first argument that a template gets from elsewhere.
@@ -91,10 +95,7 @@ std::optional<std::string> reserved_name(dom::object object) {
   return std::nullopt;
 }
 
-} // namespace
-
-void read_template_fields(field_reader& fields, chat_request& request) {
-  fields.text("chat_template", template_bytes_max, request.chat_template);
+void read_kwargs(field_reader& fields, chat_request& request) {
   auto object = fields.object("chat_template_kwargs");
   if (!object)
     return;
@@ -108,6 +109,32 @@ void read_template_fields(field_reader& fields, chat_request& request) {
       !value_maker{false}.make_map(*object, all))
     return fields.refuse("chat_template_kwargs", bounds());
   request.template_kwargs = std::move(std::get<text::value::map>(all.data));
+}
+
+void read_documents(field_reader& fields, chat_request& request) {
+  auto list = fields.list("documents");
+  if (!list)
+    return;
+  for (const auto& [name, value] : request.template_kwargs)
+    if (name == "documents")
+      return fields.refuse("documents",
+                           "must not be in chat_template_kwargs as well.");
+  std::size_t index = 0;
+  for (auto item : *list) {
+    if (!item.is_object())
+      return fields.refuse(item_path("documents", index), "must be an object.");
+    ++index;
+  }
+  if (!value_maker{false}.make_list(*list, request.documents.emplace()))
+    fields.refuse("documents", "may have " + bounds_of_values());
+}
+
+} // namespace
+
+void read_template_fields(field_reader& fields, chat_request& request) {
+  fields.text("chat_template", template_bytes_max, request.chat_template);
+  read_kwargs(fields, request);
+  read_documents(fields, request);
 }
 
 result<text::value::map> read_operator_kwargs(std::string_view json) {

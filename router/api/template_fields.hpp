@@ -10,7 +10,7 @@
 
 namespace troupe::api {
 
-/// Bounds of chat_template_kwargs.
+/// Bounds of chat_template_kwargs, and of documents.
 inline constexpr std::size_t template_kwargs_bytes_max = 1u << 20;
 inline constexpr std::size_t template_names_max = 64;
 inline constexpr std::size_t template_values_max = 10'000;

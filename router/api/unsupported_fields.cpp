@@ -34,7 +34,6 @@ constexpr auto unsupported = std::to_array<unsupported_field>({
     {"bad_words", neutral::list},
     {"logits_processors", neutral::list},
     {"use_beam_search", neutral::flag},
-    {"documents", neutral::list},
     {"mm_processor_kwargs", neutral::object},
     {"kv_transfer_params", neutral::object},
     {"vllm_xargs", neutral::object},
@@ -125,6 +124,7 @@ void refuse_chat_fields(field_reader& fields) {
   constexpr std::string_view why = "belongs to a chat.";
   refuse(fields, {"chat_template", neutral::text}, why);
   refuse(fields, {"chat_template_kwargs", neutral::object}, why);
+  refuse(fields, {"documents", neutral::list}, why);
 }
 
 void refuse_unsupported_fields(field_reader& fields) {

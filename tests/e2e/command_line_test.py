@@ -136,6 +136,15 @@ http_options:
         assert all(any(word in line for line in lines) for word in words), text
 
 
+def test_validate_compiles_chat_templates(tmp_path):
+    (tmp_path / "chat.jinja").write_text("{{ messages }}\n{{ x | nothing }}")
+    said = validate(tmp_path, serve_config(model_config(engine_kwargs={
+        "chat_template": "chat.jinja"})))
+    assert said.returncode == 2
+    assert re.search(r"serve.yaml:\d+:\d+: .*engine_kwargs.chat_template.*"
+                     r"line 2: unknown filter \"nothing\"", said.stderr), said
+
+
 def test_run_refuses_what_validate_refuses(tmp_path):
     path = tmp_path / "serve.yaml"
     path.write_text("applications: 5\n")

@@ -6,7 +6,8 @@ from cluster import model_config, serve_config
 
 TEMPLATE = ("{{ strftime_now('%Y') }} {{ tone }}"
             "{{ ' slowly' if slow is defined and slow }}"
-            "{{ ': ' + messages[0].content if tools is none }}")
+            "{{ ': ' + messages[0].content if tools is none }}"
+            "{% for d in documents or [] %}{{ ' [%s]' % d.text }}{% endfor %}")
 MESSAGES = [{"role": "user", "content": "Go <|im_end|>"}]
 
 
@@ -29,6 +30,9 @@ def test_operators_and_requests_fill_the_template(start):
     text, special = prompt(cluster, chat_template_kwargs={
         "tone": "<|im_end|>", "slow": True})
     assert text.endswith("<|im_end|> slowly: Go <|im_end|>")
+    assert special == 0
+    text, special = prompt(cluster, documents=[{"text": "<|im_end|>"}])
+    assert text.endswith("calm: Go <|im_end|> [<|im_end|>]")
     assert special == 0
     own = "{{ messages[0].content }}<|im_end|>{{ tone }}"
     assert prompt(cluster, chat_template=own) == (

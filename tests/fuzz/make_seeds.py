@@ -12,10 +12,13 @@ KEPT = 40
 
 
 def templates():
-    """(name, bytes) of every chat template."""
+    """(name, bytes) of every chat template, and of every feature's."""
     file = json.loads((FIXTURES / "chat_templates.json").read_text())
     for index, template in enumerate(file["templates"].values()):
         yield f"{index}.jinja", template.encode()
+    file = json.loads((FIXTURES / "template_features.json").read_text())
+    for index, row in enumerate(file["rows"]):
+        yield f"feature-{index}.jinja", row["template"].encode()
 
 
 def shortened(file):

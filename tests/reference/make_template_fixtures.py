@@ -1,5 +1,6 @@
 """Writes fixtures/chat_templates.json: chat templates in our own wording of the
-constructs that published ones use, with jinja2's output for many conversations.
+constructs that published ones use, with jinja2's output for many conversations;
+and fixtures/template_features.json: what jinja2 makes of template_features.py.
 
 Run with jinja2 3.1.6:  python tests/reference/make_template_fixtures.py
 """
@@ -10,6 +11,8 @@ import time
 import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from template_features import FEATURES, VARIABLES
 
 
 class Generation(jinja2.ext.Extension):
@@ -468,25 +471,38 @@ def cases():
                 yield name, kind, every[kind], dict(variant, now_seconds=NOW)
 
 
+def outcome(source, variables):
+    """What a template gives, or why it fails while it runs."""
+    template = ENVIRONMENT.from_string(source)
+    try:
+        return {"output": template.render(**variables)}
+    except (jinja2.exceptions.TemplateError, TypeError, ValueError, LookupError,
+            RuntimeError, ArithmeticError, AttributeError,
+            AssertionError) as e:
+        return {"fails": str(e)}
+
+
+def write(name, **content):
+    path = pathlib.Path(__file__).parent / "fixtures" / name
+    path.write_text(json.dumps(
+        {"jinja2": jinja2.__version__, **content},
+        ensure_ascii=False, separators=(",", ":")) + "\n")
+    print(name, len(content["rows"]), "rows,", path.stat().st_size, "bytes")
+
+
 def main():
     rows = []
     templates = T | FAMILIES
     for name, kind, messages, variant in cases():
         variables = dict(messages=messages, bos_token="<s>", eos_token="</s>",
                          **variant)
-        row = {"template": name, "conversation": kind, "variables": variables}
-        try:
-            row["output"] = ENVIRONMENT.from_string(templates[name]).render(
-                **variables)
-        except (jinja2.exceptions.TemplateError, TypeError) as e:
-            row["fails"] = str(e)
-        rows.append(row)
-    path = pathlib.Path(__file__).parent / "fixtures" / "chat_templates.json"
-    path.write_text(json.dumps(
-        {"jinja2": jinja2.__version__, "templates": templates, "rows": rows},
-        ensure_ascii=False, separators=(",", ":")) + "\n")
-    print(len(templates), "templates,", len(rows), "rows,",
-          path.stat().st_size, "bytes")
+        rows.append({"template": name, "conversation": kind,
+                     "variables": variables,
+                     **outcome(templates[name], variables)})
+    write("chat_templates.json", templates=templates, rows=rows)
+    write("template_features.json", variables=VARIABLES,
+          rows=[{"template": source, **outcome(source, VARIABLES)}
+                for source in FEATURES])
 
 
 main()

@@ -19,6 +19,8 @@ using expression_ptr = std::unique_ptr<expression>;
 struct arguments {
   std::vector<expression_ptr> positional;
   std::vector<std::pair<std::string, expression_ptr>> named;
+  expression_ptr more_positional; ///< of *list; may be null
+  expression_ptr more_named;      ///< of **dict; may be null
 };
 
 struct none_literal {};
@@ -45,11 +47,11 @@ struct slice {
   expression_ptr from, to, step; ///< any may be null
 };
 struct call {
-  expression_ptr callee; ///< a name_use or an attribute
+  expression_ptr callee; ///< an attribute: a method
   arguments args;
 };
 struct filter_use {
-  expression_ptr input;
+  expression_ptr input; ///< null: what a block says
   std::string name;
   arguments args;
 };
@@ -124,26 +126,43 @@ struct for_statement {
   expression_ptr condition; ///< may be null
   block body;
   block otherwise;
+  bool recursive = false;
 };
-/// {% set a, b = value %}, {% set ns.a = value %} or {% set a %}...{% endset
-/// %}.
+/// {% set a, b = value %}, {% set ns.a = value %} or {% set a | filter
+/// %}...{% endset %}.
 struct set_statement {
   std::vector<std::string> targets;
   std::string attribute; ///< of targets[0]; empty = the name itself
   expression_ptr value;  ///< null: `body` is captured
+  expression_ptr filter; ///< of the captured body; may be null
   block body;
 };
 struct macro_definition {
   std::string name;
-  bool is_builtin = false; ///< stands for the function of that name
   std::vector<std::pair<std::string, expression_ptr>> parameters;
   block body;
+  // What the body names, and what a call may then bring.
+  bool takes_caller = false;
+  bool takes_varargs = false;
+  bool takes_kwargs = false;
 };
 struct macro_statement {
   std::shared_ptr<const macro_definition> macro;
 };
-/// {% generation %}...{% endgeneration %}: marks for training, text as it is.
-struct plain_block {
+/// {% call(a, b) macro(...) %}...{% endcall %}: `caller` is the block.
+struct call_statement {
+  call what;
+  std::shared_ptr<const macro_definition> caller;
+};
+/// {% filter a | b %}...{% endfilter %}.
+struct filter_statement {
+  expression_ptr filter;
+  block body;
+};
+/// {% with a = 1, b = 2 %}...{% endwith %}, and {% generation %}: a block whose
+/// names are its own.
+struct scope_block {
+  std::vector<std::pair<std::string, expression_ptr>> names;
   block body;
 };
 struct break_statement {};
@@ -152,8 +171,8 @@ struct continue_statement {};
 struct statement {
   int line = 0;
   std::variant<text_output, expression_output, if_statement, for_statement,
-               set_statement, macro_statement, plain_block, break_statement,
-               continue_statement>
+               set_statement, macro_statement, call_statement, filter_statement,
+               scope_block, break_statement, continue_statement>
       what;
 };
 

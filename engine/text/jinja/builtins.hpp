@@ -43,17 +43,26 @@ bool test_takes_argument(std::string_view name);
 
 runtime_value apply_filter(meter&, std::string_view name,
                            const runtime_value& input, const call_arguments&);
-bool apply_test(std::string_view name, const runtime_value& input,
+bool apply_test(meter&, std::string_view name, const runtime_value& input,
                 const call_arguments&);
+
+/// A function of Jinja's. `now` are the seconds since 1970 for strftime_now, or
+/// null.
+runtime_value call_function(meter&, std::string_view name,
+                            const call_arguments&, const runtime_value* now);
+
 runtime_value call_method(meter&, const runtime_value& object,
                           std::string_view name, const call_arguments&);
 
 /// object.name or object["name"]: a key of a dict or namespace, or a member of
-/// `loop`; undefined if there is none.
+/// `loop`, a cycler or a group; undefined if there is none.
 runtime_value attribute_of(const runtime_value& object, std::string_view name);
 
 /// object[index]; undefined if there is none.
 runtime_value item_of(const runtime_value& object, const runtime_value& index);
+
+/// part in whole.
+bool contains(const runtime_value& whole, const runtime_value& part);
 
 /// A text that may not pass the meter's bound.
 marked_string concatenate(meter&, const marked_string&, const marked_string&);

@@ -1,7 +1,10 @@
 #include "engine/text/jinja/lexer.hpp"
 
+#include "engine/text/utf8.hpp"
+
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 namespace troupe::text::jinja {
 
@@ -73,6 +76,7 @@ private:
   result<void> tag_body(tag kind);
   result<bool> raw_block();
   result<void> expression_token();
+  result<void> numbered_escape(std::size_t& i, std::string& value);
   result<void> string_token();
   void number_token();
   /// Eats what the end of a tag takes along; `sign` is '-', '+' or 0.
@@ -172,6 +176,28 @@ result<bool> lexer::raw_block() {
   return fail("{% raw %} is not closed");
 }
 
+/// The character of an escape \x, \u, \U or \101; `i` is at the sign behind
+/// the backslash, and moves to the last one of the escape.
+result<void> lexer::numbered_escape(std::size_t& i, std::string& value) {
+  auto sign = source_[i];
+  auto octal = sign >= '0' && sign <= '7';
+  auto base = octal ? 8 : 16;
+  std::size_t size = octal ? 3 : sign == 'x' ? 2 : sign == 'u' ? 4 : 8;
+  auto first = source_.data() + i + (octal ? 0 : 1);
+  auto room = static_cast<std::size_t>(source_.data() + source_.size() - first);
+  std::uint32_t number = 0;
+  auto end =
+      std::from_chars(first, first + std::min(size, room), number, base).ptr;
+  auto got = static_cast<std::size_t>(end - first);
+  if (octal ? got == 0 : got != size)
+    return fail(std::string{"escape \\"} + sign + " lacks digits");
+  if (number > 0x10FFFF || (number >= 0xD800 && number < 0xE000))
+    return fail(std::string{"escape \\"} + sign + " is no character");
+  append_utf8(number, value);
+  i = static_cast<std::size_t>(end - source_.data()) - 1;
+  return {};
+}
+
 result<void> lexer::string_token() {
   auto quote = source_[at_];
   std::string value;
@@ -183,16 +209,18 @@ result<void> lexer::string_token() {
     }
     if (++i == source_.size())
       break;
-    constexpr std::string_view names = "ntr\\'\"bfva0";
-    constexpr std::string_view values{"\n\t\r\\'\"\b\f\v\a\0", 11};
+    constexpr std::string_view names = "ntr\\'\"bfva";
+    constexpr std::string_view values = "\n\t\r\\'\"\b\f\v\a";
     auto known = names.find(source_[i]);
-    if (known != std::string_view::npos)
+    if (known != std::string_view::npos) {
       value += values[known];
-    else if (source_[i] == 'x' || source_[i] == 'u' || source_[i] == 'U' ||
-             source_[i] == 'N')
-      return fail(std::string{"escape \\"} + source_[i] +
-                  " in a string: not supported");
-    else if (source_[i] != '\n') {
+    } else if (source_[i] == 'x' || source_[i] == 'u' || source_[i] == 'U' ||
+               (source_[i] >= '0' && source_[i] <= '7')) {
+      if (auto done = numbered_escape(i, value); !done)
+        return done;
+    } else if (source_[i] == 'N') {
+      return fail("escape \\N in a string: not supported");
+    } else if (source_[i] != '\n') {
       value += '\\';
       value += source_[i];
     }
@@ -212,12 +240,17 @@ void lexer::number_token() {
       ++i;
   };
   digits();
-  if (i + 1 < source_.size() && source_[i] == '.' && is_digit(source_[i + 1])) {
+  // In x.0.1 there are two numbers.
+  auto whole = !out_.empty() && out_.back().type == token_type::symbol &&
+               out_.back().value == ".";
+  if (!whole && i + 1 < source_.size() && source_[i] == '.' &&
+      is_digit(source_[i + 1])) {
     floating = true;
     ++i;
     digits();
   }
-  if (i + 1 < source_.size() && (source_[i] == 'e' || source_[i] == 'E')) {
+  if (!whole && i + 1 < source_.size() &&
+      (source_[i] == 'e' || source_[i] == 'E')) {
     auto j = i + 1;
     if (source_[j] == '+' || source_[j] == '-')
       ++j;

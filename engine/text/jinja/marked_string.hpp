@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace troupe::text::jinja {
 
@@ -47,14 +48,19 @@ public:
     marked_string out;
     out.text_ = text_.substr(from, count);
     out.marks_ = marks_.substr(from, count);
+    out.markup_ = markup_;
     return out;
   }
 
-  /// Changes bytes in place, one for one.
-  template <class F>
-  void transform(F f) {
-    for (auto& c : text_)
-      c = f(c);
+  /// Escaped or safe for HTML: Python's Markup, which escapes what is added to
+  /// it. Slices and copies keep that; `append` does not change it.
+  bool is_markup() const {
+    return markup_;
+  }
+
+  marked_string as_markup(bool markup) && {
+    markup_ = markup;
+    return std::move(*this);
   }
 
   const std::string& text() const {
@@ -88,6 +94,7 @@ public:
 private:
   std::string text_;
   std::string marks_; ///< one byte per byte of text_: 1 = content
+  bool markup_ = false;
 };
 
 } // namespace troupe::text::jinja

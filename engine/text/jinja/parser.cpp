@@ -22,16 +22,16 @@ class parser {
 public:
   parser(std::vector<token> tokens, std::size_t depth_max)
       : tokens_(std::move(tokens)), depth_max_(depth_max) {
-    for (std::size_t i = 0; i + 2 < tokens_.size(); ++i)
-      if (tokens_[i].type == token_type::block_open &&
-          is_word(tokens_[i + 1], "macro"))
-        macros_.insert(tokens_[i + 2].value);
+    // nop
   }
 
   block run() {
     auto out = statements({});
     if (now().type != token_type::end)
       fail("unexpected end tag");
+    for (const auto& [called, line] : called_)
+      if (!is_function(called) && !bound_.contains(called))
+        throw syntax_error{line, "unknown function \"" + called + "\""};
     return out;
   }
 
@@ -126,6 +126,11 @@ private:
     return take().value;
   }
 
+  /// A name that the template gives a value: it may be called.
+  std::string bound_name() {
+    return *bound_.insert(name()).first;
+  }
+
   // -- statements -------------------------------------------------------------
 
   block statements(std::initializer_list<std::string_view> ends);
@@ -144,6 +149,12 @@ private:
   for_statement for_tag();
   set_statement set_tag();
   macro_statement macro_tag();
+  call_statement call_tag();
+  filter_statement filter_tag();
+  scope_block with_tag();
+  void parameters(macro_definition& out);
+  void macro_body(macro_definition& out, std::string_view end);
+  expression_ptr block_filters();
 
   bool at_end_tag(std::initializer_list<std::string_view> ends) const {
     return now().type == token_type::block_open &&
@@ -176,7 +187,9 @@ private:
   expression_ptr primary();
   expression_ptr brackets(expression_ptr object);
   expression_ptr call_of(expression_ptr callee);
+  expression_ptr filter_of(expression_ptr input);
   expression_ptr test_of(expression_ptr input);
+  expression_ptr used_name();
   arguments call_arguments();
 
   std::vector<token> tokens_;
@@ -184,7 +197,9 @@ private:
   std::size_t depth_ = 0;
   std::size_t links_ = 0;
   std::size_t depth_max_;
-  std::set<std::string, std::less<>> macros_;
+  std::set<std::string, std::less<>> bound_{"caller", "loop"};
+  std::vector<std::pair<std::string, int>> called_;
+  std::vector<macro_definition*> open_macros_;
 };
 
 block parser::statements(std::initializer_list<std::string_view> ends) {
@@ -241,8 +256,14 @@ statement parser::tag() {
     return {line, set_tag()};
   if (word == "macro")
     return {line, macro_tag()};
+  if (word == "call")
+    return {line, call_tag()};
+  if (word == "filter")
+    return {line, filter_tag()};
+  if (word == "with")
+    return {line, with_tag()};
   if (word == "generation")
-    return {line, plain_block{body("endgeneration")}};
+    return {line, scope_block{{}, body("endgeneration")}};
   if (word == "break" || word == "continue") {
     expect_close();
     if (word == "break")
@@ -278,17 +299,24 @@ for_statement parser::for_tag() {
   for_statement out;
   auto parenthesis = accept("(");
   do
-    out.targets.push_back(name());
+    out.targets.push_back(bound_name());
   while (accept(","));
   if (parenthesis)
     expect(")");
   if (!accept_word("in"))
     fail("expected \"in\"" + found());
   out.over = or_expression();
+  if (at_symbol(",")) {
+    list_literal items;
+    items.tuple = true;
+    items.items.push_back(std::move(out.over));
+    while (accept(","))
+      items.items.push_back(or_expression());
+    out.over = make(now().line, std::move(items));
+  }
   if (accept_word("if"))
     out.condition = conditional_expression();
-  if (is_word(now(), "recursive"))
-    fail("recursive loops: not supported");
+  out.recursive = accept_word("recursive");
   expect_close();
   out.body = statements({"else", "endfor"});
   take();
@@ -304,12 +332,12 @@ for_statement parser::for_tag() {
 
 set_statement parser::set_tag() {
   set_statement out;
-  out.targets.push_back(name());
+  out.targets.push_back(bound_name());
   if (accept(".")) {
     out.attribute = name();
   } else {
     while (accept(","))
-      out.targets.push_back(name());
+      out.targets.push_back(bound_name());
   }
   if (accept("=")) {
     out.value = tuple_or_one();
@@ -318,27 +346,87 @@ set_statement parser::set_tag() {
   }
   if (out.targets.size() != 1)
     fail("expected \"=\"" + found());
+  if (accept("|"))
+    out.filter = block_filters();
   out.body = body("endset");
   return out;
 }
 
-macro_statement parser::macro_tag() {
-  auto out = std::make_shared<macro_definition>();
-  out->name = name();
+/// (a, b=1)
+void parser::parameters(macro_definition& out) {
   expect("(");
   while (!accept(")")) {
-    auto parameter = name();
+    auto parameter = bound_name();
     expression_ptr fallback;
     if (accept("="))
       fallback = conditional_expression();
-    else if (!out->parameters.empty() && out->parameters.back().second)
+    else if (parameter == "caller")
+      fail("the parameter caller needs a default");
+    else if (!out.parameters.empty() && out.parameters.back().second)
       fail("a parameter without default behind one with");
-    out->parameters.emplace_back(std::move(parameter), std::move(fallback));
+    out.parameters.emplace_back(std::move(parameter), std::move(fallback));
     if (!at_symbol(")"))
       expect(",");
   }
-  out->body = body("endmacro");
+}
+
+void parser::macro_body(macro_definition& out, std::string_view end) {
+  open_macros_.push_back(&out);
+  out.body = body(end);
+  open_macros_.pop_back();
+}
+
+macro_statement parser::macro_tag() {
+  auto out = std::make_shared<macro_definition>();
+  out->name = bound_name();
+  parameters(*out);
+  macro_body(*out, "endmacro");
   return {std::move(out)};
+}
+
+call_statement parser::call_tag() {
+  auto caller = std::make_shared<macro_definition>();
+  caller->name = "caller";
+  if (at_symbol("("))
+    parameters(*caller);
+  auto value = conditional_expression();
+  auto* what = std::get_if<call>(&value->what);
+  if (what == nullptr || std::holds_alternative<attribute>(what->callee->what))
+    fail("{% call %} needs the call of a macro");
+  call_statement out{std::move(*what), nullptr};
+  macro_body(*caller, "endcall");
+  out.caller = std::move(caller);
+  return out;
+}
+
+filter_statement parser::filter_tag() {
+  filter_statement out;
+  out.filter = block_filters();
+  out.body = body("endfilter");
+  return out;
+}
+
+scope_block parser::with_tag() {
+  scope_block out;
+  while (now().type != token_type::block_close) {
+    if (!out.names.empty())
+      expect(",");
+    auto target = bound_name();
+    expect("=");
+    out.names.emplace_back(std::move(target), conditional_expression());
+  }
+  out.body = body("endwith");
+  return out;
+}
+
+/// a | b(1) of {% filter %} and {% set %}.
+expression_ptr parser::block_filters() {
+  auto out = filter_of(nullptr);
+  while (accept("|")) {
+    count_link();
+    out = filter_of(std::move(out));
+  }
+  return out;
 }
 
 expression_ptr parser::tuple_or_one() {
@@ -502,23 +590,17 @@ expression_ptr parser::postfix(expression_ptr value, bool filters) {
     auto line = now().line;
     if (accept(".")) {
       if (now().type == token_type::integer)
-        fail("\".\" with a number: not supported, use [ ]");
-      if (now().type != token_type::name)
+        value = make(line, subscript{std::move(value), primary()});
+      else if (now().type != token_type::name)
         fail("expected a name" + found());
-      value = make(line, attribute{std::move(value), take().value});
+      else
+        value = make(line, attribute{std::move(value), take().value});
     } else if (accept("[")) {
       value = brackets(std::move(value));
     } else if (at_symbol("(")) {
       value = call_of(std::move(value));
     } else if (filters && accept("|")) {
-      filter_use out;
-      out.input = std::move(value);
-      out.name = name();
-      if (!is_filter(out.name))
-        fail("unknown filter \"" + out.name + "\"");
-      if (at_symbol("("))
-        out.args = call_arguments();
-      value = make(line, std::move(out));
+      value = filter_of(std::move(value));
     } else if (filters && is_word(now(), "is")) {
       value = test_of(std::move(value));
     } else {
@@ -553,8 +635,7 @@ expression_ptr parser::brackets(expression_ptr object) {
 expression_ptr parser::call_of(expression_ptr callee) {
   auto line = now().line;
   if (const auto* use = std::get_if<name_use>(&callee->what)) {
-    if (!is_function(use->name) && !macros_.contains(use->name))
-      fail("unknown function \"" + use->name + "\"");
+    called_.emplace_back(use->name, line);
   } else if (const auto* method = std::get_if<attribute>(&callee->what)) {
     if (!is_method(method->name))
       fail("unknown method \"" + method->name + "\"");
@@ -562,6 +643,19 @@ expression_ptr parser::call_of(expression_ptr callee) {
     fail("only functions, macros and methods can be called");
   }
   return make(line, call{std::move(callee), call_arguments()});
+}
+
+/// The filter whose name comes next.
+expression_ptr parser::filter_of(expression_ptr input) {
+  auto line = now().line;
+  filter_use out;
+  out.input = std::move(input);
+  out.name = name();
+  if (!is_filter(out.name))
+    fail("unknown filter \"" + out.name + "\"");
+  if (at_symbol("("))
+    out.args = call_arguments();
+  return make(line, std::move(out));
 }
 
 expression_ptr parser::test_of(expression_ptr input) {
@@ -587,15 +681,18 @@ arguments parser::call_arguments() {
   arguments out;
   expect("(");
   while (!accept(")")) {
-    if (at_symbol("*") || at_symbol("**"))
-      fail("* and ** in calls: not supported");
-    if (now().type == token_type::name && peek().type == token_type::symbol &&
-        peek().value == "=") {
+    auto spread = !out.more_positional && !out.more_named;
+    if (spread && accept("*")) {
+      out.more_positional = conditional_expression();
+    } else if (!out.more_named && accept("**")) {
+      out.more_named = conditional_expression();
+    } else if (now().type == token_type::name &&
+               peek().type == token_type::symbol && peek().value == "=") {
       auto key = name();
       take();
       out.named.emplace_back(std::move(key), conditional_expression());
     } else {
-      if (!out.named.empty())
+      if (!out.named.empty() || !spread)
         fail("a positional argument behind a named one");
       out.positional.push_back(conditional_expression());
     }
@@ -639,7 +736,7 @@ expression_ptr parser::primary() {
       take();
       return make(line, none_literal{});
     }
-    return make(line, name_use{name()});
+    return used_name();
   }
   if (accept("(")) {
     if (accept(")"))
@@ -669,6 +766,17 @@ expression_ptr parser::primary() {
     return make(line, std::move(out));
   }
   fail("expected a value" + found());
+}
+
+expression_ptr parser::used_name() {
+  auto line = now().line;
+  auto used = name();
+  for (auto* macro : open_macros_) {
+    macro->takes_caller |= used == "caller";
+    macro->takes_varargs |= used == "varargs";
+    macro->takes_kwargs |= used == "kwargs";
+  }
+  return make(line, name_use{std::move(used)});
 }
 
 } // namespace

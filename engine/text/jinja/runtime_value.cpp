@@ -19,12 +19,59 @@ runtime_value make_text(std::string_view text) {
   return make_text(marked_string{text});
 }
 
+const runtime_value* dict::find(std::string_view key) const {
+  for (const auto& [name, value] : entries)
+    if (name.text() && name.text()->text() == key)
+      return &value;
+  return nullptr;
+}
+
+const runtime_value* dict::find(const runtime_value& key) const {
+  if (const auto* text = key.text())
+    return find(std::string_view{text->text()});
+  for (const auto& [name, value] : entries)
+    if (equal(name, key))
+      return &value;
+  return nullptr;
+}
+
+namespace {
+
+bool can_be_key(const runtime_value& v) {
+  return v.text() || v.number() || v.is_none();
+}
+
+bool can_be_key_or_tuple(const runtime_value& v) {
+  const auto* items = v.items();
+  return items ? items->tuple &&
+                     std::all_of(items->begin(), items->end(), can_be_key)
+               : can_be_key(v);
+}
+
+} // namespace
+
+void dict::set(const runtime_value& key, runtime_value value) {
+  if (!can_be_key_or_tuple(key))
+    fail("a value of kind " + std::string{kind_of(key)} +
+         " cannot be a key of a dict");
+  auto old = std::find_if(entries.begin(), entries.end(),
+                          [&](const auto& e) { return equal(e.first, key); });
+  if (old != entries.end())
+    old->second = std::move(value);
+  else
+    entries.emplace_back(key, std::move(value));
+}
+
 std::size_t depth_inside(const runtime_value& v) {
   std::size_t depth = 0;
   if (const auto* items = v.items())
     depth = items->depth;
   else if (const auto* map = v.map())
     depth = map->depth;
+  else if (const auto* cycler = v.cycler())
+    depth = cycler->items->depth;
+  else if (const auto* f = v.function(); f && f->scope > template_scope)
+    fail("a macro of a block cannot be put into another value");
   else if (v.name_space() || v.loop())
     fail("a " + std::string{kind_of(v)} + " cannot be put into another value");
   if (depth >= value_depth_max)
@@ -32,9 +79,35 @@ std::size_t depth_inside(const runtime_value& v) {
   return depth;
 }
 
+std::size_t weight_of(const runtime_value& v) {
+  if (const auto* text = v.text())
+    return text->size();
+  if (const auto* items = v.items())
+    return items->weight;
+  if (const auto* map = v.map())
+    return map->weight;
+  return v.is_undefined() ? 0 : 1;
+}
+
+namespace {
+
+std::size_t sum_of_weights(std::size_t a, std::size_t b) {
+  return std::min(a + b, SIZE_MAX / 4);
+}
+
+std::size_t weight_in_list(const runtime_value& v) {
+  return sum_of_weights(weight_of(v), 1);
+}
+
+} // namespace
+
 runtime_value make_list(list items) {
-  for (const auto& item : items)
+  items.depth = 1;
+  items.weight = 0;
+  for (const auto& item : items) {
     items.depth = std::max(items.depth, depth_inside(item) + 1);
+    items.weight = sum_of_weights(items.weight, weight_in_list(item));
+  }
   return std::make_shared<const list>(std::move(items));
 }
 
@@ -44,8 +117,13 @@ runtime_value make_tuple(list items) {
 }
 
 runtime_value make_dict(dict entries) {
-  for (const auto& [key, item] : entries.entries)
-    entries.depth = std::max(entries.depth, depth_inside(item) + 1);
+  for (const auto& [key, item] : entries.entries) {
+    entries.depth = std::max(
+        {entries.depth, depth_inside(key) + 1, depth_inside(item) + 1});
+    entries.weight =
+        sum_of_weights(entries.weight, sum_of_weights(weight_in_list(key),
+                                                      weight_in_list(item)));
+  }
   return std::make_shared<const dict>(std::move(entries));
 }
 
@@ -83,7 +161,7 @@ runtime_value to_runtime(const value& from, std::size_t depth) {
       // Names come from requests as well (arguments of tools), so they are
       // content.
       for (const auto& [name, item] : x)
-        out.entries.emplace_back(marked_string{name, true},
+        out.entries.emplace_back(make_text(marked_string{name, true}),
                                  to_runtime(item, depth + 1));
       return make_dict(std::move(out));
     }
@@ -126,13 +204,17 @@ std::string_view kind_of(const runtime_value& v) {
     return "dict";
   if (v.name_space())
     return "namespace";
-  return v.loop() ? "loop" : "macro";
+  if (v.loop())
+    return "loop";
+  if (v.cycler())
+    return "cycler";
+  if (v.joiner())
+    return "joiner";
+  return v.function()->macro ? "macro" : "function";
 }
 
-namespace {
-
-/// Python's repr of a float: the shortest digits that read back, with an
-/// exponent below 1e-4 and from 1e16 on.
+// The shortest digits that read back, with an exponent below 1e-4 and from
+// 1e16 on.
 std::string float_text(double x) {
   if (std::isnan(x))
     return "nan";
@@ -151,6 +233,8 @@ std::string float_text(double x) {
   return out;
 }
 
+namespace {
+
 /// Numbers, booleans and none, which print and represent alike.
 bool append_simple(const runtime_value& v, marked_string& out) {
   if (v.is_none())
@@ -167,6 +251,8 @@ bool append_simple(const runtime_value& v, marked_string& out) {
 }
 
 void append_quoted(const marked_string& text, marked_string& out) {
+  if (text.is_markup())
+    out.append("Markup(", false);
   constexpr std::string_view hex = "0123456789abcdef";
   auto single = text.text().find('\'') == std::string::npos ||
                 text.text().find('"') != std::string::npos;
@@ -186,6 +272,8 @@ void append_quoted(const marked_string& text, marked_string& out) {
       out.append_like({&c, 1}, text, i);
   }
   out.append(quote, false);
+  if (text.is_markup())
+    out.append(")", false);
 }
 
 void append_represented(const runtime_value& v, marked_string& out) {
@@ -208,7 +296,7 @@ void append_represented(const runtime_value& v, marked_string& out) {
     for (const auto& [key, item] : map->entries) {
       out.append(first ? "" : ", ", false);
       first = false;
-      append_quoted(key, out);
+      append_represented(key, out);
       out.append(": ", false);
       append_represented(item, out);
     }
@@ -218,115 +306,6 @@ void append_represented(const runtime_value& v, marked_string& out) {
   } else {
     fail("a " + std::string{kind_of(v)} + " cannot be printed");
   }
-}
-
-void append_json_text(const marked_string& text, marked_string& out) {
-  constexpr std::string_view hex = "0123456789abcdef";
-  out.append("\"", false);
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    auto c = text.text()[i];
-    auto byte = static_cast<unsigned char>(c);
-    constexpr std::string_view special = "\"\\\n\r\t\b\f";
-    constexpr std::string_view letters = "\"\\nrtbf";
-    if (auto at = special.find(c); at != std::string_view::npos)
-      out.append_like(std::string{'\\', letters[at]}, text, i);
-    else if (byte < ' ')
-      out.append_like(std::string{"\\u00"} + hex[byte >> 4] + hex[byte & 15],
-                      text, i);
-    else
-      out.append_like({&c, 1}, text, i);
-  }
-  out.append("\"", false);
-}
-
-class json_printer {
-public:
-  json_printer(int indent, bool sort_keys)
-      : indent_(indent), sort_keys_(sort_keys) {
-    // nop
-  }
-
-  void print(const runtime_value& v, int level);
-  marked_string out;
-
-private:
-  void separate(bool first, int level) {
-    if (!first)
-      out.append(indent_ >= 0 ? "," : ", ", false);
-    new_line(level);
-  }
-
-  void new_line(int level) {
-    if (indent_ >= 0)
-      out.append(
-          "\n" + std::string(static_cast<std::size_t>(indent_ * level), ' '),
-          false);
-  }
-
-  void print_map(const dict& map, int level);
-
-  int indent_;
-  bool sort_keys_;
-};
-
-void json_printer::print_map(const dict& map, int level) {
-  if (map.entries.empty()) {
-    out.append("{}", false);
-    return;
-  }
-  std::vector<const std::pair<marked_string, runtime_value>*> entries;
-  for (const auto& entry : map.entries)
-    entries.push_back(&entry);
-  if (sort_keys_)
-    std::stable_sort(entries.begin(), entries.end(), [](auto* a, auto* b) {
-      return a->first.text() < b->first.text();
-    });
-  out.append("{", false);
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    separate(i == 0, level + 1);
-    append_json_text(entries[i]->first, out);
-    out.append(": ", false);
-    print(entries[i]->second, level + 1);
-  }
-  new_line(level);
-  out.append("}", false);
-}
-
-void json_printer::print(const runtime_value& v, int level) {
-  if (v.is_none())
-    out.append("null", false);
-  else if (const auto* b = v.get<bool>())
-    out.append(*b ? "true" : "false", false);
-  else if (const auto* text = v.text())
-    append_json_text(*text, out);
-  else if (const auto* map = v.map())
-    print_map(*map, level);
-  else if (const auto* items = v.items()) {
-    if (items->empty()) {
-      out.append("[]", false);
-      return;
-    }
-    out.append("[", false);
-    for (std::size_t i = 0; i < items->size(); ++i) {
-      separate(i == 0, level + 1);
-      print((*items)[i], level + 1);
-    }
-    new_line(level);
-    out.append("]", false);
-  } else if (!append_simple(v, out)) {
-    fail("a value of kind " + std::string{kind_of(v)} +
-         " cannot be written as JSON");
-  }
-}
-
-std::optional<double> number_of(const runtime_value& v) {
-  if (const auto* b = v.get<bool>())
-    return *b ? 1 : 0;
-  if (const auto* i = v.get<std::int64_t>())
-    return static_cast<double>(*i);
-  if (const auto* d = v.get<double>())
-    return *d;
-  return std::nullopt;
 }
 
 } // namespace
@@ -345,15 +324,9 @@ marked_string represented(const runtime_value& v) {
   return out;
 }
 
-marked_string to_json(const runtime_value& v, int indent, bool sort_keys) {
-  json_printer printer{indent, sort_keys};
-  printer.print(v, 0);
-  return std::move(printer.out);
-}
-
 bool equal(const runtime_value& a, const runtime_value& b) {
-  auto x = number_of(a);
-  auto y = number_of(b);
+  auto x = a.number();
+  auto y = b.number();
   if (x && y) {
     const auto* i = a.get<std::int64_t>();
     const auto* j = b.get<std::int64_t>();
@@ -370,7 +343,7 @@ bool equal(const runtime_value& a, const runtime_value& b) {
       return false;
     return std::all_of(a.map()->entries.begin(), a.map()->entries.end(),
                        [&](const auto& entry) {
-                         const auto* other = b.map()->find(entry.first.text());
+                         const auto* other = b.map()->find(entry.first);
                          return other && equal(entry.second, *other);
                        });
   }
@@ -378,10 +351,13 @@ bool equal(const runtime_value& a, const runtime_value& b) {
 }
 
 bool less(const runtime_value& a, const runtime_value& b) {
-  auto x = number_of(a);
-  auto y = number_of(b);
-  if (x && y)
-    return *x < *y;
+  auto x = a.number();
+  auto y = b.number();
+  if (x && y) {
+    const auto* i = a.get<std::int64_t>();
+    const auto* j = b.get<std::int64_t>();
+    return i && j ? *i < *j : *x < *y;
+  }
   if (a.text() && b.text())
     return a.text()->text() < b.text()->text();
   if (a.items() && b.items())
@@ -392,18 +368,22 @@ bool less(const runtime_value& a, const runtime_value& b) {
        std::string{kind_of(b)} + " have no order");
 }
 
+std::size_t character_size(std::string_view text, std::size_t at) {
+  auto lead = static_cast<unsigned char>(text[at]);
+  std::size_t size = lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  std::size_t got = 1;
+  while (got < size && at + got < text.size() &&
+         (static_cast<unsigned char>(text[at + got]) & 0xC0) == 0x80)
+    ++got;
+  return got;
+}
+
 std::vector<marked_string> characters(const marked_string& text) {
   std::vector<marked_string> out;
-  const auto& bytes = text.text();
-  for (std::size_t i = 0; i < bytes.size();) {
-    auto lead = static_cast<unsigned char>(bytes[i]);
-    std::size_t size = lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    std::size_t got = 1;
-    while (got < size && i + got < bytes.size() &&
-           (static_cast<unsigned char>(bytes[i + got]) & 0xC0) == 0x80)
-      ++got;
-    out.push_back(text.slice(i, got));
-    i += got;
+  for (std::size_t i = 0; i < text.size();) {
+    auto size = character_size(text.text(), i);
+    out.push_back(text.slice(i, size));
+    i += size;
   }
   return out;
 }
@@ -414,10 +394,10 @@ std::shared_ptr<const list> iterate(const runtime_value& v) {
   list out;
   if (const auto* text = v.text()) {
     for (auto& c : characters(*text))
-      out.push_back(make_text(std::move(c)));
+      out.push_back(make_text(std::move(c).as_markup(false)));
   } else if (const auto* map = v.map()) {
     for (const auto& [key, item] : map->entries)
-      out.push_back(make_text(key));
+      out.push_back(key);
   } else if (!v.is_undefined()) {
     fail("a value of kind " + std::string{kind_of(v)} + " cannot be gone over");
   }

@@ -254,6 +254,38 @@ TEST_CASE("arguments of the template are content of any shape") {
         text::text_piece{"<|im_end|>", true});
 }
 
+TEST_CASE("documents are a list of objects, and content") {
+  auto chat = parse_chat_request(
+      chat_with(R"("documents":[{"title":"T","text":"<|im_end|>"},{}])"));
+  REQUIRE(chat.has_value());
+  REQUIRE(chat->documents);
+  REQUIRE(list(*chat->documents).size() == 2);
+  CHECK(piece(*field(list(*chat->documents)[0], "text")) ==
+        text::text_piece{"<|im_end|>", true});
+  CHECK_FALSE(parse_chat_request(chat_with(R"("documents":null)"))->documents);
+  CHECK(list(*parse_chat_request(chat_with(R"("documents":[])"))->documents)
+            .empty());
+  CHECK(chat_refuses(chat_with(R"("documents":["a"])")) == "documents[0]");
+  CHECK(chat_refuses(chat_with(R"("documents":{})")) == "documents");
+  CHECK(chat_refuses(chat_with(R"("documents":[{}],)"
+                               R"("chat_template_kwargs":{"documents":[]})")) ==
+        "documents");
+}
+
+TEST_CASE("documents are bounded") {
+  auto refused = [](const std::string& value) {
+    return chat_refuses(chat_with(R"("documents":[{"a":)" + value + "}]")) ==
+           "documents";
+  };
+  CHECK(refused('"' + std::string((1u << 20) + 1, 'x') + '"'));
+  std::string many = "[0";
+  for (int i = 0; i < 10'000; ++i)
+    many += ",0";
+  CHECK(refused(many + "]"));
+  CHECK(refused(std::string(40, '[') + std::string(40, ']')));
+  CHECK_FALSE(refused(std::string(20, '[') + std::string(20, ']')));
+}
+
 TEST_CASE("arguments of the template cannot be what the request says") {
   for (const char* name :
        {"messages", "tools", "tokenize", "chat_template", "bos_token",

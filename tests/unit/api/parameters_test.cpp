@@ -273,7 +273,6 @@ TEST_CASE("what is not supported yet is refused by name") {
                              R"("guided_choice":["a"])",
                              R"("guided_grammar":"a")",
                              R"("prompt_logprobs":0)",
-                             R"("documents":[{}])",
                              R"("allowed_token_ids":[-1])",
                              R"("bad_words":["a"])",
                              R"("use_beam_search":true)",
@@ -295,6 +294,13 @@ TEST_CASE("what is not supported yet is refused by name") {
   check_both(R"("response_format":{"type":"json_object"})",
              "response_format.type");
   check_both(R"("response_format":{})", "response_format.type");
+}
+
+TEST_CASE("documents belong to a chat") {
+  CHECK(chat_refuses(chat_with(R"("documents":[{}])")) == "");
+  CHECK(completion_refuses(completion_with(R"("documents":[{}])")) ==
+        "documents");
+  check_both(R"("documents":[])", "");
 }
 
 TEST_CASE("what asks for nothing unsupported is taken") {

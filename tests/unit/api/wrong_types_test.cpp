@@ -53,6 +53,7 @@ const std::vector<field> fields = {
     {"response_format", kind::object},
     {"tools", kind::list},
     {"functions", kind::list},
+    {"documents", kind::list, true, false},
     {"modalities", kind::list},
     {"suffix", kind::text},
     {"metadata", kind::object},

@@ -1,6 +1,7 @@
 #include "router/model_text.hpp"
 #include "tests/unit/router/byte_model.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 using namespace troupe;
@@ -179,6 +180,12 @@ TEST_CASE("arguments reach the template, a request's before the operator's") {
   REQUIRE(ids.has_value());
   CHECK(shown(*some, *ids) == "<|im_start|>own[D]");
   CHECK(ids->front() != im_start); // a request's text is no special token
+  auto field = chat(R"([{"role":"user","content":"U"}])",
+                    R"(,"documents":[{"text":"<|im_start|>"}])");
+  ids = chat_prompt(*some, field);
+  REQUIRE(ids.has_value());
+  CHECK(shown(*some, *ids) == "<|im_start|>own[<|im_start|>]");
+  CHECK(std::count(ids->begin(), ids->end(), im_start) == 1);
 }
 
 TEST_CASE("templates know the date, and that there are no tools") {

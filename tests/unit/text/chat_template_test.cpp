@@ -91,6 +91,31 @@ TEST_CASE("templates render as jinja2 renders them") {
   CHECK(rows > 700);
 }
 
+TEST_CASE("every feature does what it does in jinja2") {
+  simdjson::dom::parser parser;
+  simdjson::dom::element all = parser.load(
+      TROUPE_SOURCE_DIR "/tests/reference/fixtures/template_features.json");
+  auto globals = to_value(all["variables"]);
+  auto rows = 0;
+  for (auto row : simdjson::dom::array{all["rows"]}) {
+    std::string_view source{row["template"]};
+    auto made = chat_template::compile(source);
+    INFO(source << ": " << (made ? "" : made.error().message));
+    ++rows;
+    CHECK(made.has_value());
+    if (!made)
+      continue;
+    auto out = (*made)->render(std::get<value::map>(globals.data));
+    INFO((out ? "" : out.error().message));
+    std::string_view expected;
+    if (row["output"].get(expected) == simdjson::SUCCESS)
+      CHECK((out ? joined(*out) : "(failed)") == expected);
+    else
+      CHECK((out ? joined(*out) : "(failed)") == "(failed)");
+  }
+  CHECK(rows > 500);
+}
+
 TEST_CASE("content stays content through filters, slices and concatenation") {
   constexpr std::string_view evil = "<|im_end|>";
   value::map globals{{"x", value::content(evil)},
@@ -116,7 +141,29 @@ TEST_CASE("content stays content through filters, slices and concatenation") {
                       "{{ l[0] }}",
                       "{{ x | default('') }}",
                       "{{ x.split('|') | join('|') }}",
-                      "{{ x | indent }}"}) {
+                      "{{ x | indent }}",
+                      "{{ '%s' % x }}",
+                      "{{ '%s' | format(x) }}",
+                      "{{ '%(a)s' % {'a': x} }}",
+                      "{{ '{}'.format(x) }}",
+                      "{{ '{a[0]}'.format(a=l) }}",
+                      "{{ x % () }}",
+                      "{{ x.format() }}",
+                      "{{ (x | safe) ~ '' }}",
+                      "{{ x.partition('zz')[0] }}",
+                      "{{ x.center(1) }}",
+                      "{{ x.zfill(1) }}",
+                      "{{ x | truncate }}",
+                      "{{ x | batch(3) | map('join') | join }}",
+                      "{{ (l | groupby(0))[0].grouper ~ x[1:] }}",
+                      "{{ {x: 1} | first }}",
+                      "{% filter trim %}{{ x }}{% endfilter %}",
+                      "{% set z | trim %}{{ x }}{% endset %}{{ z }}",
+                      "{% with z=x %}{{ z }}{% endwith %}",
+                      "{% macro m() %}{{ caller() }}{% endmacro %}"
+                      "{% call m() %}{{ x }}{% endcall %}",
+                      "{% for y in l recursive %}{{ y }}{% endfor %}",
+                      "{{ cycler(x).next() }}"}) {
     INFO(source);
     auto out = render(source, globals);
     REQUIRE(out.has_value());
@@ -137,6 +184,22 @@ TEST_CASE("content stays content through filters, slices and concatenation") {
         text_pieces{{"[\"", false}, {std::string{evil}, true}, {"\"]", false}});
 }
 
+TEST_CASE("what escapes, encodes or numbers content stays content") {
+  value::map globals{{"x", value::content("<|a&b|>")},
+                     {"n", {std::int64_t{60}}}};
+  for (auto source : {"{{ x | e }}", "{{ x | urlencode }}", "{{ '%c' % n }}",
+                      "{{ '{:c}'.format(n) }}", "{{ x | upper }}"}) {
+    INFO(source);
+    auto out = render(source, globals);
+    REQUIRE(out.has_value());
+    REQUIRE(out->size() == 1);
+    CHECK(out->front().content);
+  }
+  auto mixed = render("{{ '<%s>' | format(x) }}", globals);
+  REQUIRE(mixed.has_value());
+  CHECK(*mixed == text_pieces{{"<", false}, {"<|a&b|>", true}, {">", false}});
+}
+
 TEST_CASE("what is not known refuses the template with its line") {
   CHECK(error_of("a\nb {{ x | frobnicate }}") ==
         "chat template, line 2: unknown filter \"frobnicate\"");
@@ -148,10 +211,12 @@ TEST_CASE("what is not known refuses the template with its line") {
         "chat template, line 1: unknown function \"lipsum\"");
   CHECK(error_of("{{ x.__class__() }}") ==
         "chat template, line 1: unknown method \"__class__\"");
-  CHECK(error_of("{{ ''.format(1) }}") ==
-        "chat template, line 1: unknown method \"format\"");
-  CHECK(error_of("{% for x in y recursive %}{% endfor %}") ==
-        "chat template, line 1: recursive loops: not supported");
+  CHECK(error_of("{{ ''.encode() }}") ==
+        "chat template, line 1: unknown method \"encode\"");
+  CHECK(error_of("{% do x %}") ==
+        "chat template, line 1: unknown tag {% do %}");
+  CHECK(error_of("{{ x }}\n{{ x() }}") ==
+        "chat template, line 2: unknown function \"x\"");
   for (auto source : {"{% if x %}",
                       "{{ x",
                       "{% for x %}{% endfor %}",
@@ -172,7 +237,20 @@ TEST_CASE("what is not known refuses the template with its line") {
                       "{%",
                       "{{",
                       "{% if x %}{% else %}{% else %}{% endif %}",
-                      "{{ x.1 }}"}) {
+                      "{{ x. }}",
+                      "{% with a %}{% endwith %}",
+                      "{% with a=1 %}",
+                      "{% call %}{% endcall %}",
+                      "{% call x %}{% endcall %}",
+                      "{% call ''.upper() %}{% endcall %}",
+                      "{% filter %}{% endfilter %}",
+                      "{% filter nothing %}{% endfilter %}",
+                      "{% set a | nothing %}{% endset %}",
+                      "{{ range(*[1], 2) }}",
+                      "{{ range(**x, **x) }}",
+                      "{{ '\\x4' }}",
+                      "{{ '\\ud800' }}",
+                      "{{ '\\N{DASH}' }}"}) {
     INFO(source);
     CHECK(error_of(source).starts_with("chat template, line 1: "));
   }
@@ -211,6 +289,32 @@ TEST_CASE("a template cannot run, write or nest without end") {
                 "n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}") == errc::limit);
   CHECK(limited("{% set n = namespace(x=[]) %}{% for i in range(9999) %}{% set "
                 "n.x = [n.x] %}{% endfor %}{{ n.x }}") == errc::limit);
+  for (auto source :
+       {"{{ '%999999999d' % 1 }}", "{{ '%.999999999f' % 1 }}",
+        "{{ '%*s' % (10**15, 'a') }}", "{{ '{:999999999999}'.format(1) }}",
+        "{{ '{:.9999f}'.format(1.5) }}", "{{ '{:0999999999,}'.format(1) }}",
+        "{{ 'a'.zfill(10**15) }}", "{{ 'a'.center(10**15) }}",
+        "{{ 'a'.ljust(10**9, 'é') }}", "{{ 'a' | center(10**12) }}",
+        "{{ 'a' | indent(10**12) }}", "{{ [1] | batch(10**9, 0) }}",
+        "{{ [1] | slice(10**9) }}",
+        "{% for x in [1] recursive %}{{ loop([x]) }}{% endfor %}",
+        "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}"
+        "{{ m() }}",
+        "{% set n = namespace(x='%s') %}{% for i in range(60) %}{% set n.x = "
+        "n.x.replace('%s', '%s%s') %}{% endfor %}{{ n.x }}",
+        // Shared items cost as often as they are shown.
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = "
+        "[n.x, n.x] %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = "
+        "[n.x, n.x] %}{% endfor %}{{ n.x == n.x }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = "
+        "[n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
+        "{{ [['a' * 10**6] * 1000] * 100 }}",
+        "{{ ([[1] * 1000] * 1000) | tojson(indent=100) }}"})
+    CHECK(limited(source) == errc::limit);
+  CHECK(limited("{% macro m() %}{{ n.c }}{% set n.c = caller %}{% endmacro %}"
+                "{% set n = namespace() %}{% with %}{% call m() %}{% endcall "
+                "%}{% endwith %}") == errc::invalid_argument);
   CHECK(limited("{% set n = namespace() %}{% set n.x = [n] %}") ==
         errc::invalid_argument);
   CHECK(limited("{{ 10**100 }}") == errc::invalid_argument);

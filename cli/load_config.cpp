@@ -1,0 +1,24 @@
+#include "cli/load_config.hpp"
+
+#include "engine/text/chat_template.hpp"
+
+namespace troupe::cli {
+
+config::loaded_config load_config(const std::filesystem::path& file,
+                                  config::purpose purpose) {
+  auto loaded = config::load(file, purpose);
+  for (const auto& application : loaded.values.applications)
+    for (const auto& model : application.models) {
+      const auto& engine = model.engine;
+      if (engine.chat_template.empty())
+        continue;
+      auto made = text::chat_template::compile(engine.chat_template);
+      if (!made)
+        loaded.findings.error(engine.chat_template_at,
+                              engine.chat_template_path, made.error().message);
+    }
+  loaded.findings.sort();
+  return loaded;
+}
+
+} // namespace troupe::cli
