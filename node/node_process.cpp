@@ -60,14 +60,16 @@ void warn_of_open_listeners(const node_options& options) {
                  options.admin.host);
 }
 
-std::vector<router::engine_load>
-loads_of(const protocol::cluster_status& status) {
-  std::vector<router::engine_load> out;
-  for (const auto& model : status.models)
+router::cluster_load load_of(const protocol::cluster_status& status) {
+  router::cluster_load out;
+  for (const auto& model : status.models) {
+    out.models.push_back({model.application, model.model, model.replicas_wanted,
+                          model.replicas_ready});
     for (const auto& replica : model.replicas)
       if (replica.phase == protocol::replica_phase::ready)
-        out.push_back({model.application, model.model, replica.replica,
-                       replica.node, replica.load});
+        out.replicas.push_back({model.application, model.model, replica.replica,
+                                replica.node, replica.load});
+  }
   return out;
 }
 
@@ -217,7 +219,7 @@ result<void> running_node::start_service() {
   if (controller_)
     asked.loads = [this](auto done) {
       controller::query_status(system_, controller_, [done](auto status) {
-        done(status ? loads_of(*status) : std::vector<router::engine_load>{});
+        done(status ? load_of(*status) : router::cluster_load{});
       });
     };
   auto service = router::service::start(std::move(asked), system_);

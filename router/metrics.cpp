@@ -109,6 +109,19 @@ void write_loads(const std::vector<engine_load>& loads, text_writer& to) {
   }
 }
 
+void write_counts(const std::vector<replica_count>& models, text_writer& to) {
+  auto gauge = [&](std::string_view name, std::string_view help,
+                   std::uint32_t replica_count::*member) {
+    to.family(name, "gauge", help);
+    for (const auto& one : models)
+      to.sample(model_labels(one.application, one.model), one.*member);
+  };
+  gauge("ray_serve_autoscaling_target_replicas",
+        "Replicas that a model is to have.", &replica_count::wanted);
+  gauge("troupe_replicas_ready", "Replicas of a model that serve.",
+        &replica_count::ready);
+}
+
 void write_moves(const router_gauges& router, text_writer& to) {
   auto count = [&](std::string_view name, std::string_view help,
                    const std::atomic<std::uint64_t>& value) {
@@ -167,7 +180,7 @@ void metrics::count(std::string_view route, std::string_view method, int status,
 
 std::string metrics::text(const router_gauges& router,
                           std::size_t requests_in_flight,
-                          const std::vector<engine_load>& loads) const {
+                          const cluster_load& loads) const {
   std::lock_guard lock{mutex_};
   text_writer to;
   to.family("ray_serve_num_http_requests", "counter", "Answers by status.");
@@ -245,7 +258,8 @@ std::string metrics::text(const router_gauges& router,
   times("ray_vllm_e2e_request_latency_seconds",
         "From a request's arrival to the end of its answer.",
         &model_metrics::whole);
-  write_loads(loads, to);
+  write_loads(loads.replicas, to);
+  write_counts(loads.models, to);
   return std::move(to.out);
 }
 

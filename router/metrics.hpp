@@ -49,7 +49,7 @@ public:
 
   /// Prometheus text format.
   std::string text(const router_gauges&, std::size_t requests_in_flight,
-                   const std::vector<engine_load>&) const;
+                   const cluster_load&) const;
 
 private:
   using request_key = std::tuple<std::string, std::string, int>;

@@ -23,10 +23,22 @@ struct engine_load {
   protocol::replica_load load;
 };
 
-/// Asks for the loads of all replicas; calls back, on any thread, within a time
+/// How many replicas a model has.
+struct replica_count {
+  std::string application;
+  std::string model;
+  std::uint32_t wanted = 0;
+  std::uint32_t ready = 0;
+};
+
+struct cluster_load {
+  std::vector<engine_load> replicas; ///< those that are ready
+  std::vector<replica_count> models;
+};
+
+/// Asks for the load of the cluster; calls back, on any thread, within a time
 /// of its own. Must not block.
-using load_source =
-    std::function<void(std::function<void(std::vector<engine_load>)>)>;
+using load_source = std::function<void(std::function<void(cluster_load)>)>;
 
 /// All that a router's service can be told. 0 as a port = any.
 struct options {

@@ -44,7 +44,7 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
   load.load.running = 5;
   load.load.kv_blocks_total = 8;
   load.load.kv_blocks_free = 6;
-  auto text = all.text(gauges, 4, {load});
+  auto text = all.text(gauges, 4, {{load}, {{"app", "m", 3, 2}}});
   CHECK(has(text, "ray_serve_num_http_requests{route=\"/v1/models\","
                   "method=\"GET\",status_code=\"200\"} 2"));
   CHECK(has(text, "ray_serve_num_http_error_requests{route=\"other\","
@@ -64,6 +64,10 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
                             "replica=\"m#1\",node=\"head\"}"};
   CHECK(has(text, "ray_vllm_num_requests_running" + labels + " 5"));
   CHECK(has(text, "ray_vllm_kv_cache_usage_perc" + labels + " 0.25"));
+  CHECK(has(text, "ray_serve_autoscaling_target_replicas{application=\"app\","
+                  "model_name=\"m\"} 3"));
+  CHECK(has(text, "troupe_replicas_ready{application=\"app\","
+                  "model_name=\"m\"} 2"));
 }
 
 TEST_CASE("models that left the table leave the metrics") {
