@@ -29,6 +29,7 @@ struct layout<model_route> {
       number(3, &r::model),       number(4, &r::created),
       number(5, &r::status),      number(6, &r::reason),
       number(7, &r::replicas),    number(8, &r::max_queued_requests),
+      droppable_since(5, 9, &r::choice),
   };
 };
 
@@ -43,8 +44,8 @@ struct layout<routing_table> {
   };
 };
 
-codec::bytes encode(const routing_table& from) {
-  return encode_record(from);
+codec::bytes encode(const routing_table& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
 result<routing_table> decode_routing_table(codec::bytes_view from) {

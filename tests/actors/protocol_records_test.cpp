@@ -75,6 +75,7 @@ routing_table full_table() {
                         64,      2};
   model_route model{"app",     "/", "m",           1'700'000'000,
                     "RUNNING", "",  {replica, {}}, 12};
+  model.choice = {choice_policy::prefix, 0.25, 4};
   model_route pending{"app", "/", "big", 1, "PENDING", "needs a GPU", {}};
   router_settings settings{{"key", "other"}, "/root", 5, 6, 7, false, true};
   return {3, {model, pending}, settings};
