@@ -12,6 +12,7 @@ namespace troupe::config {
 
 llm_config read_llm_config(const located&);
 deployment_config read_deployment_config(const located&);
+request_router_config read_request_router(const located&);
 engine_kwargs read_engine_kwargs(const located&);
 
 /// Reads accelerator_type, accelerator_config and placement_group_config of the

@@ -75,6 +75,7 @@ struct controller_state {
   struct member {
     node_agent_actor agent;
     std::uint64_t epoch = 0;
+    std::uint32_t version = protocol_version;
   };
 
   timed_controller::pointer self;
@@ -147,6 +148,7 @@ void controller_state::check_name(welcome_promise promise, node_joined node,
 void controller_state::admit(welcome_promise promise, node_joined node,
                              const node_agent_actor& agent) {
   auto name = node.node;
+  auto version = std::min(node.version, protocol_version);
   spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
                 name, node.cpus, node.memory_bytes >> 20, node.gpus,
                 node.replicas.size());
@@ -157,6 +159,7 @@ void controller_state::admit(welcome_promise promise, node_joined node,
   if (welcome.accepted) {
     spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
     watch(name, welcome.node_epoch, agent);
+    members[name].version = version;
   } else {
     spdlog::warn("node {} was refused: {}", name, welcome.reason);
   }
@@ -313,8 +316,15 @@ void controller_state::send(send_assignment& order) {
 }
 
 void controller_state::publish() {
-  if (!members.empty())
-    tell_all(caf::make_message(table_atom::value, encode(machine->table())));
+  auto table = machine->table();
+  std::map<std::uint32_t, caf::message> written; // by the version of its reader
+  for (const auto& [node, member] : members) {
+    auto& message = written[member.version];
+    if (message.empty())
+      message = caf::make_message(table_atom::value,
+                                  encode(table, member.version));
+    caf::anon_send(caf::actor_cast<caf::actor>(member.agent), message);
+  }
 }
 
 /// All agents share one message.

@@ -992,6 +992,7 @@ protocol::routing_table controller_machine::table() const {
     route.status = std::move(status.status);
     route.reason = std::move(status.reason);
     route.max_queued_requests = model.wanted.max_queued_requests;
+    route.choice = model.wanted.choice;
     for (const auto& [number, one] : model.replicas)
       if (ready(one.last))
         route.replicas.push_back(

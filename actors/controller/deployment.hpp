@@ -20,6 +20,7 @@ struct model_deployment {
   replica_demand demand;     ///< what one replica takes
   std::uint64_t created = 0; ///< seconds since 1970
   std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
+  protocol::choice_rule choice = {};
 
   bool operator==(const model_deployment&) const = default;
 };

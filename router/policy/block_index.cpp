@@ -137,13 +137,6 @@ std::size_t block_index::size_of(std::uint64_t holder) const {
   return known == slots_.end() ? 0 : known->second.blocks;
 }
 
-std::vector<std::uint64_t> block_index::holders() const {
-  std::vector<std::uint64_t> out;
-  for (auto& [holder, slot] : slots_)
-    out.push_back(holder);
-  return out;
-}
-
 std::size_t block_index::bytes() const {
   return cells() * cell_bytes(words_);
 }

@@ -45,8 +45,6 @@ public:
   }
   std::size_t size_of(std::uint64_t holder) const;
 
-  std::vector<std::uint64_t> holders() const;
-
   std::size_t bytes() const;
 
 private:

@@ -80,6 +80,13 @@ bool kv_index::should_ask(std::uint64_t incarnation, time_point now) {
   return true;
 }
 
+std::vector<std::uint64_t> kv_index::followed() const {
+  std::vector<std::uint64_t> out;
+  for (auto& [incarnation, from] : sources_)
+    out.push_back(incarnation);
+  return out;
+}
+
 std::optional<predicted_replica>
 kv_index::choose(const choice_wish& wish,
                  std::span<const replica_snapshot> replicas,

@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace troupe::router {
 
@@ -57,6 +58,8 @@ public:
   std::optional<predicted_replica> choose(const choice_wish&,
                                           std::span<const replica_snapshot>,
                                           std::uint64_t random) const;
+
+  std::vector<std::uint64_t> followed() const;
 
   /// Of the blocks that replicas tell of; 0 = none has yet.
   std::uint32_t block_size() const {

@@ -16,7 +16,7 @@ void replica_health::failed(time_point now) {
 
 void replica_health::tick(time_point now) {
   if (state_ == state::left_out && until_ <= now)
-    state_ = state::on_trial;
+    state_ = state::probed;
 }
 
 } // namespace troupe::router

@@ -19,7 +19,7 @@ public:
   enum class state : std::uint8_t {
     fine,
     left_out,
-    on_trial, ///< may be given one choice
+    probed, ///< may be given one choice
   };
 
   /// It refused a choice as unavailable, was lost or could not be reached.
@@ -30,7 +30,7 @@ public:
     *this = {};
   }
 
-  /// Begins the trial when it is time.
+  /// Begins the probe when it is time.
   void tick(time_point now);
 
   state now() const {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 // What the policies decide on. They are pure, and each gives the place of a
 // replica among those that it is shown.
@@ -48,6 +49,15 @@ constexpr std::uint64_t mixed(std::uint64_t x) {
   x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
   x = (x ^ x >> 27) * 0x94d049bb133111ebu;
   return x ^ x >> 31;
+}
+
+/// The same everywhere, for ever (FNV-1a, mixed); never 0.
+constexpr std::uint64_t hash_of(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (char c : text)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  hash = mixed(hash);
+  return hash == 0 ? 1 : hash;
 }
 
 } // namespace troupe::router

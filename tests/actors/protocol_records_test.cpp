@@ -58,7 +58,11 @@ token_batch full_tokens() {
   last.stop_token = 2;
   last.code = errc::limit;
   last.message = "too long";
-  return {"smollm2#1", 77, 12, {first, last, {}}};
+  return {"smollm2#1",
+          77,
+          12,
+          {first, last, {}},
+          {4, true, 16, {5, 6}, {7}}};
 }
 
 endpoint full_endpoint() {
@@ -312,7 +316,13 @@ TEST_CASE("an older reader reads what is written for it") {
   REQUIRE(tokens.has_value());
   auto old = full_tokens();
   old.choices.front().vector.clear(); // came with version 4
+  old.blocks = {};                    // came with version 5
   CHECK(*tokens == old);
+  auto table = decode_routing_table(encode(full_table(), 4));
+  REQUIRE(table.has_value());
+  auto routes = full_table();
+  routes.models.front().choice = {}; // came with version 5
+  CHECK(*table == routes);
 }
 
 TEST_CASE("an older reader refuses what is written for a newer one") {

@@ -227,10 +227,10 @@ TEST_CASE("a replica is left out after two failures in a row, and comes back "
   one.tick(now + 999ms);
   CHECK(one.now() == state::left_out);
   one.tick(now + 1s);
-  CHECK(one.now() == state::on_trial);
+  CHECK(one.now() == state::probed);
   CHECK(!one.next());
 
-  SECTION("a trial that fails doubles the pause, up to a bound") {
+  SECTION("a probe that fails doubles the pause, up to a bound") {
     std::vector<std::chrono::milliseconds> pauses;
     for (int i = 0; i < 7; ++i) {
       one.failed(now);
@@ -249,7 +249,7 @@ TEST_CASE("a replica is left out after two failures in a row, and comes back "
     one.failed(now + 1s);
     CHECK(one.next() == until);
   }
-  SECTION("a trial that gives a token ends it") {
+  SECTION("a probe that gives a token ends it") {
     one.served();
     CHECK(one.now() == state::fine);
     one.failed(now);
