@@ -14,7 +14,7 @@ struct kv_events {
                     ///< no more
   std::uint32_t block_size = 0; ///< tokens
   std::vector<std::uint64_t> stored;
-  std::vector<std::uint64_t> dropped; ///< after what was stored
+  std::vector<std::uint64_t> dropped; ///< none of them is in `stored`
 
   bool operator==(const kv_events&) const = default;
 };

@@ -40,8 +40,9 @@ struct layout<kv_events> {
   using r = kv_events;
   static constexpr std::string_view name = "kv_events";
   static constexpr auto fields = std::tuple{
-      number(1, &r::sequence), number(2, &r::all),     number(3, &r::block_size),
-      number(4, &r::stored),   number(5, &r::dropped),
+      number(1, &r::sequence),   number(2, &r::all),
+      number(3, &r::block_size), number(4, &r::stored),
+      number(5, &r::dropped),
   };
 };
 
