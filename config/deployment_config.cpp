@@ -92,11 +92,12 @@ deployment_config read_deployment_config(const located& value) {
   out.max_replicas_per_node = in.integer("max_replicas_per_node", {1, 100});
   if (auto options = in.take("ray_actor_options"); options.present())
     read_actor_options(options, out);
+  if (auto router = in.take("request_router_config"); router.present())
+    out.router = read_request_router(router);
   for (auto key : {"placement_group_bundles", "placement_group_strategy"})
     in.refuse(key, "belongs into placement_group_config of the model");
-  in.refuse({"name", "user_config", "logging_config", "request_router_config",
-             "gang_scheduling_config", "rolling_update_percentage", "version",
-             "max_concurrent_queries"});
+  in.refuse({"name", "user_config", "logging_config", "gang_scheduling_config",
+             "rolling_update_percentage", "version", "max_concurrent_queries"});
   return out;
 }
 

@@ -15,6 +15,7 @@ deployment_config read_deployment_config(const located&);
 /// Without `max_replicas` it is `default_max`.
 autoscaling_config read_autoscaling_config(const located&,
                                            std::uint32_t default_max);
+request_router_config read_request_router(const located&);
 engine_kwargs read_engine_kwargs(const located&);
 
 /// Reads accelerator_type, accelerator_config and placement_group_config of the

@@ -30,6 +30,15 @@ inline constexpr std::string_view hidden_value = "***";
 /// Resources of one worker: CPU, GPU and custom ones, by name.
 using bundle = std::map<std::string, double>;
 
+/// How routers choose among a model's replicas (docs/routing.md).
+struct request_router_config {
+  /// "power_of_two", "round_robin", "session", "prefix" or "kv_aware".
+  std::string policy = "power_of_two";
+  double match_rate_threshold = 0.1; ///< of prefix: a share of the prompt
+  /// Of prefix, in choices; unset = no bound.
+  std::optional<double> imbalanced_threshold;
+};
+
 struct deployment_config {
   std::optional<std::int64_t> num_replicas;
   std::optional<autoscaling_config> autoscaling;
@@ -47,6 +56,7 @@ struct deployment_config {
   std::uint64_t memory_bytes = 0; ///< ray_actor_options.memory; also the
                                   ///< process's own limit; 0 = none
   bundle resources;               ///< ray_actor_options.resources
+  request_router_config router;
 
   std::int64_t replicas() const {
     if (num_replicas)

@@ -187,10 +187,18 @@ struct stats {
   std::uint32_t kv_blocks_free = 0; ///< unused or reclaimable
 };
 
+/// Blocks of the prefix cache that came and went, by codec::chain_name.
+struct block_changes {
+  std::uint32_t block_size = 0; ///< tokens
+  std::vector<std::uint64_t> stored;
+  std::vector<std::uint64_t> dropped; ///< none of them is in `stored`
+};
+
 /// What one step gave; `now` is the state after it.
 struct step_result {
   std::vector<output> outputs;
   stats now;
+  block_changes blocks = {};
 };
 
 /// What the loaded engine is, for the routing table.

@@ -110,6 +110,9 @@ step_result engine_core::step(step_watch* watch) {
   step_result result;
   result.outputs = std::exchange(outputs_, {});
   result.now = now();
+  auto changes = pool_.take_changes();
+  result.blocks = {config_.bounds.block_size, std::move(changes.stored),
+                   std::move(changes.dropped)};
   return result;
 }
 
@@ -231,6 +234,8 @@ void engine_core::extend_keys(sequence& s, std::size_t blocks) const {
     const auto before = s.keys.empty() ? kv_cache::root_key : s.keys.back();
     const auto tokens = std::span{s.tokens}.subspan(s.keys.size() * size, size);
     s.keys.push_back(kv_cache::chain(config_.secret, before, tokens));
+    const auto named = s.names.empty() ? codec::root_name : s.names.back();
+    s.names.push_back(codec::chain_name(named, tokens));
   }
 }
 
@@ -349,7 +354,8 @@ void engine_core::publish_blocks(sequence& s) {
   const std::uint32_t full = s.computed / config_.bounds.block_size;
   extend_keys(s, full);
   for (; s.published < full; ++s.published)
-    pool_.publish(s.blocks[s.published], s.keys[s.published]);
+    pool_.publish(s.blocks[s.published], s.keys[s.published],
+                  s.names[s.published]);
 }
 
 void engine_core::record_prompt_logprobs(sequence& s,

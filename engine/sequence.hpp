@@ -24,6 +24,7 @@ struct sequence {
   std::uint32_t resumed_end = 0;
   std::vector<kv_cache::block_id> blocks;
   std::vector<kv_cache::block_key> keys; ///< of full blocks, as far as known
+  std::vector<codec::block_name> names;  ///< of the same
   std::uint32_t published = 0; ///< blocks looked at for the prefix cache
 
   std::uint32_t alone = 0; ///< tokens to draw in steps of its own

@@ -332,6 +332,7 @@ void edge::begin(std::string_view endpoint, std::string prefix,
       std::make_shared<waiting_client>(io_, std::move(client), job->time_limit);
   job->endpoint = endpoint;
   job->prefix = std::move(prefix);
+  job->session = request.header("x-session-id");
   job->body = std::move(request.body);
   job->client->watch();
   post_text(job, [this, job] { read(job); });
@@ -513,6 +514,7 @@ void edge::send(const pending_ptr& job, text_request& request,
 void edge::submit(const pending_ptr& job, submission what,
                   std::unique_ptr<reply_content> content) {
   what.card_hash = job->card_hash;
+  what.session = job->session;
   auto client = job->client->take();
   if (!client)
     return;

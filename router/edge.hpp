@@ -87,6 +87,7 @@ private:
     std::chrono::milliseconds time_limit{0};
     std::string_view endpoint; ///< one of ours
     std::string prefix;
+    std::string session; ///< x-session-id; empty = none
     std::string body;
     std::shared_ptr<const protocol::routing_table> table;
     const protocol::model_route* model = nullptr; ///< in `table`

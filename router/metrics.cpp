@@ -122,6 +122,29 @@ void write_counts(const std::vector<replica_count>& models, text_writer& to) {
         &replica_count::ready);
 }
 
+void write_replicas(const replica_gauges& from, text_writer& to) {
+  auto all = from.all();
+  auto each = [&](std::string_view name, std::string_view help,
+                  std::uint64_t replica_counts::*member) {
+    to.family(name, "counter", help);
+    for (auto& one : all)
+      to.sample(fmt::format("{},replica=\"{}\"",
+                            model_labels(one.application, one.model),
+                            label_value(one.replica)),
+                one.*member);
+  };
+  each("troupe_router_choices_sent_total",
+       "Choices that this router sent to a replica.",
+       &replica_counts::choices_sent);
+  each("troupe_router_predicted_cached_tokens_total",
+       "Prompt tokens that this router thought to be cached at the replica "
+       "that it chose.",
+       &replica_counts::predicted_tokens);
+  each("troupe_router_reported_cached_tokens_total",
+       "Prompt tokens of the same choices that the replica had cached.",
+       &replica_counts::reported_tokens);
+}
+
 void write_moves(const router_gauges& router, text_writer& to) {
   auto count = [&](std::string_view name, std::string_view help,
                    const std::atomic<std::uint64_t>& value) {
@@ -209,6 +232,7 @@ std::string metrics::text(const router_gauges& router,
   to.family("ray_serve_num_ongoing_requests_at_replicas", "gauge",
             "Choices sent to replicas that have not ended.");
   to.sample("", router.choices_sent.load());
+  write_replicas(router.replicas, to);
   write_moves(router, to);
   auto each = [&](std::string_view name, std::string_view type,
                   std::string_view help, auto value) {

@@ -1,7 +1,5 @@
 #include "router/request_table.hpp"
 
-#include "router/policy/power_of_two.hpp"
-
 #include <algorithm>
 #include <cstdio>
 
@@ -102,6 +100,8 @@ command_list request_table::submit(submission what, time_point now) {
   auto& request = requests_[what.request];
   request.model = key;
   request.card_hash = what.card_hash;
+  if (!what.session.empty())
+    request.session = hash_of(what.session);
   request.since = now;
   request.open = count;
   for (auto& record : what.choices) {
@@ -134,12 +134,16 @@ command_list request_table::tokens(protocol::token_batch batch,
        replica->second.phase != link_phase::resting))
     return out; // there is no session, or it is another one's
   auto model = replica->second.model;
+  if (batch.blocks.sequence != 0)
+    if (auto* blocks = blocks_of(model))
+      blocks->take(batch.incarnation, batch.blocks);
   for (auto& news : batch.choices) {
     auto known = sent_.find(news.id);
     if (known == sent_.end() || !replica->second.sent.count(news.id))
       continue;
     take(known->second, std::move(news), now, replica->second, out);
   }
+  ask_for_blocks(batch.incarnation, now, out);
   pump(model, now, out);
   drop_unlisted(out);
   return out;
@@ -155,6 +159,7 @@ command_list request_table::attached(std::uint64_t incarnation,
   }
   replica->second.phase = link_phase::attached;
   replica->second.pause = {};
+  ask_for_blocks(incarnation, now, out);
   pump(model_key{replica->second.model}, now, out);
   return out;
 }
@@ -202,6 +207,7 @@ command_list request_table::route_by(const protocol::routing_table& table,
     models_[key].waiting_max = model.max_queued_requests != 0
                                    ? model.max_queued_requests
                                    : limits_.waiting_max;
+    follow_rule(models_[key], model.choice, out);
     for (auto& replica : model.replicas)
       list_replica(replica, key, out);
   }
@@ -210,10 +216,13 @@ command_list request_table::route_by(const protocol::routing_table& table,
   for (auto& [key, model] : models_)
     keys.push_back(key);
   for (auto& key : keys)
-    if (models_[key].listed)
+    if (models_[key].listed) {
+      for (auto incarnation : models_[key].replicas)
+        ask_for_blocks(incarnation, now, out);
       pump(key, now, out);
-    else
+    } else {
       fail_waiting(key, out);
+    }
   return out;
 }
 
@@ -255,6 +264,7 @@ command_list request_table::tick(time_point now) {
     release_held(held_.front().incarnation, now, out);
   expire_waiting(now, out);
   for (auto& [incarnation, replica] : replicas_) {
+    replica.health.tick(now);
     if (replica.retry_at > now)
       continue;
     if (replica.phase == link_phase::pausing) {
@@ -288,10 +298,13 @@ std::optional<time_point> request_table::next_deadline() const {
     consider(queued_.begin()->first + limits_.wait_max);
   if (!held_.empty())
     consider(held_.front().until);
-  for (auto& [incarnation, replica] : replicas_)
+  for (auto& [incarnation, replica] : replicas_) {
     if (replica.phase == link_phase::pausing ||
         replica.phase == link_phase::resting)
       consider(replica.retry_at);
+    if (auto probe = replica.health.next())
+      consider(*probe);
+  }
   return first;
 }
 
@@ -406,38 +419,100 @@ std::vector<std::uint64_t> request_table::allowed(const model_state& model,
   return out;
 }
 
-std::optional<std::uint64_t>
-request_table::replica_for(const model_state& model, const lane_key& lane) {
-  std::vector<std::uint64_t> incarnations;
-  std::vector<replica_snapshot> snapshots;
-  for (auto incarnation : allowed(model, lane)) {
+replica_snapshot request_table::snapshot_of(std::uint64_t incarnation) const {
+  auto& replica = replicas_.at(incarnation);
+  replica_snapshot out;
+  out.choices = static_cast<std::uint32_t>(replica.sent.size());
+  out.tokens = replica.tokens;
+  out.choices_max = replica.route->max_ongoing_requests;
+  out.incarnation = incarnation;
+  out.name_hash = replica.name_hash;
+  return out;
+}
+
+// Those that choices may be sent to now; one that keeps failing only if there
+// is no other.
+std::vector<replica_snapshot>
+request_table::trusted(const std::vector<std::uint64_t>& among,
+                       time_point now) const {
+  std::vector<replica_snapshot> fine, others;
+  double best_rate = 0;
+  for (auto incarnation : among) {
     auto& replica = replicas_.at(incarnation);
     if (replica.phase != link_phase::attached)
       continue;
-    incarnations.push_back(incarnation);
-    snapshots.push_back({static_cast<std::uint32_t>(replica.sent.size()),
-                         replica.tokens, replica.route->max_ongoing_requests});
+    auto is_fine = replica.health.now() == replica_health::state::fine;
+    (is_fine ? fine : others).push_back(snapshot_of(incarnation));
+    best_rate = std::max(best_rate, replica.rate.value(now).value_or(0));
   }
-  auto pick = power_of_two(snapshots, random_());
-  if (!pick)
+  auto& out = fine.empty() ? others : fine;
+  for (auto& one : out)
+    one.slowness =
+        slowness_of(replicas_.at(one.incarnation).rate.value(now), best_rate);
+  return std::move(out);
+}
+
+// One that failed is tried with one choice that has not been anywhere yet.
+std::optional<std::uint64_t>
+request_table::probe_for(choice_key key,
+                         const std::vector<std::uint64_t>& among) const {
+  auto& choice = requests_.at(key.request).choices[key.choice];
+  if (choice.sendings != 0 || choice.suspect)
     return std::nullopt;
-  return incarnations[*pick];
+  for (auto incarnation : among) {
+    auto& replica = replicas_.at(incarnation);
+    if (replica.phase == link_phase::attached && replica.sent.empty() &&
+        replica.health.now() == replica_health::state::probed)
+      return incarnation;
+  }
+  return std::nullopt;
+}
+
+choice_wish request_table::wish_of(choice_key key,
+                                   const replica_chooser& chooser) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  auto size = chooser.block_size();
+  if (choice.block_size != size) {
+    choice.blocks = codec::block_names(choice.record.prompt, size);
+    choice.block_size = size;
+  }
+  return {expected_cost(choice.record), request.session, choice.blocks, size};
+}
+
+// False if no replica that the choice may go to has room.
+bool request_table::find_replica(const model_state& model, destination& of,
+                                 time_point now) {
+  auto may = allowed(model, of.lane);
+  if (auto probe = probe_for(of.from.key, may)) {
+    of.incarnation = *probe;
+    return true;
+  }
+  auto among = trusted(may, now);
+  if (std::none_of(among.begin(), among.end(),
+                   [](auto& one) { return one.has_room(); }))
+    return false; // the usual case while choices wait: it costs nothing more
+  auto chosen = model.chooser.choose(wish_of(of.from.key, model.chooser), among,
+                                     random_());
+  if (!chosen)
+    return false;
+  of.incarnation = among[chosen->place].incarnation;
+  of.predicted = chosen->cached_tokens;
+  return true;
 }
 
 // The oldest of those that a replica has room for. Suspects go one at a time.
 std::optional<request_table::destination>
-request_table::next_to_send(const model_state& model) {
+request_table::next_to_send(const model_state& model, time_point now) {
   std::vector<destination> first;
   for (auto& [lane, places] : model.waiting)
     if (!lane.suspects || !model.on_trial)
-      first.push_back({*places.begin(), lane, 0});
+      first.push_back({*places.begin(), lane});
   std::sort(first.begin(), first.end(),
             [](auto& a, auto& b) { return a.from < b.from; });
   for (auto& one : first)
-    if (auto incarnation = replica_for(model, one.lane)) {
-      one.incarnation = *incarnation;
+    if (find_replica(model, one, now))
       return one;
-    }
   return std::nullopt;
 }
 
@@ -446,7 +521,7 @@ void request_table::pump(const model_key& key, time_point now,
   auto model = models_.find(key);
   if (model == models_.end())
     return;
-  while (auto next = next_to_send(model->second)) {
+  while (auto next = next_to_send(model->second, now)) {
     if (!next->lane.suspects && hold_with_suspects(next->from.key, now))
       continue;
     if (next->lane.suspects)
@@ -456,12 +531,14 @@ void request_table::pump(const model_key& key, time_point now,
         continue;
       }
     dequeue(next->from.key);
-    send(next->from.key, next->incarnation, now, out);
+    send(*next, now, out);
   }
 }
 
-void request_table::send(choice_key key, std::uint64_t incarnation,
-                         time_point now, command_list& out) {
+void request_table::send(const destination& to, time_point now,
+                         command_list& out) {
+  auto key = to.from.key;
+  auto incarnation = to.incarnation;
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
   auto& replica = replicas_[incarnation];
@@ -473,6 +550,10 @@ void request_table::send(choice_key key, std::uint64_t incarnation,
   choice.cost = expected_cost(record);
   choice.fresh = true;
   choice.tried = 0;
+  choice.news_at = now;
+  choice.predicted = to.predicted;
+  auto& chooser = models_.at(request.model).chooser;
+  chooser.sent(wish_of(key, chooser), incarnation);
   replica.sent.insert(record.id);
   replica.tokens += choice.cost;
   sent_[record.id] = key;
@@ -506,6 +587,8 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
   }
   if (news.tokens.empty() && news.reason == finish::none)
     return;
+  note_rate(choice, news, now, replica);
+  note_hits(key, news, replica, out);
   if (choice.started) { // said by the replica that gave the first token
     news.cached_tokens = 0;
     news.prompt_logprobs.clear();
@@ -519,6 +602,69 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
                                  replica.route});
   if (ends)
     close(key, out);
+}
+
+// Of a fresh choice the prompt has been computed too, but for what was cached.
+void request_table::note_rate(choice_state& choice,
+                              const protocol::choice_tokens& news,
+                              time_point now, replica_state& replica) {
+  replica.health.served();
+  auto given = choice.fresh ? tokens_given(choice.record) : 0;
+  auto computed = given - std::min<std::uint64_t>(given, news.cached_tokens);
+  replica.rate.note(work_of(computed, news.tokens.size()), now - choice.news_at,
+                    now);
+  choice.news_at = now;
+}
+
+// A choice that moved says what a replica had of its output too: no measure.
+void request_table::note_hits(choice_key key,
+                              const protocol::choice_tokens& news,
+                              replica_state& replica, command_list& out) {
+  auto& choice = *find(key);
+  auto model = models_.find(replica.model);
+  if (!choice.fresh || choice.started || model == models_.end() ||
+      !model->second.chooser.predicts())
+    return;
+  if (auto* blocks = model->second.chooser.blocks())
+    blocks->compare(choice.incarnation, choice.predicted, news.cached_tokens);
+  out.push_back(command::measured_hits{choice.incarnation, choice.predicted,
+                                       news.cached_tokens});
+}
+
+// Replicas of before version 5 tell nothing.
+void request_table::ask_for_blocks(std::uint64_t incarnation, time_point now,
+                                   command_list& out) {
+  constexpr std::uint32_t first_version = 5;
+  auto known = replicas_.find(incarnation);
+  if (known == replicas_.end())
+    return;
+  auto& replica = known->second;
+  auto* blocks = blocks_of(replica.model);
+  if (blocks == nullptr || replica.route->version < first_version ||
+      (replica.phase != link_phase::attached &&
+       replica.phase != link_phase::resting))
+    return;
+  blocks->follow(incarnation);
+  if (blocks->should_ask(incarnation, now))
+    out.push_back(command::follow_blocks{incarnation});
+}
+
+// What the replicas of a model tell of their blocks; null if nobody asks.
+kv_index* request_table::blocks_of(const model_key& key) {
+  auto model = models_.find(key);
+  return model == models_.end() ? nullptr : model->second.chooser.blocks();
+}
+
+// Another rule begins with nothing known; who told of blocks may stop.
+void request_table::follow_rule(model_state& model,
+                                const protocol::choice_rule& rule,
+                                command_list& out) {
+  if (model.chooser.rule() == rule)
+    return;
+  if (auto* blocks = model.chooser.blocks())
+    for (auto incarnation : blocks->followed())
+      out.push_back(command::follow_blocks{incarnation, false});
+  model.chooser = replica_chooser{rule, random_()};
 }
 
 void request_table::note_progress(choice_key key, std::size_t tokens,
@@ -555,6 +701,8 @@ void request_table::refused(choice_key key, const error& why, time_point now,
     fail_request(key.request, why, out);
     return;
   }
+  if (why.code == errc::unavailable)
+    replica.health.failed(now);
   if (replica.phase == link_phase::attached) {
     replica.phase = link_phase::resting;
     replica.retry_at = now + limits_.rest;
@@ -743,6 +891,7 @@ void request_table::leave(choice_state& choice) {
   --choices_;
   prompt_tokens_ -= choice.record.prompt.size();
   choice.record = {};
+  choice.blocks = {};
 }
 
 // Its replica may die of it yet, or has died and nobody has said why.
@@ -799,6 +948,7 @@ void request_table::list_replica(const protocol::replica_route& route,
     return; // listed twice: the first one counts
   replica.listed = true;
   replica.model = key;
+  replica.name_hash = hash_of(route.replica);
   replica.route = std::make_shared<const protocol::replica_route>(route);
   models_[key].replicas.push_back(incarnation);
   if (fresh)
@@ -815,6 +965,8 @@ void request_table::drop_unlisted(command_list& out) {
     if (replica.phase == link_phase::attached ||
         replica.phase == link_phase::resting)
       out.push_back(command::detach{incarnation});
+    if (auto model = models_.find(replica.model); model != models_.end())
+      model->second.chooser.forget(incarnation);
     i = replicas_.erase(i);
   }
 }
@@ -826,6 +978,9 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
     return;
   auto& replica = known->second;
   replica.phase = link_phase::pausing;
+  replica.health.failed(now);
+  if (auto* blocks = blocks_of(replica.model))
+    blocks->forget(incarnation);
   replica.pause = std::clamp(replica.pause * 2, limits_.attach_pause,
                              limits_.attach_pause_max);
   replica.retry_at = now + replica.pause;

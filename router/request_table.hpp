@@ -6,6 +6,9 @@
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/codec/error.hpp"
+#include "router/policy/replica_chooser.hpp"
+#include "router/policy/replica_health.hpp"
+#include "router/policy/replica_rate.hpp"
 #include "router/suspects.hpp"
 
 #include <chrono>
@@ -70,6 +73,7 @@ struct submission {
   std::string card_hash;
   /// By choice index; `id` is given by the table, a new one for each sending.
   std::vector<protocol::request_record> choices;
+  std::string session = {}; ///< as the client names it; empty = not
 };
 
 /// What the shell around the table has to do, in this order.
@@ -140,6 +144,21 @@ struct convicted {
   std::string reason; ///< of the last death
 };
 
+/// Tell, or tell no longer, what becomes of the blocks in the replica's prefix
+/// cache: all of them first, whatever was told before.
+struct follow_blocks {
+  std::uint64_t incarnation = 0;
+  bool follow = true;
+};
+
+/// For metrics: prompt tokens of a choice that its replica's cache was thought
+/// to have, and those that it had.
+struct measured_hits {
+  std::uint64_t incarnation = 0;
+  std::uint64_t predicted = 0;
+  std::uint64_t reported = 0;
+};
+
 /// The request has left the table: nothing about it follows.
 struct release {
   std::uint64_t request = 0;
@@ -151,6 +170,7 @@ using any_command =
     std::variant<command::attach, command::detach, command::generate,
                  command::cancel, command::deliver, command::fail,
                  command::moved, command::suspected, command::convicted,
+                 command::follow_blocks, command::measured_hits,
                  command::release>;
 using command_list = std::vector<any_command>;
 
@@ -243,9 +263,13 @@ private:
     std::uint64_t incarnation = 0;   // 0 = at no replica
     std::uint64_t cost = 0;          // its part of replica_state::tokens
     std::uint32_t sendings = 0;
-    std::uint32_t unexplained = 0; // replicas lost without a notice
-    std::string arithmetic_class;  // of its last token
-    time_point waiting_since;      // while it waits
+    std::uint32_t unexplained = 0;         // replicas lost without a notice
+    std::string arithmetic_class;          // of its last token
+    time_point waiting_since;              // while it waits
+    time_point news_at;                    // its sending, or its last news
+    std::vector<codec::block_name> blocks; // of the prompt, once asked for
+    std::uint32_t block_size = 0;          // theirs
+    std::uint64_t predicted = 0; // tokens that its replica should have cached
     bool started = false;
     bool fresh = true;       // no token since it was sent
     std::uint32_t tried = 0; // tokens since it was sent
@@ -258,6 +282,7 @@ private:
   struct request_state {
     model_key model;
     std::string card_hash;
+    std::uint64_t session = 0; // its hash; 0 = none
     time_point since;
     std::size_t open = 0;
     std::vector<choice_state> choices;
@@ -272,11 +297,14 @@ private:
 
   struct replica_state {
     std::shared_ptr<const protocol::replica_route> route;
+    std::uint64_t name_hash = 0;
     model_key model;
     link_phase phase = link_phase::connecting;
     bool listed = true;
     std::set<std::uint64_t> sent;
     std::uint64_t tokens = 0;
+    replica_health health;
+    replica_rate rate;
     std::chrono::milliseconds pause{0};
     time_point retry_at;
   };
@@ -300,6 +328,7 @@ private:
 
   struct model_state {
     bool listed = true;
+    replica_chooser chooser{{}, 0};
     std::size_t waiting_max = 0;
     std::vector<std::uint64_t> replicas;         // incarnations, listed ones
     std::map<lane_key, std::set<place>> waiting; // no empty lanes
@@ -317,6 +346,7 @@ private:
     place from;
     lane_key lane;
     std::uint64_t incarnation = 0;
+    std::uint64_t predicted = 0; // tokens that should be cached there
   };
 
   choice_state* find(choice_key);
@@ -326,13 +356,26 @@ private:
   void dequeue(choice_key);
   std::size_t queued(const model_state&) const;
   std::vector<std::uint64_t> allowed(const model_state&, const lane_key&) const;
-  std::optional<std::uint64_t> replica_for(const model_state&, const lane_key&);
-  std::optional<destination> next_to_send(const model_state&);
+  replica_snapshot snapshot_of(std::uint64_t incarnation) const;
+  std::vector<replica_snapshot> trusted(const std::vector<std::uint64_t>& among,
+                                        time_point) const;
+  std::optional<std::uint64_t>
+  probe_for(choice_key, const std::vector<std::uint64_t>& among) const;
+  choice_wish wish_of(choice_key, const replica_chooser&);
+  bool find_replica(const model_state&, destination&, time_point);
+  std::optional<destination> next_to_send(const model_state&, time_point);
   void pump(const model_key&, time_point, command_list&);
-  void send(choice_key, std::uint64_t incarnation, time_point, command_list&);
+  void send(const destination&, time_point, command_list&);
   void take(choice_key, protocol::choice_tokens, time_point, replica_state&,
             command_list&);
   void note_progress(choice_key, std::size_t tokens, replica_state&);
+  void note_rate(choice_state&, const protocol::choice_tokens&, time_point,
+                 replica_state&);
+  void note_hits(choice_key, const protocol::choice_tokens&, replica_state&,
+                 command_list&);
+  void ask_for_blocks(std::uint64_t incarnation, time_point, command_list&);
+  kv_index* blocks_of(const model_key&);
+  void follow_rule(model_state&, const protocol::choice_rule&, command_list&);
   void refused(choice_key, const error&, time_point, replica_state&,
                command_list&);
   void release_held(std::uint64_t incarnation, time_point, command_list&);

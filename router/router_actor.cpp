@@ -85,6 +85,7 @@ void router_state::take_table(const codec::bytes& bytes) {
   if (table->version <= table_version_)
     return;
   table_version_ = table->version;
+  gauges_->replicas.follow(*table);
   run(table_->route_by(*table, now()));
   args_.on_table(
       std::make_shared<const protocol::routing_table>(std::move(*table)));
@@ -250,6 +251,7 @@ void router_state::carry_out(command::detach& what) {
 
 void router_state::carry_out(command::generate& what) {
   auto known = sessions_.find(what.incarnation);
+  gauges_->replicas.sent(what.incarnation);
   if (known != sessions_.end() && known->second.peer)
     self_->send(known->second.peer, protocol::generate_atom::value,
                 args_.incarnation,
@@ -296,6 +298,21 @@ void router_state::carry_out(command::convicted& what) {
   spdlog::error("router: incident {}: {} ended the replica that computed it "
                 "alone ({}); it is refused from now on",
                 what.incident, what.request_id, what.reason);
+}
+
+void router_state::carry_out(command::follow_blocks& what) {
+  auto known = sessions_.find(what.incarnation);
+  if (known == sessions_.end() || !known->second.peer)
+    return;
+  spdlog::debug("router: {} the blocks of incarnation {:016x}",
+                what.follow ? "asks for" : "leaves", what.incarnation);
+  self_->send(
+      caf::actor_cast<protocol::telling_replica_actor>(known->second.peer),
+      protocol::blocks_atom::value, args_.incarnation, what.follow);
+}
+
+void router_state::carry_out(command::measured_hits& what) {
+  gauges_->replicas.measured(what.incarnation, what.predicted, what.reported);
 }
 
 void router_state::carry_out(command::release& what) {

@@ -3,6 +3,7 @@
 #include "actors/protocol/actors.hpp"
 #include "router/dispatcher.hpp"
 #include "router/histogram.hpp"
+#include "router/replica_gauges.hpp"
 #include "router/request_table.hpp"
 #include "router/wake_queue.hpp"
 
@@ -56,6 +57,7 @@ struct router_gauges {
   std::atomic<std::uint64_t> streams_suspected = 0;
   std::atomic<std::uint64_t> poison_requests = 0;
   std::atomic<std::uint64_t> poison_requests_refused = 0;
+  replica_gauges replicas;
   histogram move_wait; ///< of moved streams: from the loss to the next sending
 };
 
@@ -109,6 +111,8 @@ private:
   void carry_out(command::fail&);
   void carry_out(command::moved&);
   void carry_out(command::suspected&);
+  void carry_out(command::follow_blocks&);
+  void carry_out(command::measured_hits&);
   void carry_out(command::convicted&);
   void carry_out(command::release&);
 

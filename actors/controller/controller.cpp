@@ -155,7 +155,7 @@ void controller_state::check_name(welcome_promise promise, node_joined node,
 void controller_state::admit(welcome_promise promise, node_joined node,
                              const node_agent_actor& agent) {
   auto name = node.node;
-  auto version = node.version;
+  auto version = std::min(node.version, protocol_version);
   spdlog::debug("node {} registers: {} CPUs, {} MiB, {} GPUs, {} replicas",
                 name, node.cpus, node.memory_bytes >> 20, node.gpus,
                 node.replicas.size());
@@ -165,7 +165,7 @@ void controller_state::admit(welcome_promise promise, node_joined node,
   promise.deliver(encode(welcome, version));
   if (welcome.accepted) {
     spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
-    watch(name, welcome.node_epoch, std::min(version, protocol_version), agent);
+    watch(name, welcome.node_epoch, version, agent);
   } else {
     spdlog::warn("node {} was refused: {}", name, welcome.reason);
   }

@@ -1168,6 +1168,7 @@ protocol::routing_table controller_machine::table() const {
     if (model.wanted.scaling && model.wanted.scaling->min_replicas == 0)
       route.without_replica = model.rests_until ? protocol::waking::failed
                                                 : protocol::waking::wakes;
+    route.choice = model.wanted.choice;
     for (const auto& [number, one] : model.replicas)
       if (ready(one.last))
         route.replicas.push_back(

@@ -75,6 +75,7 @@ struct layout<controller::model_deployment> {
       number(10, &r::demand),
       number(11, &r::max_queued_requests),
       number(12, &r::scaling),
+      number(20, &r::choice),
   };
 };
 
@@ -294,6 +295,21 @@ replica_demand to_demand(const config::llm_config& model, bool gpu) {
   return out;
 }
 
+protocol::choice_rule to_rule(const config::request_router_config& from) {
+  using protocol::choice_policy;
+  protocol::choice_rule out;
+  for (auto [name, policy] :
+       {std::pair{"round_robin", choice_policy::round_robin},
+        {"session", choice_policy::session},
+        {"prefix", choice_policy::prefix},
+        {"kv_aware", choice_policy::kv_aware}})
+    if (from.policy == name)
+      out.policy = policy;
+  out.match_rate_min = from.match_rate_threshold;
+  out.imbalance_max = from.imbalanced_threshold.value_or(-1);
+  return out;
+}
+
 model_deployment to_model(const config::llm_config& model,
                           const config::application& application,
                           const config::troupe_options& own, bool cpu_only,
@@ -308,6 +324,7 @@ model_deployment to_model(const config::llm_config& model,
   out.max_queued_requests = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
       model.deployment.max_queued_requests, 0, 0xFFFF'FFFF));
   out.scaling = model.deployment.autoscaling;
+  out.choice = to_rule(model.deployment.router);
   return out;
 }
 

@@ -35,6 +35,7 @@ using delete_atom = caf::atom_constant<caf::atom("delete")>;
 using config_atom = caf::atom_constant<caf::atom("config")>;
 using deploy_atom = caf::atom_constant<caf::atom("deploy")>;
 using status_atom = caf::atom_constant<caf::atom("status")>;
+using blocks_atom = caf::atom_constant<caf::atom("blocks")>;
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 
 /// Takes the tokens of the choices it asked for.
@@ -61,6 +62,14 @@ using replica_actor = caf::typed_actor<
   // An encoded replica_spec that differs from its own in what can be changed in
   // place (protocol::same_process).
   caf::reacts_to<tune_atom, codec::bytes>>;
+
+/// A replica as routers of version 5 see it. They connect to the interface
+/// above, which is what an older one has.
+using telling_replica_actor = replica_actor::extend<
+  // The router of this incarnation wants to know what becomes of the blocks in
+  // the prefix cache: all of them at once, then changes, in its token batches;
+  // or, with false, no longer.
+  caf::reacts_to<blocks_atom, std::uint64_t, bool>>;
 
 /// Takes routing tables.
 using table_sink_actor = caf::typed_actor<

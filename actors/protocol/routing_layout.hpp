@@ -32,6 +32,17 @@ struct layout<capabilities> {
 };
 
 template <>
+struct layout<choice_rule> {
+  using r = choice_rule;
+  static constexpr std::string_view name = "choice_rule";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::policy),
+      number(2, &r::match_rate_min),
+      number(3, &r::imbalance_max),
+  };
+};
+
+template <>
 struct layout<router_settings> {
   using r = router_settings;
   static constexpr std::string_view name = "router_settings";

@@ -33,6 +33,7 @@ struct layout<model_route> {
       number(3, &r::model),       number(4, &r::created),
       number(5, &r::status),      number(6, &r::reason),
       number(7, &r::replicas),    number(8, &r::max_queued_requests),
+      droppable_since(5, 9, &r::choice),
       droppable_since(5, 10, &r::without_replica),
   };
 };

@@ -64,6 +64,30 @@ enum class waking : std::uint8_t {
   failed, ///< the model could not be woken, and is left alone for a while
 };
 
+/// How routers choose among the replicas of a model (docs/routing.md).
+enum class choice_policy : std::uint8_t {
+  power_of_two,
+  round_robin,
+  session,
+  prefix,
+  kv_aware,
+};
+
+constexpr choice_policy last_value(choice_policy) {
+  return choice_policy::kv_aware;
+}
+
+struct choice_rule {
+  choice_policy policy = choice_policy::power_of_two;
+  /// Of `prefix`: a shorter share of the prompt is no match.
+  double match_rate_min = 0.1;
+  /// Of `prefix`: with more choices than this between the fullest and the
+  /// emptiest replica, power of two; below 0 = never.
+  double imbalance_max = -1;
+
+  bool operator==(const choice_rule&) const = default;
+};
+
 /// A model as clients see it.
 struct model_route {
   std::string application;
@@ -74,6 +98,7 @@ struct model_route {
   std::string reason; ///< why it is not RUNNING, one sentence
   std::vector<replica_route> replicas;
   std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
+  choice_rule choice = {}; ///< since version 5
   waking without_replica = waking::no; ///< since version 5
 
   bool operator==(const model_route&) const = default;
@@ -105,6 +130,7 @@ struct routing_table {
   bool operator==(const routing_table&) const = default;
 };
 
+/// For a reader of protocol version `version`.
 codec::bytes encode(const routing_table&,
                     std::uint32_t version = protocol_version);
 result<routing_table> decode_routing_table(codec::bytes_view);

@@ -36,6 +36,17 @@ struct layout<choice_tokens> {
 };
 
 template <>
+struct layout<kv_events> {
+  using r = kv_events;
+  static constexpr std::string_view name = "kv_events";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::sequence),   number(2, &r::all),
+      number(3, &r::block_size), number(4, &r::stored),
+      number(5, &r::dropped),
+  };
+};
+
+template <>
 struct layout<token_batch> {
   using r = token_batch;
   static constexpr std::string_view name = "token_batch";
@@ -44,6 +55,7 @@ struct layout<token_batch> {
       number(2, &r::incarnation),
       number(3, &r::step),
       number(4, &r::choices),
+      droppable_since(5, 5, &r::blocks),
   };
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/kv_events.hpp"
 #include "actors/protocol/routing_table.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
@@ -46,6 +47,7 @@ struct token_batch {
   std::uint64_t incarnation = 0; ///< the replica's; older ones are dropped
   std::uint64_t step = 0;
   std::vector<choice_tokens> choices;
+  kv_events blocks = {}; ///< to a router that asked for them; since version 5
 
   bool operator==(const token_batch&) const = default;
 };

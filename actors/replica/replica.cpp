@@ -25,7 +25,7 @@ using std::chrono::milliseconds;
 using news_atom = caf::atom_constant<caf::atom("news")>;
 
 /// The replica with what it hears in its own process.
-using replica_shell_actor = replica_actor::extend<
+using replica_shell_actor = telling_replica_actor::extend<
     // The inbox holds something.
     caf::reacts_to<news_atom>, caf::reacts_to<tick_atom>>;
 
@@ -332,6 +332,9 @@ shell(replica_shell_actor::stateful_pointer<replica_state> self,
       },
       [state](cancel_atom, std::uint64_t router, std::uint64_t id) {
         state->run(state->table.cancel(router, id));
+      },
+      [state](blocks_atom, std::uint64_t router, bool wanted) {
+        state->run(state->table.follow_blocks(router, wanted));
       },
       [state](drain_atom, std::uint32_t ms) { state->drain(ms); },
       [state](tune_atom, const codec::bytes& wanted) { state->tune(wanted); },

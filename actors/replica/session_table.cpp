@@ -81,6 +81,7 @@ result<session_commands> session_table::attach(std::uint64_t router,
   auto lost = ends_of(router);
   auto out = abandon(router);
   routers_[router] = std::min(version, version_);
+  blocks_.leave(router);
   if (!lost.empty())
     out.push_back(to_router(router, std::move(lost)));
   return out;
@@ -147,7 +148,7 @@ session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
 send_tokens session_table::to_router(std::uint64_t router,
                                      std::vector<choice_tokens> choices) const {
   return {router,
-          {replica_, incarnation_, last_step_, std::move(choices)},
+          {replica_, incarnation_, last_step_, std::move(choices), {}},
           routers_.at(router)};
 }
 
@@ -170,7 +171,18 @@ session_commands session_table::cancel(std::uint64_t router, std::uint64_t id) {
 session_commands session_table::router_gone(std::uint64_t router) {
   auto out = abandon(router);
   routers_.erase(router);
+  blocks_.leave(router);
   return out;
+}
+
+session_commands session_table::follow_blocks(std::uint64_t router,
+                                              bool wanted) {
+  blocks_.leave(router);
+  if (!wanted || !routers_.contains(router))
+    return {};
+  auto out = to_router(router, {});
+  out.batch.blocks = blocks_.follow(router);
+  return {std::move(out)};
 }
 
 /// The ends of all choices of a router.
@@ -217,9 +229,20 @@ session_commands session_table::step(engine::step_result&& from) {
       choices_.erase(i);
     }
   }
+  std::map<std::uint64_t, protocol::kv_events> changes; // by router
+  if (!from.blocks.stored.empty() || !from.blocks.dropped.empty()) {
+    blocks_.take(from.blocks);
+    for (auto router : blocks_.followers()) {
+      changes[router] = blocks_.changes_for(router, from.blocks);
+      news[router]; // also to who has no choice in the step
+    }
+  }
   session_commands out;
-  for (auto& [router, choices] : news)
-    out.push_back(to_router(router, std::move(choices)));
+  for (auto& [router, choices] : news) {
+    auto batch = to_router(router, std::move(choices));
+    batch.batch.blocks = std::move(changes[router]);
+    out.push_back(std::move(batch));
+  }
   return out;
 }
 

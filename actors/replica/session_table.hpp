@@ -3,6 +3,7 @@
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
+#include "actors/replica/block_list.hpp"
 #include "engine/engine.hpp"
 
 #include <chrono>
@@ -71,6 +72,10 @@ public:
   /// Cancels all choices of a router that is gone.
   session_commands router_gone(std::uint64_t router);
 
+  /// The router is told of all blocks in the prefix cache now, and of changes
+  /// from then on; or no longer. One without a session gets no answer.
+  session_commands follow_blocks(std::uint64_t router, bool wanted);
+
   /// Hands the outputs of one engine step out: one batch per router.
   session_commands step(engine::step_result&&);
 
@@ -125,6 +130,7 @@ private:
   std::map<record_key, std::uint64_t> engine_ids_;
   /// That have a session, with the protocol version to write for them.
   std::map<std::uint64_t, std::uint32_t> routers_;
+  block_list blocks_;
 };
 
 } // namespace troupe::replica

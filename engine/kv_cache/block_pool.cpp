@@ -21,6 +21,7 @@ block_id block_pool::take() {
     remove_idle(id);
     by_key_.erase(blocks_[id].key);
     blocks_[id].has_key = false;
+    note(blocks_[id].name, false);
   }
   blocks_[id].holders = 1;
   return id;
@@ -37,13 +38,31 @@ void block_pool::release(block_id id) {
     unused_.push_back(id);
 }
 
-void block_pool::publish(block_id id, const block_key& key) {
+void block_pool::publish(block_id id, const block_key& key,
+                         codec::block_name name) {
   block& b = blocks_[id];
   assert(b.holders > 0 && !b.has_key);
   if (!by_key_.try_emplace(key, id).second)
     return;
   b.has_key = true;
   b.key = key;
+  b.name = name;
+  note(name, true);
+}
+
+void block_pool::note(codec::block_name name, bool known) {
+  if (name != codec::root_name)
+    changed_.try_emplace(name, change{!known, !known}).first->second.now =
+        known;
+}
+
+name_changes block_pool::take_changes() {
+  name_changes out;
+  for (auto& [name, what] : changed_)
+    if (what.now != what.before)
+      (what.now ? out.stored : out.dropped).push_back(name);
+  changed_.clear();
+  return out;
 }
 
 prefix_match block_pool::find(std::span<const block_key> chain) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/codec/block_name.hpp"
 #include "engine/kv_cache/block_key.hpp"
 
 #include <cstdint>
@@ -17,6 +18,12 @@ struct prefix_match {
   std::uint32_t blocks = 0; ///< from the chain's start on, without a gap
   std::uint32_t idle = 0;   ///< of those, held by nobody: holding them takes
                             ///< them out of the free ones
+};
+
+/// Blocks that got or lost their name; none is in both lists.
+struct name_changes {
+  std::vector<codec::block_name> stored;
+  std::vector<codec::block_name> dropped;
 };
 
 /// Who holds which block. A block is unused, held (by one or more sequences) or
@@ -51,8 +58,13 @@ public:
   void release(block_id block);
 
   /// Makes the content of a held block known. If another block has that key
-  /// already, that one stays the known one.
-  void publish(block_id block, const block_key& key);
+  /// already, that one stays the known one. `name` is what others are told that
+  /// it is, root_name = nothing.
+  void publish(block_id block, const block_key& key,
+               codec::block_name name = codec::root_name);
+
+  /// Names of known blocks that have come and gone since the last call.
+  name_changes take_changes();
 
   /// The longest known prefix of a chain of keys.
   prefix_match find(std::span<const block_key> chain) const;
@@ -67,17 +79,25 @@ private:
     std::uint32_t holders = 0;
     bool has_key = false;
     block_key key;
+    codec::block_name name = codec::root_name;
     /// Neighbours among the idle blocks.
     block_id older = -1;
     block_id newer = -1;
   };
 
+  void note(codec::block_name, bool known);
   void append_idle(block_id id);
   void remove_idle(block_id id);
 
   std::vector<block> blocks_;
   std::vector<block_id> unused_;
   std::unordered_map<block_key, block_id, block_key_hash> by_key_;
+  /// Names since the last take_changes: there now, and before.
+  struct change {
+    bool before = false;
+    bool now = false;
+  };
+  std::unordered_map<codec::block_name, change> changed_;
   block_id oldest_idle_ = -1;
   block_id newest_idle_ = -1;
   std::uint32_t idle_count_ = 0;

@@ -6,23 +6,21 @@ namespace troupe::router {
 
 namespace {
 
-bool has_room(const replica_snapshot& replica) {
-  return replica.choices_max == 0 || replica.choices < replica.choices_max;
-}
-
-bool less_loaded(const replica_snapshot& left, const replica_snapshot& right) {
-  if (left.tokens != right.tokens)
-    return left.tokens < right.tokens;
-  return left.choices < right.choices;
+bool less_loaded(const replica_snapshot& left, const replica_snapshot& right,
+                 double more) {
+  auto one = left.load_with(more);
+  auto other = right.load_with(more);
+  return one < other || (one == other && left.choices < right.choices);
 }
 
 } // namespace
 
 std::optional<std::size_t>
-power_of_two(std::span<const replica_snapshot> replicas, std::uint64_t random) {
+power_of_two(std::span<const replica_snapshot> replicas, std::uint64_t random,
+             std::uint64_t more) {
   std::vector<std::size_t> open;
   for (std::size_t i = 0; i < replicas.size(); ++i)
-    if (has_room(replicas[i]))
+    if (replicas[i].has_room())
       open.push_back(i);
   if (open.empty())
     return std::nullopt;
@@ -32,7 +30,8 @@ power_of_two(std::span<const replica_snapshot> replicas, std::uint64_t random) {
     return open[first];
   auto step = 1 + static_cast<std::size_t>((random >> 32) % (count - 1));
   auto second = (first + step) % count;
-  return less_loaded(replicas[open[second]], replicas[open[first]])
+  return less_loaded(replicas[open[second]], replicas[open[first]],
+                     static_cast<double>(more))
              ? open[second]
              : open[first];
 }

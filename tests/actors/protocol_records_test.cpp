@@ -58,7 +58,11 @@ token_batch full_tokens() {
   last.stop_token = 2;
   last.code = errc::limit;
   last.message = "too long";
-  return {"smollm2#1", 77, 12, {first, last, {}}};
+  return {"smollm2#1",
+          77,
+          12,
+          {first, last, {}},
+          {4, true, 16, {5, 6}, {7}}};
 }
 
 endpoint full_endpoint() {
@@ -75,6 +79,7 @@ routing_table full_table() {
                         64,      2};
   model_route model{"app",     "/", "m",           1'700'000'000,
                     "RUNNING", "",  {replica, {}}, 12};
+  model.choice = {choice_policy::prefix, 0.25, 4};
   model_route pending{"app", "/", "big", 1, "PENDING", "needs a GPU", {}};
   router_settings settings{{"key", "other"}, "/root", 5, 6, 7, false, true};
   return {3, {model, pending}, settings};
@@ -311,7 +316,13 @@ TEST_CASE("an older reader reads what is written for it") {
   REQUIRE(tokens.has_value());
   auto old = full_tokens();
   old.choices.front().vector.clear(); // came with version 4
+  old.blocks = {};                    // came with version 5
   CHECK(*tokens == old);
+  auto table = decode_routing_table(encode(full_table(), 4));
+  REQUIRE(table.has_value());
+  auto routes = full_table();
+  routes.models.front().choice = {}; // came with version 5
+  CHECK(*table == routes);
 }
 
 TEST_CASE("an older reader refuses what is written for a newer one") {

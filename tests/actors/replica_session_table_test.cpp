@@ -337,3 +337,67 @@ TEST_CASE("outputs that nobody waits for are dropped") {
   table_with_two_routers table;
   CHECK(table.step(step_of({output(999, 1)})).empty());
 }
+
+namespace {
+
+engine::step_result changed(std::vector<std::uint64_t> stored,
+                            std::vector<std::uint64_t> dropped,
+                            std::vector<engine::output> outputs = {}) {
+  auto x = step_of(std::move(outputs));
+  x.blocks = {16, std::move(stored), std::move(dropped)};
+  return x;
+}
+
+protocol::kv_events events(const session_commands& commands,
+                           std::size_t index = 0) {
+  REQUIRE(commands.size() > index);
+  return std::get<send_tokens>(commands[index]).batch.blocks;
+}
+
+} // namespace
+
+TEST_CASE("who asks hears of all blocks, then of changes, in order") {
+  table_with_two_routers table;
+  CHECK(table.step(changed({1, 2}, {})).empty()); // nobody asked
+  auto first = table.follow_blocks(router_a, true);
+  CHECK(std::get<send_tokens>(first[0]).router == router_a);
+  auto all = events(first);
+  std::sort(all.stored.begin(), all.stored.end());
+  CHECK(all == protocol::kv_events{1, true, 16, {1, 2}, {}});
+  CHECK(events(table.step(changed({3}, {1}))) ==
+        protocol::kv_events{2, false, 16, {3}, {1}});
+
+  SECTION("in the batch of its tokens, if it has any; others get none") {
+    auto a = table.run(router_a, 1);
+    auto b = table.run(router_b, 1);
+    auto out = table.step(changed({4}, {}, {output(a, 9), output(b, 8)}));
+    REQUIRE(out.size() == 2);
+    CHECK(events(out, 0).sequence == 3);
+    CHECK(std::get<send_tokens>(out[0]).batch.choices.size() == 1);
+    CHECK(events(out, 1) == protocol::kv_events{});
+  }
+  SECTION("a step without changes is no event") {
+    auto a = table.run(router_a, 1);
+    CHECK(events(table.step(step_of({output(a, 9)}))).sequence == 0);
+  }
+  SECTION("asking again brings all again") {
+    auto again = events(table.follow_blocks(router_a, true));
+    CHECK(again.all);
+    CHECK(again.stored.size() == 2);
+    CHECK(events(table.step(changed({5}, {}))).sequence == again.sequence + 1);
+  }
+  SECTION("who no longer wants it, is gone or attaches again is told no more") {
+    auto what = GENERATE(0, 1, 2);
+    if (what == 0)
+      CHECK(table.follow_blocks(router_a, false).empty());
+    else if (what == 1)
+      table.router_gone(router_a);
+    else
+      REQUIRE(table.attach(router_a, protocol::protocol_version));
+    CHECK(table.step(changed({6}, {})).empty());
+  }
+  SECTION("a router without a session gets no answer") {
+    CHECK(table.follow_blocks(300, true).empty());
+    CHECK(table.step(changed({6}, {})).size() == 1);
+  }
+}

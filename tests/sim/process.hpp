@@ -45,6 +45,7 @@ enum class topic : std::uint8_t {
   attach,
   generate,
   cancel,
+  blocks,
   // replica -> router
   tokens,
 };

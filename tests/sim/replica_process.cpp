@@ -90,6 +90,9 @@ void replica_process::on_message(link_id from, message& what) {
   case topic::cancel:
     run(table_.cancel(what.a, what.b));
     break;
+  case topic::blocks:
+    run(table_.follow_blocks(what.a, what.b != 0));
+    break;
   case topic::drain:
     drain(milliseconds{what.a});
     break;

@@ -238,6 +238,20 @@ void router_shell::carry_out(const router::command::convicted& what) {
   around_.world.trace("convicted", what.request_id, what.reason);
 }
 
+void router_shell::carry_out(const router::command::follow_blocks& what) {
+  auto known = sessions_.find(what.incarnation);
+  if (known == sessions_.end() || !known->second.peer)
+    return;
+  message out;
+  out.what = topic::blocks;
+  out.a = incarnation_;
+  out.b = what.follow ? 1 : 0;
+  self_.send(*known->second.peer, std::move(out));
+}
+
+void router_shell::carry_out(const router::command::measured_hits&) {
+}
+
 void router_shell::run(router::command_list commands) {
   for (const auto& one : commands)
     std::visit([this](const auto& what) { carry_out(what); }, one);

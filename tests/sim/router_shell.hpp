@@ -92,6 +92,8 @@ private:
   void carry_out(const router::command::moved&);
   void carry_out(const router::command::suspected&);
   void carry_out(const router::command::convicted&);
+  void carry_out(const router::command::follow_blocks&);
+  void carry_out(const router::command::measured_hits&);
 
   process& self_;
   surroundings around_;

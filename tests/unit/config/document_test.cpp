@@ -24,13 +24,17 @@ std::string shown(const config::serve_config& all) {
       const auto& d = model.deployment;
       const auto& e = model.engine;
       out += fmt::format(
-          "{} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} "
+          "{} {} {} {} {} {} | {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | "
+          "{} {} {} {} "
           "{} {} {} {} {} {} {} {} {} {} {}\n",
           model.model_id, model.model_source, model.tokenizer_source,
           model.accelerator_type, static_cast<int>(model.device),
-          model.placement_strategy, d.replicas(), d.max_ongoing_requests,
-          d.max_queued_requests, d.health_check_period_s,
-          d.health_check_timeout_s, d.graceful_shutdown_timeout_s,
+          model.placement_strategy, d.router.policy,
+          d.router.match_rate_threshold,
+          d.router.imbalanced_threshold.value_or(-1), d.replicas(),
+          d.max_ongoing_requests, d.max_queued_requests,
+          d.health_check_period_s, d.health_check_timeout_s,
+          d.graceful_shutdown_timeout_s,
           d.max_constructor_retry_count.value_or(-1),
           d.max_replicas_per_node.value_or(-1), d.num_cpus, d.num_gpus,
           d.memory_bytes, e.max_model_len, e.max_num_seqs,
@@ -89,6 +93,9 @@ applications:
             strategy: STRICT_SPREAD
           deployment_config:
             num_replicas: 3
+            request_router_config:
+              request_router_class: ray.serve.llm.request_router:PrefixCacheAffinityRouter
+              request_router_kwargs: {imbalanced_threshold: 5, match_rate_threshold: .2}
             ray_actor_options: {num_cpus: 1, memory: 2e9, resources: {disk: 2}}
           engine_kwargs:
             chat_template: template.jinja

@@ -237,8 +237,6 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
           "\"pt\": not supported yet"},
       row{"          engine_kwargs: {kv_cache_dtype: fp8}\n",
           "\"fp8\": not supported yet"},
-      row{"          deployment_config: {request_router_config: {}}\n",
-          "request_router_config: not supported yet"},
       row{"          deployment_config: {placement_group_bundles: [{GPU: "
           "1}]}\n",
           "belongs into placement_group_config"},
@@ -376,6 +374,86 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
       row{"          runtime_env: {env_vars: [A]}\n",
           "must be a map of names"});
   CHECK(holds(errors_of(here.load(with_model(wrong.entry))), wrong.expected));
+}
+
+namespace {
+
+std::string router_entry(const std::string& entries) {
+  return "          deployment_config:\n"
+         "            request_router_config: {" +
+         entries + "}\n";
+}
+
+} // namespace
+
+TEST_CASE("a router is named as Troupe or as Ray names it") {
+  folder here;
+  struct row {
+    const char* name;
+    const char* policy;
+  };
+  auto taken = GENERATE(
+      row{"power_of_two", "power_of_two"}, row{"round_robin", "round_robin"},
+      row{"session", "session"}, row{"prefix", "prefix"},
+      row{"kv_aware", "kv_aware"},
+      row{"ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter",
+          "power_of_two"},
+      row{"ray.serve._private.request_router.pow_2_router."
+          "PowerOfTwoChoicesRequestRouter",
+          "power_of_two"},
+      row{"ray.serve.experimental.round_robin_router:RoundRobinRouter",
+          "round_robin"},
+      row{"ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+          "session"},
+      row{"ray.serve.llm.request_router.PrefixCacheAffinityRouter", "prefix"},
+      row{"ray.serve.llm.request_router:KVAwareRouter", "kv_aware"});
+  auto loaded = here.load(with_model(
+      router_entry(std::string{"request_router_class: "} + taken.name)));
+  CHECK(errors_of(loaded) == "");
+  CHECK(loaded.values.applications[0].models[0].deployment.router.policy ==
+        taken.policy);
+}
+
+TEST_CASE("a router's options are those of its policy") {
+  folder here;
+  auto loaded = here.load(with_model(router_entry(
+      "request_router_class: prefix, request_router_kwargs: "
+      "{match_rate_threshold: 0.25, imbalanced_threshold: 5, do_eviction: "
+      "true, eviction_target_chars: 100}, request_routing_stats_period_s: 3, "
+      "max_backoff_s: 1")));
+  CHECK(errors_of(loaded) == "");
+  auto& router = loaded.values.applications[0].models[0].deployment.router;
+  CHECK(router.match_rate_threshold == 0.25);
+  CHECK(router.imbalanced_threshold == 5);
+  std::vector<std::string> noted;
+  for (auto& one : loaded.findings.all())
+    noted.push_back(one.path.substr(one.path.rfind('.') + 1));
+  CHECK(noted == std::vector<std::string>{
+                     "do_eviction", "eviction_target_chars",
+                     "request_routing_stats_period_s", "max_backoff_s"});
+
+  struct row {
+    const char* entry;
+    const char* expected;
+  };
+  auto wrong = GENERATE(
+      row{"request_router_class: 'my.module:Router'",
+          "serve.yaml:"}, // file, line and column
+      row{"request_router_class: 'my.module:Router'",
+          "deployment_config.request_router_config.request_router_class: "
+          "\"my.module:Router\" is not known, and Troupe runs no Python; known "
+          "are power_of_two, round_robin, session, prefix, kv_aware, ray."},
+      row{"request_router_class: prefix, request_router_kwargs: "
+          "{match_rate_threshold: 2}",
+          "match_rate_threshold: must be a number from 0 to 1"},
+      row{"request_router_kwargs: {match_rate_threshold: 0.1}",
+          "match_rate_threshold: unknown key"},
+      row{"request_router_class: kv_aware, request_router_kwargs: {x: 1}",
+          "x: unknown key"},
+      row{"request_router_class: 3, request_router_kwargs: []", "is not known"},
+      row{"router: prefix", "router: unknown key"});
+  CHECK(holds(errors_of(here.load(with_model(router_entry(wrong.entry)))),
+              wrong.expected));
 }
 
 TEST_CASE("a bundle without GPU means the CPU, one that says nothing a GPU") {

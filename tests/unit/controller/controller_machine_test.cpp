@@ -203,6 +203,7 @@ TEST_CASE("what needs no restart is changed in place") {
   other.spec.health_check_period_ms = 70;
   other.spec.health_check_timeout_ms = 80;
   other.max_queued_requests = 3;
+  other.choice.policy = protocol::choice_policy::session;
   other.note = "noted";
   w.deploy({other});
   CHECK(w.started == started);
@@ -211,6 +212,7 @@ TEST_CASE("what needs no restart is changed in place") {
   CHECK(w.agents["head"].last.replicas[1].threads == 2);
   auto route = w.machine->table().models[0];
   CHECK(route.max_queued_requests == 3);
+  CHECK(route.choice.policy == protocol::choice_policy::session);
   REQUIRE(route.replicas.size() == 2);
   CHECK(route.replicas[0].max_ongoing_requests == 5);
   CHECK(w.status().status == "RUNNING");

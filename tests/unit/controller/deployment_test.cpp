@@ -33,6 +33,7 @@ TEST_CASE("a deployment and a status read back as they were written") {
   first.demand.replicas_per_node_max = 3;
   first.note = "a \"note\"\n";
   first.max_queued_requests = 9;
+  first.choice = {protocol::choice_policy::kv_aware, 0.5, 3};
   wanted.models[1].spec.environment = {{"A", "1"}};
   wanted.applications = {{"app", "{}"}, {"b", "{\"x\":1}"}};
   wanted.rest_json = "{\"proxy_location\":\"HeadOnly\"}";
@@ -131,6 +132,7 @@ TEST_CASE("who wants a GPU takes one of the type it names, unless all is CPU") {
 TEST_CASE("what routers and agents are told comes from the file") {
   config::llm_config model;
   model.deployment.max_queued_requests = 12;
+  model.deployment.router = {"prefix", 0.25, 4};
   auto whole = with(model);
   whole.proxy_location = "HeadOnly";
   whole.http.root_path = "/root";
@@ -148,6 +150,8 @@ TEST_CASE("what routers and agents are told comes from the file") {
                                  2'000,      false,   true};
   CHECK(out.settings == told);
   CHECK(out.models[0].max_queued_requests == 12);
+  CHECK(out.models[0].choice ==
+        protocol::choice_rule{protocol::choice_policy::prefix, 0.25, 4});
   CHECK(out.models[0].spec.restarts_max == 2);
   CHECK(out.models[0].spec.restart_pause_max_ms == 250);
   CHECK(out.models[0].created == 7);

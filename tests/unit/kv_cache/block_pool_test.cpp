@@ -116,3 +116,33 @@ TEST_CASE("of two blocks with the same key the first stays the known one") {
   CHECK(held == std::vector<block_id>{first});
   CHECK(pool.take() == second);
 }
+
+TEST_CASE("names that come and go are told once, and only if they stay so") {
+  block_pool pool{2};
+  pool.publish(pool.take(), key(1), 101);
+  const block_id second = pool.take();
+  pool.publish(second, key(2), 102);
+  auto changes = pool.take_changes();
+  CHECK(std::set<std::uint64_t>(changes.stored.begin(), changes.stored.end()) ==
+        std::set<std::uint64_t>{101, 102});
+  CHECK(changes.dropped.empty());
+  CHECK(pool.take_changes().stored.empty());
+  pool.release(second);
+  CHECK(pool.take() == second);
+  changes = pool.take_changes();
+  CHECK(changes.stored.empty());
+  CHECK(changes.dropped == std::vector<std::uint64_t>{102});
+  // Known again and gone again, gone and known again: nothing to tell.
+  pool.publish(second, key(3), 103);
+  pool.release(second);
+  pool.publish(pool.take(), key(4));
+  changes = pool.take_changes();
+  CHECK(changes.stored.empty());
+  CHECK(changes.dropped.empty());
+  // A second block with a known key is no news.
+  block_pool other{2};
+  other.publish(other.take(), key(1), 101);
+  other.take_changes();
+  other.publish(other.take(), key(1), 101);
+  CHECK(other.take_changes().stored.empty());
+}

@@ -83,3 +83,40 @@ TEST_CASE("models that left the table leave the metrics") {
   CHECK(text.find("gone") == std::string::npos);
   CHECK(text.find("kept") != std::string::npos);
 }
+
+TEST_CASE("each replica has its counts, over all of its processes") {
+  auto table_of = [](std::vector<std::uint64_t> incarnations) {
+    protocol::routing_table table;
+    protocol::model_route model;
+    model.application = "app";
+    model.model = "m";
+    for (auto one : incarnations) {
+      protocol::replica_route replica;
+      replica.replica = "m#" + std::to_string(one % 10);
+      replica.where.incarnation = one;
+      model.replicas.push_back(replica);
+    }
+    table.models = {model};
+    return table;
+  };
+  router_gauges gauges;
+  gauges.replicas.follow(table_of({11, 12}));
+  gauges.replicas.sent(11);
+  gauges.replicas.sent(11);
+  gauges.replicas.sent(12);
+  gauges.replicas.sent(99);
+  gauges.replicas.measured(11, 96, 80);
+  gauges.replicas.follow(table_of({21}));
+  gauges.replicas.sent(21);
+  gauges.replicas.sent(11); // of before
+  metrics all;
+  auto text = all.text(gauges, 0, {});
+  std::string labels =
+      "{application=\"app\",model_name=\"m\",replica=\"m#1\"} ";
+  CHECK(has(text, "troupe_router_choices_sent_total" + labels + "3"));
+  CHECK(
+      has(text, "troupe_router_predicted_cached_tokens_total" + labels + "96"));
+  CHECK(
+      has(text, "troupe_router_reported_cached_tokens_total" + labels + "80"));
+  CHECK(text.find("m#2") == std::string::npos);
+}

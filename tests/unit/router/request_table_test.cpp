@@ -22,6 +22,7 @@ protocol::replica_route replica(std::uint64_t incarnation,
   route.replica = "m#" + std::to_string(incarnation);
   route.where = {"127.0.0.1", 1, 2, incarnation};
   route.max_ongoing_requests = ongoing_max;
+  route.version = protocol::protocol_version;
   return route;
 }
 
@@ -337,6 +338,7 @@ struct storm {
   std::set<std::uint64_t> connecting;
   std::set<std::uint64_t> sessions;
   std::map<std::uint64_t, std::uint32_t> ongoing_max;
+  protocol::choice_policy policy = protocol::choice_policy::power_of_two;
 
   explicit storm(std::uint64_t seed)
       : table(fixture::limits(), seed, 4711), random(seed) {
@@ -384,6 +386,14 @@ struct storm {
   }
 
   void take(const command::convicted&) {
+  }
+
+  void take(const command::follow_blocks& what) {
+    REQUIRE(sessions.count(what.incarnation) == 1);
+  }
+
+  void take(const command::measured_hits& what) {
+    REQUIRE(what.predicted <= 32);
   }
 
   /// The one right token at a position of a choice.
@@ -443,6 +453,9 @@ struct storm {
     }
     auto fresh = table_of(++version, replicas);
     fresh.settings.failover_exact = draw(2) == 0;
+    if (draw(5) == 0)
+      policy = static_cast<protocol::choice_policy>(draw(5));
+    fresh.models[0].choice.policy = policy;
     if (draw(10) == 0)
       fresh.models.clear();
     apply(table.route_by(fresh, now));
@@ -453,7 +466,22 @@ struct storm {
     auto& book = books[++requests];
     for (std::uint32_t i = 0; i < count; ++i)
       book.open.insert(i);
-    apply(table.submit(ask(requests, count), now));
+    auto what = ask(requests, count);
+    for (auto& record : what.choices)
+      record.prompt.assign(1 + draw(40), static_cast<token_id>(draw(3)));
+    if (draw(2) == 0)
+      what.session = std::to_string(draw(4));
+    apply(table.submit(what, now));
+  }
+
+  /// Of blocks, in order or not.
+  void tell() {
+    protocol::token_batch batch;
+    batch.incarnation = 1 + draw(5);
+    auto names = codec::block_names(
+        std::vector<token_id>(33, static_cast<token_id>(draw(3))), 16);
+    batch.blocks = {1 + draw(4), draw(2) == 0, 16, names, {names[draw(2)]}};
+    apply(table.tokens(batch, now));
   }
 
   void end_link(std::uint64_t incarnation) {
@@ -529,7 +557,7 @@ struct storm {
 
   void event() {
     now += std::chrono::milliseconds{draw(400)};
-    switch (draw(9)) {
+    switch (draw(10)) {
     case 0:
       return routes();
     case 1:
@@ -545,6 +573,8 @@ struct storm {
       return cancel();
     case 6:
       return apply(table.tick(now));
+    case 7:
+      return tell();
     default:
       return step();
     }

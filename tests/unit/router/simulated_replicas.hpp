@@ -350,6 +350,12 @@ private:
   void take(const router::command::convicted&) {
   }
 
+  void take(const router::command::follow_blocks&) {
+  }
+
+  void take(const router::command::measured_hits&) {
+  }
+
   void take(const router::command::release& what) {
     REQUIRE(released.insert(what.request).second);
   }

@@ -1,0 +1,63 @@
+"""Which replica gets a request: what began alike goes where it began."""
+
+import pytest
+
+import client
+from nodes import application, model
+
+PROMPTS = [f"Story number {n}. " + f"{word} came to the river and waited. " * 12
+           for n, word in enumerate(["Anna", "Bert", "Clara", "Dora", "Emil",
+                                     "Frieda", "Gustav", "Helene"])]
+POLICIES = ("session", "prefix", "kv_aware")
+
+
+@pytest.fixture(scope="module")
+def routed(also):
+    """A model of two replicas for each policy."""
+    also(application([model(name, replicas=2, request_router_config={
+        "request_router_class": name}) for name in POLICIES],
+        "routed", "/routed"))
+
+
+def cached_tokens(node, name, number):
+    """Of a prompt of some 100 tokens, asked for one."""
+    answer = client.ask(node.connect(), "/routed/v1/completions", {
+        "model": name, "prompt": PROMPTS[number], "max_tokens": 1,
+        "temperature": 0}, headers={"x-session-id": f"story-{number}"})
+    assert answer.status == 200, answer.body
+    usage = answer.json()["usage"]
+    return usage["prompt_tokens_details"]["cached_tokens"]
+
+
+def sent_by(node, name):
+    """Choices to each of the model's replicas."""
+    status, text = node.admin("GET", "/metrics")
+    assert status == 200, text
+    return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+            if line.startswith("troupe_router_choices_sent_total{")
+            and f'model_name="{name}"' in line]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_began_alike_goes_where_it_began(cluster, routed, name):
+    numbers = range(len(PROMPTS))
+    for number in numbers:
+        assert cached_tokens(cluster.head, name, number) < 64
+    for _ in range(2):
+        for number in numbers:
+            assert cached_tokens(cluster.head, name, number) >= 64
+    sent = sent_by(cluster.head, name)
+    assert len(sent) == 2 and sum(sent) == 3 * len(PROMPTS)
+    assert min(sent) > 0 and all(count % 3 == 0 for count in sent), sent
+
+
+@pytest.mark.parametrize("name", ["session", "kv_aware"])
+def test_every_router_finds_them(cluster, routed, name):
+    """By the session alone, or by what the replicas tell."""
+    numbers = range(len(PROMPTS))
+    for number in numbers:
+        cached_tokens(cluster.head, name, number)
+    other = cluster.nodes["west"]
+    # The last prompt's blocks may still be on their way.
+    for number in numbers[:-1]:
+        assert cached_tokens(other, name, number) >= 64
