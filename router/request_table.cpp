@@ -977,8 +977,11 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
   if (known == replicas_.end())
     return;
   auto& replica = known->second;
+  // One that cannot be reached for long was not tried so often.
+  if (replica.phase != link_phase::connecting ||
+      replica.health.now() == replica_health::state::fine)
+    replica.health.failed(now);
   replica.phase = link_phase::pausing;
-  replica.health.failed(now);
   if (auto* blocks = blocks_of(replica.model))
     blocks->forget(incarnation);
   replica.pause = std::clamp(replica.pause * 2, limits_.attach_pause,

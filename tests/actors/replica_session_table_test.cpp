@@ -393,7 +393,7 @@ TEST_CASE("who asks hears of all blocks, then of changes, in order") {
     else if (what == 1)
       table.router_gone(router_a);
     else
-      REQUIRE(table.attach(router_a, protocol::protocol_version));
+      REQUIRE(table.attach(router_a, protocol::protocol_version).has_value());
     CHECK(table.step(changed({6}, {})).empty());
   }
   SECTION("a router without a session gets no answer") {

@@ -277,6 +277,23 @@ TEST_CASE("a replica that is slow gets less") {
   CHECK(given[2] > 6 * given[1]);
 }
 
+TEST_CASE("a replica that could not be reached for long is tried as soon as it "
+          "can be") {
+  bench b{choice_policy::round_robin, 2};
+  b.obey(b.table.lost(1, b.now));
+  for (int i = 0; i < 10; ++i) {
+    b.now += 5s;
+    b.table.tick(b.now);
+    b.obey(b.table.attach_failed(1, b.now));
+  }
+  b.now += 5s;
+  b.table.tick(b.now);
+  CHECK(b.home(b.ask(prompt(1))) == 2);
+  b.obey(b.table.attached(1, b.now));
+  CHECK(b.home(b.ask(prompt(1))) == 1);
+  CHECK(b.home(b.ask(prompt(1))) == 2); // one choice until it gives a token
+}
+
 TEST_CASE("a replica that fails twice in a row is left out, and tried with one "
           "choice at a time") {
   bench b{choice_policy::round_robin, 2};
