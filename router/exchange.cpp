@@ -72,6 +72,7 @@ void exchange::respond(int status, std::string_view content_type,
     return;
   more.emplace_back("content-type", content_type);
   more.emplace_back("x-request-id", context_.request_id);
+  ticket_.release(); // who has the answer may ask again at once
   reply_->respond(status, std::move(more), std::move(body));
   ended(status);
 }
@@ -98,6 +99,7 @@ void exchange::begin_stream() {
 void exchange::finish() {
   if (ended_)
     return;
+  ticket_.release();
   reply_->finish();
   ended(200);
 }
