@@ -219,7 +219,16 @@ application read_application(const located& value) {
     read_route_prefix(prefix, out);
   read_import_path(in.take("import_path"));
   read_args(in.take("args"), out);
-  in.only("external_scaler_enabled", false, "true: not supported yet");
+  if (auto external = in.take("external_scaler_enabled"); external.present()) {
+    out.external_scaler = read_boolean(external).value_or(false);
+    auto scaled = std::any_of(out.models.begin(), out.models.end(),
+                              [](const llm_config& model) {
+                                return model.deployment.autoscaling.has_value();
+                              });
+    if (out.external_scaler && scaled)
+      external.error("true: an autoscaling_config stands in a model; one of "
+                     "the two can say how many replicas there are");
+  }
   in.refuse({"runtime_env", "deployments", "autoscaling_policy",
              "logging_config", "docs_path", "host", "port"});
   return out;

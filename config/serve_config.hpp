@@ -108,6 +108,8 @@ struct application {
   position where;
   std::string name;
   std::string route_prefix = "/";
+  /// The numbers of its replicas are set from outside (docs/autoscaling.md).
+  bool external_scaler = false;
   std::vector<llm_config> models;
 };
 

@@ -9,6 +9,7 @@
 
 #include <caf/all.hpp>
 #include <fmt/format.h>
+#include <simdjson.h>
 
 #include <atomic>
 #include <chrono>
@@ -22,6 +23,9 @@ using http_reply = std::shared_ptr<http::reply>;
 
 constexpr auto applications_path = "/api/serve/applications";
 constexpr std::string_view nodes_path = "/api/nodes/";
+constexpr std::string_view scale_path = "/api/v1/applications/";
+constexpr std::string_view deployments_part = "/deployments/";
+constexpr std::string_view scale_part = "/scale";
 /// Until the controller has stored something.
 constexpr auto store_time = 30s;
 constexpr auto answer_time = 5s;
@@ -154,8 +158,8 @@ public:
     system_.spawn<caf::detached>([options = options_,
                                   body = std::move(request.body), reply,
                                   turn](caf::event_based_actor* self) {
-      auto read =
-          read_document(body, "request", options.cpu_only, runtime::seconds_now());
+      auto read = read_document(body, "request", options.cpu_only,
+                                runtime::seconds_now());
       if (!read.wanted)
         return answer_refusal(reply, read.findings);
       auto findings =
@@ -195,6 +199,34 @@ public:
     });
   }
 
+  /// `rest`: "APPLICATION/deployments/MODEL/scale"; a model's id may hold
+  /// slashes, an application's name may not.
+  void scale(const std::string& rest, const http::request& request,
+             const http_reply& reply) const {
+    auto name_end = rest.find(deployments_part);
+    if (name_end == std::string::npos || !rest.ends_with(scale_part) ||
+        name_end + deployments_part.size() >= rest.size() - scale_part.size())
+      return answer_error(reply, 404, "not found");
+    auto application = rest.substr(0, name_end);
+    auto begin = name_end + deployments_part.size();
+    auto model = rest.substr(begin, rest.size() - scale_part.size() - begin);
+    auto replicas = wanted_replicas(request.body);
+    if (!replicas)
+      return answer_error(reply, 400, replicas.error().message);
+    controller::scale_model(
+        system_, options_.controller, application, model, *replicas,
+        [reply, application, model](auto done) {
+          if (!done)
+            return answer_error(reply, status_of(done.error().code),
+                                done.error().message);
+          api::json_writer json;
+          json.begin_object().key("message").text(fmt::format(
+              "{}/{} is to have {} replicas", application, model, *done));
+          json.key("target_num_replicas").natural(*done).end_object();
+          answer_json(reply, 200, json.take());
+        });
+  }
+
   void revoke(const std::string& name, const http_reply& reply) const {
     if (name == options_.facts().node)
       return answer_error(reply, 400, name + " is the head itself");
@@ -212,6 +244,35 @@ public:
   }
 
 private:
+  /// 412, as Ray has it, where nobody outside may scale.
+  static int status_of(errc code) {
+    switch (code) {
+    case errc::not_found:
+      return 404;
+    case errc::invalid_argument:
+      return 412;
+    case errc::limit:
+      return 400;
+    default:
+      return 503;
+    }
+  }
+
+  static result<std::uint32_t> wanted_replicas(const std::string& body) {
+    constexpr std::string_view form =
+        "the body must be {\"target_num_replicas\": N}, N from 0 to 4096";
+    simdjson::dom::parser parser;
+    simdjson::dom::element document;
+    std::uint64_t out = 0;
+    simdjson::dom::object members;
+    if (parser.parse(body).get(document) != simdjson::SUCCESS ||
+        document.get(members) != simdjson::SUCCESS || members.size() != 1 ||
+        members["target_num_replicas"].get(out) != simdjson::SUCCESS ||
+        out > 0xFFFF'FFFF)
+      return error{errc::invalid_argument, std::string{form}};
+    return static_cast<std::uint32_t>(out);
+  }
+
   static void busy(const http_reply& reply) {
     reply->respond(503,
                    {{"content-type", "application/json"}, {"retry-after", "1"}},
@@ -284,6 +345,10 @@ void add_serve_api(router::service& service, caf::actor_system& system,
   add("DELETE", std::string{nodes_path} + "*",
       [](serve_api& to, http::request request, const http_reply& reply) {
         to.revoke(request.path.substr(nodes_path.size()), reply);
+      });
+  add("POST", std::string{scale_path} + "**",
+      [](serve_api& to, http::request request, const http_reply& reply) {
+        to.scale(request.path.substr(scale_path.size()), request, reply);
       });
   const std::string one = applications_path;
   for (const auto& path : {one, one + "/"}) {

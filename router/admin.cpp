@@ -56,10 +56,7 @@ void admin::handle(http::request request, std::shared_ptr<http::reply> reply) {
   std::string allowed;
   {
     std::lock_guard lock{mutex_};
-    auto path = routes_.find(request.path);
-    if (path == routes_.end())
-      path = routes_.find(
-          request.path.substr(0, request.path.rfind('/') + 1) + "*");
+    auto path = find(request.path);
     if (path != routes_.end())
       for (auto& [method, handler] : path->second) {
         allowed += (allowed.empty() ? "" : ", ") + method;
@@ -74,6 +71,20 @@ void admin::handle(http::request request, std::shared_ptr<http::reply> reply) {
   else
     fail(*reply, 405, fmt::format("This path takes {} only.", allowed),
          {{"allow", allowed}});
+}
+
+/// The path itself, else what takes one name in its last part, else the longest
+/// that takes all below it.
+admin::route_map::const_iterator admin::find(const std::string& path) const {
+  auto found = routes_.find(path);
+  auto slash = path.rfind('/');
+  if (found == routes_.end())
+    found = routes_.find(path.substr(0, slash + 1) + "*");
+  while (found == routes_.end() && slash != std::string::npos && slash > 0) {
+    found = routes_.find(path.substr(0, slash + 1) + "**");
+    slash = path.rfind('/', slash - 1);
+  }
+  return found;
 }
 
 void admin::health(http::reply& reply) const {

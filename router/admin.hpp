@@ -26,6 +26,9 @@ public:
   void handle(http::request, std::shared_ptr<http::reply>);
 
 private:
+  using route_map = std::map<std::string, std::map<std::string, http::handler>>;
+
+  route_map::const_iterator find(const std::string& path) const;
   void health(http::reply&) const;
   void routes(http::reply&) const;
   void metrics_text(const std::shared_ptr<http::reply>&) const;
@@ -34,7 +37,7 @@ private:
   load_source loads_;
   std::shared_ptr<router_gauges> gauges_;
   std::mutex mutex_;
-  std::map<std::string, std::map<std::string, http::handler>> routes_;
+  route_map routes_; // by path, then method
 };
 
 } // namespace troupe::router

@@ -137,7 +137,7 @@ void router_state::peer_down(const caf::actor_addr& source) {
 void router_state::take_watcher(protocol::load_sink_actor watcher) {
   auto is_first = !watcher_;
   watcher_ = std::move(watcher);
-  told_at_ = {};
+  told_at_.reset();
   if (is_first)
     tell_load();
 }
@@ -152,7 +152,8 @@ void router_state::tell_load() {
     for (auto& waiting : args_.sleepers->load())
       add(models, std::move(waiting));
   }
-  if (models == told_.models && now() < told_at_ + load_interval_max)
+  if (told_at_ && models == told_.models &&
+      now() < *told_at_ + load_interval_max)
     return;
   told_at_ = now();
   told_.incarnation = args_.incarnation;

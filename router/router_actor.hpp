@@ -127,7 +127,7 @@ private:
   std::optional<time_point> armed_;
   protocol::load_sink_actor watcher_; ///< null: nobody asks for its load
   protocol::router_report told_;      ///< last
-  time_point told_at_{};
+  std::optional<time_point> told_at_;
 };
 
 local_router_actor::behavior_type

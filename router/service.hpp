@@ -49,9 +49,9 @@ public:
   /// Takes routing tables and token batches.
   virtual protocol::router_actor actor() const = 0;
 
-  /// Serves an exact path on the admin listener, or with "/*" at its end all
-  /// that is below. Any time before stop(); the handler must be callable until
-  /// stop() has returned.
+  /// Serves an exact path on the admin listener, with "/*" at its end all that
+  /// is right below, with "/**" all that is anywhere below. Any time before
+  /// stop(); the handler must be callable until stop() has returned.
   virtual void add_admin_route(std::string method, std::string path,
                                http::handler) = 0;
 

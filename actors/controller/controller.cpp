@@ -60,6 +60,9 @@ struct controller_state {
   void take_router_load(const codec::bytes& record);
   void take_autoscaler(const autoscaler_actor& from);
   void take_order(const codec::bytes& record);
+  caf::result<std::uint32_t> scale(const std::string& application,
+                                   const std::string& model,
+                                   std::uint32_t replicas);
   caf::result<std::uint64_t> deploy(const codec::bytes& record);
   caf::result<std::uint64_t> remove(const std::string& application);
   caf::result<std::uint64_t> make_wanted(deployment wanted);
@@ -242,6 +245,20 @@ void controller_state::take_order(const codec::bytes& record) {
     execute(machine->scale(*order, now()));
   else
     spdlog::error("an order to scale was refused: {}", order.error().message);
+}
+
+caf::result<std::uint32_t>
+controller_state::scale(const std::string& application,
+                        const std::string& model, std::uint32_t replicas) {
+  commands orders;
+  auto done =
+      machine->scale_from_outside(application, model, replicas, orders, now());
+  if (!done)
+    return to_answer(done.error());
+  spdlog::info("{}/{} is to have {} replicas: asked for from outside",
+               application, model, replicas);
+  execute(std::move(orders));
+  return replicas;
 }
 
 caf::result<std::uint64_t>
@@ -436,6 +453,10 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       },
       [self](scale_atom, const codec::bytes& order) {
         self->state.take_order(order);
+      },
+      [self](scale_atom, const std::string& application,
+             const std::string& model, std::uint32_t replicas) {
+        return self->state.scale(application, model, replicas);
       },
       [self](deploy_atom, const codec::bytes& deployment) {
         return self->state.deploy(deployment);

@@ -15,6 +15,7 @@ constexpr std::size_t lives_kept = 8;
 constexpr std::size_t deaths_kept = 4'096;
 constexpr std::size_t node_name_bytes_max = 255;
 constexpr std::size_t nodes_named_max = 8;
+constexpr std::uint32_t replicas_max = 4'096; // of one model
 
 constexpr std::string_view head_name = "head";
 
@@ -98,10 +99,17 @@ std::uint32_t within(const config::autoscaling_config& bounds,
   return std::clamp(replicas, bounds.min_replicas, bounds.max_replicas);
 }
 
-/// Of a model that was there before: what it has, but where its scaling changed
-/// and says what to begin with.
-std::uint32_t kept_target(const model_deployment& before,
+/// Of a model that was there before, and was listed with so many replicas: what
+/// it has, but where its scaling, or what was listed, changed and says what to
+/// begin with.
+std::uint32_t kept_target(const model_deployment& before, std::uint32_t listed,
                           const model_deployment& wanted) {
+  if (wanted.external_scaler)
+    return before.external_scaler && listed == wanted.replicas
+               ? before.replicas
+               : wanted.replicas;
+  if (!wanted.scaling)
+    return wanted.replicas;
   auto begins = !(before.scaling == wanted.scaling) &&
                 wanted.scaling->initial_replicas.has_value();
   return begins ? wanted.replicas : within(*wanted.scaling, before.replicas);
@@ -138,9 +146,14 @@ commands controller_machine::restore(deployment stored, time_point now,
   wanted_ = std::move(stored);
   accept(wanted_.models, now);
   for (const auto& [application, name, replicas] : targets)
-    if (auto found = models_.find({application, name}); found != models_.end())
-      if (auto& wanted = found->second.wanted; wanted.scaling)
+    if (auto found = models_.find({application, name});
+        found != models_.end()) {
+      auto& wanted = found->second.wanted;
+      if (wanted.scaling)
         wanted.replicas = within(*wanted.scaling, replicas);
+      else if (wanted.external_scaler)
+        wanted.replicas = replicas;
+    }
   count_shared();
   if (!awaited_.empty())
     for (auto& [key, model] : models_)
@@ -193,8 +206,9 @@ void controller_machine::accept(const std::vector<model_deployment>& list,
       model.revision = ++revisions_;
       model.decision = {};
     }
-    if (entry.scaling && !fresh)
-      model.wanted.replicas = kept_target(before, entry);
+    if (!fresh)
+      model.wanted.replicas = kept_target(before, model.listed, entry);
+    model.listed = entry.replicas;
     model.wanted.spec = anonymous(std::move(model.wanted.spec));
     model.wanted.demand.nodes_max = 1; // until engines can
     model.order = order++;
@@ -234,16 +248,40 @@ commands controller_machine::scale(const protocol::scale_order& order,
     return out;
   auto& model = found->second;
   model.decision = order;
-  auto target = within(*model.wanted.scaling, order.target);
-  if (target != model.wanted.replicas) {
-    model.wanted.replicas = target;
-    count_shared();
-    dirty(model);
-    table_changed();
-    targets_changed_ = true;
-  }
+  set_target(model, within(*model.wanted.scaling, order.target));
   finish(out, now);
   return out;
+}
+
+result<void> controller_machine::scale_from_outside(
+    const std::string& application, const std::string& name,
+    std::uint32_t replicas, commands& out, time_point now) {
+  auto found = models_.find({application, name});
+  if (found == models_.end())
+    return error{errc::not_found, fmt::format("there is no model \"{}\" in the "
+                                              "application \"{}\"",
+                                              name, application)};
+  if (!found->second.wanted.external_scaler)
+    return error{errc::invalid_argument,
+                 fmt::format("the application \"{}\" is not deployed with "
+                             "external_scaler_enabled: true",
+                             application)};
+  if (replicas > replicas_max)
+    return error{errc::limit,
+                 fmt::format("more than {} replicas", replicas_max)};
+  set_target(found->second, replicas);
+  finish(out, now);
+  return {};
+}
+
+void controller_machine::set_target(model& of, std::uint32_t replicas) {
+  if (replicas == of.wanted.replicas)
+    return;
+  of.wanted.replicas = replicas;
+  count_shared();
+  dirty(of);
+  table_changed();
+  targets_changed_ = true;
 }
 
 /// True if a process of this replica is one of the model as it is wanted now.
@@ -1021,7 +1059,7 @@ void controller_machine::end_rests(time_point now) {
 std::vector<scale_target> controller_machine::targets() const {
   std::vector<scale_target> out;
   for (const auto& [key, model] : models_)
-    if (model.wanted.scaling)
+    if (model.wanted.scaling || model.wanted.external_scaler)
       out.push_back({key.first, key.second, model.wanted.replicas});
   return out;
 }

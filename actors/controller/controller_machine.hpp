@@ -137,6 +137,13 @@ public:
   /// changed since: dropped.
   commands scale(const protocol::scale_order&, time_point now);
 
+  /// The word of a scaler outside the cluster. Errors: no such model; its
+  /// application has no external_scaler_enabled; more than 4096 replicas.
+  result<void> scale_from_outside(const std::string& application,
+                                  const std::string& model,
+                                  std::uint32_t replicas, commands&,
+                                  time_point now);
+
   /// News of a replica. Of older epochs, of replicas that are not wanted and
   /// of older processes: dropped.
   commands report(const protocol::replica_news&, time_point now);
@@ -174,6 +181,7 @@ private:
     bool held = false;              ///< nothing is placed or given up for now
     bool settled = false;           ///< nothing is missing, surplus or outdated
     std::string unplaced;           ///< why a replica has no node
+    std::uint32_t listed = 0; ///< replicas, as the deployment has it
     std::uint64_t revision = 0;     ///< of its scaling
     protocol::scale_order decision; ///< the last one of this revision
     std::uint32_t failed_wakes = 0; ///< in a row
@@ -234,6 +242,7 @@ private:
 
   // What a model has and lacks.
   void count_shared();
+  void set_target(model&, std::uint32_t replicas);
   void note_waking(model&, time_point now);
   void end_rests(time_point now);
   std::vector<scale_target> targets() const;

@@ -75,6 +75,7 @@ struct layout<controller::model_deployment> {
       number(10, &r::demand),
       number(11, &r::max_queued_requests),
       number(12, &r::scaling),
+      number(13, &r::external_scaler),
       number(20, &r::choice),
   };
 };
@@ -324,6 +325,7 @@ model_deployment to_model(const config::llm_config& model,
   out.max_queued_requests = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
       model.deployment.max_queued_requests, 0, 0xFFFF'FFFF));
   out.scaling = model.deployment.autoscaling;
+  out.external_scaler = application.external_scaler;
   out.choice = to_rule(model.deployment.router);
   return out;
 }

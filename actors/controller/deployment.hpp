@@ -22,6 +22,7 @@ struct model_deployment {
   std::uint64_t created = 0;  ///< seconds since 1970
   std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
   std::optional<config::autoscaling_config> scaling;
+  bool external_scaler = false; ///< `replicas` is set from outside
   protocol::choice_rule choice = {};
 
   bool operator==(const model_deployment&) const = default;

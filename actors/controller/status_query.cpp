@@ -111,4 +111,16 @@ void revoke_node(caf::actor_system& system,
                    revoke_atom::value, node);
 }
 
+void scale_model(caf::actor_system& system,
+                 const head_controller_actor& controller,
+                 const std::string& application, const std::string& model,
+                 std::uint32_t replicas,
+                 std::function<void(result<std::uint32_t>)> done) {
+  auto same = [](std::uint32_t answer) -> result<std::uint32_t> {
+    return answer;
+  };
+  ask<std::uint32_t>(system, controller, stored_max, same, std::move(done),
+                     scale_atom::value, application, model, replicas);
+}
+
 } // namespace troupe::controller

@@ -50,4 +50,11 @@ void revoke_node(caf::actor_system&, const protocol::head_controller_actor&,
                  const std::string& node,
                  std::function<void(result<std::string>)> done);
 
+/// Sets the number of replicas of a model whose application is scaled from
+/// outside. Errors: as controller_machine::scale_from_outside. Thirty seconds.
+void scale_model(caf::actor_system&, const protocol::head_controller_actor&,
+                 const std::string& application, const std::string& model,
+                 std::uint32_t replicas,
+                 std::function<void(result<std::uint32_t>)> done);
+
 } // namespace troupe::controller

@@ -152,6 +152,10 @@ using head_controller_actor = controller_actor::extend_with<load_sink_actor>
     caf::reacts_to<watch_atom, autoscaler_actor>,
     // From the autoscaler: an encoded scale_order.
     caf::reacts_to<scale_atom, codec::bytes>,
+    // From a scaler outside: application, model, replicas. Answers the number;
+    // an error if it may not say so.
+    caf::replies_to<scale_atom, std::string, std::string,
+                    std::uint32_t>::with<std::uint32_t>,
     // Revokes the certificates of the node of this name. Answers, once that is
     // on disk and in force on the head, how the node was: "alive", "lost" (not
     // long ago) or "unknown".

@@ -380,3 +380,44 @@ TEST_CASE_METHOD(fixture, "broken bytes from a peer change nothing") {
   tell(replica, replica.asked[0].id, {10}, finish::length);
   CHECK(sink->tokens == std::vector<token_id>{10});
 }
+
+TEST_CASE_METHOD(fixture, "whoever watches hears what is held, when it changes "
+                          "and from time to time") {
+  std::vector<protocol::router_report> heard;
+  auto watcher = system.spawn([&](protocol::load_sink_actor::pointer)
+                                  -> protocol::load_sink_actor::behavior_type {
+    return {[&](protocol::load_atom, const codec::bytes& report) {
+      heard.push_back(*protocol::decode_router_report(report));
+    }};
+  });
+  self->send(router, protocol::watch_atom::value, watcher);
+  settle();
+  REQUIRE(heard.size() == 1);
+  CHECK(heard[0].incarnation == 77);
+  CHECK(heard[0].models.empty());
+  auto& replica = start(5);
+  list({});
+  ask();
+  advance(100ms);
+  REQUIRE(heard.size() == 2);
+  CHECK(heard[1].sequence > heard[0].sequence);
+  CHECK(heard[1].models ==
+        std::vector<protocol::router_load>{{"app", "m", 1, 0}});
+  list({5});
+  REQUIRE(replica.asked.size() == 1);
+  advance(100ms);
+  REQUIRE(heard.size() == 3);
+  CHECK(heard[2].models ==
+        std::vector<protocol::router_load>{{"app", "m", 0, 1}});
+  advance(100ms);
+  CHECK(heard.size() == 3); // nothing changed
+  for (int i = 0; i < 10; ++i)
+    advance(100ms);
+  CHECK(heard.size() == 4); // it could have been lost
+  CHECK(heard[3].models == heard[2].models);
+  tell(replica, replica.asked[0].id, {1}, finish::length);
+  advance(100ms);
+  REQUIRE(heard.size() == 5);
+  CHECK(heard[4].models.empty());
+  caf::anon_send_exit(watcher, caf::exit_reason::kill);
+}

@@ -147,3 +147,40 @@ def test_a_policy_that_is_none_is_refused_by_name(tmp_path, given, word):
     assert said.returncode != 0
     assert word in said.stdout + said.stderr
     assert "ongoing_requests" in said.stdout + said.stderr
+
+
+def test_a_scaler_outside_sets_the_number(start):
+    config = json.loads(serve_config(
+        model_config(engine_kwargs={"max_model_len": 512,
+                                    "kv_cache_memory_bytes": 64 << 20}),
+        model_config("fixed", deployment_config={"num_replicas": 1})))
+    application, = config["applications"]
+    application["external_scaler_enabled"] = True
+    other = {**application, "name": "other", "route_prefix": "/other"}
+    del other["external_scaler_enabled"]
+    application["args"] = {"llm_configs": [
+        application["args"]["llm_configs"][0]]}
+    other["args"] = {"llm_configs": [other["args"]["llm_configs"][1]]}
+    config["applications"] = [application, other]
+    cluster = start(json.dumps(config))
+
+    def scale(path, body):
+        return cluster.admin.post(f"/api/v1/applications/{path}/scale",
+                                  json=body)
+
+    answer = scale("llm/deployments/smollm2", {"target_num_replicas": 2})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["target_num_replicas"] == 2
+    wait_for_replicas(cluster, 2)
+    # Ray's answers where it may not.
+    assert scale("other/deployments/fixed",
+                 {"target_num_replicas": 2}).status_code == 412
+    for path in ("llm/deployments/unknown", "unknown/deployments/smollm2",
+                 "llm"):
+        assert scale(path, {"target_num_replicas": 2}).status_code == 404, path
+    for body in ({}, [], {"target_num_replicas": -1},
+                 {"target_num_replicas": "2"}, {"target_num_replicas": 4097},
+                 {"target_num_replicas": 2, "more": 1}):
+        answer = scale("llm/deployments/smollm2", body)
+        assert answer.status_code == 400, answer.text
+    assert len(cluster.replicas()) == 2

@@ -163,3 +163,36 @@ TEST_CASE("a model that cannot be woken rests, longer each time") {
   w.pass(31s);
   CHECK(waking() == protocol::waking::wakes);
 }
+
+TEST_CASE("a scaler outside sets the number where it may") {
+  world w;
+  w.join("head");
+  auto outside = a_model("m", 2);
+  outside.external_scaler = true;
+  w.deploy({outside, a_model("fixed")});
+  auto set = [&](const std::string& model, std::uint32_t replicas) {
+    commands orders;
+    auto done =
+        w.machine->scale_from_outside("app", model, replicas, orders, w.now);
+    w.run(orders);
+    w.settle();
+    return done ? std::string{} : done.error().message;
+  };
+  CHECK(set("m", 3).empty());
+  CHECK(w.running() == 4);
+  CHECK(w.targets == std::vector<scale_target>{{"app", "m", 3}});
+  CHECK(w.scaled.models.empty()); // the autoscaler has nothing to say
+  CHECK(set("fixed", 3).find("external_scaler_enabled") != std::string::npos);
+  CHECK(set("other", 3).find("no model \"other\"") != std::string::npos);
+  CHECK(set("m", 4'097).find("4096") != std::string::npos);
+  CHECK(w.running() == 4);
+  // The same file changes nothing; another number in it counts.
+  w.deploy({outside, a_model("fixed")});
+  CHECK(w.running() == 4);
+  outside.replicas = 1;
+  w.deploy({outside, a_model("fixed")});
+  w.settle();
+  CHECK(w.running() == 2);
+  CHECK(set("m", 0).empty());
+  CHECK(w.running() == 1);
+}
