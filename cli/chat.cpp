@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdio>
 #include <optional>
+#include <poll.h>
 #include <string>
 #include <string_view>
 #include <unistd.h>
@@ -32,12 +33,28 @@ constexpr auto help =
     "/quit         end (as Ctrl-D)\n"
     "Ctrl-C stops an answer.\n";
 
-/// A SIGINT ends a read of the terminal and nothing else.
-void let_interrupts_end_reads() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) {};
-  sigaction(SIGINT, &action, nullptr);
-}
+/// While it lives a SIGINT ends a read of the terminal and nothing else; one
+/// that comes before the read waits for it.
+class held_interrupts {
+public:
+  held_interrupts() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGINT, &action, nullptr);
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &interrupt, &before_);
+  }
+  held_interrupts(const held_interrupts&) = delete;
+  held_interrupts& operator=(const held_interrupts&) = delete;
+  ~held_interrupts() {
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+private:
+  sigset_t before_;
+};
 
 /// Lines of standard input. The terminal itself lets the user edit them.
 class input {
@@ -65,12 +82,15 @@ public:
 
 private:
   std::optional<outcome> read_more() {
-    char piece[4096];
-    auto n = ::read(STDIN_FILENO, piece, sizeof piece);
-    if (n < 0 && errno == EINTR) {
+    sigset_t none;
+    sigemptyset(&none);
+    pollfd waits{STDIN_FILENO, POLLIN, 0};
+    if (::ppoll(&waits, 1, nullptr, &none) < 0 && errno == EINTR) {
       buffer_.clear();
       return outcome::interrupted;
     }
+    char piece[4096];
+    auto n = ::read(STDIN_FILENO, piece, sizeof piece);
     if (n <= 0 || buffer_.size() > input_bytes_max)
       return outcome::end;
     buffer_.append(piece, static_cast<std::size_t>(n));
@@ -162,9 +182,11 @@ int converse(chat_session& session, const std::string& model) {
   input lines;
   std::string line;
   for (;;) {
-    let_interrupts_end_reads();
-    print("> ");
-    auto got = lines.read_line(line);
+    auto got = [&] {
+      held_interrupts held;
+      print("> ");
+      return lines.read_line(line);
+    }();
     if (got == input::outcome::end)
       break;
     if (got == input::outcome::interrupted) {
