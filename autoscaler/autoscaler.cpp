@@ -26,7 +26,7 @@ struct autoscaler_state {
       spdlog::error("autoscaler: {}", models.error().message);
       return;
     }
-    machine.know(*models, now());
+    machine.know(*models);
     if (!machine.idle() && !is_ticking)
       set_timer();
   }

@@ -41,7 +41,7 @@ scaler::model scaler::begin(const controller::scaled_model& wanted) {
           {}};
 }
 
-void scaler::know(const controller::scaled_models& all, time_point) {
+void scaler::know(const controller::scaled_models& all) {
   std::map<model_key, model> known;
   for (const auto& wanted : all.models) {
     model_key key{wanted.application, wanted.model};
@@ -108,24 +108,33 @@ void scaler::hear(const protocol::replica_load_news& news, time_point now) {
     model.replicas[news.replica] = news;
 }
 
+/// With the set-point that its replicas and the minimum that the time say.
+scaling_options
+scaler::options_now(const model& of,
+                    std::chrono::system_clock::time_point wall_clock) {
+  auto out = of.options;
+  const auto& wanted = of.wanted;
+  if (!wanted.scaling.target_ongoing_requests) {
+    std::uint32_t seats = 0;
+    for (const auto& [name, replica] : of.replicas)
+      if (replica.seats != 0)
+        seats = seats == 0 ? replica.seats : std::min(seats, replica.seats);
+    out.target_ongoing_requests =
+        set_point(seats, wanted.sequences_max, wanted.on_cpu);
+  }
+  out.min_replicas = std::clamp(
+      scheduled_minimum(wanted.scaling.schedule,
+                        wanted.scaling.utc_offset_minutes, wall_clock),
+      out.min_replicas, out.max_replicas);
+  return out;
+}
+
 std::vector<protocol::scale_order>
 scaler::tick(time_point now, std::chrono::system_clock::time_point wall_clock) {
   std::vector<protocol::scale_order> out;
   for (auto& [key, model] : models_) {
-    auto options = model.options;
     const auto& wanted = model.wanted;
-    if (!wanted.scaling.target_ongoing_requests) {
-      std::uint32_t seats = 0;
-      for (const auto& [name, replica] : model.replicas)
-        if (replica.seats != 0)
-          seats = seats == 0 ? replica.seats : std::min(seats, replica.seats);
-      options.target_ongoing_requests =
-          set_point(seats, wanted.sequences_max, wanted.on_cpu);
-    }
-    options.min_replicas = std::clamp(
-        scheduled_minimum(wanted.scaling.schedule,
-                          wanted.scaling.utc_offset_minutes, wall_clock),
-        options.min_replicas, options.max_replicas);
+    auto options = options_now(model, wall_clock);
     auto load = model.windows.over_window(now);
     auto decided = decide(model, load, options, now);
     model.state = decided.state;

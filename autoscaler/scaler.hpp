@@ -23,7 +23,7 @@ namespace troupe::autoscaler {
 class scaler {
 public:
   /// All that is to be scaled. A model with another revision begins anew.
-  void know(const controller::scaled_models&, time_point now);
+  void know(const controller::scaled_models&);
 
   void hear(const protocol::router_report&, time_point now);
   void hear(const protocol::replica_load_news&, time_point now);
@@ -57,6 +57,8 @@ private:
   };
 
   static model begin(const controller::scaled_model&);
+  static scaling_options options_now(const model&,
+                                     std::chrono::system_clock::time_point);
   static void keep_serving(model&, const controller::scaled_model&);
   static token_work work_of(const model&, const load&);
   static scaling_decision decide(const model&, const load&,

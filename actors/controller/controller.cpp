@@ -379,6 +379,8 @@ void controller_state::send(send_assignment& order) {
 }
 
 void controller_state::publish() {
+  if (members.empty())
+    return;
   auto table = machine->table();
   std::map<std::uint32_t, caf::message> by_version;
   for (const auto& [node, member] : members) {

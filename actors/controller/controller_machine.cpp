@@ -99,6 +99,11 @@ std::uint32_t within(const config::autoscaling_config& bounds,
   return std::clamp(replicas, bounds.min_replicas, bounds.max_replicas);
 }
 
+/// It may have no replica while nobody uses it.
+bool may_sleep(const model_deployment& model) {
+  return model.scaling && model.scaling->min_replicas == 0;
+}
+
 /// Of a model that was there before, and was listed with so many replicas: what
 /// it has, but where its scaling, or what was listed, changed and says what to
 /// begin with.
@@ -745,8 +750,8 @@ void controller_machine::reconcile(model& of, time_point now) {
   fill(of, now);
   for (auto& [number, one] : of.replicas)
     one.back = false;
-  note_waking(of, now);
   auto has = count(of);
+  note_waking(of, has, now);
   of.settled = has.outdated == 0 && has.current == of.wanted.replicas;
   if (of.unplaced != unplaced)
     table_changed();
@@ -1014,12 +1019,11 @@ void controller_machine::table_changed() {
 
 /// A model that may sleep, all of whose replicas failed for good, is put to
 /// rest for a while, so that requests do not start it again and again.
-void controller_machine::note_waking(model& of, time_point now) {
-  auto has = count(of);
+void controller_machine::note_waking(model& of, const tally& has,
+                                     time_point now) {
   if (has.current_ready > 0)
     of.failed_wakes = 0;
-  auto failed = of.wanted.scaling && of.wanted.scaling->min_replicas == 0 &&
-                has.outdated == 0 && has.current > 0 &&
+  auto failed = may_sleep(of.wanted) && has.outdated == 0 && has.current > 0 &&
                 has.current_failed == has.current;
   model_key key{of.wanted.spec.application, of.wanted.spec.model};
   if (failed && !of.rests_until) {
@@ -1046,11 +1050,8 @@ void controller_machine::end_rests(time_point now) {
       continue; // it was removed meanwhile
     auto& model = found->second;
     model.rests_until.reset();
-    model.wanted.replicas = 0;
-    count_shared();
-    dirty(model);
     table_changed();
-    targets_changed_ = true;
+    set_target(model, 0);
   }
 }
 
@@ -1203,7 +1204,7 @@ protocol::routing_table controller_machine::table() const {
     route.status = std::move(status.status);
     route.reason = std::move(status.reason);
     route.max_queued_requests = model.wanted.max_queued_requests;
-    if (model.wanted.scaling && model.wanted.scaling->min_replicas == 0)
+    if (may_sleep(model.wanted))
       route.without_replica = model.rests_until ? protocol::waking::failed
                                                 : protocol::waking::wakes;
     route.choice = model.wanted.choice;

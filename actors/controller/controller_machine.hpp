@@ -243,7 +243,7 @@ private:
   // What a model has and lacks.
   void count_shared();
   void set_target(model&, std::uint32_t replicas);
-  void note_waking(model&, time_point now);
+  void note_waking(model&, const tally&, time_point now);
   void end_rests(time_point now);
   std::vector<scale_target> targets() const;
   static tally count(const model&);

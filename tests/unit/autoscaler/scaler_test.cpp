@@ -37,7 +37,7 @@ struct bench {
   }
 
   void know() {
-    machine.know({nodes, {wanted}}, now);
+    machine.know({nodes, {wanted}});
   }
 
   void route(std::uint32_t waiting, std::uint32_t sent,
