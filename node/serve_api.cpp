@@ -94,13 +94,36 @@ void answer_version(const http_reply& reply, std::uint64_t version,
 /// some MB and a thread.
 class change_turn {
 public:
-  using turn = std::shared_ptr<void>;
+  /// Whoever holds it may change what is deployed, until it says so or the last
+  /// copy is gone.
+  class held {
+  public:
+    explicit held(std::shared_ptr<std::atomic<bool>> taken)
+        : taken_(std::move(taken)) {
+      // nop
+    }
+    held(const held&) = delete;
+    held& operator=(const held&) = delete;
+    ~held() {
+      end();
+    }
 
-  /// Null while somebody else has it; it lasts as long as a copy of it.
+    /// Before the answer: who has that may ask for the next change at once.
+    void end() {
+      if (auto taken = std::exchange(taken_, nullptr))
+        *taken = false;
+    }
+
+  private:
+    std::shared_ptr<std::atomic<bool>> taken_;
+  };
+  using turn = std::shared_ptr<held>;
+
+  /// Null while somebody else has it.
   turn take() {
     if (taken_->exchange(true))
       return nullptr;
-    return {taken_.get(), [taken = taken_](void*) { *taken = false; }};
+    return std::make_shared<held>(taken_);
   }
 
 private:
@@ -160,8 +183,10 @@ public:
                                   turn](caf::event_based_actor* self) {
       auto read = read_document(body, "request", options.cpu_only,
                                 runtime::seconds_now());
-      if (!read.wanted)
+      if (!read.wanted) {
+        turn->end();
         return answer_refusal(reply, read.findings);
+      }
       auto findings =
           std::make_shared<config::diagnostics>(std::move(read.findings));
       self->request(options.controller, store_time,
@@ -169,10 +194,11 @@ public:
                     controller::encode(*read.wanted))
           .then(
               [=](std::uint64_t version) {
-                [[maybe_unused]] auto kept = turn;
+                turn->end();
                 answer_version(reply, version, *findings);
               },
               [=](const caf::error& why) {
+                turn->end();
                 not_stored(self->system(), reply, why);
               });
     });
@@ -292,9 +318,11 @@ private:
       self->request(controller, store_time, protocol::delete_atom::value, name)
           .then(
               [reply, turn](std::uint64_t version) {
+                turn->end();
                 answer_version(reply, version, {});
               },
               [self, reply, turn](const caf::error& why) {
+                turn->end();
                 not_stored(self->system(), reply, why);
               });
     });

@@ -108,10 +108,11 @@ void admin::routes(http::reply& reply) const {
 
 void admin::metrics_text(const std::shared_ptr<http::reply>& reply) const {
   auto answer = [counters = edge_.counters(), admitted = edge_.admitted(),
-                 gauges = gauges_, reply](const cluster_load& loads) {
+                 accounts = edge_.accounts(), gauges = gauges_,
+                 reply](const cluster_load& loads) {
     reply->respond(
         200, {{"content-type", "text/plain; version=0.0.4; charset=utf-8"}},
-        counters->text(*gauges, admitted->inside(), loads));
+        counters->text(*gauges, admitted->inside(), loads, accounts->all()));
   };
   if (loads_)
     loads_(std::move(answer));

@@ -164,9 +164,35 @@ void write_moves(const router_gauges& router, text_writer& to) {
   count("troupe_poison_requests_refused_total",
         "Requests refused because they had ended replicas before.",
         router.poison_requests_refused);
+  count("troupe_router_requests_late_total",
+        "Requests refused because they could not be served in their time.",
+        router.requests_late);
+  count("troupe_router_requests_expired_total",
+        "Requests that left the queue because their time was over.",
+        router.requests_expired);
+  count("troupe_router_retries_put_off_total",
+        "Times that a choice was not sent again at once for lack of budget.",
+        router.retries_put_off);
   to.family("troupe_stream_move_wait_seconds", "histogram",
             "From the loss of a stream's replica to its sending to the next.");
   to.sample("", router.move_wait);
+}
+
+void write_tenants(const std::vector<std::shared_ptr<tenant_account>>& all,
+                   text_writer& to) {
+  auto each = [&](std::string_view name, std::string_view help, auto value) {
+    to.family(name, "counter", help);
+    for (const auto& one : all)
+      to.sample(fmt::format("tenant=\"{}\"", label_value(one->name())),
+                value(*one));
+  };
+  each("troupe_tenant_requests_total", "Requests taken, by the key's name.",
+       [](const tenant_account& one) { return one.used().requests; });
+  each("troupe_tenant_tokens_total", "Tokens of their prompts and answers.",
+       [](const tenant_account& one) { return one.used().tokens; });
+  each("troupe_tenant_requests_refused_total",
+       "Requests refused because a key's limit was reached.",
+       [](const tenant_account& one) { return one.refused(); });
 }
 
 } // namespace
@@ -201,9 +227,10 @@ void metrics::count(std::string_view route, std::string_view method, int status,
   latency->observe(seconds);
 }
 
-std::string metrics::text(const router_gauges& router,
-                          std::size_t requests_in_flight,
-                          const cluster_load& loads) const {
+std::string metrics::text(
+    const router_gauges& router, std::size_t requests_in_flight,
+    const cluster_load& loads,
+    const std::vector<std::shared_ptr<tenant_account>>& tenants) const {
   std::lock_guard lock{mutex_};
   text_writer to;
   to.family("ray_serve_num_http_requests", "counter", "Answers by status.");
@@ -229,11 +256,15 @@ std::string metrics::text(const router_gauges& router,
   to.family("ray_serve_deployment_queued_queries", "gauge",
             "Choices that wait in the router for a replica.");
   to.sample("", router.choices_waiting.load());
+  to.family("troupe_router_choices_waiting_elsewhere", "gauge",
+            "Choices that wait in other routers, as this one was told.");
+  to.sample("", router.choices_waiting_elsewhere.load());
   to.family("ray_serve_num_ongoing_requests_at_replicas", "gauge",
             "Choices sent to replicas that have not ended.");
   to.sample("", router.choices_sent.load());
   write_replicas(router.replicas, to);
   write_moves(router, to);
+  write_tenants(tenants, to);
   auto each = [&](std::string_view name, std::string_view type,
                   std::string_view help, auto value) {
     to.family(name, type, help);

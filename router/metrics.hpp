@@ -3,6 +3,7 @@
 #include "router/histogram.hpp"
 #include "router/options.hpp"
 #include "router/router_actor.hpp"
+#include "router/tenants.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -48,8 +49,10 @@ public:
              double seconds);
 
   /// Prometheus text format.
-  std::string text(const router_gauges&, std::size_t requests_in_flight,
-                   const cluster_load&) const;
+  std::string
+  text(const router_gauges&, std::size_t requests_in_flight,
+       const cluster_load&,
+       const std::vector<std::shared_ptr<tenant_account>>& tenants = {}) const;
 
 private:
   using request_key = std::tuple<std::string, std::string, int>;

@@ -173,6 +173,10 @@ void router_state::take_others(const codec::bytes& bytes) {
     return;
   }
   table_->heed(*others);
+  std::uint64_t waiting = 0;
+  for (const auto& load : others->models)
+    waiting += load.waiting;
+  gauges_->choices_waiting_elsewhere = waiting;
   if (args_.accounts)
     args_.accounts->used_elsewhere(others->tenants);
 }

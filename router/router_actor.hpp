@@ -52,6 +52,7 @@ struct router_arguments {
 /// Numbers of a router for /metrics. Any thread.
 struct router_gauges {
   std::atomic<std::uint64_t> choices_waiting = 0;
+  std::atomic<std::uint64_t> choices_waiting_elsewhere = 0;
   std::atomic<std::uint64_t> choices_sent = 0;
   // Since the router began; see table_counts.
   std::atomic<std::uint64_t> streams_moved = 0;

@@ -84,6 +84,22 @@ TEST_CASE("models that left the table leave the metrics") {
   CHECK(text.find("kept") != std::string::npos);
 }
 
+TEST_CASE("each tenant has its counts, by its name") {
+  auto one = std::make_shared<tenant_account>(
+      protocol::tenant{"team \"a\"", "sk-secret", 1, 0, 1});
+  auto now = std::chrono::steady_clock::now();
+  CHECK(!one->take_request(now));
+  CHECK(one->take_request(now));
+  one->charge(5, now);
+  metrics all;
+  auto text = all.text({}, 0, {}, {one});
+  std::string labels = "{tenant=\"team \\\"a\\\"\"} ";
+  CHECK(has(text, "troupe_tenant_requests_total" + labels + "1"));
+  CHECK(has(text, "troupe_tenant_tokens_total" + labels + "5"));
+  CHECK(has(text, "troupe_tenant_requests_refused_total" + labels + "1"));
+  CHECK(text.find("sk-secret") == std::string::npos);
+}
+
 TEST_CASE("each replica has its counts, over all of its processes") {
   auto table_of = [](std::vector<std::uint64_t> incarnations) {
     protocol::routing_table table;
