@@ -407,7 +407,7 @@ std::optional<command::fail> request_table::too_late(const submission& what,
                                model.shares.share(what.tenant, what.weight)) +
         together - view.own;
   view.drain = model.rate.value(now);
-  view.choice_speed = model.speed.value(now);
+  view.choice_speed = choice_speed(model, now);
   view.left = what.time_limit;
   auto refused = deadline_rule(view);
   if (!refused)
@@ -418,6 +418,19 @@ std::optional<command::fail> request_table::too_late(const submission& what,
                        refused->retry_after_s};
 }
 
+// Nothing if a replica has less than half the company in which it was measured:
+// alone a choice is faster than among others.
+std::optional<double> request_table::choice_speed(const model_state& model,
+                                                  time_point now) const {
+  for (auto incarnation : model.replicas) {
+    const auto& replica = replicas_.at(incarnation);
+    auto company = static_cast<double>(replica.sent.size() + 1);
+    if (replica.phase == link_phase::attached && company < model.company / 2)
+      return std::nullopt;
+  }
+  return model.speed.value(now);
+}
+
 bool request_table::begins_too_late(choice_key key, const model_state& model,
                                     time_point now) {
   auto& request = requests_[key.request];
@@ -426,7 +439,7 @@ bool request_table::begins_too_late(choice_key key, const model_state& model,
     return false;
   deadline_view view;
   view.own = work_left(model, choice.record);
-  view.choice_speed = model.speed.value(now);
+  view.choice_speed = choice_speed(model, now);
   view.left = request.until - now;
   return ends_too_late(view);
 }
@@ -764,6 +777,9 @@ void request_table::note_rate(choice_state& choice,
     auto usual = choice.fresh ? limits_.first_news_max : limits_.news_max;
     model->second.speed.note(work, std::min<time_point::duration>(spent, usual),
                              now);
+    constexpr double memory = 64; // news
+    auto company = static_cast<double>(replica.sent.size());
+    model->second.company += (company - model->second.company) / memory;
   }
   choice.news_at = now;
 }

@@ -337,6 +337,7 @@ private:
     fair_shares shares;
     saturated_rate rate;
     replica_rate speed; // of one choice, at any replica, but for outages
+    double company = 0; // choices at a replica while that was measured, of late
     retry_budget retries;
     double answer_mean = 0;             // tokens, of late; 0 = not known
     std::optional<choice_key> on_trial; // the suspect that is sent
@@ -365,6 +366,7 @@ private:
   double work_left(const model_state&, const protocol::request_record&) const;
   std::optional<command::fail> too_late(const submission&, const model_state&,
                                         time_point) const;
+  std::optional<double> choice_speed(const model_state&, time_point) const;
   bool begins_too_late(choice_key, const model_state&, time_point);
   bool may_send(const destination&, model_state&, time_point);
   void note_end(choice_state&, model_state&);

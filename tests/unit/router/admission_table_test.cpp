@@ -131,6 +131,24 @@ TEST_CASE_METHOD(served, "what cannot be served in time is refused, and only "
   CHECK(whole(1003, 50));
 }
 
+TEST_CASE_METHOD(served, "after an overload nobody is refused for how slow it "
+                         "was then") {
+  begin(8);
+  for (std::uint64_t i = 1; i <= 60; ++i)
+    submit(ask(i, 20));
+  for (int i = 0; i < 300; ++i) { // slow: so many at once
+    advance(200ms);
+    step_all();
+  }
+  REQUIRE(table.choices_sent() == 0);
+  auto quick = ask(100, 20); // 4 s among others
+  quick.time_limit = 2s;
+  submit(quick);
+  CHECK(failed.empty());
+  run(25);
+  CHECK(whole(100, 20));
+}
+
 TEST_CASE_METHOD(served, "who has waited past its time leaves the queue before "
                          "work is done on it") {
   begin(1);
