@@ -391,6 +391,19 @@ double request_table::work_left(const model_state& model,
   return work_of(tokens_given(record), 0) + std::min(may, usual);
 }
 
+// What the choices at replicas do together, each as fast as choices are of
+// late: the first word on a queue that has just begun.
+std::optional<double> request_table::rate_of_all(const model_state& model,
+                                                 time_point now) const {
+  std::size_t choices = 0;
+  for (auto incarnation : model.replicas)
+    choices += replicas_.at(incarnation).sent.size();
+  auto speed = choice_speed(model, now);
+  if (!speed || choices == 0)
+    return std::nullopt;
+  return *speed * static_cast<double>(choices);
+}
+
 std::optional<command::fail> request_table::too_late(const submission& what,
                                                      const model_state& model,
                                                      time_point now) const {
@@ -407,6 +420,8 @@ std::optional<command::fail> request_table::too_late(const submission& what,
                                model.shares.share(what.tenant, what.weight)) +
         together - view.own;
   view.drain = model.rate.value(now);
+  if (!view.drain)
+    view.drain = rate_of_all(model, now);
   view.choice_speed = choice_speed(model, now);
   view.left = what.time_limit;
   auto refused = deadline_rule(view);

@@ -367,6 +367,7 @@ private:
   std::optional<command::fail> too_late(const submission&, const model_state&,
                                         time_point) const;
   std::optional<double> choice_speed(const model_state&, time_point) const;
+  std::optional<double> rate_of_all(const model_state&, time_point) const;
   bool begins_too_late(choice_key, const model_state&, time_point);
   bool may_send(const destination&, model_state&, time_point);
   void note_end(choice_state&, model_state&);
