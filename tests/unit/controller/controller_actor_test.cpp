@@ -19,7 +19,8 @@ struct fake_store : state_store {
     std::vector<codec::bytes> saved;
     std::uint64_t epoch = 0;
     std::vector<std::string> nodes;
-  std::vector<scale_target> targets;
+    std::vector<scale_target> targets;
+    std::vector<asked_node> asked;
     int writes_of_nodes = 0;
     bool broken = false;
   };
@@ -69,6 +70,17 @@ struct fake_store : state_store {
 
   result<std::vector<scale_target>> remembered_targets() override {
     return in.targets;
+  }
+
+  result<void> remember_asked(const std::vector<asked_node>& nodes) override {
+    if (in.broken)
+      return disk_full();
+    in.asked = nodes;
+    return {};
+  }
+
+  result<std::vector<asked_node>> asked_nodes() override {
+    return in.asked;
   }
 
   contents& in;
