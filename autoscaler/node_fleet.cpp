@@ -166,8 +166,7 @@ commands machine::stored(bool done, time_point now) {
     store_at_ = now + options_.store_retry;
   }
   for (auto& [name, one] : nodes_) {
-    if (!std::exchange(one.listed, false) || !done ||
-        one.at != phase::storing)
+    if (!std::exchange(one.listed, false) || !done || one.at != phase::storing)
       continue;
     enter(one, phase::requested, now);
     out.push_back(ask_for{name, one.type});
@@ -228,11 +227,11 @@ void machine::end(const std::string& name, node& one, commands& out,
 void machine::expire(commands& out, time_point now) {
   for (auto& [name, one] : nodes_) {
     if (one.at == phase::requested && now >= one.deadline) {
-      failed(one.type,
-             fmt::format("{} did not join within {:g} s", name,
-                         static_cast<double>(options_.arrival_max.count()) /
-                             1000),
-             now);
+      failed(
+          one.type,
+          fmt::format("{} did not join within {:g} s", name,
+                      static_cast<double>(options_.arrival_max.count()) / 1000),
+          now);
       end(name, one, out, now);
     } else if (one.at == phase::lost && now >= one.deadline) {
       end(name, one, out, now);
@@ -297,8 +296,8 @@ void machine::follow_plan(commands& out, time_point now) {
   }
   for (const auto& [type, nodes] : plan.ask)
     for (std::uint32_t i = 0; i < nodes; ++i) {
-      auto& one = nodes_[fmt::format("{}-{}-{}", name_part(type), epoch_,
-                                     ++names_)];
+      auto& one =
+          nodes_[fmt::format("{}-{}-{}", name_part(type), epoch_, ++names_)];
       one.type = type;
       enter(one, phase::storing, now);
       changed_ = true;

@@ -39,7 +39,7 @@ struct remainder {
   controller::replica_demand demand;
   std::uint32_t left = 0;
   std::map<std::string, std::uint32_t> here; ///< of the model, by node
-  std::tuple<double, double, double> size; ///< of one: GPUs, CPUs, memory
+  std::tuple<double, double, double> size;   ///< of one: GPUs, CPUs, memory
 };
 
 std::vector<remainder>
@@ -125,9 +125,8 @@ public:
     }
     workers_ = static_cast<std::uint32_t>(of_.nodes.size());
     auto there = static_cast<double>(of_.rooms.size());
-    auto at_once =
-        std::clamp(std::floor(of_.upscaling_speed * there), launches_min,
-                   launches_max);
+    auto at_once = std::clamp(std::floor(of_.upscaling_speed * there),
+                              launches_min, launches_max);
     launches_ = static_cast<std::uint32_t>(at_once);
     launches_ -= std::min(launches_, coming);
   }
@@ -222,8 +221,8 @@ private:
     for (const auto* node : idle) {
       const auto* type = named(node->type);
       auto& count = count_[node->type];
-      auto too_many = !type || count > type->max_workers ||
-                      workers_ > of_.max_workers;
+      auto too_many =
+          !type || count > type->max_workers || workers_ > of_.max_workers;
       auto spare = !type || count > type->min_workers;
       if (!too_many && !(spare && *node->idle >= of_.idle_timeout))
         continue;

@@ -98,8 +98,8 @@ struct controller_state {
   std::map<std::string, member> members;          ///< by node
   std::map<caf::actor_addr, std::string> watched; ///< agent -> node
   autoscaler_actor autoscaler;                    ///< null: nothing is scaled
-  std::vector<asked_node> asked; ///< as the store has them
-  fleet_status fleet;            ///< as the autoscaler said last
+  std::vector<asked_node> asked;                  ///< as the store has them
+  fleet_status fleet; ///< as the autoscaler said last
   time_point fleet_at{};
   std::optional<remember_nodes> to_remember;
   std::optional<remember_targets> to_remember_targets;

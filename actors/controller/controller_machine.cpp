@@ -818,8 +818,7 @@ void controller_machine::fill(model& of, time_point now) {
   model_key key{of.wanted.spec.application, of.wanted.spec.model};
   auto on_the_way = has.current > has.current_ready || placed > 0;
   // In a rolling change room comes from what goes, if that is enough.
-  auto room_comes =
-      has.outdated > 0 && (on_the_way || leaving_.contains(key));
+  auto room_comes = has.outdated > 0 && (on_the_way || leaving_.contains(key));
   if (has.outdated > 0 && !room_comes && give_one_up(of, now)) {
     if (place_some(of, 1) == 1)
       return;

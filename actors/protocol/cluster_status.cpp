@@ -40,12 +40,9 @@ struct layout<cluster_status> {
   using r = cluster_status;
   static constexpr std::string_view name = "cluster_status";
   static constexpr auto fields = std::tuple{
-      number(1, &r::table_version),
-      number(2, &r::nodes),
-      number(3, &r::models),
-      number(4, &r::revoked),
-      number(5, &r::demands),
-      number(6, &r::fleet),
+      number(1, &r::table_version), number(2, &r::nodes),
+      number(3, &r::models),        number(4, &r::revoked),
+      number(5, &r::demands),       number(6, &r::fleet),
   };
 };
 

@@ -31,13 +31,13 @@ struct replicas_on {
 struct node_demand {
   std::string application;
   std::string model;
-  std::uint32_t replicas = 0;           ///< so many; each takes:
-  std::vector<resource_bundle> bundles; ///< one per worker
-  std::string strategy;                 ///< "PACK", "STRICT_PACK", ...
-  std::string engine;                   ///< "cpu", "cuda"
+  std::uint32_t replicas = 0;              ///< so many; each takes:
+  std::vector<resource_bundle> bundles;    ///< one per worker
+  std::string strategy;                    ///< "PACK", "STRICT_PACK", ...
+  std::string engine;                      ///< "cpu", "cuda"
   std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
-  std::uint64_t waits_ms = 0; ///< since the first of them found no room
-  std::string reason;         ///< one sentence
+  std::uint64_t waits_ms = 0;    ///< since the first of them found no room
+  std::string reason;            ///< one sentence
   std::vector<replicas_on> here; ///< those of the model that have a node
 
   bool operator==(const node_demand&) const = default;
@@ -98,10 +98,10 @@ struct node_type_status {
   std::vector<resource> resources; ///< of a node of it
   std::uint32_t min_workers = 0;
   std::uint32_t max_workers = 0;
-  std::uint32_t nodes = 0;      ///< asked for, and not yet to end
-  std::uint32_t failures = 0;   ///< in a row
-  std::uint64_t rests_ms = 0;   ///< it is not asked for so long
-  std::string reason;           ///< of the last failure
+  std::uint32_t nodes = 0;    ///< asked for, and not yet to end
+  std::uint32_t failures = 0; ///< in a row
+  std::uint64_t rests_ms = 0; ///< it is not asked for so long
+  std::string reason;         ///< of the last failure
 
   bool operator==(const node_type_status&) const = default;
 };

@@ -18,8 +18,8 @@ public:
   /// Called on a thread of the provider, once for every node that was asked for
   /// or was living: it is gone, or could not be brought. `why` is empty if
   /// `end` was called for it.
-  using gone = std::function<void(const std::string& node,
-                                  const std::string& why)>;
+  using gone =
+      std::function<void(const std::string& node, const std::string& why)>;
 
   virtual ~node_provider() = default;
 

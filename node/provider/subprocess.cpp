@@ -125,8 +125,7 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
       ::close(fd);
   ::execve(executable, argv, envp);
   constexpr char sorry[] = "the program cannot be run\n";
-  [[maybe_unused]] auto said =
-      ::write(STDERR_FILENO, sorry, sizeof sorry - 1);
+  [[maybe_unused]] auto said = ::write(STDERR_FILENO, sorry, sizeof sorry - 1);
   ::_exit(127);
 }
 
@@ -313,8 +312,9 @@ result<pid_t> subprocess_provider::spawn(const std::string& node,
   std::vector<std::string> arguments{"troupe"};
   arguments.insert(arguments.end(), what.arguments.begin(),
                    what.arguments.end());
-  for (auto text : {std::string{"--node-name"}, node, std::string{"--state-dir"},
-                    (folder / state_folder).string()})
+  for (auto text :
+       {std::string{"--node-name"}, node, std::string{"--state-dir"},
+        (folder / state_folder).string()})
     arguments.push_back(std::move(text));
   std::vector<std::string> environment;
   for (char** variable = environ; *variable; ++variable)
