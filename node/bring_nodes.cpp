@@ -3,6 +3,7 @@
 #include "actors/node_agent/resources.hpp"
 #include "actors/runtime/token.hpp"
 #include "node/admin_client.hpp"
+#include "node/background.hpp"
 #include "node/provider/subprocess.hpp"
 #include "router/api/json_writer.hpp"
 
@@ -104,6 +105,7 @@ autoscaler::node_bringing bring_nodes(const config::cluster_config& cluster,
     options.types.push_back(promised(type));
     processes.types[type.name] = command_of(type, head, join_port);
   }
+  processes.inherited = environment_for_others();
   using variables = std::vector<std::pair<std::string, std::string>>;
   processes.environment = [issuer]() -> result<variables> {
     auto token = runtime::create_token(issuer, token_time);

@@ -32,6 +32,7 @@ using clock = std::chrono::steady_clock;
 constexpr milliseconds look_time{100};
 constexpr milliseconds killed_max{5'000};
 constexpr auto mark_file = "process";
+constexpr auto ending_file = "ending"; // it was told to end
 constexpr auto log_file = "log";
 constexpr auto state_folder = "state";
 
@@ -224,12 +225,16 @@ std::vector<std::string> subprocess_provider::living() {
     folders.push_back(entry.path());
   for (const auto& folder : folders) {
     auto mark = read_mark(folder / mark_file);
-    if (mark && lives(*mark)) {
-      out.push_back(folder.filename().string());
-      workers_[out.back()].mark = *mark;
-    } else {
+    if (!mark || !lives(*mark)) {
       fs::remove_all(folder, code);
+      continue;
     }
+    auto node = folder.filename().string();
+    workers_[node].mark = *mark;
+    if (fs::exists(folder / ending_file, code))
+      tell_to_end(node); // as before; it is none of the living any more
+    else
+      out.push_back(node);
   }
   left_ = workers_.size();
   changed_.notify_all();
@@ -316,9 +321,7 @@ result<pid_t> subprocess_provider::spawn(const std::string& node,
        {std::string{"--node-name"}, node, std::string{"--state-dir"},
         (folder / state_folder).string()})
     arguments.push_back(std::move(text));
-  std::vector<std::string> environment;
-  for (char** variable = environ; *variable; ++variable)
-    environment.emplace_back(*variable);
+  auto environment = options_.inherited;
   for (const auto& [name, value] : *more)
     environment.push_back(name + "=" + value);
   auto argv = pointers(arguments);
@@ -357,6 +360,10 @@ void subprocess_provider::tell_to_end(const std::string& node) {
     return;
   auto& one = found->second;
   one.kill_at = clock::now() + options_.end_max;
+  if (auto kept = runtime::write_private(folder_of(node) / ending_file, "",
+                                         runtime::if_there::replace);
+      !kept)
+    spdlog::warn("{}", kept.error().message);
   if (one.is_child || lives(one.mark))
     ::kill(one.mark.pid, SIGTERM);
 }

@@ -53,6 +53,7 @@ struct place {
     subprocess_options options;
     options.directory = path / "nodes";
     options.types = std::move(types);
+    options.inherited = {"PATH=/usr/bin:/bin", "COLOUR=blue"};
     options.environment = [] {
       using variables = std::vector<std::pair<std::string, std::string>>;
       return result<variables>{variables{{"TROUPE_TOKEN", "secret"}}};
@@ -100,13 +101,13 @@ struct place {
 
 TEST_CASE("a node is a process with its token, its name and its own state") {
   place here;
-  auto program = here.script("worker", "echo \"$TROUPE_TOKEN $*\"\n"
+  auto program = here.script("worker", "echo \"$TROUPE_TOKEN $COLOUR $*\"\n"
                                        "exec sleep 1000");
   here.open({{"small", {program, {"start", "--num-cpus", "2"}}}});
   CHECK(here.provider->living().empty());
   here.listen();
   here.provider->ask("n1", "small");
-  CHECK(here.line_of("n1") == "secret start --num-cpus 2 --node-name n1 "
+  CHECK(here.line_of("n1") == "secret blue start --num-cpus 2 --node-name n1 "
                               "--state-dir " +
                                   (here.path / "nodes/n1/state").string());
   auto mark = here.mark("n1");
@@ -126,6 +127,15 @@ TEST_CASE("a node is a process with its token, its name and its own state") {
     CHECK(here.provider->living() == std::vector<std::string>{"n1"});
     here.listen();
     here.provider->end("n1");
+    CHECK(here.end_of("n1").empty());
+    CHECK_FALSE(lives(mark));
+  }
+  SECTION("it was told to end, and so ends when its provider does not see it") {
+    here.provider.reset();
+    std::ofstream{here.path / "nodes/n1/ending"};
+    here.open({});
+    CHECK(here.provider->living().empty());
+    here.listen();
     CHECK(here.end_of("n1").empty());
     CHECK_FALSE(lives(mark));
   }
@@ -186,7 +196,7 @@ TEST_CASE("a process that has a node's id by chance is left alone") {
       other.pid = 0;
     CHECK_FALSE(lives(other));
     fs::create_directories(here.path / "nodes/a");
-    REQUIRE(write_mark(here.path / "nodes/a/process", other));
+    REQUIRE(write_mark(here.path / "nodes/a/process", other).has_value());
     here.open({});
     CHECK(here.provider->living().empty());
     CHECK_FALSE(fs::exists(here.path / "nodes/a"));
