@@ -46,8 +46,6 @@ std::vector<remainder>
 in_order(const std::vector<protocol::node_demand>& demands) {
   std::vector<remainder> out;
   for (const auto& demand : demands) {
-    if (out.size() == demands_max)
-      break;
     remainder one;
     one.demand = replica_demand_of(demand);
     one.left = demand.replicas;
@@ -129,6 +127,7 @@ public:
                               launches_min, launches_max);
     launches_ = static_cast<std::uint32_t>(at_once);
     launches_ -= std::min(launches_, coming);
+    launches_ = std::min(launches_, asked_at_once_max);
   }
 
   node_plan run() {
@@ -198,9 +197,15 @@ private:
       auto first = one;
       auto nothing = [](const auto&) {};
       fit(first, tried, nothing);
-      for (auto other : rest_)
-        if (!(other.demand == one.demand))
-          fit(other, tried, nothing);
+      std::size_t beside = 0;
+      for (const auto& each : rest_) {
+        if (&each == &one || each.left == 0)
+          continue;
+        if (++beside > tried_together_max)
+          break;
+        auto other = each;
+        fit(other, tried, nothing);
+      }
       auto wasted = waste_of(type, tried.front());
       if (!best || wasted < least) {
         best = &type;

@@ -70,11 +70,13 @@ struct node_plan {
 ///   of the minimum, is to end. One of too many (the file has changed) need
 ///   only be idle.
 ///
-/// Linear in nodes and demands for each node that it asks for; looks at the
-/// first `demands_max` demands alone, the others come when these are placed.
+/// For each node that it asks for, linear in nodes and demands; at most
+/// `asked_at_once_max` of them, the others come with the next plan.
 node_plan plan_nodes(const node_situation&);
 
-inline constexpr std::size_t demands_max = 256;
+inline constexpr std::uint32_t asked_at_once_max = 100;
+/// Demands that are tried beside one to see what a type would waste.
+inline constexpr std::size_t tried_together_max = 64;
 
 /// A demand as placement takes it.
 controller::replica_demand replica_demand_of(const protocol::node_demand&);

@@ -221,8 +221,9 @@ std::vector<std::string> subprocess_provider::living() {
   std::vector<std::string> out;
   std::error_code code;
   std::vector<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator{options_.directory, code})
-    folders.push_back(entry.path());
+  fs::directory_iterator entry{options_.directory, code};
+  for (; !code && entry != fs::directory_iterator{}; entry.increment(code))
+    folders.push_back(entry->path());
   for (const auto& folder : folders) {
     auto mark = read_mark(folder / mark_file);
     if (!mark || !lives(*mark)) {
@@ -294,7 +295,9 @@ subprocess_provider::start(const std::string& node, const std::string& type) {
   if (found == options_.types.end())
     return error{errc::not_found, "there is no node type " + type};
   const auto& program = found->second.executable;
-  if (!fs::is_regular_file(program) || ::access(program.c_str(), X_OK) != 0)
+  std::error_code code;
+  if (!fs::is_regular_file(program, code) ||
+      ::access(program.c_str(), X_OK) != 0)
     return error{errc::not_found, program.string() + " cannot be run"};
   for (const auto& folder : {options_.directory, folder_of(node)})
     if (auto made = runtime::make_private_directory(folder); !made)

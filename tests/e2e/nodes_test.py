@@ -12,7 +12,7 @@ import subprocess
 import httpx
 import pytest
 
-from cluster import (BINARY, DEADLINE_S, model_config, process, run_verb,
+from cluster import (BINARY, DEADLINE_S, chunks, model_config, process, run_verb,
                      serve_config, wait_for)
 
 UP = re.compile(r"node head is up: http http://\S+:(\d+), "
@@ -225,3 +225,15 @@ def test_a_head_that_is_killed_leaks_no_node_and_counts_none_twice(
     wait_for(one.answers, "no other one came")
     assert len(list(one.workers())) == 1
     assert [each["node"] for each in one.asked()] != [node["node"]]
+    # Told to end, the head lets its streams finish, and takes all nodes along.
+    with one.http.stream("POST", "/v1/completions", json={
+            "prompt": "Once upon a time", "max_tokens": 100, "temperature": 0,
+            "ignore_eos": True, "stream": True}) as answer:
+        pieces = answer.iter_text()
+        text = next(pieces)
+        one.process.send_signal(signal.SIGTERM)
+        text += "".join(pieces)
+    assert chunks(text)[-1]["choices"][0]["finish_reason"] == "length"
+    assert one.process.wait(DEADLINE_S) == 0
+    assert list(one.workers()) == []
+    assert list((one.state / "nodes").iterdir()) == []
