@@ -25,7 +25,8 @@ int validate_cluster(const std::filesystem::path& file) {
   for (const auto& type : loaded.values.node_types)
     fmt::print("{}: {} to {} workers\n", type.name, type.min_workers,
                type.max_workers);
-  fmt::print("{} is valid: a cluster of at most {} workers\n", file.string(),
+  fmt::print("{} is valid: the cluster {} of at most {} workers\n",
+             file.string(), loaded.values.cluster_name,
              loaded.values.max_workers);
   return 0;
 }

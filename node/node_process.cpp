@@ -282,14 +282,19 @@ result<void> running_node::start_entrance(const entrance& wanted,
 void running_node::start_autoscaler(const head_role& role,
                                     const runtime::authority& issuer) {
   autoscaler::node_bringing bringing;
-  if (role.cluster && entrance_)
-    bringing = bring_nodes(*role.cluster, options_, entrance_->port(), issuer);
-  else if (std::error_code code;
-           !std::filesystem::is_empty(nodes_directory(options_.state_dir),
-                                      code) &&
-           !code)
+  std::error_code none;
+  if (role.cluster && entrance_) {
+    const auto& cluster = *role.cluster;
+    spdlog::info("the cluster {}: {} node types, at most {} workers",
+                 cluster.cluster_name, cluster.node_types.size(),
+                 cluster.max_workers);
+    bringing = bring_nodes(cluster, options_, entrance_->port(), issuer);
+  } else if (!std::filesystem::is_empty(nodes_directory(options_.state_dir),
+                                        none) &&
+             !none) {
     spdlog::warn("nodes may live that a head before brought; without its "
                  "--autoscaling-config nobody ends them");
+  }
   provider_ = bringing.provider;
   autoscaler_ =
       autoscaler::spawn_autoscaler(system_, controller_, std::move(bringing));
