@@ -66,13 +66,63 @@ logging_config read_logging(const located& value) {
   return out;
 }
 
-void add_key(const located& value, std::string key, troupe_options& out) {
-  auto visible = [](unsigned char c) { return c > ' ' && c < 127; };
-  if (key.size() < 8 || key.size() > 512 ||
-      !std::all_of(key.begin(), key.end(), visible))
+bool is_visible(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](unsigned char c) { return c > ' ' && c < 127; });
+}
+
+/// A key without a name of its own gets its place as one.
+void add_key(const located& value, api_key one, troupe_options& out) {
+  if (one.key.size() < 8 || one.key.size() > 512 || !is_visible(one.key)) {
     value.error("a key must be 8 to 512 visible ASCII characters");
-  else
-    out.api_keys.push_back(std::move(key));
+    return;
+  }
+  auto is_plain = one.name.empty();
+  if (is_plain)
+    one.name = fmt::format("key-{}", out.api_keys.size() + 1);
+  auto is_same = [&](auto member) {
+    return std::any_of(
+        out.api_keys.begin(), out.api_keys.end(),
+        [&](const api_key& other) { return other.*member == one.*member; });
+  };
+  if (is_same(&api_key::key)) {
+    if (!is_plain) // one that says nothing more may stand there again
+      value.error("the same key stands here twice");
+  } else if (is_same(&api_key::name)) {
+    value.error("another key has the name \"" + one.name + "\"");
+  } else {
+    out.api_keys.push_back(std::move(one));
+  }
+}
+
+/// An entry of api_keys: the key, or a map with what it is good for.
+void read_key(const located& value, troupe_options& out) {
+  if (!value.node.IsMap()) {
+    if (auto text = read_text(value))
+      add_key(value, {"", *text}, out);
+    return;
+  }
+  map_reader in{value};
+  api_key one;
+  auto key = in.text("key");
+  if (auto name = in.text("name")) {
+    if (name->empty() || name->size() > 64 || !is_visible(*name))
+      value.error("a name must be 1 to 64 visible ASCII characters");
+    one.name = *name;
+  }
+  one.weight = in.number("weight", {0.001, 1000}).value_or(one.weight);
+  one.priority = static_cast<std::int32_t>(
+      in.integer("priority", {-priority_max, priority_max}).value_or(0));
+  one.requests_per_minute = static_cast<std::uint32_t>(
+      in.integer("requests_per_minute", {1, 1'000'000'000}).value_or(0));
+  one.tokens_per_minute = static_cast<std::uint64_t>(
+      in.integer("tokens_per_minute", {1, 1e12}).value_or(0));
+  if (!key) {
+    value.error("an entry needs its key");
+    return;
+  }
+  one.key = *key;
+  add_key(value, std::move(one), out);
 }
 
 void read_key_file(const located& value, troupe_options& out) {
@@ -93,7 +143,7 @@ void read_key_file(const located& value, troupe_options& out) {
     if (!line.empty() && line.back() == '\r')
       line.pop_back();
     if (!line.empty() && line.front() != '#')
-      add_key(value, line, out);
+      add_key(value, {"", line}, out);
   }
   if (out.api_keys.empty())
     value.error("the file holds no keys");
@@ -104,13 +154,14 @@ troupe_options read_troupe(const located& value) {
   map_reader in{value};
   auto keys = in.list("api_keys");
   for (const auto& key : keys)
-    if (auto text = read_text(key))
-      add_key(key, *text, out);
+    read_key(key, out);
   if (auto file = in.take("api_keys_file"); file.present()) {
+    auto inlined = out.api_keys.size();
     read_key_file(file, out);
     YAML::Node map = value.node;
     map.remove("api_keys_file");
-    map["api_keys"] = out.api_keys;
+    for (auto i = inlined; i < out.api_keys.size(); ++i)
+      map["api_keys"].push_back(out.api_keys[i].key);
   }
   out.threads_per_replica = static_cast<std::uint32_t>(
       in.integer("threads_per_replica", {1, 1024}).value_or(0));

@@ -127,9 +127,24 @@ struct logging_config {
   bool enable_access_log = true;
 };
 
+/// Priorities of requests go from minus to plus this; lower ones go first.
+inline constexpr std::int32_t priority_max = 1000;
+
+/// A key that clients may bear, and what it is good for.
+struct api_key {
+  std::string name; ///< unique; of one that was given none "key-3"
+  std::string key;
+  double weight = 1;         ///< of its share of what there is
+  std::int32_t priority = 0; ///< the most urgent (lowest) it may ask for
+  std::uint32_t requests_per_minute = 0; ///< 0 = no limit
+  std::uint64_t tokens_per_minute = 0;   ///< 0 = no limit
+
+  bool operator==(const api_key&) const = default;
+};
+
 /// The top-level key `troupe:`, what Ray has no name for.
 struct troupe_options {
-  std::vector<std::string> api_keys;     ///< none = any key is taken
+  std::vector<api_key> api_keys;         ///< none = any key is taken
   std::uint32_t threads_per_replica = 0; ///< 0 = the node's cores, shared out
   std::uint32_t max_requests_in_flight = 1024; ///< past it: 503 at once
   bool failover_exact = false;           ///< failover: exact | best_effort

@@ -75,14 +75,28 @@ void show_environment(element value, std::string& out) {
   });
 }
 
+/// An entry of api_keys: what the key is good for may be seen.
+void show_key(element value, std::string& out) {
+  if (!value.is_object()) {
+    out += quoted(config::hidden_value);
+    return;
+  }
+  show_object(value, out, [&](std::string_view name, element member) {
+    out += name == "key" ? quoted(config::hidden_value)
+                         : std::string{simdjson::minify(member)};
+  });
+}
+
 void show_keys(element value, std::string& out) {
   simdjson::dom::array keys;
   std::size_t count = 0;
   if (value.get(keys) == simdjson::SUCCESS)
     count = static_cast<std::size_t>(std::distance(keys.begin(), keys.end()));
   out += '[';
-  for (std::size_t i = 0; i < count; ++i)
-    out += (i == 0 ? "" : ",") + quoted(config::hidden_value);
+  for (std::size_t i = 0; i < count; ++i) {
+    out += i == 0 ? "" : ",";
+    show_key(keys.at(i).value(), out);
+  }
   out += ']';
 }
 

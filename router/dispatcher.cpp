@@ -5,7 +5,7 @@ namespace troupe::router {
 void dispatcher::submit(submission what, std::shared_ptr<reply_sink> sink) {
   auto refused = sink;
   if (!put(submitted{std::move(what), std::move(sink)}))
-    refused->on_failed(why_, {}); // written once, before `closed_`
+    refused->on_failed({0, why_}); // written once, before `closed_`
 }
 
 void dispatcher::cancel_request(std::uint64_t request) {

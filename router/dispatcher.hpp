@@ -29,7 +29,7 @@ public:
 
   /// The end of every choice that had not ended; nothing follows. With an
   /// incident id (see command::fail) the client may read why.
-  virtual void on_failed(error why, std::string incident) = 0;
+  virtual void on_failed(command::fail) = 0;
 };
 
 /// The way from the Asio threads to the router actor: an inbox and a bell. The

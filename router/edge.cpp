@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cmath>
 #include <random>
 #include <utility>
 
@@ -109,6 +111,28 @@ std::string moved_to(const std::string& root, const std::string& target) {
          target.substr(path.size());
 }
 
+/// How long the client waits: what it says in x-request-timeout-ms, but no more
+/// than the server allows (0 = no limit).
+api::api_result<std::chrono::milliseconds>
+time_limit_of(const http::request& request, std::chrono::milliseconds server) {
+  auto text = request.header("x-request-timeout-ms");
+  if (text.empty())
+    return server;
+  constexpr std::int64_t most = 86'400'000;
+  std::int64_t ms = 0;
+  auto [end, wrong] =
+      std::from_chars(text.data(), text.data() + text.size(), ms);
+  if (wrong != std::errc{} || end != text.data() + text.size() || ms < 1 ||
+      ms > most)
+    return api_error{400,
+                     fmt::format("The header x-request-timeout-ms must be a "
+                                 "number of milliseconds from 1 to {}.",
+                                 most),
+                     "invalid_request_error", "", ""};
+  std::chrono::milliseconds own{ms};
+  return server.count() == 0 ? own : std::min(own, server);
+}
+
 std::uint64_t random_seed() {
   std::random_device random;
   return (std::uint64_t{random()} << 32) | random();
@@ -145,10 +169,11 @@ edge::edge(boost::asio::io_context& io, const options& from,
       replicas_(std::move(replicas)), sleepers_(std::move(sleepers)),
       admitted_(std::make_shared<admission>(from.requests_max)),
       rules_(std::make_shared<const rules>(
-          rules{api_keys{from.api_keys}, from.root_path, from.request_timeout,
-                from.access_log})),
+          rules{from.root_path, from.request_timeout, from.access_log})),
       cards_(std::move(fetch_card)), text_(from.text_threads) {
-  // nop
+  protocol::router_settings first;
+  first.api_keys = from.api_keys;
+  accounts_->follow(first);
 }
 
 void edge::handle(http::request request, std::shared_ptr<http::reply> reply) {
@@ -162,11 +187,12 @@ void edge::handle(http::request request, std::shared_ptr<http::reply> reply) {
   about.access_log = now->access_log;
   auto client = std::make_unique<exchange>(std::move(reply), std::move(about));
   if (request.path == health_path)
-    health(request, *client);
-  else if (!now->keys.admit(request))
-    client->fail(unauthorized());
-  else
-    route(*now, request, std::move(client));
+    return health(request, *client);
+  auto account = accounts_->find(request);
+  if (!account)
+    return client->fail(unauthorized());
+  client->set_account(std::move(account));
+  route(*now, request, std::move(client));
 }
 
 void edge::take(std::shared_ptr<const protocol::routing_table> table) {
@@ -174,9 +200,10 @@ void edge::take(std::shared_ptr<const protocol::routing_table> table) {
   counters_->keep_only(*table);
   auto& said = table->settings;
   admitted_->set_max(said.requests_max);
-  auto fresh = std::make_shared<const rules>(rules{
-      api_keys{said.api_keys}, said.root_path,
-      std::chrono::milliseconds{said.request_timeout_ms}, said.access_log});
+  accounts_->follow(said);
+  auto fresh = std::make_shared<const rules>(
+      rules{said.root_path, std::chrono::milliseconds{said.request_timeout_ms},
+            said.access_log});
   {
     std::lock_guard lock{mutex_};
     table_ = table;
@@ -318,8 +345,19 @@ void edge::begin(std::string_view endpoint, std::string prefix,
     client->fail(busy("The server is shutting down."));
     return;
   }
+  auto limit = time_limit_of(request, now.request_timeout);
+  if (!limit) {
+    client->fail(limit.error());
+    return;
+  }
+  auto account = client->account();
+  if (auto refused = account->take_request(std::chrono::steady_clock::now())) {
+    client->fail(*refused);
+    return;
+  }
   auto ticket = admission::enter(admitted_);
-  if (!ticket) {
+  if (!ticket ||
+      (accounts_->several() && !ticket.join("key " + account->name()))) {
     client->fail(busy("Too many requests are in flight."));
     return;
   }
@@ -327,7 +365,8 @@ void edge::begin(std::string_view endpoint, std::string prefix,
   auto job = std::make_shared<pending>();
   job->request_id = client->request_id();
   job->arrived = client->arrived();
-  job->time_limit = now.request_timeout;
+  job->time_limit = *limit;
+  job->account = std::move(account);
   job->client =
       std::make_shared<waiting_client>(io_, std::move(client), job->time_limit);
   job->endpoint = endpoint;
@@ -384,6 +423,7 @@ std::optional<api_error> edge::parse(pending& job) {
     auto& shared = shared_part(*request);
     job.wanted = shared.model;
     job.client->set_user(shared.user);
+    heed_urgency(job, shared.priority, shared.timeout_s);
     job.request = std::move(*request);
     return std::nullopt;
   };
@@ -396,6 +436,19 @@ std::optional<api_error> edge::parse(pending& job) {
   return take(parse_request(job.endpoint == chat_path, job.body));
 }
 
+void edge::heed_urgency(pending& job, std::int32_t priority,
+                        const std::optional<double>& timeout_s) {
+  job.priority = std::max(priority, job.account->priority());
+  if (!timeout_s)
+    return;
+  std::chrono::milliseconds limit{
+      static_cast<std::int64_t>(std::ceil(*timeout_s * 1e3))};
+  if (job.time_limit.count() == 0 || limit < job.time_limit) {
+    job.time_limit = limit;
+    job.client->shorten(limit);
+  }
+}
+
 void edge::find(const pending_ptr& job) {
   job->table = table();
   auto model = find_model(*job->table, job->prefix, job->wanted);
@@ -404,6 +457,12 @@ void edge::find(const pending_ptr& job) {
     return;
   }
   job->model = *model;
+  if (job->table->models.size() > 1 && !std::exchange(job->joined, true) &&
+      !job->client->join("model " + job->model->application + "/" +
+                         job->model->model)) {
+    job->client->fail(busy("Too many requests for this model are in flight."));
+    return;
+  }
   if (job->model->replicas.empty() &&
       job->model->without_replica == protocol::waking::wakes) {
     wait_to_wake(job);
@@ -466,17 +525,22 @@ void edge::send(const pending_ptr& job,
     std::visit([&](auto& request) { send(job, request, text); }, job->request);
 }
 
+// Nothing if it has no limit; else at least a millisecond.
+std::optional<std::chrono::milliseconds> edge::time_left(const pending& job) {
+  using namespace std::chrono;
+  if (job.time_limit.count() == 0)
+    return std::nullopt;
+  auto gone = duration_cast<milliseconds>(steady_clock::now() - job.arrived);
+  return std::max(job.time_limit - gone, milliseconds{1});
+}
+
 generation_context edge::context_of(const pending& job) const {
   using namespace std::chrono;
   generation_context out;
   out.request_id = job.request_id;
   out.created = unix_seconds();
-  if (job.time_limit.count() > 0) {
-    auto gone = duration_cast<milliseconds>(steady_clock::now() - job.arrived);
-    auto left = job.time_limit - gone;
-    out.deadline_ms = static_cast<std::uint64_t>(
-        std::max<milliseconds::rep>(left.count(), 1));
-  }
+  if (auto left = time_left(job))
+    out.deadline_ms = static_cast<std::uint64_t>(left->count());
   return out;
 }
 
@@ -489,6 +553,12 @@ void edge::send(const pending_ptr& job, any_request& request,
   auto made = prepare(std::move(request), *job->model, text, context);
   if (!made)
     return job->client->fail(made.error());
+  std::uint64_t tokens = 0;
+  for (const auto& prompt : made->plan.prompts)
+    tokens += prompt.size();
+  if (auto refused =
+          job->account->take_prompt(tokens, std::chrono::steady_clock::now()))
+    return job->client->fail(*refused);
   submit(job, std::move(made->what),
          std::make_unique<answer>(std::move(made->plan)));
 }
@@ -498,6 +568,12 @@ void edge::send(const pending_ptr& job, pooled_request& request,
   auto made = prepare(std::move(request), *job->model, *text, context_of(*job));
   if (!made)
     return job->client->fail(made.error());
+  std::uint64_t tokens = 0;
+  for (const auto& record : made->what.choices)
+    tokens += record.prompt.size();
+  if (auto refused =
+          job->account->take_prompt(tokens, std::chrono::steady_clock::now()))
+    return job->client->fail(*refused);
   submit(job, std::move(made->what),
          std::make_unique<pooled_answer>(std::move(made->plan)));
 }
@@ -515,6 +591,12 @@ void edge::submit(const pending_ptr& job, submission what,
                   std::unique_ptr<reply_content> content) {
   what.card_hash = job->card_hash;
   what.session = job->session;
+  if (accounts_->several())
+    what.tenant = job->account->name();
+  what.weight = job->account->weight();
+  what.priority = job->priority;
+  if (auto left = time_left(*job))
+    what.time_limit = *left;
   auto client = job->client->take();
   if (!client)
     return;

@@ -8,6 +8,7 @@
 #include "router/options.hpp"
 #include "router/pooling.hpp"
 #include "router/request_guard.hpp"
+#include "router/tenants.hpp"
 #include "router/tokenization.hpp"
 #include "router/waiting_client.hpp"
 
@@ -65,6 +66,9 @@ public:
   const std::shared_ptr<admission>& admitted() const {
     return admitted_;
   }
+  const std::shared_ptr<tenants>& accounts() const {
+    return accounts_;
+  }
   const std::shared_ptr<metrics>& counters() const {
     return counters_;
   }
@@ -72,7 +76,6 @@ public:
 private:
   /// What a deployment says about all requests.
   struct rules {
-    api_keys keys;
     std::string root_path;
     std::chrono::milliseconds request_timeout{0};
     bool access_log = true;
@@ -84,7 +87,10 @@ private:
     std::shared_ptr<waiting_client> client;
     std::string request_id;
     std::chrono::steady_clock::time_point arrived;
+    /// From its arrival; 0 = none.
     std::chrono::milliseconds time_limit{0};
+    std::shared_ptr<tenant_account> account;
+    std::int32_t priority = 0;
     std::string_view endpoint; ///< one of ours
     std::string prefix;
     std::string session; ///< x-session-id; empty = none
@@ -93,7 +99,8 @@ private:
     const protocol::model_route* model = nullptr; ///< in `table`
     std::string card_hash; ///< empty: the last one that was known
     bool found_again = false;
-    std::string wanted; ///< the model's name, as in the request
+    bool joined = false; ///< its place counts for its model
+    std::string wanted;  ///< the model's name, as in the request
     std::variant<any_request, pooled_request, text_request> request;
   };
   using pending_ptr = std::shared_ptr<pending>;
@@ -111,11 +118,14 @@ private:
   void post_text(pending_ptr, std::function<void()>);
   void read(const pending_ptr&);
   static std::optional<api::api_error> parse(pending&);
+  static void heed_urgency(pending&, std::int32_t priority,
+                           const std::optional<double>& timeout_s);
   void find(const pending_ptr&);
   void wait_to_wake(const pending_ptr&);
   void wake(const protocol::routing_table&);
   std::string card_for(const protocol::model_route&) const;
   void send(const pending_ptr&, const std::shared_ptr<const model_text>&);
+  static std::optional<std::chrono::milliseconds> time_left(const pending&);
   generation_context context_of(const pending&) const;
   void send(const pending_ptr&, any_request&,
             const std::shared_ptr<const model_text>&);
@@ -130,6 +140,7 @@ private:
   std::shared_ptr<dispatcher> replicas_;
   std::shared_ptr<wake_queue> sleepers_;
   std::shared_ptr<admission> admitted_;
+  std::shared_ptr<tenants> accounts_ = std::make_shared<tenants>();
   std::shared_ptr<metrics> counters_ = std::make_shared<metrics>();
   mutable std::mutex mutex_;
   std::shared_ptr<const protocol::routing_table> table_;

@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 namespace troupe::router {
 
 namespace {
 
-constexpr std::string_view retry_after_s = "1";
 constexpr int client_closed_request = 499; // for the books only
 
 } // namespace
@@ -17,8 +18,26 @@ void admission::ticket::release() {
   if (!from)
     return;
   std::lock_guard lock{from->mutex_};
+  for (const auto& group : groups_)
+    if (--from->groups_[group] == 0)
+      from->groups_.erase(group);
+  groups_.clear();
   if (--from->inside_ == 0)
     from->empty_.notify_all();
+}
+
+bool admission::ticket::join(const std::string& group) {
+  if (!from_)
+    return false;
+  std::lock_guard lock{from_->mutex_};
+  auto free = from_->max_ - std::min(from_->max_, from_->inside_);
+  auto known = from_->groups_.find(group);
+  auto has = known == from_->groups_.end() ? 0 : known->second;
+  if (has >= 4 * (free + 1))
+    return false;
+  ++from_->groups_[group];
+  groups_.push_back(group);
+  return true;
 }
 
 admission::ticket admission::enter(const std::shared_ptr<admission>& place) {
@@ -45,8 +64,8 @@ bool admission::wait_empty(std::chrono::milliseconds at_most) {
 }
 
 api::api_error time_limit_passed() {
-  return {408, "The answer took longer than the server's time limit.",
-          "server_error", "", "request_timeout"};
+  return {408, "The answer took longer than its time limit.", "server_error",
+          "", "request_timeout"};
 }
 
 exchange::exchange(std::shared_ptr<http::reply> reply, context about)
@@ -72,14 +91,18 @@ void exchange::respond(int status, std::string_view content_type,
     return;
   more.emplace_back("content-type", content_type);
   more.emplace_back("x-request-id", context_.request_id);
+  add_limits(more);
   ticket_.release(); // who has the answer may ask again at once
   reply_->respond(status, std::move(more), std::move(body));
   ended(status);
 }
 
 void exchange::fail(const api::api_error& why, http::header_list more) {
-  if (why.status == 503)
-    more.emplace_back("retry-after", retry_after_s);
+  auto retry_after_s = why.retry_after_s;
+  if (retry_after_s == 0 && why.status == 503)
+    retry_after_s = 1;
+  if (retry_after_s != 0)
+    more.emplace_back("retry-after", fmt::format("{}", retry_after_s));
   if (why.status == 401)
     more.emplace_back("www-authenticate", "Bearer");
   respond(why.status, "application/json", api::error_body(why),
@@ -90,10 +113,20 @@ void exchange::begin_stream() {
   if (ended_ || streaming_)
     return;
   streaming_ = true;
-  reply_->start_stream(200,
-                       {{"content-type", "text/event-stream; charset=utf-8"},
-                        {"cache-control", "no-cache"},
-                        {"x-request-id", context_.request_id}});
+  http::header_list headers{
+      {"content-type", "text/event-stream; charset=utf-8"},
+      {"cache-control", "no-cache"},
+      {"x-request-id", context_.request_id}};
+  add_limits(headers);
+  reply_->start_stream(200, std::move(headers));
+}
+
+void exchange::add_limits(http::header_list& to) const {
+  if (!context_.account)
+    return;
+  for (auto& header :
+       context_.account->headers(std::chrono::steady_clock::now()))
+    to.push_back(std::move(header));
 }
 
 void exchange::finish() {
@@ -120,11 +153,10 @@ void exchange::ended(int status) {
   ended_ = true;
   context_.counters->count(context_.route, context_.method, status, seconds());
   if (context_.access_log)
-    spdlog::info("{} {} {} {:.1f} ms {}{}", context_.method, context_.target,
-                 status, seconds() * 1e3, context_.request_id,
-                 context_.user.empty() ? ""
-                                       : fmt::format(" user={:?}",
-                                                     context_.user));
+    spdlog::info(
+        "{} {} {} {:.1f} ms {}{}", context_.method, context_.target, status,
+        seconds() * 1e3, context_.request_id,
+        context_.user.empty() ? "" : fmt::format(" user={:?}", context_.user));
   ticket_.release();
 }
 

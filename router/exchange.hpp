@@ -3,21 +3,28 @@
 #include "router/api/openai.hpp"
 #include "router/http/server.hpp"
 #include "router/metrics.hpp"
+#include "router/tenants.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace troupe::router {
 
 /// Counts generation requests between their admission and the end of their
 /// answer. Any thread.
+///
+/// Where places are shared by several groups (tenants, models), one has at most
+/// four times as many as it leaves free (the dynamic threshold of Choudhury and
+/// Hahne, 1998), so that there is always one for another.
 class admission {
 public:
   explicit admission(std::size_t max) : max_(max) {
@@ -38,6 +45,7 @@ public:
     ticket& operator=(ticket&& other) {
       release();
       from_ = std::move(other.from_);
+      groups_ = std::move(other.groups_);
       return *this;
     }
     ~ticket() {
@@ -46,12 +54,16 @@ public:
 
     void release();
 
+    /// It counts for this group too; false if that has enough.
+    bool join(const std::string& group);
+
     explicit operator bool() const {
       return from_ != nullptr;
     }
 
   private:
     std::shared_ptr<admission> from_;
+    std::vector<std::string> groups_;
   };
 
   /// An empty ticket when all places are taken.
@@ -67,6 +79,7 @@ private:
   std::size_t max_;
   std::condition_variable empty_;
   std::size_t inside_ = 0;
+  std::map<std::string, std::size_t> groups_; ///< their places; none of 0
 };
 
 /// What a client is told when its answer took longer than the time limit.
@@ -84,6 +97,7 @@ public:
     std::shared_ptr<metrics> counters;
     bool access_log = false;
     std::string user; ///< as the client named it; empty = not
+    std::shared_ptr<tenant_account> account; ///< whose it is
   };
 
   exchange(std::shared_ptr<http::reply>, context);
@@ -113,6 +127,19 @@ public:
   /// The place that this request takes, given back when its answer ends.
   void hold(admission::ticket ticket) {
     ticket_ = std::move(ticket);
+  }
+
+  /// See admission::ticket.
+  bool join(const std::string& group) {
+    return ticket_.join(group);
+  }
+
+  const std::shared_ptr<tenant_account>& account() const {
+    return context_.account;
+  }
+
+  void set_account(std::shared_ptr<tenant_account> account) {
+    context_.account = std::move(account);
   }
 
   void respond(int status, std::string_view content_type, std::string body,
@@ -150,6 +177,7 @@ public:
 
 private:
   void ended(int status);
+  void add_limits(http::header_list&) const;
 
   std::shared_ptr<http::reply> reply_;
   context context_;

@@ -59,9 +59,10 @@ void reply_stream::on_tokens(
   });
 }
 
-void reply_stream::on_failed(error why, std::string incident) {
-  run([this, why = std::move(why), incident = std::move(incident)] {
-    failed_ = client_error(why, incident);
+void reply_stream::on_failed(command::fail end) {
+  run([this, end = std::move(end)] {
+    failed_ = client_error(end.what, end.incident);
+    failed_->retry_after_s = end.retry_after_s;
     stream_on();
   });
 }
@@ -199,6 +200,10 @@ void reply_stream::client_gone() {
 void reply_stream::end() {
   ended_ = true;
   timer_.cancel();
+  // What was drawn for nobody counts too.
+  if (const auto& account = client_->account())
+    account->charge(answer_->usage().completion_tokens,
+                    std::chrono::steady_clock::now());
   client_.reset();
 }
 

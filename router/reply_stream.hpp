@@ -45,7 +45,7 @@ public:
   // reply_sink, any thread.
   void on_tokens(std::uint32_t choice, protocol::choice_tokens,
                  std::shared_ptr<const protocol::replica_route>) override;
-  void on_failed(error, std::string incident) override;
+  void on_failed(command::fail) override;
 
 private:
   using strand = boost::asio::strand<boost::asio::io_context::executor_type>;

@@ -57,17 +57,18 @@ api_keys::api_keys(const std::vector<std::string>& keys) {
     keys_.push_back(hash(key));
 }
 
-bool api_keys::admit(const http::request& request) const {
-  if (keys_.empty())
-    return true;
+std::optional<std::size_t> api_keys::find(const http::request& request) const {
   auto key = bearer_key(request);
   if (!key)
-    return false;
+    return std::nullopt;
   auto given = hash(*key);
-  bool known = false;
-  for (auto& one : keys_)
-    known |= CRYPTO_memcmp(one.data(), given.data(), given.size()) == 0;
-  return known;
+  auto place = keys_.size();
+  for (std::size_t i = 0; i < keys_.size(); ++i)
+    if (CRYPTO_memcmp(keys_[i].data(), given.data(), given.size()) == 0)
+      place = i;
+  if (place == keys_.size())
+    return std::nullopt;
+  return place;
 }
 
 api_keys::digest api_keys::hash(std::string_view text) {

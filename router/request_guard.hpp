@@ -18,9 +18,9 @@ class api_keys {
 public:
   explicit api_keys(const std::vector<std::string>& keys);
 
-  /// True if no key is configured, or the request has exactly one Authorization
-  /// field and it bears one of them. Takes the same time for every wrong key.
-  bool admit(const http::request&) const;
+  /// The place of the key that the request bears in its one Authorization
+  /// field; nothing if it is none of them. Takes the same time for every key.
+  std::optional<std::size_t> find(const http::request&) const;
 
 private:
   using digest = std::array<unsigned char, 32>;

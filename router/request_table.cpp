@@ -1,5 +1,7 @@
 #include "router/request_table.hpp"
 
+#include "router/policy/deadline_rule.hpp"
+
 #include <algorithm>
 #include <cstdio>
 
@@ -25,6 +27,16 @@ std::uint64_t expected_cost(const protocol::request_record& record) {
 
 error unavailable(std::string message) {
   return {errc::unavailable, std::move(message)};
+}
+
+error too_late_error(std::chrono::duration<double> expected,
+                     std::chrono::milliseconds limit) {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "The request cannot be served in its time limit of %.1f s: as "
+                "things stand it would take %.1f s.",
+                static_cast<double>(limit.count()) / 1e3, expected.count());
+  return unavailable(text);
 }
 
 error lost_replica() {
@@ -90,6 +102,12 @@ command_list request_table::submit(submission what, time_point now) {
     tokens += record.prompt.size();
   if (prompt_tokens_ + tokens > limits_.prompt_tokens_max)
     return refuse({errc::limit, "Too many prompt tokens are in flight."});
+  if (auto refused = too_late(what, model->second, now)) {
+    ++counts_.requests_late;
+    out.push_back(std::move(*refused));
+    out.push_back(command::release{what.request});
+    return out;
+  }
   if (auto incident = banned(what, now)) {
     ++counts_.requests_banned;
     out.push_back(
@@ -102,13 +120,18 @@ command_list request_table::submit(submission what, time_point now) {
   request.card_hash = what.card_hash;
   if (!what.session.empty())
     request.session = hash_of(what.session);
+  request.tenant = what.tenant;
+  request.priority = what.priority;
   request.since = now;
+  request.until = now + what.time_limit;
   request.open = count;
   for (auto& record : what.choices) {
     auto& choice = request.choices.emplace_back();
     choice.record = std::move(record);
     choice.waiting_since = now;
+    model->second.shares.enter(what.tenant, what.weight);
   }
+  until_.insert({request.until, what.request});
   choices_ += count;
   prompt_tokens_ += tokens;
   for (std::uint32_t i = 0; i < count; ++i)
@@ -116,7 +139,7 @@ command_list request_table::submit(submission what, time_point now) {
   pump(key, now, out);
   // What is left over waits; it must fit.
   auto waits = [](const choice_state& one) { return one.incarnation == 0; };
-  if (queued(model->second) > model->second.waiting_max &&
+  if (queue_is_full(model->second, what.tenant) &&
       std::any_of(request.choices.begin(), request.choices.end(), waits)) {
     fail_request(what.request, {errc::limit, "Too many requests are waiting."},
                  out);
@@ -134,6 +157,7 @@ command_list request_table::tokens(protocol::token_batch batch,
        replica->second.phase != link_phase::resting))
     return out; // there is no session, or it is another one's
   auto model = replica->second.model;
+  replica->second.waiting = batch.waiting;
   if (batch.blocks.sequence != 0)
     if (auto* blocks = blocks_of(model))
       blocks->take(batch.incarnation, batch.blocks);
@@ -226,6 +250,27 @@ command_list request_table::route_by(const protocol::routing_table& table,
   return out;
 }
 
+void request_table::heed(const protocol::others_load& others) {
+  for (auto& [key, model] : models_)
+    model.waiting_elsewhere = 0;
+  for (const auto& load : others.models)
+    if (auto model = models_.find({load.application, load.model});
+        model != models_.end())
+      model->second.waiting_elsewhere = load.waiting;
+}
+
+// With the others' queues it is too long; or, where there are several tenants,
+// this one takes more of it than four times what it leaves free (the dynamic
+// threshold of Choudhury and Hahne, 1998).
+bool request_table::queue_is_full(const model_state& model,
+                                  const std::string& tenant) {
+  auto waits = model.waiting.size() + model.waiting_elsewhere;
+  if (waits > model.waiting_max)
+    return true;
+  auto free = model.waiting_max - waits;
+  return !tenant.empty() && model.waiting.size_of(tenant) > 4 * (free + 1);
+}
+
 command_list request_table::cancel_request(std::uint64_t request,
                                            time_point now) {
   command_list out;
@@ -263,6 +308,8 @@ command_list request_table::tick(time_point now) {
   while (!held_.empty() && held_.front().until <= now)
     release_held(held_.front().incarnation, now, out);
   expire_waiting(now, out);
+  expire_late(now, out);
+  retry_at_.reset();
   for (auto& [incarnation, replica] : replicas_) {
     replica.health.tick(now);
     if (replica.retry_at > now)
@@ -296,6 +343,10 @@ std::optional<time_point> request_table::next_deadline() const {
   };
   if (!queued_.empty())
     consider(queued_.begin()->first + limits_.wait_max);
+  if (!until_.empty())
+    consider(until_.begin()->first);
+  if (retry_at_)
+    consider(*retry_at_);
   if (!held_.empty())
     consider(held_.front().until);
   for (auto& [incarnation, replica] : replicas_) {
@@ -311,8 +362,8 @@ std::optional<time_point> request_table::next_deadline() const {
 std::vector<protocol::router_load> request_table::load() const {
   std::map<model_key, protocol::router_load> held;
   for (const auto& [key, model] : models_)
-    if (auto waiting = queued(model))
-      held[key].waiting = static_cast<std::uint32_t>(waiting);
+    if (!model.waiting.empty())
+      held[key].waiting = static_cast<std::uint32_t>(model.waiting.size());
   for (const auto& [incarnation, replica] : replicas_)
     if (!replica.sent.empty())
       held[replica.model].sent +=
@@ -328,6 +379,62 @@ std::vector<protocol::router_load> request_table::load() const {
 std::size_t request_table::outstanding(std::uint64_t incarnation) const {
   auto replica = replicas_.find(incarnation);
   return replica == replicas_.end() ? 0 : replica->second.sent.size();
+}
+
+// The work of the rest of a choice, its answer as long as they are of late.
+double request_table::work_left(const model_state& model,
+                                const protocol::request_record& record) const {
+  auto usual = model.answer_mean > 0 ? model.answer_mean : expected_output_max;
+  auto drawn =
+      std::min<std::uint64_t>(record.output.size(), record.params.max_tokens);
+  auto may = static_cast<double>(record.params.max_tokens - drawn);
+  return work_of(tokens_given(record), 0) + std::min(may, usual);
+}
+
+std::optional<command::fail> request_table::too_late(const submission& what,
+                                                     const model_state& model,
+                                                     time_point now) const {
+  deadline_view view;
+  double together = 0;
+  for (auto& record : what.choices) {
+    auto work = work_left(model, record);
+    together += work;
+    view.own = std::max(view.own, work);
+  }
+  if (!model.waiting.empty())
+    view.ahead =
+        model.waiting.ahead_of({what.tenant, what.priority},
+                               model.shares.share(what.tenant, what.weight)) +
+        together - view.own;
+  view.drain = model.rate.value(now);
+  view.choice_speed = model.speed.value(now);
+  view.left = what.time_limit;
+  auto refused = deadline_rule(view);
+  if (!refused)
+    return std::nullopt;
+  return command::fail{what.request,
+                       too_late_error(refused->expected, what.time_limit),
+                       {},
+                       refused->retry_after_s};
+}
+
+bool request_table::begins_too_late(choice_key key, const model_state& model,
+                                    time_point now) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  if (choice.sendings != 0)
+    return false;
+  deadline_view view;
+  view.own = work_left(model, choice.record);
+  view.choice_speed = model.speed.value(now);
+  view.left = request.until - now;
+  return ends_too_late(view);
+}
+
+standing request_table::standing_of(choice_key key) {
+  auto& request = requests_[key.request];
+  return {request.tenant, request.priority, request.since,
+          request.choices[key.choice].work};
 }
 
 request_table::choice_state* request_table::find(choice_key key) {
@@ -350,8 +457,8 @@ std::optional<std::string> request_table::banned(const submission& what,
   return std::nullopt;
 }
 
-request_table::lane_key request_table::lane_of(const request_state& request,
-                                               const choice_state& choice) {
+lane_key request_table::lane_of(const request_state& request,
+                                const choice_state& choice) {
   lane_key out;
   out.card_hash = request.card_hash;
   out.suspects = choice.suspect;
@@ -363,33 +470,21 @@ request_table::lane_key request_table::lane_of(const request_state& request,
 void request_table::enqueue(choice_key key) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
-  models_[request.model].waiting[lane_of(request, choice)].insert(
-      {request.since, key});
-  queued_.insert({choice.waiting_since, key});
+  auto& model = models_[request.model];
+  choice.work = work_left(model, choice.record);
+  choice.asked_at = choice.waiting_since;
+  model.waiting.add(lane_of(request, choice), key, standing_of(key));
+  queued_.insert({choice.asked_at, key});
 }
 
 // Nothing happens if it is in no lane.
 void request_table::dequeue(choice_key key) {
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
-  queued_.erase({choice.waiting_since, key});
-  auto model = models_.find(request.model);
-  if (model == models_.end())
-    return;
-  auto& lanes = model->second.waiting;
-  auto lane = lanes.find(lane_of(request, choice));
-  if (lane == lanes.end())
-    return;
-  lane->second.erase({request.since, key});
-  if (lane->second.empty())
-    lanes.erase(lane);
-}
-
-std::size_t request_table::queued(const model_state& model) const {
-  std::size_t count = 0;
-  for (auto& [lane, places] : model.waiting)
-    count += places.size();
-  return count;
+  queued_.erase({choice.asked_at, key});
+  if (auto model = models_.find(request.model); model != models_.end())
+    model->second.waiting.remove(lane_of(request, choice), key,
+                                 standing_of(key));
 }
 
 // The listed replicas that the lane's choices may go to, attached or not. A
@@ -419,12 +514,30 @@ std::vector<std::uint64_t> request_table::allowed(const model_state& model,
   return out;
 }
 
+// What it computes at once, and an eighth more, so that its engine finds the
+// next ones there. While others' choices wait in it already, no more than it
+// has: the queue is here, where it is known whose turn it is.
+std::uint32_t request_table::choices_max(const replica_state& replica) {
+  constexpr std::uint32_t none = 0xFFFF'FFFF;
+  const auto& route = *replica.route;
+  auto out =
+      route.max_ongoing_requests == 0 ? none : route.max_ongoing_requests;
+  if (auto at_once = route.choices_at_once; at_once != 0) {
+    auto spare = (at_once + 7) / 8;
+    auto has = static_cast<std::uint32_t>(replica.sent.size());
+    out = std::min(out, at_once + spare);
+    if (replica.waiting > spare)
+      out = std::min(out, std::max(has, 1u));
+  }
+  return out == none ? 0 : out;
+}
+
 replica_snapshot request_table::snapshot_of(std::uint64_t incarnation) const {
   auto& replica = replicas_.at(incarnation);
   replica_snapshot out;
   out.choices = static_cast<std::uint32_t>(replica.sent.size());
   out.tokens = replica.tokens;
-  out.choices_max = replica.route->max_ongoing_requests;
+  out.choices_max = choices_max(replica);
   out.incarnation = incarnation;
   out.name_hash = replica.name_hash;
   return out;
@@ -484,7 +597,7 @@ choice_wish request_table::wish_of(choice_key key,
 bool request_table::find_replica(const model_state& model, destination& of,
                                  time_point now) {
   auto may = allowed(model, of.lane);
-  if (auto probe = probe_for(of.from.key, may)) {
+  if (auto probe = probe_for(of.key, may)) {
     of.incarnation = *probe;
     return true;
   }
@@ -492,8 +605,8 @@ bool request_table::find_replica(const model_state& model, destination& of,
   if (std::none_of(among.begin(), among.end(),
                    [](auto& one) { return one.has_room(); }))
     return false; // the usual case while choices wait: it costs nothing more
-  auto chosen = model.chooser.choose(wish_of(of.from.key, model.chooser), among,
-                                     random_());
+  auto chosen =
+      model.chooser.choose(wish_of(of.key, model.chooser), among, random_());
   if (!chosen)
     return false;
   of.incarnation = among[chosen->place].incarnation;
@@ -501,18 +614,36 @@ bool request_table::find_replica(const model_state& model, destination& of,
   return true;
 }
 
-// The oldest of those that a replica has room for. Suspects go one at a time.
+// What was sent before and has given nothing yet needs a part of the budget.
+bool request_table::may_send(const destination& to, model_state& model,
+                             time_point now) {
+  auto& choice = *find(to.key);
+  if (choice.started)
+    return true;
+  if (choice.sendings == 0) {
+    model.retries.sent(now);
+    return true;
+  }
+  if (model.retries.take(now))
+    return true;
+  auto when = *model.retries.next(now);
+  retry_at_ = std::min(retry_at_.value_or(when), when);
+  ++counts_.retries_put_off;
+  return false;
+}
+
+// The first of those that a replica has room for. Suspects go one at a time.
 std::optional<request_table::destination>
-request_table::next_to_send(const model_state& model, time_point now) {
-  std::vector<destination> first;
-  for (auto& [lane, places] : model.waiting)
-    if (!lane.suspects || !model.on_trial)
-      first.push_back({*places.begin(), lane});
-  std::sort(first.begin(), first.end(),
-            [](auto& a, auto& b) { return a.from < b.from; });
-  for (auto& one : first)
-    if (find_replica(model, one, now))
-      return one;
+request_table::next_to_send(model_state& model, time_point now) {
+  if (model.waiting.empty())
+    return std::nullopt;
+  for (auto& one : model.waiting.next(model.shares)) {
+    if (one.lane.suspects && model.on_trial)
+      continue;
+    destination to{one.key, one.lane};
+    if (find_replica(model, to, now) && may_send(to, model, now))
+      return to;
+  }
   return std::nullopt;
 }
 
@@ -522,22 +653,27 @@ void request_table::pump(const model_key& key, time_point now,
   if (model == models_.end())
     return;
   while (auto next = next_to_send(model->second, now)) {
-    if (!next->lane.suspects && hold_with_suspects(next->from.key, now))
+    if (!next->lane.suspects && hold_with_suspects(next->key, now))
       continue;
     if (next->lane.suspects)
-      if (auto known = guilty_meanwhile(next->from.key, now)) {
-        fail_request(next->from.key.request, ended_replicas(*known), out,
-                     *known);
+      if (auto known = guilty_meanwhile(next->key, now)) {
+        fail_request(next->key.request, ended_replicas(*known), out, *known);
         continue;
       }
-    dequeue(next->from.key);
+    if (begins_too_late(next->key, model->second, now)) {
+      ++counts_.requests_expired;
+      fail_request(next->key.request,
+                   unavailable("The request could not be begun in time."), out);
+      continue;
+    }
+    dequeue(next->key);
     send(*next, now, out);
   }
 }
 
 void request_table::send(const destination& to, time_point now,
                          command_list& out) {
-  auto key = to.from.key;
+  auto key = to.key;
   auto incarnation = to.incarnation;
   auto& request = requests_[key.request];
   auto& choice = request.choices[key.choice];
@@ -552,13 +688,18 @@ void request_table::send(const destination& to, time_point now,
   choice.tried = 0;
   choice.news_at = now;
   choice.predicted = to.predicted;
-  auto& chooser = models_.at(request.model).chooser;
-  chooser.sent(wish_of(key, chooser), incarnation);
+  auto& model = models_.at(request.model);
+  model.chooser.sent(wish_of(key, model.chooser), incarnation);
+  // Computing it once more is not its tenant's fault.
+  if (choice.sendings == 0) {
+    choice.charged = choice.work;
+    model.shares.charge(request.tenant, choice.charged);
+  }
   replica.sent.insert(record.id);
   replica.tokens += choice.cost;
   sent_[record.id] = key;
   if (choice.suspect)
-    models_[request.model].on_trial = key;
+    model.on_trial = key;
   if (choice.started) {
     ++counts_.streams_moved;
     out.push_back(command::moved{
@@ -600,8 +741,11 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
   clear_if_past(key, ends);
   out.push_back(command::deliver{key.request, key.choice, std::move(news),
                                  replica.route});
-  if (ends)
-    close(key, out);
+  if (!ends)
+    return;
+  if (auto model = models_.find(replica.model); model != models_.end())
+    note_end(choice, model->second);
+  close(key, out);
 }
 
 // Of a fresh choice the prompt has been computed too, but for what was cached.
@@ -611,9 +755,27 @@ void request_table::note_rate(choice_state& choice,
   replica.health.served();
   auto given = choice.fresh ? tokens_given(choice.record) : 0;
   auto computed = given - std::min<std::uint64_t>(given, news.cached_tokens);
-  replica.rate.note(work_of(computed, news.tokens.size()), now - choice.news_at,
-                    now);
+  auto work = work_of(computed, news.tokens.size());
+  auto spent = now - choice.news_at;
+  replica.rate.note(work, spent, now);
+  if (auto model = models_.find(replica.model); model != models_.end()) {
+    model->second.rate.note(work, !model->second.waiting.empty(), now);
+    // Nobody is refused because a replica stood still for a while.
+    auto usual = choice.fresh ? limits_.first_news_max : limits_.news_max;
+    model->second.speed.note(work, std::min<time_point::duration>(spent, usual),
+                             now);
+  }
   choice.news_at = now;
+}
+
+// How long answers are, and what this one came to.
+void request_table::note_end(choice_state& choice, model_state& model) {
+  constexpr double memory = 32; // answers
+  auto tokens = static_cast<double>(choice.record.output.size());
+  model.answer_mean =
+      model.answer_mean == 0
+          ? tokens
+          : model.answer_mean + (tokens - model.answer_mean) / memory;
 }
 
 // A choice that moved says what a replica had of its output too: no measure.
@@ -886,7 +1048,18 @@ void request_table::end_trial(choice_key key) {
     model->second.on_trial.reset();
 }
 
-void request_table::leave(choice_state& choice) {
+void request_table::leave(choice_key key) {
+  auto& request = requests_[key.request];
+  auto& choice = request.choices[key.choice];
+  if (auto model = models_.find(request.model); model != models_.end()) {
+    // It was charged for what it was thought to take.
+    if (choice.charged != 0)
+      model->second.shares.charge(
+          request.tenant,
+          work_of(choice.record.prompt.size(), choice.record.output.size()) -
+              choice.charged);
+    model->second.shares.leave(request.tenant);
+  }
   choice.open = false;
   --choices_;
   prompt_tokens_ -= choice.record.prompt.size();
@@ -906,9 +1079,10 @@ void request_table::close(choice_key key, command_list& out) {
   dequeue(key);
   unlink(choice);
   end_trial(key);
-  leave(choice);
+  leave(key);
   if (--request.open != 0)
     return;
+  until_.erase({request.until, key.request});
   requests_.erase(key.request);
   out.push_back(command::release{key.request});
 }
@@ -931,8 +1105,9 @@ void request_table::drop_request(std::uint64_t id, command_list& out) {
     dequeue({id, i});
     unlink(choice);
     end_trial({id, i});
-    leave(choice);
+    leave({id, i});
   }
+  until_.erase({request.until, id});
   requests_.erase(id);
   out.push_back(command::release{id});
 }
@@ -982,6 +1157,7 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
       replica.health.now() == replica_health::state::fine)
     replica.health.failed(now);
   replica.phase = link_phase::pausing;
+  replica.waiting = 0;
   if (auto* blocks = blocks_of(replica.model))
     blocks->forget(incarnation);
   replica.pause = std::clamp(replica.pause * 2, limits_.attach_pause,
@@ -1004,17 +1180,55 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
 
 // The end of a model that has left the table.
 void request_table::fail_waiting(const model_key& key, command_list& out) {
-  auto& lanes = models_[key].waiting;
-  while (!lanes.empty())
-    fail_request(lanes.begin()->second.begin()->key.request,
-                 unavailable("The model was removed."), out);
+  while (auto one = models_[key].waiting.any())
+    fail_request(one->request, unavailable("The model was removed."), out);
   models_.erase(key);
 }
 
+// Whether a replica is there that takes the likes of it, if it has room.
+bool request_table::is_served(choice_key key) {
+  auto& request = requests_[key.request];
+  auto model = models_.find(request.model);
+  if (model == models_.end())
+    return false;
+  auto may =
+      allowed(model->second, lane_of(request, request.choices[key.choice]));
+  return std::any_of(may.begin(), may.end(), [this](auto incarnation) {
+    auto phase = replicas_.at(incarnation).phase;
+    return phase == link_phase::attached || phase == link_phase::resting;
+  });
+}
+
 void request_table::expire_waiting(time_point now, command_list& out) {
-  while (!queued_.empty() && queued_.begin()->first + limits_.wait_max <= now)
-    fail_request(queued_.begin()->second.request,
-                 unavailable("No replica of the model was free in time."), out);
+  while (!queued_.empty() && queued_.begin()->first + limits_.wait_max <= now) {
+    auto key = queued_.begin()->second;
+    if (is_served(key)) {
+      queued_.erase(queued_.begin());
+      find(key)->asked_at = now;
+      queued_.insert({now, key});
+    } else {
+      fail_request(key.request,
+                   unavailable("No replica of the model was free in time."),
+                   out);
+    }
+  }
+}
+
+// Who is begun goes on: to end it in time is for whoever set the limit.
+void request_table::expire_late(time_point now, command_list& out) {
+  while (!until_.empty() && until_.begin()->first <= now) {
+    auto id = until_.begin()->second;
+    until_.erase(until_.begin());
+    auto& request = requests_[id];
+    auto waits = [](const choice_state& one) {
+      return one.open && one.incarnation == 0 && !one.started;
+    };
+    if (std::none_of(request.choices.begin(), request.choices.end(), waits))
+      continue;
+    ++counts_.requests_expired;
+    fail_request(id, unavailable("The request could not be begun in time."),
+                 out);
+  }
 }
 
 } // namespace troupe::router

@@ -9,10 +9,12 @@
 #include "router/policy/replica_chooser.hpp"
 #include "router/policy/replica_health.hpp"
 #include "router/policy/replica_rate.hpp"
+#include "router/policy/retry_budget.hpp"
+#include "router/policy/saturated_rate.hpp"
 #include "router/suspects.hpp"
+#include "router/waiting_room.hpp"
 
 #include <chrono>
-#include <compare>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -37,8 +39,8 @@ struct table_limits {
   /// Of one model, before a new one is refused; a model of the routing table
   /// may have another bound.
   std::size_t waiting_max = 1024;
-  /// From submission, or from the loss of its replica; then a choice that no
-  /// replica took fails.
+  /// From submission, or from the loss of its replica; then a choice fails that
+  /// no replica could take, were it only for lack of room.
   std::chrono::milliseconds wait_max{30'000};
   /// How long the choices of a lost replica wait for a word on why it died.
   std::chrono::milliseconds notice_wait{300};
@@ -61,6 +63,10 @@ struct table_limits {
   std::chrono::milliseconds attach_pause_max{5'000};
   /// A replica that refused a choice as unavailable gets none for so long.
   std::chrono::milliseconds rest{1'000};
+  /// What took longer until a choice's first news, or until the next, counts as
+  /// so long where the speed of choices is measured.
+  std::chrono::milliseconds first_news_max{10'000};
+  std::chrono::milliseconds news_max{2'000};
 };
 
 /// The choices of one client request.
@@ -73,7 +79,13 @@ struct submission {
   std::string card_hash;
   /// By choice index; `id` is given by the table, a new one for each sending.
   std::vector<protocol::request_record> choices;
-  std::string session = {}; ///< as the client names it; empty = not
+  std::string session = {};  ///< as the client names it; empty = not
+  std::string tenant = {};   ///< whose it is, by its API key
+  double weight = 1;         ///< the tenant's, above 0
+  std::int32_t priority = 0; ///< lower ones go first
+  /// It is not taken if it cannot be served in that time, and leaves the queue
+  /// after it.
+  std::chrono::milliseconds time_limit{600'000};
 };
 
 /// What the shell around the table has to do, in this order.
@@ -116,6 +128,7 @@ struct fail {
   /// Set if the request ended replicas: 16 hex digits, for the client and the
   /// log. Then `what` holds nothing that the client may not read.
   std::string incident = {};
+  std::uint32_t retry_after_s = 0; ///< 0 = nothing to say about it
 };
 
 /// For the log: a choice was sent to another replica with its output so far,
@@ -180,7 +193,10 @@ struct table_counts {
   std::uint64_t streams_class_changed = 0;
   std::uint64_t choices_suspected = 0;
   std::uint64_t requests_convicted = 0;
-  std::uint64_t requests_banned = 0; ///< refused at submission
+  std::uint64_t requests_banned = 0;  ///< refused at submission
+  std::uint64_t requests_late = 0;    ///< refused: not to be served in time
+  std::uint64_t requests_expired = 0; ///< left the queue after their time
+  std::uint64_t retries_put_off = 0;  ///< for lack of budget
 };
 
 /// All requests in flight of one router, as a pure state machine: an event and
@@ -214,6 +230,8 @@ public:
   command_list death(protocol::death_notice, time_point now);
   /// Ignored unless newer than the one before.
   command_list route_by(const protocol::routing_table&, time_point now);
+  /// What other routers hold: bounds of a model's queue are the cluster's.
+  void heed(const protocol::others_load&);
   /// The client is gone.
   command_list cancel_request(std::uint64_t request, time_point now);
   /// The rest of this choice is not wanted (a stop string completed).
@@ -251,22 +269,18 @@ public:
 private:
   using model_key = std::pair<std::string, std::string>; // application, model
 
-  struct choice_key {
-    std::uint64_t request = 0;
-    std::uint32_t choice = 0;
-
-    auto operator<=>(const choice_key&) const = default;
-  };
-
   struct choice_state {
     protocol::request_record record; // with the id of its last sending
     std::uint64_t incarnation = 0;   // 0 = at no replica
     std::uint64_t cost = 0;          // its part of replica_state::tokens
+    double charged = 0;              // to its tenant, of work
+    double work = 0;                 // that it is in the queue with
     std::uint32_t sendings = 0;
-    std::uint32_t unexplained = 0;         // replicas lost without a notice
-    std::string arithmetic_class;          // of its last token
-    time_point waiting_since;              // while it waits
-    time_point news_at;                    // its sending, or its last news
+    std::uint32_t unexplained = 0; // replicas lost without a notice
+    std::string arithmetic_class;  // of its last token
+    time_point waiting_since;      // while it waits
+    time_point asked_at;           // whether anybody serves it; while it waits
+    time_point news_at;            // its sending, or its last news
     std::vector<codec::block_name> blocks; // of the prompt, once asked for
     std::uint32_t block_size = 0;          // theirs
     std::uint64_t predicted = 0; // tokens that its replica should have cached
@@ -283,7 +297,10 @@ private:
     model_key model;
     std::string card_hash;
     std::uint64_t session = 0; // its hash; 0 = none
+    std::string tenant;
+    std::int32_t priority = 0;
     time_point since;
+    time_point until; // its deadline
     std::size_t open = 0;
     std::vector<choice_state> choices;
   };
@@ -303,36 +320,26 @@ private:
     bool listed = true;
     std::set<std::uint64_t> sent;
     std::uint64_t tokens = 0;
+    std::uint32_t waiting = 0; // choices of all routers in its engine's queue
     replica_health health;
     replica_rate rate;
     std::chrono::milliseconds pause{0};
     time_point retry_at;
   };
 
-  /// Choices that may go to the same replicas.
-  struct lane_key {
-    bool suspects = false;
-    std::string card_hash;
-    std::optional<std::string> arithmetic_class; // of those with tokens
-
-    auto operator<=>(const lane_key&) const = default;
-  };
-
-  /// A place in a lane: by submission.
-  struct place {
-    time_point submitted;
-    choice_key key;
-
-    auto operator<=>(const place&) const = default;
-  };
-
   struct model_state {
     bool listed = true;
     replica_chooser chooser{{}, 0};
     std::size_t waiting_max = 0;
-    std::vector<std::uint64_t> replicas;         // incarnations, listed ones
-    std::map<lane_key, std::set<place>> waiting; // no empty lanes
-    std::optional<choice_key> on_trial;          // the suspect that is sent
+    std::size_t waiting_elsewhere = 0;   // in other routers
+    std::vector<std::uint64_t> replicas; // incarnations, listed ones
+    waiting_room waiting;
+    fair_shares shares;
+    saturated_rate rate;
+    replica_rate speed; // of one choice, at any replica, but for outages
+    retry_budget retries;
+    double answer_mean = 0;             // tokens, of late; 0 = not known
+    std::optional<choice_key> on_trial; // the suspect that is sent
   };
 
   /// A choice that waits for a word on its replica's death.
@@ -343,7 +350,7 @@ private:
   };
 
   struct destination {
-    place from;
+    choice_key key;
     lane_key lane;
     std::uint64_t incarnation = 0;
     std::uint64_t predicted = 0; // tokens that should be cached there
@@ -354,8 +361,17 @@ private:
   static lane_key lane_of(const request_state&, const choice_state&);
   void enqueue(choice_key);
   void dequeue(choice_key);
-  std::size_t queued(const model_state&) const;
+  standing standing_of(choice_key);
+  double work_left(const model_state&, const protocol::request_record&) const;
+  std::optional<command::fail> too_late(const submission&, const model_state&,
+                                        time_point) const;
+  bool begins_too_late(choice_key, const model_state&, time_point);
+  bool may_send(const destination&, model_state&, time_point);
+  void note_end(choice_state&, model_state&);
+  bool is_served(choice_key);
+  static bool queue_is_full(const model_state&, const std::string& tenant);
   std::vector<std::uint64_t> allowed(const model_state&, const lane_key&) const;
+  static std::uint32_t choices_max(const replica_state&);
   replica_snapshot snapshot_of(std::uint64_t incarnation) const;
   std::vector<replica_snapshot> trusted(const std::vector<std::uint64_t>& among,
                                         time_point) const;
@@ -363,7 +379,7 @@ private:
   probe_for(choice_key, const std::vector<std::uint64_t>& among) const;
   choice_wish wish_of(choice_key, const replica_chooser&);
   bool find_replica(const model_state&, destination&, time_point);
-  std::optional<destination> next_to_send(const model_state&, time_point);
+  std::optional<destination> next_to_send(model_state&, time_point);
   void pump(const model_key&, time_point, command_list&);
   void send(const destination&, time_point, command_list&);
   void take(choice_key, protocol::choice_tokens, time_point, replica_state&,
@@ -393,7 +409,7 @@ private:
   void give_back(choice_key, const error&, command_list&);
   void unlink(choice_state&);
   void end_trial(choice_key);
-  void leave(choice_state&);
+  void leave(choice_key);
   void give_up(choice_key);
   void close(choice_key, command_list&);
   void fail_request(std::uint64_t request, const error&, command_list&,
@@ -405,6 +421,7 @@ private:
   void fail_waiting(const model_key&, command_list&);
   void link_down(std::uint64_t incarnation, time_point, command_list&);
   void expire_waiting(time_point, command_list&);
+  void expire_late(time_point, command_list&);
 
   table_limits limits_;
   std::mt19937_64 random_;
@@ -418,7 +435,9 @@ private:
   std::map<std::uint64_t, choice_key> sent_;        // by record id
   std::map<std::uint64_t, replica_state> replicas_; // by incarnation
   std::map<model_key, model_state> models_;
-  std::set<std::pair<time_point, choice_key>> queued_; // all lanes', by age
+  std::set<std::pair<time_point, choice_key>> queued_;   // all, by asked_at
+  std::set<std::pair<time_point, std::uint64_t>> until_; // requests' deadlines
+  std::optional<time_point> retry_at_; // a choice waits for its retry
   std::deque<held_choice> held_; // by deadline; those that left stay until then
   death_notes notices_;
   ban_list bans_;

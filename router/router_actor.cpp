@@ -49,9 +49,9 @@ router_state::~router_state() {
   args_.inbox->close(gone);
   for (auto& event : args_.inbox->take().events)
     if (auto* one = std::get_if<dispatcher::submitted>(&event))
-      one->sink->on_failed(gone, {});
+      one->sink->on_failed({one->what.request, gone});
   for (auto& [request, sink] : sinks_)
-    sink->on_failed(gone, {});
+    sink->on_failed({request, gone});
 }
 
 void router_state::start(router_arguments args,
@@ -152,14 +152,29 @@ void router_state::tell_load() {
     for (auto& waiting : args_.sleepers->load())
       add(models, std::move(waiting));
   }
-  if (told_at_ && models == told_.models &&
+  auto used = args_.accounts ? args_.accounts->used()
+                             : std::vector<protocol::tenant_use>{};
+  if (told_at_ && models == told_.models && used == told_.tenants &&
       now() < *told_at_ + load_interval_max)
     return;
   told_at_ = now();
   told_.incarnation = args_.incarnation;
   ++told_.sequence;
   told_.models = std::move(models);
+  told_.tenants = std::move(used);
   self_->send(watcher_, protocol::load_atom::value, encode(told_));
+}
+
+void router_state::take_others(const codec::bytes& bytes) {
+  auto others = protocol::decode_others_load(bytes);
+  if (!others) {
+    spdlog::warn("router: dropped what others hold: {}",
+                 others.error().message);
+    return;
+  }
+  table_->heed(*others);
+  if (args_.accounts)
+    args_.accounts->used_elsewhere(others->tenants);
 }
 
 time_point router_state::now() const {
@@ -276,7 +291,7 @@ void router_state::carry_out(command::deliver& what) {
 void router_state::carry_out(command::fail& what) {
   auto sink = sinks_.find(what.request);
   if (sink != sinks_.end())
-    sink->second->on_failed(std::move(what.what), std::move(what.incident));
+    sink->second->on_failed(std::move(what));
 }
 
 void router_state::carry_out(command::moved& what) {
@@ -336,6 +351,9 @@ void router_state::show_counts() {
   gauges_->streams_suspected = counts.choices_suspected;
   gauges_->poison_requests = counts.requests_convicted;
   gauges_->poison_requests_refused = counts.requests_banned;
+  gauges_->requests_late = counts.requests_late;
+  gauges_->requests_expired = counts.requests_expired;
+  gauges_->retries_put_off = counts.retries_put_off;
 }
 
 // One timer at a time, and none while there is nothing to wait for.
@@ -372,6 +390,9 @@ router_actor(local_router_actor::stateful_pointer<router_state> self,
       },
       [self](protocol::death_atom, const codec::bytes& notice) {
         self->state.take_death(notice);
+      },
+      [self](protocol::others_atom, const codec::bytes& others) {
+        self->state.take_others(others);
       },
       [self](protocol::watch_atom, const protocol::load_sink_actor& watcher) {
         self->state.take_watcher(watcher);

@@ -5,6 +5,7 @@
 #include "router/histogram.hpp"
 #include "router/replica_gauges.hpp"
 #include "router/request_table.hpp"
+#include "router/tenants.hpp"
 #include "router/wake_queue.hpp"
 
 #include <caf/typed_event_based_actor.hpp>
@@ -42,6 +43,7 @@ struct router_arguments {
   std::uint64_t random_seed = 0;
   std::shared_ptr<dispatcher> inbox;
   std::shared_ptr<wake_queue> sleepers; ///< who waits for models that sleep
+  std::shared_ptr<tenants> accounts;    ///< null: nobody has limits
   /// Gets each newer routing table; must be quick.
   std::function<void(std::shared_ptr<const protocol::routing_table>)> on_table;
   connect_replica connect = connect_over_tls();
@@ -57,6 +59,9 @@ struct router_gauges {
   std::atomic<std::uint64_t> streams_suspected = 0;
   std::atomic<std::uint64_t> poison_requests = 0;
   std::atomic<std::uint64_t> poison_requests_refused = 0;
+  std::atomic<std::uint64_t> requests_late = 0;
+  std::atomic<std::uint64_t> requests_expired = 0;
+  std::atomic<std::uint64_t> retries_put_off = 0;
   replica_gauges replicas;
   histogram move_wait; ///< of moved streams: from the loss to the next sending
 };
@@ -79,6 +84,7 @@ public:
   void take_table(const codec::bytes& table);
   void take_death(const codec::bytes& notice);
   void take_inbox();
+  void take_others(const codec::bytes& others);
   void take_watcher(protocol::load_sink_actor);
   void tell_load();
   void peer_down(const caf::actor_addr& source);

@@ -246,6 +246,7 @@ private:
     args.random_seed = random_number();
     args.inbox = replicas_;
     args.sleepers = sleepers_;
+    args.accounts = edge_->accounts();
     args.connect = connect_;
     args.on_table = [requests = std::weak_ptr{edge_},
                      listener = std::weak_ptr{public_}](auto table) {

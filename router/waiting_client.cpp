@@ -18,14 +18,32 @@ void waiting_client::watch() {
         client->abandon();
   });
   std::lock_guard lock{mutex_};
+  set_timer();
+}
+
+void waiting_client::set_timer() {
   if (!client_ || time_limit_.count() == 0)
     return;
   timer_.expires_at(client_->arrived() + time_limit_);
-  timer_.async_wait([weak](boost::system::error_code stopped) {
-    auto self = weak.lock();
-    if (!stopped && self)
-      self->fail(time_limit_passed());
-  });
+  timer_.async_wait(
+      [weak = weak_from_this()](boost::system::error_code stopped) {
+        auto self = weak.lock();
+        if (!stopped && self)
+          self->fail(time_limit_passed());
+      });
+}
+
+void waiting_client::shorten(std::chrono::milliseconds time_limit) {
+  std::lock_guard lock{mutex_};
+  if (time_limit_.count() != 0 && time_limit_ <= time_limit)
+    return;
+  time_limit_ = time_limit;
+  set_timer();
+}
+
+bool waiting_client::join(const std::string& group) {
+  std::lock_guard lock{mutex_};
+  return client_ && client_->join(group);
 }
 
 bool waiting_client::waits() const {

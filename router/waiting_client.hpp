@@ -30,6 +30,12 @@ public:
   void fail(const api::api_error&);
   void set_user(std::string);
 
+  /// From its arrival, if that is less than before; before `watch` or after it.
+  void shorten(std::chrono::milliseconds time_limit);
+
+  /// See exchange; false also if it waits no longer.
+  bool join(const std::string& group);
+
   /// For who answers from here on; null if it waits no longer.
   std::unique_ptr<exchange> take();
 
@@ -37,6 +43,8 @@ private:
   mutable std::mutex mutex_;
   std::unique_ptr<exchange> client_;
   boost::asio::steady_timer timer_; // under the mutex, too
+  void set_timer();                 // under the mutex
+
   std::chrono::milliseconds time_limit_;
 };
 

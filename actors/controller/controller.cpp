@@ -1,6 +1,7 @@
 #include "actors/controller/controller.hpp"
 
 #include "actors/controller/answered_error.hpp"
+#include "actors/controller/router_loads.hpp"
 #include "actors/runtime/link.hpp"
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <map>
 #include <set>
 #include <spdlog/spdlog.h>
+#include <utility>
 
 namespace troupe::controller {
 
@@ -21,9 +23,16 @@ constexpr milliseconds remember_pause{100};
 /// After this time a failed write of the remembered nodes is tried again.
 constexpr milliseconds remember_retry{1'000};
 
-/// With its timer.
+/// Between two words to the routers on what the others hold.
+constexpr milliseconds others_pause{100};
+
+/// The first protocol version whose routers are told of the others.
+constexpr std::uint32_t first_with_others = 6;
+
+/// With its timers.
 using timed_controller =
-    head_controller_actor::extend<caf::reacts_to<tick_atom>>;
+    head_controller_actor::extend<caf::reacts_to<tick_atom>,
+                                  caf::reacts_to<others_atom>>;
 
 /// What a controller starts with.
 struct beginning {
@@ -58,6 +67,7 @@ struct controller_state {
   void take_report(const codec::bytes& record);
   void take_death(const codec::bytes& record);
   void take_router_load(const codec::bytes& record);
+  void tell_others();
   void take_autoscaler(const autoscaler_actor& from);
   void take_order(const codec::bytes& record);
   caf::result<codec::bytes> watch_nodes();
@@ -105,6 +115,8 @@ struct controller_state {
   std::optional<remember_targets> to_remember_targets;
   time_point remember_at{};
   std::multiset<time_point> timers; ///< ticks on the way
+  router_loads routers;
+  bool others_due = false; ///< a word on them is on the way
   static inline const char* name = "controller";
 };
 
@@ -197,6 +209,7 @@ caf::result<std::string> controller_state::revoke(const std::string& node) {
     if (watched.erase(member->second.agent.address()) != 0)
       self->demonitor(member->second.agent.address());
     members.erase(member);
+    routers.forget(node);
   }
   execute(machine->revoke(node, std::move(*all), now()));
   return state;
@@ -238,9 +251,23 @@ void controller_state::take_router_load(const codec::bytes& record) {
     return;
   }
   auto from = members.find(report->node);
-  if (autoscaler && from != members.end() &&
-      from->second.epoch == report->node_epoch)
+  if (from == members.end() || from->second.epoch != report->node_epoch)
+    return;
+  if (autoscaler)
     self->send(autoscaler, load_atom::value, record);
+  routers.hear(*report);
+  if (std::exchange(others_due, true))
+    return;
+  self->delayed_send(self, others_pause, others_atom::value);
+}
+
+void controller_state::tell_others() {
+  others_due = false;
+  for (const auto& change : routers.changes()) {
+    auto to = members.find(change.node);
+    if (to != members.end() && to->second.version >= first_with_others)
+      self->send(to->second.agent, others_atom::value, encode(change.others));
+  }
 }
 
 void controller_state::take_autoscaler(const autoscaler_actor& from) {
@@ -390,6 +417,7 @@ void controller_state::down(const caf::down_msg& news) {
     spdlog::error("node {} is lost", node);
   auto epoch = member->second.epoch;
   members.erase(member);
+  routers.forget(node);
   execute(machine->node_lost(node, epoch, now()));
 }
 
@@ -547,6 +575,7 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       [self](config_atom) { return encode(self->state.machine->wanted()); },
       [self](status_atom) { return self->state.status(); },
       [self](tick_atom) { self->state.tick(); },
+      [self](others_atom) { self->state.tell_others(); },
   };
 }
 

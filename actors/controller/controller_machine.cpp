@@ -53,7 +53,8 @@ bool same_route(const protocol::replica_report& a,
                 const protocol::replica_report& b) {
   return a.incarnation == b.incarnation && a.where == b.where &&
          a.arithmetic_class == b.arithmetic_class &&
-         a.card_hash == b.card_hash && a.can == b.can && a.version == b.version;
+         a.card_hash == b.card_hash && a.can == b.can &&
+         a.version == b.version && a.choices_at_once == b.choices_at_once;
 }
 
 protocol::replica_load_news load_of(const protocol::replica_report& report,
@@ -1366,10 +1367,11 @@ protocol::routing_table controller_machine::table() const {
     route.choice = model.wanted.choice;
     for (const auto& [number, one] : model.replicas)
       if (ready(one.last))
-        route.replicas.push_back(
-            {one.spec.replica, one.spec.node, one.last.where,
-             one.last.arithmetic_class, one.last.card_hash, one.last.can,
-             one.spec.max_ongoing_requests, one.last.version});
+        route.replicas.push_back({one.spec.replica, one.spec.node,
+                                  one.last.where, one.last.arithmetic_class,
+                                  one.last.card_hash, one.last.can,
+                                  one.spec.max_ongoing_requests,
+                                  one.last.version, one.last.choices_at_once});
   }
   return out;
 }

@@ -322,7 +322,11 @@ model_deployment to_model(const config::llm_config& model,
 
 protocol::router_settings to_settings(const config::serve_config& from) {
   protocol::router_settings out;
-  out.api_keys = from.troupe.api_keys;
+  for (const auto& one : from.troupe.api_keys) {
+    out.api_keys.push_back(one.key);
+    out.tenants.push_back({one.name, one.key, one.weight, one.priority,
+                           one.requests_per_minute, one.tokens_per_minute});
+  }
   out.root_path = from.http.root_path;
   out.requests_max = from.troupe.max_requests_in_flight;
   out.request_timeout_ms =

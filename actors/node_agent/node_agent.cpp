@@ -273,7 +273,13 @@ struct agent_state {
     report->node = options->self.node;
     report->node_epoch = machine->node_epoch();
     self->send(caf::actor_cast<load_sink_actor>(controller), load_atom::value,
-               encode(*report));
+               encode(*report, machine->head_version()));
+  }
+
+  /// What other nodes' routers hold, for this one's.
+  void tell_others(const codec::bytes& others) {
+    if (router)
+      self->send(router, others_atom::value, others);
   }
 
   /// The router itself takes only newer ones.
@@ -300,10 +306,10 @@ struct agent_state {
       return false;
     if (!understand_each_other(report->version, protocol_version)) {
       report->phase = replica_phase::failed;
-      report->reason =
-          fmt::format("it speaks protocol version {}, this node {}: at most one "
-                      "apart is understood",
-                      report->version, protocol_version);
+      report->reason = fmt::format(
+          "it speaks protocol version {}, this node {}: at most one "
+          "apart is understood",
+          report->version, protocol_version);
       run(machine->report(std::move(*report), now()));
       return false; // and so it ends itself
     }
@@ -485,6 +491,9 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
       },
       [state](load_atom, const codec::bytes& report) {
         state->tell_load(report);
+      },
+      [state](others_atom, const codec::bytes& others) {
+        state->tell_others(others);
       },
       [state](watch_atom, const router_actor& router, std::uint16_t port) {
         state->watch_router(router, port);

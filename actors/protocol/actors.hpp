@@ -38,6 +38,7 @@ using status_atom = caf::atom_constant<caf::atom("status")>;
 using blocks_atom = caf::atom_constant<caf::atom("blocks")>;
 using nodes_atom = caf::atom_constant<caf::atom("nodes")>;
 using ended_atom = caf::atom_constant<caf::atom("ended")>;
+using others_atom = caf::atom_constant<caf::atom("others")>;
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 
 /// Takes the tokens of the choices it asked for.
@@ -88,6 +89,8 @@ using router_actor = token_sink_actor::extend_with<table_sink_actor>
   ::extend<
   // An encoded death_notice: a replica's process ended.
   caf::reacts_to<death_atom, codec::bytes>,
+  // An encoded others_load.
+  caf::reacts_to<others_atom, codec::bytes>,
   // From its own process: where its load is to be told from now on.
   caf::reacts_to<watch_atom, load_sink_actor>>;
 
@@ -108,6 +111,9 @@ using node_agent_actor = caf::typed_actor<
   caf::reacts_to<death_atom, codec::bytes>,
   // From the node's router: an encoded router_report, for the controller.
   caf::reacts_to<load_atom, codec::bytes>,
+  // From the controller, for the node's router: an encoded others_load. Only to
+  // agents of version 6 or newer.
+  caf::reacts_to<others_atom, codec::bytes>,
   // From its own process: the node's router, which gets the newest table at
   // once, and the port it listens on.
   caf::reacts_to<watch_atom, router_actor, std::uint16_t>,

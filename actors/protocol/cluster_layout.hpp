@@ -113,6 +113,7 @@ struct layout<replica_report> {
       number(16, &r::budget_spent),
       number(17, &r::reason),
       number(18, &r::node),
+      droppable_since(6, 19, &r::choices_at_once),
   };
 };
 
@@ -141,12 +142,12 @@ struct layout<node_joined> {
   using r = node_joined;
   static constexpr std::string_view name = "node_joined";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node),       number(2, &r::incarnation),
-      number(3, &r::cpus),       number(4, &r::memory_bytes),
-      number(5, &r::gpus),       number(6, &r::accelerator_type),
-      always(7, &r::version),    number(8, &r::address),
-      number(9, &r::http_port),  number(10, &r::engines),
-      number(11, &r::resources), number(12, &r::labels),
+      number(1, &r::node),        number(2, &r::incarnation),
+      number(3, &r::cpus),        number(4, &r::memory_bytes),
+      number(5, &r::gpus),        number(6, &r::accelerator_type),
+      always(7, &r::version),     number(8, &r::address),
+      number(9, &r::http_port),   number(10, &r::engines),
+      number(11, &r::resources),  number(12, &r::labels),
       number(13, &r::head_epoch), number(14, &r::replicas),
   };
 };
@@ -202,9 +203,9 @@ struct layout<death_notice> {
   using r = death_notice;
   static constexpr std::string_view name = "death_notice";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node),        number(2, &r::node_epoch),
-      number(3, &r::replica),     number(4, &r::incarnation),
-      number(5, &r::own_fault),   number(6, &r::running),
+      number(1, &r::node),      number(2, &r::node_epoch),
+      number(3, &r::replica),   number(4, &r::incarnation),
+      number(5, &r::own_fault), number(6, &r::running),
       number(7, &r::reason),
   };
 };

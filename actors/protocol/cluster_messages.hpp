@@ -97,12 +97,13 @@ struct replica_load {
   std::uint64_t preemptions = 0;
   std::uint64_t weight_bytes_read = 0;
   std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
-  std::uint32_t longest_step_ms = 0; ///< since the start, but for the first step
+  std::uint32_t longest_step_ms =
+      0; ///< since the start, but for the first step
   // Since version 5.
-  std::uint64_t answer_tokens = 0; ///< that its choices may still get
+  std::uint64_t answer_tokens = 0;     ///< that its choices may still get
   std::uint32_t tokens_per_second = 0; ///< that it reaches while it works
-  std::uint32_t seats = 0; ///< choices that it runs well at once
-  std::uint64_t finished = 0; ///< choices
+  std::uint32_t seats = 0;             ///< choices that it runs well at once
+  std::uint64_t finished = 0;          ///< choices
 
   bool operator==(const replica_load&) const = default;
 };
@@ -116,8 +117,8 @@ struct replica_report {
   replica_phase phase = replica_phase::starting;
   std::uint64_t bytes_done = 0; ///< while loading
   std::uint64_t bytes_total = 0;
-  std::uint32_t load_ms = 0; ///< once ready: time from start to ready
-  endpoint where;            ///< once ready
+  std::uint32_t load_ms = 0;    ///< once ready: time from start to ready
+  endpoint where;               ///< once ready
   std::string arithmetic_class; ///< once ready
   std::string card_hash;        ///< once ready
   std::string device;           ///< once ready
@@ -129,7 +130,10 @@ struct replica_report {
   /// With failed: why, one sentence. With loading: what is done before the
   /// weights are read ("fetching org/name: model.gguf"), or nothing.
   std::string reason;
-  std::string node;          ///< filled in by the node agent
+  std::string node; ///< filled in by the node agent
+  /// Once ready: choices that it computes at once; 0 = as many as there are.
+  /// Since version 6.
+  std::uint32_t choices_at_once = 0;
 
   bool operator==(const replica_report&) const = default;
 };
@@ -152,9 +156,9 @@ struct node_joined {
   std::uint32_t cpus = 0;        ///< cores that replicas may use
   std::uint64_t memory_bytes = 0;
   std::uint32_t gpus = 0;
-  std::string accelerator_type; ///< of the GPUs; empty = none
+  std::string accelerator_type;     ///< of the GPUs; empty = none
   std::vector<std::string> engines; ///< that its build has: "cpu", "cuda"
-  std::vector<resource> resources;  ///< for placement, CPU, GPU, memory included
+  std::vector<resource> resources; ///< for placement, CPU, GPU, memory included
   std::vector<std::pair<std::string, std::string>> labels;
   std::uint64_t head_epoch = 0; ///< of the last head that it obeyed; 0 = none
   std::vector<running_replica> replicas; ///< that it has
@@ -207,9 +211,9 @@ struct replica_news {
   bool operator==(const replica_news&) const = default;
 };
 
-/// Node agent -> controller -> every router: the process of a replica ended, and
-/// what it was doing. Lets routers tell a request that ends replicas from one
-/// that was there by chance.
+/// Node agent -> controller -> every router: the process of a replica ended,
+/// and what it was doing. Lets routers tell a request that ends replicas from
+/// one that was there by chance.
 struct death_notice {
   std::string node;
   std::uint64_t node_epoch = 0;

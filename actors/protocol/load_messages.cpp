@@ -17,13 +17,34 @@ struct layout<router_load> {
 };
 
 template <>
+struct layout<tenant_use> {
+  using r = tenant_use;
+  static constexpr std::string_view name = "tenant_use";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::tenant),
+      number(2, &r::requests),
+      number(3, &r::tokens),
+  };
+};
+
+template <>
+struct layout<others_load> {
+  using r = others_load;
+  static constexpr std::string_view name = "others_load";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::models),
+      number(2, &r::tenants),
+  };
+};
+
+template <>
 struct layout<router_report> {
   using r = router_report;
   static constexpr std::string_view name = "router_report";
   static constexpr auto fields = std::tuple{
       number(1, &r::node),        number(2, &r::node_epoch),
       number(3, &r::incarnation), number(4, &r::sequence),
-      number(5, &r::models),
+      number(5, &r::models),      droppable_since(6, 6, &r::tenants),
   };
 };
 
@@ -54,7 +75,11 @@ struct layout<scale_order> {
   };
 };
 
-codec::bytes encode(const router_report& from) {
+codec::bytes encode(const router_report& from, std::uint32_t version) {
+  return encode_record(from, version);
+}
+
+codec::bytes encode(const others_load& from) {
   return encode_record(from);
 }
 
@@ -68,6 +93,10 @@ codec::bytes encode(const scale_order& from) {
 
 result<router_report> decode_router_report(codec::bytes_view from) {
   return decode_record<router_report>(from);
+}
+
+result<others_load> decode_others_load(codec::bytes_view from) {
+  return decode_record<others_load>(from);
 }
 
 result<replica_load_news> decode_replica_load_news(codec::bytes_view from) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/routing_table.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 
@@ -22,6 +23,15 @@ struct router_load {
   bool operator==(const router_load&) const = default;
 };
 
+/// What a tenant has had through a router since that began.
+struct tenant_use {
+  std::string tenant;
+  std::uint64_t requests = 0;
+  std::uint64_t tokens = 0; ///< of prompts and answers
+
+  bool operator==(const tenant_use&) const = default;
+};
+
 /// Router -> node agent -> controller -> autoscaler. Late ones are dropped by
 /// incarnation and sequence.
 struct router_report {
@@ -30,8 +40,18 @@ struct router_report {
   std::uint64_t incarnation = 0;   ///< of the router's life
   std::uint64_t sequence = 0;      ///< rises within an incarnation
   std::vector<router_load> models; ///< a model that is not in it has nothing
+  std::vector<tenant_use> tenants; ///< that have a limit; since version 6
 
   bool operator==(const router_report&) const = default;
+};
+
+/// Controller -> node agent -> router, since version 6: what all other routers
+/// hold and have let through. Sums, which fall when a router is gone.
+struct others_load {
+  std::vector<router_load> models;
+  std::vector<tenant_use> tenants;
+
+  bool operator==(const others_load&) const = default;
 };
 
 /// Controller -> autoscaler: a replica of a model that is scaled.
@@ -67,10 +87,14 @@ struct scale_order {
   bool operator==(const scale_order&) const = default;
 };
 
-codec::bytes encode(const router_report&);
+/// For a reader of protocol version `version`.
+codec::bytes encode(const router_report&,
+                    std::uint32_t version = protocol_version);
+codec::bytes encode(const others_load&);
 codec::bytes encode(const replica_load_news&);
 codec::bytes encode(const scale_order&);
 result<router_report> decode_router_report(codec::bytes_view);
+result<others_load> decode_others_load(codec::bytes_view);
 result<replica_load_news> decode_replica_load_news(codec::bytes_view);
 result<scale_order> decode_scale_order(codec::bytes_view);
 

@@ -43,14 +43,28 @@ struct layout<choice_rule> {
 };
 
 template <>
+struct layout<tenant> {
+  using r = tenant;
+  static constexpr std::string_view name = "tenant";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::name),
+      number(2, &r::api_key),
+      number(3, &r::weight),
+      number(4, &r::priority),
+      number(5, &r::requests_per_minute),
+      number(6, &r::tokens_per_minute),
+  };
+};
+
+template <>
 struct layout<router_settings> {
   using r = router_settings;
   static constexpr std::string_view name = "router_settings";
   static constexpr auto fields = std::tuple{
-      number(1, &r::api_keys),      number(2, &r::root_path),
-      number(3, &r::requests_max),  number(4, &r::request_timeout_ms),
-      number(5, &r::keep_alive_ms), number(6, &r::access_log),
-      number(7, &r::failover_exact),
+      number(1, &r::api_keys),       number(2, &r::root_path),
+      number(3, &r::requests_max),   number(4, &r::request_timeout_ms),
+      number(5, &r::keep_alive_ms),  number(6, &r::access_log),
+      number(7, &r::failover_exact), droppable_since(6, 8, &r::tenants),
   };
 };
 

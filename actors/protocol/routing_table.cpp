@@ -21,6 +21,7 @@ struct layout<replica_route> {
       number(6, &r::can),
       number(7, &r::max_ongoing_requests),
       number(8, &r::version),
+      droppable_since(6, 9, &r::choices_at_once),
   };
 };
 
@@ -29,10 +30,14 @@ struct layout<model_route> {
   using r = model_route;
   static constexpr std::string_view name = "model_route";
   static constexpr auto fields = std::tuple{
-      number(1, &r::application), number(2, &r::route_prefix),
-      number(3, &r::model),       number(4, &r::created),
-      number(5, &r::status),      number(6, &r::reason),
-      number(7, &r::replicas),    number(8, &r::max_queued_requests),
+      number(1, &r::application),
+      number(2, &r::route_prefix),
+      number(3, &r::model),
+      number(4, &r::created),
+      number(5, &r::status),
+      number(6, &r::reason),
+      number(7, &r::replicas),
+      number(8, &r::max_queued_requests),
       droppable_since(5, 9, &r::choice),
       droppable_since(5, 10, &r::without_replica),
   };

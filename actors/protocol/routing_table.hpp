@@ -11,7 +11,7 @@ namespace troupe::protocol {
 
 /// Version of the messages between processes; a peer more than one apart is
 /// refused by name at registration.
-inline constexpr std::uint32_t protocol_version = 5;
+inline constexpr std::uint32_t protocol_version = 6;
 
 /// True if processes of these two versions work together.
 constexpr bool understand_each_other(std::uint32_t one, std::uint32_t other) {
@@ -21,9 +21,9 @@ constexpr bool understand_each_other(std::uint32_t one, std::uint32_t other) {
 /// Where a process listens. Messages carry endpoints, never handles of a third
 /// process (DESIGN.md, "Processes and actors").
 struct endpoint {
-  std::string address;    ///< numeric
-  std::uint16_t port = 0; ///< CAF over mutual TLS
-  std::uint16_t blob_port = 0; ///< blob listener (mutual TLS)
+  std::string address;           ///< numeric
+  std::uint16_t port = 0;        ///< CAF over mutual TLS
+  std::uint16_t blob_port = 0;   ///< blob listener (mutual TLS)
   std::uint64_t incarnation = 0; ///< random per process life
 
   bool operator==(const endpoint&) const = default;
@@ -49,10 +49,13 @@ struct replica_route {
   std::string node;
   endpoint where;
   std::string arithmetic_class; ///< system_fingerprint of its replies
-  std::string card_hash; ///< model card's content hash (SHA-256, hex)
+  std::string card_hash;        ///< model card's content hash (SHA-256, hex)
   capabilities can;
   std::uint32_t max_ongoing_requests = 0; ///< 0 = no bound
-  std::uint32_t version = 0; ///< protocol version that it speaks
+  std::uint32_t version = 0;              ///< protocol version that it speaks
+  /// Choices that it computes at once; more would wait there. 0 = not told.
+  /// Since version 6.
+  std::uint32_t choices_at_once = 0;
 
   bool operator==(const replica_route&) const = default;
 };
@@ -97,11 +100,24 @@ struct model_route {
   std::string status; ///< "RUNNING", "DEPLOYING", "UNHEALTHY", "PENDING", ...
   std::string reason; ///< why it is not RUNNING, one sentence
   std::vector<replica_route> replicas;
-  std::uint32_t max_queued_requests = 0; ///< per router; 0 = the router's bound
-  choice_rule choice = {}; ///< since version 5
-  waking without_replica = waking::no; ///< since version 5
+  std::uint32_t max_queued_requests = 0; ///< 0 = each router's own bound
+  choice_rule choice = {};               ///< since version 5
+  waking without_replica = waking::no;   ///< since version 5
 
   bool operator==(const model_route&) const = default;
+};
+
+/// Whose requests come with an API key, and what he may do.
+struct tenant {
+  std::string name; ///< unique; for logs and metrics, which never show keys
+  std::string api_key;
+  double weight = 1; ///< of its share where there is not enough for all
+  /// The most urgent (lowest) priority that it may ask for.
+  std::int32_t priority = 0;
+  std::uint32_t requests_per_minute = 0; ///< 0 = no limit
+  std::uint64_t tokens_per_minute = 0;   ///< 0 = no limit
+
+  bool operator==(const tenant&) const = default;
 };
 
 /// What a deployment tells every router.
@@ -115,6 +131,8 @@ struct router_settings {
   /// A stream whose replica is lost goes on only at a replica of the same
   /// arithmetic class; else, where none is left, at any.
   bool failover_exact = false;
+  /// One per key of `api_keys`. Since version 6.
+  std::vector<tenant> tenants = {};
 
   bool operator==(const router_settings&) const = default;
 };

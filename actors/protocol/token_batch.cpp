@@ -56,6 +56,7 @@ struct layout<token_batch> {
       number(3, &r::step),
       number(4, &r::choices),
       droppable_since(5, 5, &r::blocks),
+      droppable_since(6, 6, &r::waiting),
   };
 };
 

@@ -48,6 +48,8 @@ struct token_batch {
   std::uint64_t step = 0;
   std::vector<choice_tokens> choices;
   kv_events blocks = {}; ///< to a router that asked for them; since version 5
+  /// Choices that wait in the engine, of all routers. Since version 6.
+  std::uint32_t waiting = 0;
 
   bool operator==(const token_batch&) const = default;
 };

@@ -1,5 +1,7 @@
 #include "actors/replica/engine_load.hpp"
 
+#include <algorithm>
+
 namespace troupe::replica {
 
 void read_load(const engine::stats& from, protocol::replica_load& to) {
@@ -21,6 +23,17 @@ void read_load(const engine::stats& from, protocol::replica_load& to) {
   to.weight_bytes_read = from.weight_bytes_read;
   to.resumed_tokens = from.resumed_tokens;
   to.longest_step_ms = from.longest_step_ms;
+}
+
+std::uint32_t choices_at_once(const protocol::replica_spec& spec,
+                              const engine::description& about) {
+  constexpr std::uint32_t cpu_max = 32;
+  if (about.kv_blocks == 0)
+    return 0;
+  auto on_cpu = about.device.starts_with("cpu");
+  return spec.max_num_seqs == 0 && on_cpu
+             ? std::min(about.max_num_seqs, cpu_max)
+             : about.max_num_seqs;
 }
 
 } // namespace troupe::replica

@@ -198,6 +198,7 @@ struct replica_state {
     report.arithmetic_class = about.arithmetic_class;
     report.device = about.device;
     report.card_hash = from.card_hash;
+    report.choices_at_once = choices_at_once(spec, about);
     engine->start(
         [box = inbox](engine::step_result&& step) {
           box->put_step(std::move(step));

@@ -147,9 +147,10 @@ session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
 
 send_tokens session_table::to_router(std::uint64_t router,
                                      std::vector<choice_tokens> choices) const {
-  return {router,
-          {replica_, incarnation_, last_step_, std::move(choices), {}},
-          routers_.at(router)};
+  return {
+      router,
+      {replica_, incarnation_, last_step_, std::move(choices), {}, waiting_},
+      routers_.at(router)};
 }
 
 /// Its router may send another one in its place at once, before the engine's
@@ -212,6 +213,7 @@ session_commands session_table::abandon(std::uint64_t router) {
 
 session_commands session_table::step(engine::step_result&& from) {
   last_step_ = from.now.steps;
+  waiting_ = from.now.waiting;
   std::map<std::uint64_t, std::vector<choice_tokens>> news; // by router
   for (auto& output : from.outputs) {
     auto i = choices_.find(output.id);

@@ -124,6 +124,7 @@ private:
   std::string closed_because_ = "the replica is loading";
   bool open_ = false;
   std::uint64_t last_step_ = 0;
+  std::uint32_t waiting_ = 0; ///< in the engine, after that step
   std::uint64_t next_engine_id_ = 1;
   std::map<std::uint64_t, choice> choices_; ///< by engine id
   std::size_t leaving_ = 0;                 ///< of choices_

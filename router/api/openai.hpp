@@ -23,6 +23,8 @@ struct api_error {
   std::string type = "invalid_request_error";
   std::string param; ///< the field's path ("messages[0].role"); empty = null
   std::string code;  ///< empty = null
+  /// For the header retry-after; 0: what the status has.
+  std::uint32_t retry_after_s = 0;
 };
 
 template <class T>
@@ -61,6 +63,8 @@ struct generation_request {
   bool skip_special_tokens = true;
   bool return_token_ids = false;
   std::string user;
+  std::int32_t priority = 0;       ///< lower ones go first
+  std::optional<double> timeout_s; ///< the client waits no longer
 };
 
 struct chat_request : generation_request {

@@ -16,6 +16,8 @@ namespace troupe::api {
 struct pooling_request {
   std::string model; ///< empty: the only one
   std::string user;
+  std::int32_t priority = 0;       ///< lower ones go first
+  std::optional<double> timeout_s; ///< the client waits no longer
   /// Longer texts lose their end: tokens that are left, with what the tokenizer
   /// puts around them. Unset: they are refused. -1: as many as the model takes.
   std::optional<std::int64_t> truncate_prompt_tokens;

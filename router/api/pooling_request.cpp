@@ -58,6 +58,7 @@ void refuse_unbuilt_fields(field_reader& fields) {
 void read_shared(field_reader& fields, pooling_request& request) {
   fields.text("model", name_bytes_max, request.model);
   fields.text("user", name_bytes_max, request.user);
+  read_urgency(fields, request.priority, request.timeout_s);
   std::int64_t tokens = 0;
   if (fields.integer("truncate_prompt_tokens", -1, tokens_max, tokens)) {
     if (tokens == 0)

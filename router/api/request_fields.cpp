@@ -1,5 +1,7 @@
 #include "router/api/request_fields.hpp"
 
+#include "config/serve_config.hpp"
+
 #include <algorithm>
 #include <cfloat>
 #include <charconv>
@@ -151,8 +153,18 @@ void read_shared_fields(field_reader& fields, generation_request& request) {
   fields.flag("stream", request.stream);
   read_stream_options(fields, request);
   fields.text("user", name_bytes_max, request.user);
+  read_urgency(fields, request.priority, request.timeout_s);
   refuse_unsupported_fields(fields);
   check_inert_fields(fields);
+}
+
+void read_urgency(field_reader& fields, std::int32_t& priority,
+                  std::optional<double>& timeout_s) {
+  read_integer(fields, "priority", -config::priority_max, config::priority_max,
+               priority);
+  float seconds = 0;
+  if (fields.number("timeout", {0, timeout_s_max, true}, seconds))
+    timeout_s = seconds;
 }
 
 void read_min_tokens(field_reader& fields, generation_request& request) {

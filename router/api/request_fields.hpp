@@ -21,12 +21,18 @@ inline constexpr std::size_t name_bytes_max = 1024; ///< model, user, ...
 inline constexpr std::size_t text_bytes_max = 64u << 20;
 inline constexpr std::size_t template_bytes_max = 64u << 10;
 
+inline constexpr double timeout_s_max = 86'400;
+
 /// Temperatures below are greedy: logits divided by them would overflow.
 inline constexpr float temperature_min = 1e-5f;
 
 /// Reads everything shared but max_tokens, checks what is not supported yet,
 /// and passes what has no effect.
 void read_shared_fields(field_reader&, generation_request&);
+
+/// Reads how urgent a request is, and for how long it is of use.
+void read_urgency(field_reader&, std::int32_t& priority,
+                  std::optional<double>& timeout_s);
 
 /// Reads min_tokens; call once max_tokens is known.
 void read_min_tokens(field_reader&, generation_request&);

@@ -9,7 +9,7 @@ namespace dom = simdjson::dom;
 namespace {
 
 /// The value, besides null, that asks for nothing.
-enum class neutral { nothing, list, object, text, flag, zero };
+enum class neutral { nothing, list, object, text, flag };
 
 struct unsupported_field {
   std::string_view name;
@@ -38,7 +38,6 @@ constexpr auto unsupported = std::to_array<unsupported_field>({
     {"kv_transfer_params", neutral::object},
     {"vllm_xargs", neutral::object},
     {"cache_salt", neutral::text},
-    {"priority", neutral::zero},
     {"return_tokens_as_token_ids", neutral::flag},
     {"repetition_detection", neutral::nothing},
     {"thinking_token_budget", neutral::nothing},
@@ -49,7 +48,6 @@ bool is_neutral(dom::element element, neutral kind) {
   dom::object object;
   std::string_view text;
   bool flag = false;
-  std::int64_t number = 0;
   switch (kind) {
   case neutral::list:
     return !element.get(list) && list.size() == 0;
@@ -59,8 +57,6 @@ bool is_neutral(dom::element element, neutral kind) {
     return !element.get(text) && text.empty();
   case neutral::flag:
     return !element.get(flag) && !flag;
-  case neutral::zero:
-    return !element.get(number) && number == 0;
   default:
     return false;
   }

@@ -124,6 +124,7 @@ router_actor::behavior_type recording_router(router_actor::pointer,
       [seen](death_atom, const codec::bytes& bytes) {
         seen->deaths.add(decode_death_notice(bytes).value());
       },
+      [](others_atom, const codec::bytes&) {},
       [](watch_atom, const load_sink_actor&) {},
   };
 }

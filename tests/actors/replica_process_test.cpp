@@ -114,6 +114,7 @@ recording_agent(node_agent_actor::stateful_pointer<agent_state> self,
       [](table_atom, const codec::bytes&) {},
       [](death_atom, const codec::bytes&) {},
       [](load_atom, const codec::bytes&) {},
+      [](others_atom, const codec::bytes&) {},
       [](watch_atom, const router_actor&, std::uint16_t) {},
       [](drain_atom, std::uint32_t) { return true; },
   };

@@ -63,10 +63,10 @@ struct sink_log : router::reply_sink {
     from = route->replica;
   }
 
-  void on_failed(error why, std::string id) override {
+  void on_failed(router::command::fail end) override {
     ++failures;
-    failure = std::move(why);
-    incident = std::move(id);
+    failure = std::move(end.what);
+    incident = std::move(end.incident);
   }
 
   std::vector<token_id> tokens;

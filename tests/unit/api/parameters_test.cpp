@@ -279,7 +279,8 @@ TEST_CASE("what is not supported yet is refused by name") {
                              R"("truncate_prompt_tokens":5)",
                              R"("prompt_embeds":"AA==")",
                              R"("logits_processors":["a"])",
-                             R"("priority":1)",
+                             R"("priority":1001)",
+                             R"("timeout":0)",
                              R"("modalities":["text","audio"])",
                              R"("web_search_options":{})",
                              R"("tools":[{"type":"function"}])",
@@ -307,7 +308,7 @@ TEST_CASE("what asks for nothing unsupported is taken") {
   for (const char* fields :
        {R"("functions":[])", R"("suffix":"")", R"("structured_outputs":{})",
         R"("chat_template_kwargs":{})", R"("bad_words":[])",
-        R"("use_beam_search":false)", R"("priority":0)", R"("tools":[])",
+        R"("use_beam_search":false)", R"("priority":-7,"timeout":1.5)", R"("tools":[])",
         R"("modalities":["text"])", R"("response_format":{"type":"text"})",
         R"("tool_choice":"none")", R"("function_call":"none")",
         R"("tools":[{"type":"function"}],"tool_choice":"none")",

@@ -51,6 +51,7 @@ node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
       [](table_atom, const codec::bytes&) {},
       [](death_atom, const codec::bytes&) {},
       [](load_atom, const codec::bytes&) {},
+      [](others_atom, const codec::bytes&) {},
       [](watch_atom, const router_actor&, std::uint16_t) {},
       [](drain_atom, std::uint32_t) { return true; },
   };

@@ -17,7 +17,11 @@ std::string shown(const config::serve_config& all) {
       all.logging.json, all.logging.level, all.logging.enable_access_log,
       all.troupe.threads_per_replica, all.troupe.max_requests_in_flight,
       all.troupe.failover_exact, all.troupe.restarts_per_minute,
-      all.troupe.restart_pause_max_s, fmt::join(all.troupe.api_keys, ","));
+      all.troupe.restart_pause_max_s, all.troupe.api_keys.size());
+  for (const auto& one : all.troupe.api_keys)
+    out += fmt::format("{} {} {} {} {} {}\n", one.name, one.key, one.weight,
+                       one.priority, one.requests_per_minute,
+                       one.tokens_per_minute);
   for (const auto& app : all.applications) {
     out += fmt::format("{} {}\n", app.name, app.route_prefix);
     for (const auto& model : app.models) {

@@ -494,13 +494,44 @@ TEST_CASE("api keys come from the file and from a file of their own") {
                                            "api_keys_file: keys}\n");
   REQUIRE(errors_of(loaded) == "");
   CHECK(loaded.values.troupe.api_keys ==
-        std::vector<std::string>{"sk-inline-1", "sk-0123456789",
-                                 "sk-abcdefghij"});
+        std::vector<config::api_key>{{"key-1", "sk-inline-1"},
+                                     {"key-2", "sk-0123456789"},
+                                     {"key-3", "sk-abcdefghij"}});
   auto wrong = errors_of(
       here.load(with_model("") + "troupe: {api_keys: [short], cors: '*'}\n"));
   CHECK(holds(wrong, "a key must be 8 to 512"));
   CHECK(wrong.find("short") == std::string::npos); // keys are never shown
   CHECK(holds(wrong, "troupe.cors: not supported yet"));
+}
+
+TEST_CASE("a key can have a name, a weight, a priority and limits") {
+  folder here;
+  auto loaded = here.load(
+      with_model("") +
+      "troupe:\n  api_keys:\n    - sk-plain-key\n"
+      "    - {key: sk-team-a-key, name: team-a, weight: 2.5, priority: -10,\n"
+      "       requests_per_minute: 60, tokens_per_minute: 100000}\n");
+  REQUIRE(errors_of(loaded) == "");
+  CHECK(loaded.values.troupe.api_keys ==
+        std::vector<config::api_key>{
+            {"key-1", "sk-plain-key"},
+            {"team-a", "sk-team-a-key", 2.5, -10, 60, 100'000}});
+  auto refuses = [&](const std::string& entries, const char* why) {
+    INFO(entries);
+    CHECK(holds(errors_of(here.load(with_model("") + "troupe: {api_keys: [" +
+                                    entries + "]}\n")),
+                why));
+  };
+  refuses("{name: a}", "api_keys[0]: an entry needs its key");
+  refuses("{key: sk-12345678, weight: 0}", "weight: must be");
+  refuses("{key: sk-12345678, priority: 1001}", "priority: must be");
+  refuses("{key: sk-12345678, requests_per_minute: 0}",
+          "requests_per_minute: must be");
+  refuses("{key: sk-12345678, tokens: 5}", "tokens");
+  refuses("{key: sk-12345678, name: a}, {key: sk-87654321, name: a}",
+          "another key has the name \"a\"");
+  refuses("{key: sk-12345678, name: a}, {key: sk-12345678, name: b}",
+          "the same key stands here twice");
 }
 
 TEST_CASE("a key that stands twice in one map is an error") {

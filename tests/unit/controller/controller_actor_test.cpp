@@ -18,6 +18,7 @@ struct agent_log {
   std::vector<node_assignment> assignments;
   std::vector<routing_table> tables;
   std::vector<death_notice> deaths;
+  std::vector<others_load> others;
 };
 
 node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
@@ -37,6 +38,9 @@ node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
         log->deaths.push_back(*decode_death_notice(record));
       },
       [](load_atom, const codec::bytes&) {},
+      [log](others_atom, const codec::bytes& record) {
+        log->others.push_back(*decode_others_load(record));
+      },
       [](watch_atom, const router_actor&, std::uint16_t) {},
       [](drain_atom, std::uint32_t) { return true; },
   };
@@ -205,6 +209,49 @@ TEST_CASE("deaths reach every agent") {
   h.settle();
   CHECK(first.deaths == std::vector{notice});
   CHECK(second.deaths == std::vector{notice});
+}
+
+TEST_CASE("routers are told what the others hold, without themselves") {
+  head on;
+  on.start(false);
+  agent_log a;
+  agent_log b;
+  auto epoch_a = on.join("a", on.agent(a)).node_epoch;
+  auto epoch_b = on.join("b", on.agent(b)).node_epoch;
+  auto say = [&](const std::string& node, std::uint64_t epoch,
+                 std::uint64_t sequence, std::uint32_t waiting) {
+    router_report report;
+    report.node = node;
+    report.node_epoch = epoch;
+    report.incarnation = 7;
+    report.sequence = sequence;
+    report.models.push_back({"app", "m", waiting, 3});
+    report.tenants.push_back({"team", sequence, 10 * sequence});
+    caf::anon_send(on.controller, load_atom::value, encode(report));
+    on.settle();
+  };
+  auto pass = [&] {
+    on.advance(100ms);
+    on.settle();
+  };
+  say("a", epoch_a, 1, 5);
+  say("b", epoch_b, 2, 6);
+  pass();
+  REQUIRE(a.others.size() == 1);
+  REQUIRE(b.others.size() == 1);
+  CHECK(a.others[0] == others_load{{{"app", "m", 6, 3}}, {{"team", 2, 20}}});
+  CHECK(b.others[0] == others_load{{{"app", "m", 5, 3}}, {{"team", 1, 10}}});
+  say("b", epoch_b, 1, 9); // late
+  pass();
+  CHECK(a.others.size() == 1);
+  say("b", epoch_b, 3, 0);
+  pass();
+  REQUIRE(a.others.size() == 2);
+  CHECK(a.others[1] == others_load{{{"app", "m", 0, 3}}, {{"team", 3, 30}}});
+  CHECK(b.others.size() == 1);
+  say("b", epoch_b + 100, 4, 50); // another life
+  pass();
+  CHECK(a.others.size() == 2);
 }
 
 TEST_CASE("a restored head adopts what its nodes have") {

@@ -275,7 +275,8 @@ TEST_CASE("what a node had that drains by itself is placed elsewhere at once") {
   REQUIRE(moving.size() == 2);
   auto draining = w.agents.at("b").running.at(moving[0]).report;
   draining.phase = replica_phase::draining;
-  w.run(w.machine->report({"b", w.agents.at("b").epoch, draining, true}, w.now));
+  w.run(
+      w.machine->report({"b", w.agents.at("b").epoch, draining, true}, w.now));
   CHECK(w.running_on("a").size() == 4);
   CHECK(w.running_on("b").empty()); // it is told what it does already
   w.settle();

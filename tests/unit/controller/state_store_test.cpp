@@ -106,7 +106,8 @@ TEST_CASE("the nodes that were remembered last are there after opening again") {
 TEST_CASE("the targets that were remembered last are there after opening "
           "again") {
   folder here;
-  const std::vector<controller::scale_target> targets{{"a'p", "m", 3}, {"app", "m", 0}};
+  const std::vector<controller::scale_target> targets{{"a'p", "m", 3},
+                                                      {"app", "m", 0}};
   {
     auto store = state_store::open(here.path / "state.db");
     REQUIRE(store.has_value());

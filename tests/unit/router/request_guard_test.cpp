@@ -1,4 +1,5 @@
 #include "router/request_guard.hpp"
+#include "router/tenants.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -16,24 +17,24 @@ http::request with(http::header_list headers) {
 } // namespace
 
 TEST_CASE("without configured keys any key and none is taken") {
-  api_keys keys{{}};
-  CHECK(keys.admit(with({})));
-  CHECK(keys.admit(with({{"Authorization", "Bearer whatever"}})));
+  tenants anybody;
+  CHECK(anybody.find(with({})));
+  CHECK(anybody.find(with({{"Authorization", "Bearer whatever"}})));
 }
 
 TEST_CASE("with keys only one Authorization field with one of them is taken") {
   api_keys keys{{"first", "second"}};
-  CHECK(keys.admit(with({{"Authorization", "Bearer second"}})));
-  CHECK(keys.admit(with({{"authorization", "bearer first "}})));
-  CHECK(!keys.admit(with({})));
-  CHECK(!keys.admit(with({{"Authorization", "Bearer third"}})));
-  CHECK(!keys.admit(with({{"Authorization", "Bearer "}})));
-  CHECK(!keys.admit(with({{"Authorization", "Bearer firs"}})));
-  CHECK(!keys.admit(with({{"Authorization", "Bearer first2"}})));
-  CHECK(!keys.admit(with({{"Authorization", "Basic first"}})));
-  CHECK(!keys.admit(with({{"Authorization", "first"}})));
-  CHECK(!keys.admit(with({{"Authorization", std::string(1 << 20, 'x')}})));
-  CHECK(!keys.admit(with(
+  CHECK(keys.find(with({{"Authorization", "Bearer second"}})) == 1u);
+  CHECK(keys.find(with({{"authorization", "bearer first "}})) == 0u);
+  CHECK(!keys.find(with({})));
+  CHECK(!keys.find(with({{"Authorization", "Bearer third"}})));
+  CHECK(!keys.find(with({{"Authorization", "Bearer "}})));
+  CHECK(!keys.find(with({{"Authorization", "Bearer firs"}})));
+  CHECK(!keys.find(with({{"Authorization", "Bearer first2"}})));
+  CHECK(!keys.find(with({{"Authorization", "Basic first"}})));
+  CHECK(!keys.find(with({{"Authorization", "first"}})));
+  CHECK(!keys.find(with({{"Authorization", std::string(1 << 20, 'x')}})));
+  CHECK(!keys.find(with(
       {{"authorization", "Bearer first"}, {"Authorization", "Bearer first"}})));
 }
 

@@ -40,7 +40,12 @@ public:
 
   router::request_table table;
   router::time_point now{1'000'000s};
-  bool exact = false; ///< router_settings::failover_exact
+  bool exact = false;                  ///< router_settings::failover_exact
+  std::uint32_t choices_at_once = 0;   ///< that each replica tells
+  std::uint32_t waiting_in_engine = 0; ///< likewise, with its steps
+
+  std::size_t refused = 0;
+  std::map<std::uint64_t, std::uint32_t> retry_after; ///< of failed requests
   std::map<choice_name, std::vector<token_id>> given;
   std::map<choice_name, protocol::finish> ended;
   std::map<choice_name, std::vector<std::string>> classes;  ///< token by token
@@ -112,6 +117,7 @@ public:
       route.arithmetic_class = one.arithmetic_class;
       route.card_hash = one.card;
       route.max_ongoing_requests = one.ongoing_max;
+      route.choices_at_once = choices_at_once;
       model.replicas.push_back(route);
     }
     protocol::routing_table routes{++version_, {model}, {}};
@@ -129,6 +135,7 @@ public:
     auto chosen = next_step(replica);
     protocol::token_batch batch;
     batch.incarnation = incarnation;
+    batch.waiting = waiting_in_engine;
     for (auto id : chosen) {
       auto& record = replica.running.at(id);
       if (poison != 0 && is_poison(record)) {
@@ -148,6 +155,24 @@ public:
       if (one.reason != protocol::finish::none)
         replica.running.erase(one.id);
     obey(table.tokens(std::move(batch), now));
+  }
+
+  /// Every replica refuses what it has, as one that cannot serve.
+  void refuse_all() {
+    for (auto& [incarnation, replica] : replicas_) {
+      protocol::token_batch batch;
+      batch.incarnation = incarnation;
+      for (auto& [id, record] : replica.running) {
+        protocol::choice_tokens news;
+        news.id = id;
+        news.reason = protocol::finish::error;
+        news.code = errc::unavailable;
+        batch.choices.push_back(news);
+      }
+      replica.running.clear();
+      refused += batch.choices.size();
+      obey(table.tokens(std::move(batch), now));
+    }
   }
 
   void step_all() {
@@ -339,6 +364,7 @@ private:
     REQUIRE(failed.emplace(what.request, what.what).second);
     if (!what.incident.empty())
       incidents[what.request] = what.incident;
+    retry_after[what.request] = what.retry_after_s;
   }
 
   void take(const router::command::moved&) {

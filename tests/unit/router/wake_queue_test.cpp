@@ -34,8 +34,8 @@ TEST_CASE("who waits for a model is told of, and goes on when it has woken") {
   REQUIRE(queue.add(a, first.waiter(), start));
   REQUIRE(queue.add(a, second.waiter(), start));
   REQUIRE(queue.add(b, other.waiter(), start));
-  CHECK(queue.load() == std::vector<protocol::router_load>{
-                            {"app", "a", 2, 0}, {"app", "b", 1, 0}});
+  CHECK(queue.load() == std::vector<protocol::router_load>{{"app", "a", 2, 0},
+                                                           {"app", "b", 1, 0}});
   queue.woken(a);
   CHECK(first.gone_on == 1);
   CHECK(second.gone_on == 1);
