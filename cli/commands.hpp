@@ -47,6 +47,7 @@ struct start_arguments {
   bool block = false;
   bool cpu_only = false;
   std::filesystem::path replica_program; ///< empty = this one
+  std::filesystem::path cluster; ///< a cluster file: nodes come and go by it
   std::string log_level = "INFO";
   std::string log_encoding = "TEXT";
 };

@@ -150,6 +150,10 @@ void add_start(CLI::App& app, action& chosen) {
   verb->add_option("--token-file", args->token_file, "A file that holds it")
       ->check(CLI::ExistingFile)
       ->excludes(head);
+  verb->add_option("--autoscaling-config", args->cluster,
+                   "A cluster file: workers come and go as models need them")
+      ->check(CLI::ExistingFile)
+      ->needs(head);
   add_state_dir(*verb, args->state_dir);
   verb->add_flag("--block", args->block, "Stay in this terminal, until Ctrl-C");
   add_device(*verb, args->cpu_only);
@@ -163,6 +167,7 @@ void add_start(CLI::App& app, action& chosen) {
       ->capture_default_str();
   verb->footer("Examples:\n"
                "  troupe start --head --node-ip-address 10.0.0.1\n"
+               "  troupe start --head --autoscaling-config cluster.yaml\n"
                "  troupe start --address 10.0.0.1:6380 --token TOKEN "
                "--node-ip-address 10.0.0.2\n"
                "  troupe stop");

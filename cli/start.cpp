@@ -2,6 +2,7 @@
 #include "actors/runtime/logging.hpp"
 #include "actors/runtime/token.hpp"
 #include "cli/commands.hpp"
+#include "config/cluster_config.hpp"
 #include "node/admin_client.hpp"
 #include "node/background.hpp"
 #include "node/ending.hpp"
@@ -101,6 +102,18 @@ result<std::string> token_of(const start_arguments& args) {
   return out;
 }
 
+/// The findings of the file are printed here.
+result<config::cluster_config> read_cluster(const std::filesystem::path& file) {
+  auto loaded = config::load_cluster(file);
+  for (const auto& finding : loaded.findings.all())
+    fmt::print(stderr, "{}\n", to_string(finding));
+  if (loaded.findings.has_errors())
+    return error{errc::invalid_argument,
+                 fmt::format("{} errors in {}", loaded.findings.error_count(),
+                             file.string())};
+  return std::move(loaded.values);
+}
+
 result<node::node_role> role_of(const start_arguments& args) {
   if (args.head) {
     node::head_role out;
@@ -108,6 +121,12 @@ result<node::node_role> role_of(const start_arguments& args) {
         node::entrance{static_cast<std::uint16_t>(args.join_port),
                        port_or(args.cluster_port,
                                args.join_port == 0 ? 0 : args.join_port + 1)};
+    if (!args.cluster.empty()) {
+      auto cluster = read_cluster(args.cluster);
+      if (!cluster)
+        return cluster.error();
+      out.cluster = std::move(*cluster);
+    }
     return out;
   }
   if (args.head_address.empty())

@@ -134,11 +134,72 @@ void print_revoked(simdjson::dom::element all) {
     fmt::print("  revoked (older certificates are void): {}\n", names);
 }
 
+/// "CPU 4, memory 2048 MiB".
+std::string shown_bundle(simdjson::dom::element bundle) {
+  std::string out;
+  simdjson::dom::object amounts;
+  if (bundle.get(amounts) != simdjson::SUCCESS)
+    return out;
+  for (auto [name, value] : amounts) {
+    double amount = 0;
+    if (value.get(amount) != simdjson::SUCCESS)
+      continue;
+    out += out.empty() ? "" : ", ";
+    out += name == "memory"
+               ? fmt::format("memory {:.0f} MiB", amount / (1 << 20))
+               : fmt::format("{} {:g}", name, amount);
+  }
+  return out.empty() ? "nothing" : out;
+}
+
+void print_demands(simdjson::dom::element all) {
+  auto demands = items(all, "demands");
+  if (demands.empty())
+    return;
+  fmt::print("Demands (replicas without a node)\n");
+  for (auto demand : demands) {
+    std::string bundles;
+    for (auto bundle : items(demand, "bundles"))
+      bundles += (bundles.empty() ? "" : " + ") + shown_bundle(bundle);
+    fmt::print("  {}: {} of {} ({}), for {} s: {}\n", text(demand, "model"),
+               number(demand, "replicas"), bundles, text(demand, "strategy"),
+               number(demand, "waits_ms") / 1000, text(demand, "reason"));
+  }
+}
+
+void print_node_type(simdjson::dom::element type,
+                     const std::vector<simdjson::dom::element>& nodes) {
+  auto name = text(type, "type");
+  fmt::print("  {}: {} of {} to {}", name, number(type, "nodes"),
+             number(type, "min_workers"), number(type, "max_workers"));
+  if (auto rests = number(type, "rests_ms"); rests != 0)
+    fmt::print(", not asked for in the next {} s", (rests + 999) / 1000);
+  if (!text(type, "reason").empty())
+    fmt::print(" ({})", text(type, "reason"));
+  fmt::print("\n");
+  for (auto node : nodes)
+    if (text(node, "type") == name)
+      fmt::print("    {}: {} for {} s\n", text(node, "node"),
+                 text(node, "state"), number(node, "since_ms") / 1000);
+}
+
+/// The nodes that come and go, by type.
+void print_autoscaled(simdjson::dom::element all) {
+  simdjson::dom::element fleet;
+  if (all["autoscaled_nodes"].get(fleet) != simdjson::SUCCESS)
+    return;
+  fmt::print("Node types (at most {} workers)\n", number(fleet, "max_workers"));
+  for (auto type : items(fleet, "types"))
+    print_node_type(type, items(fleet, "nodes"));
+}
+
 void print_status(simdjson::dom::element all) {
   fmt::print("Nodes\n");
   for (auto node : items(all, "nodes"))
     print_node(node);
   print_revoked(all);
+  print_autoscaled(all);
+  print_demands(all);
   fmt::print("Models\n");
   for (auto model : items(all, "models")) {
     fmt::print("  {}: {}, {} of {} replicas ready", text(model, "model"),

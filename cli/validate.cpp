@@ -1,18 +1,44 @@
 #include "cli/commands.hpp"
 #include "cli/load_config.hpp"
+#include "config/cluster_config.hpp"
 
 #include <fmt/format.h>
 
 namespace troupe::cli {
 
-int validate(const std::filesystem::path& file) {
-  auto loaded = load_config(file);
-  for (const auto& finding : loaded.findings.all())
+namespace {
+
+/// Prints what was found; true if the file is fine.
+bool report(const config::diagnostics& findings) {
+  for (const auto& finding : findings.all())
     fmt::print(stderr, "{}\n", to_string(finding));
-  if (auto errors = loaded.findings.error_count(); errors != 0) {
+  auto errors = findings.error_count();
+  if (errors != 0)
     fmt::print(stderr, "{} error{}\n", errors, errors == 1 ? "" : "s");
+  return errors == 0;
+}
+
+int validate_cluster(const std::filesystem::path& file) {
+  auto loaded = config::load_cluster(file);
+  if (!report(loaded.findings))
     return 2;
-  }
+  for (const auto& type : loaded.values.node_types)
+    fmt::print("{}: {} to {} workers\n", type.name, type.min_workers,
+               type.max_workers);
+  fmt::print("{} is valid: the cluster {} of at most {} workers\n",
+             file.string(), loaded.values.cluster_name,
+             loaded.values.max_workers);
+  return 0;
+}
+
+} // namespace
+
+int validate(const std::filesystem::path& file) {
+  if (config::is_cluster_file(file))
+    return validate_cluster(file);
+  auto loaded = load_config(file);
+  if (!report(loaded.findings))
+    return 2;
   std::size_t models = 0;
   for (const auto& application : loaded.values.applications) {
     models += application.models.size();

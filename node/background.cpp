@@ -128,6 +128,15 @@ result<std::string> run_in_background(const std::vector<std::string>& arguments,
                    : last};
 }
 
+std::vector<std::string> environment_for_others() {
+  const auto own = std::string{pipe_variable} + "=";
+  std::vector<std::string> out;
+  for (char** variable = environ; *variable; ++variable)
+    if (!std::string_view{*variable}.starts_with(own))
+      out.emplace_back(*variable);
+  return out;
+}
+
 void tell_parent(const std::string& text) {
   const auto* given = std::getenv(pipe_variable);
   if (!given)

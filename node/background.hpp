@@ -20,6 +20,10 @@ result<std::string> run_in_background(const std::vector<std::string>& arguments,
                                       const std::filesystem::path& log,
                                       std::chrono::milliseconds time_max);
 
+/// This process's environment ("NAME=VALUE" each) without what is for it alone;
+/// for others that it starts. Nobody may change it meanwhile.
+std::vector<std::string> environment_for_others();
+
 /// In the process that `run_in_background` started: tells the parent; does
 /// nothing in any other.
 void tell_parent(const std::string& text);

@@ -11,6 +11,7 @@
 #include "actors/runtime/system_config.hpp"
 #include "actors/runtime/token.hpp"
 #include "autoscaler/autoscaler.hpp"
+#include "node/bring_nodes.hpp"
 #include "node/public_side.hpp"
 #include "node/serve_api.hpp"
 #include "node/state_directory.hpp"
@@ -23,6 +24,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <thread>
 #include <unistd.h>
 
 namespace troupe::node {
@@ -41,6 +43,8 @@ constexpr auto look_time = 200ms;
 /// asked ends; Ray's default of graceful_shutdown_timeout_s.
 constexpr auto usual_grace = 20s;
 constexpr auto actor_end_time = 10s;
+/// For workers of a provider to end in order when the head ends.
+constexpr auto workers_end_min = 5s;
 
 bool is_loopback(const std::string& host) {
   boost::system::error_code code;
@@ -105,6 +109,7 @@ public:
   }
 
   ~running_node() override {
+    provider_.reset(); // a head that could not start takes nobody along
     stop(0ms);
   }
 
@@ -123,6 +128,8 @@ private:
   result<void> start_agent(node_agent::head_place);
   result<void> start_entrance(const entrance&, const runtime::authority&);
   result<void> wait_until_settled();
+  void start_autoscaler(const head_role&, const runtime::authority&);
+  std::thread end_workers(milliseconds time_max);
   void stop_agent(milliseconds time_max, bool& clean);
 
   node_options options_;
@@ -133,6 +140,7 @@ private:
   last_welcome welcome_;
   protocol::head_controller_actor controller_; ///< on a head
   protocol::autoscaler_actor autoscaler_;      ///< likewise
+  std::shared_ptr<node_provider> provider_; ///< of a head with a cluster file
   std::unique_ptr<router::service> service_;
   std::unique_ptr<public_side> public_;
   protocol::node_agent_actor agent_;
@@ -153,6 +161,7 @@ result<void> running_node::start_head(const head_role& role,
   if (role.open)
     if (auto done = start_entrance(*role.open, issuer); !done)
       return done;
+  start_autoscaler(role, issuer);
   if (auto done = start_agent(protocol::controller_actor{controller_}); !done)
     return done;
   return wait_until_settled();
@@ -199,13 +208,12 @@ result<void> running_node::start_controller(const head_role& role,
   if (!spawned)
     return spawned.error();
   controller_ = *spawned;
-  autoscaler_ = autoscaler::spawn_autoscaler(system_, controller_);
   if (restore)
     return {};
   auto stored = controller::deploy_now(system_, controller_, *role.wanted);
   if (!stored)
-    return error{errc::io, "the deployment was not accepted: " +
-                               stored.error().message};
+    return error{errc::io,
+                 "the deployment was not accepted: " + stored.error().message};
   return {};
 }
 
@@ -269,6 +277,27 @@ result<void> running_node::start_entrance(const entrance& wanted,
     return listener.error();
   entrance_ = std::move(*listener);
   return {};
+}
+
+void running_node::start_autoscaler(const head_role& role,
+                                    const runtime::authority& issuer) {
+  autoscaler::node_bringing bringing;
+  std::error_code none;
+  if (role.cluster && entrance_) {
+    const auto& cluster = *role.cluster;
+    spdlog::info("the cluster {}: {} node types, at most {} workers",
+                 cluster.cluster_name, cluster.node_types.size(),
+                 cluster.max_workers);
+    bringing = bring_nodes(cluster, options_, entrance_->port(), issuer);
+  } else if (!std::filesystem::is_empty(nodes_directory(options_.state_dir),
+                                        none) &&
+             !none) {
+    spdlog::warn("nodes may live that a head before brought; without its "
+                 "--autoscaling-config nobody ends them");
+  }
+  provider_ = bringing.provider;
+  autoscaler_ =
+      autoscaler::spawn_autoscaler(system_, controller_, std::move(bringing));
 }
 
 /// The head says at once what this node is to do, unless it is away.
@@ -349,6 +378,20 @@ void running_node::stop_agent(milliseconds time_max, bool& clean) {
   agent_ = nullptr;
 }
 
+/// Those that a provider brought end with the head that is told to end, beside
+/// its own replicas. The autoscaler first: it would bring others.
+std::thread running_node::end_workers(milliseconds time_max) {
+  if (autoscaler_)
+    runtime::stop_actor(system_, autoscaler_, actor_end_time);
+  autoscaler_ = nullptr;
+  if (!provider_)
+    return {};
+  return std::thread{[this, time_max] {
+    provider_->end_all(std::max<milliseconds>(time_max, workers_end_min));
+    provider_.reset();
+  }};
+}
+
 bool running_node::stop(milliseconds time_max) {
   auto clean = true;
   auto end = std::chrono::steady_clock::now() + time_max;
@@ -357,15 +400,16 @@ bool running_node::stop(milliseconds time_max) {
     public_->stop();
   if (service_)
     clean = service_->stop(time_max);
-  if (agent_) {
-    auto left = std::chrono::duration_cast<milliseconds>(
-        end - std::chrono::steady_clock::now());
+  auto left = std::chrono::duration_cast<milliseconds>(
+      end - std::chrono::steady_clock::now());
+  auto workers = end_workers(left);
+  if (agent_)
     stop_agent(std::max(left, 500ms), clean);
-  }
+  if (workers.joinable())
+    workers.join();
   public_.reset();
   service_.reset();
   if (controller_) {
-    autoscaler_ = nullptr; // ends with the controller
     runtime::stop_actor(system_, controller_, actor_end_time);
     controller_ = nullptr;
   }

@@ -4,6 +4,7 @@
 #include "actors/node_agent/resources.hpp"
 #include "actors/protocol/cluster_status.hpp"
 #include "actors/runtime/logging.hpp"
+#include "config/cluster_config.hpp"
 #include "node/node_facts.hpp"
 
 #include <chrono>
@@ -35,6 +36,8 @@ struct head_role {
   std::optional<entrance> open;
   /// What to run instead of what the state directory's store holds.
   std::optional<controller::deployment> wanted;
+  /// With `open`: nodes come and go by this file (--autoscaling-config).
+  std::optional<config::cluster_config> cluster;
 };
 
 struct worker_role {
@@ -63,8 +66,9 @@ struct node_options {
 ///
 /// Start: certificate, actors, store, controller, router (its admin listener),
 /// agent, entrance; the public listener as soon as the head wants one here.
-/// Death: no new members, no new requests, answers under way finish, replicas
-/// drain, the agent leaves, the controller ends.
+/// Death: no new members, no new requests, answers under way finish, nodes that
+/// a provider brought end, replicas drain, the agent leaves, the controller
+/// ends.
 class node_process {
 public:
   /// Errors: a port that is taken, a state directory that is damaged or in use,

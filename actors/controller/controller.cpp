@@ -70,6 +70,11 @@ struct controller_state {
   void tell_others();
   void take_autoscaler(const autoscaler_actor& from);
   void take_order(const codec::bytes& record);
+  caf::result<codec::bytes> watch_nodes();
+  caf::result<bool> keep_asked(const codec::bytes& record);
+  bool close_node(const std::string& node, bool closed);
+  void take_fleet(const codec::bytes& record);
+  codec::bytes status() const;
   caf::result<std::uint32_t> scale(const std::string& application,
                                    const std::string& model,
                                    std::uint32_t replicas);
@@ -103,6 +108,9 @@ struct controller_state {
   std::map<std::string, member> members;          ///< by node
   std::map<caf::actor_addr, std::string> watched; ///< agent -> node
   autoscaler_actor autoscaler;                    ///< null: nothing is scaled
+  std::vector<asked_node> asked;                  ///< as the store has them
+  fleet_status fleet; ///< as the autoscaler said last
+  time_point fleet_at{};
   std::optional<remember_nodes> to_remember;
   std::optional<remember_targets> to_remember_targets;
   time_point remember_at{};
@@ -274,6 +282,59 @@ void controller_state::take_order(const codec::bytes& record) {
     spdlog::error("an order to scale was refused: {}", order.error().message);
 }
 
+caf::result<codec::bytes> controller_state::watch_nodes() {
+  auto stored = store->asked_nodes();
+  if (!stored)
+    return to_answer(stored.error());
+  asked = std::move(*stored);
+  execute(machine->watch_nodes(now()));
+  return encode(asked_nodes{machine->epoch(), asked});
+}
+
+/// Stored before the provider is asked. Those that are in the list no more have
+/// ended.
+caf::result<bool> controller_state::keep_asked(const codec::bytes& record) {
+  auto list = decode_asked_nodes(record);
+  if (!list)
+    return to_answer(list.error());
+  if (auto done = store->remember_asked(list->nodes); !done)
+    return to_answer(done.error());
+  std::vector<std::string> ended;
+  for (const auto& before : asked)
+    if (std::none_of(list->nodes.begin(), list->nodes.end(),
+                     [&](const auto& one) { return one.node == before.node; }))
+      ended.push_back(before.node);
+  asked = std::move(list->nodes);
+  execute(machine->bury(ended, now()));
+  return true;
+}
+
+bool controller_state::close_node(const std::string& node, bool closed) {
+  commands orders;
+  auto done = machine->close_node(node, closed, orders, now());
+  execute(std::move(orders));
+  return done;
+}
+
+void controller_state::take_fleet(const codec::bytes& record) {
+  if (auto news = decode_fleet_status(record))
+    fleet = std::move(*news);
+  fleet_at = now();
+}
+
+codec::bytes controller_state::status() const {
+  auto out = machine->status();
+  out.demands = machine->demands(now());
+  out.fleet = fleet;
+  auto passed = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<milliseconds>(now() - fleet_at).count());
+  for (auto& node : out.fleet.nodes)
+    node.since_ms += passed;
+  for (auto& type : out.fleet.types)
+    type.rests_ms -= std::min(type.rests_ms, passed);
+  return encode(out);
+}
+
 caf::result<std::uint32_t>
 controller_state::scale(const std::string& application,
                         const std::string& model, std::uint32_t replicas) {
@@ -388,6 +449,10 @@ void controller_state::execute(commands orders) {
     } else if (std::holds_alternative<tell_scaled>(order)) {
       if (autoscaler)
         self->send(autoscaler, table_atom::value, encode(machine->scaled()));
+    } else if (std::holds_alternative<tell_nodes>(order)) {
+      if (autoscaler)
+        self->send(autoscaler, nodes_atom::value,
+                   encode(machine->nodes(now())));
     } else if (const auto* load = std::get_if<tell_load>(&order)) {
       if (autoscaler)
         self->send(autoscaler, report_atom::value, encode(load->news));
@@ -484,6 +549,16 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       [self](scale_atom, const codec::bytes& order) {
         self->state.take_order(order);
       },
+      [self](nodes_atom) { return self->state.watch_nodes(); },
+      [self](nodes_atom, const codec::bytes& list) {
+        return self->state.keep_asked(list);
+      },
+      [self](drain_atom, const std::string& node, bool closed) {
+        return self->state.close_node(node, closed);
+      },
+      [self](status_atom, const codec::bytes& fleet) {
+        self->state.take_fleet(fleet);
+      },
       [self](scale_atom, const std::string& application,
              const std::string& model, std::uint32_t replicas) {
         return self->state.scale(application, model, replicas);
@@ -498,7 +573,7 @@ behave(timed_controller::stateful_pointer<controller_state> self,
         return self->state.revoke(node);
       },
       [self](config_atom) { return encode(self->state.machine->wanted()); },
-      [self](status_atom) { return encode(self->state.machine->status()); },
+      [self](status_atom) { return self->state.status(); },
       [self](tick_atom) { self->state.tick(); },
       [self](others_atom) { self->state.tell_others(); },
   };

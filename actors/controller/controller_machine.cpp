@@ -367,7 +367,8 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
   node.used.clear();
   node.self = std::move(from);
   node.alive = true;
-  node.leaving = false;
+  node.leaving = closed_.contains(i->first);
+  buried_.erase(i->first);
   node.sequence = 0;
   node.epoch = (epoch_ << 32) | ++joins_;
   ++nodes_alive_;
@@ -377,6 +378,7 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
   gained_.insert(i->first);
   due_.insert(i->first);
   nodes_changed_ = true;
+  view_due_ = true;
   table_changed();
   answer.accepted = true;
   answer.node_epoch = node.epoch;
@@ -438,6 +440,9 @@ commands controller_machine::node_lost(const std::string& name,
   if (i == nodes_.end() || !i->second.alive || i->second.epoch != node_epoch)
     return out;
   lose(i->second, now);
+  if (buried_.contains(name))
+    if (auto gone = nodes_.find(name); gone != nodes_.end())
+      forget(gone);
   finish(out, now);
   return out;
 }
@@ -449,6 +454,7 @@ void controller_machine::lose(node& lost, time_point now) {
   lost.forget_at = now + limits_.lost_max;
   forget_at_.emplace(lost.forget_at, lost.self.node);
   nodes_changed_ = true;
+  view_due_ = true;
   table_changed();
   keep_lost_bounded();
 }
@@ -482,6 +488,7 @@ void controller_machine::leaves(node& at, time_point now) {
   for (const auto& [id, where] : had)
     leave(*where.first, where.second, now);
   nodes_changed_ = true;
+  view_due_ = true;
 }
 
 /// All that a node has is a leftover of it from now on.
@@ -510,8 +517,11 @@ void controller_machine::forget(std::map<std::string, node>::iterator lost) {
   for (const auto& [id, left] : lost->second.leftovers)
     drop_reservation(id);
   awaited_.erase(lost->first);
+  closed_.erase(lost->first);
+  buried_.erase(lost->first);
   nodes_.erase(lost);
   members_changed_ = true;
+  view_due_ = true;
 }
 
 void controller_machine::keep_lost_bounded() {
@@ -548,6 +558,7 @@ void controller_machine::create(model& of, const std::string& on,
   at.replicas.emplace(one.spec.replica, std::pair{&of, number});
   add(at.used, sum_of(one.demand));
   due_.insert(on);
+  view_due_ = true;
 }
 
 /// Takes a replica out of what is wanted; its process drains and ends.
@@ -570,6 +581,7 @@ void controller_machine::leave(model& of, std::uint32_t number,
   due_.insert(one.spec.node);
   of.replicas.erase(i);
   dirty(of);
+  view_due_ = true;
   table_changed();
 }
 
@@ -599,6 +611,7 @@ void controller_machine::gone(node& at, const std::string& id) {
   if (at.replicas.empty() && at.leftovers.empty())
     at.used.clear(); // nor are rounding errors left
   gained_.insert(at.self.node);
+  view_due_ = true;
 }
 
 void controller_machine::drop_reservation(const std::string& id) {
@@ -747,6 +760,7 @@ void controller_machine::dirty(model& of) {
 void controller_machine::reconcile(model& of, time_point now) {
   waiting_.erase({of.wanted.spec.application, of.wanted.spec.model});
   auto unplaced = std::exchange(of.unplaced, {});
+  auto demanded = std::exchange(of.demanded, 0);
   trim(of, now);
   fill(of, now);
   for (auto& [number, one] : of.replicas)
@@ -756,6 +770,11 @@ void controller_machine::reconcile(model& of, time_point now) {
   of.settled = has.outdated == 0 && has.current == of.wanted.replicas;
   if (of.unplaced != unplaced)
     table_changed();
+  if (of.demanded == 0)
+    of.waits_since.reset();
+  else if (!of.waits_since)
+    of.waits_since = now;
+  view_due_ |= of.unplaced != unplaced || of.demanded != demanded;
 }
 
 /// Gives up what is more than wanted: of the new ones those beyond the number,
@@ -799,9 +818,14 @@ void controller_machine::fill(model& of, time_point now) {
     return;
   model_key key{of.wanted.spec.application, of.wanted.spec.model};
   auto on_the_way = has.current > has.current_ready || placed > 0;
-  if (has.outdated > 0 && !on_the_way && !leaving_.contains(key) &&
-      give_one_up(of, now) && place_some(of, 1) == 1)
-    return;
+  // In a rolling change room comes from what goes, if that is enough.
+  auto room_comes = has.outdated > 0 && (on_the_way || leaving_.contains(key));
+  if (has.outdated > 0 && !room_comes && give_one_up(of, now)) {
+    if (place_some(of, 1) == 1)
+      return;
+    room_comes = true;
+  }
+  of.demanded = room_comes ? 0 : missing - placed;
   waiting_.insert(key);
 }
 
@@ -889,6 +913,7 @@ void controller_machine::try_waiting(time_point now) {
       reconcile(model, now);
     else if (auto why = why_waiting(model); why != model.unplaced) {
       model.unplaced = std::move(why);
+      view_due_ = true;
       table_changed();
     }
   }
@@ -932,6 +957,8 @@ std::optional<time_point> controller_machine::next_deadline() const {
     sooner(awaited_until_);
   if (table_due_ && published_at_ && awaited_.empty())
     sooner(*published_at_ + limits_.table_pause);
+  if (watches_nodes_ && view_due_ && viewed_at_ && awaited_.empty())
+    sooner(*viewed_at_ + limits_.table_pause);
   if (!gone_by_.empty())
     sooner(std::get<0>(*gone_by_.begin()));
   if (!forget_at_.empty())
@@ -955,6 +982,7 @@ void controller_machine::finish(commands& out, time_point now) {
   dirty_.clear();
   send_due(out);
   publish(out, now);
+  show_nodes(out, now);
   // Before the loads of those that it tells of.
   if (std::exchange(scaled_due_, false))
     out.insert(out.begin(), tell_scaled{});
@@ -1010,6 +1038,16 @@ void controller_machine::publish(commands& out, time_point now) {
   table_due_ = false;
   published_at_ = now;
   out.push_back(publish_table{});
+}
+
+/// Nodes that are to come back are not missing yet.
+void controller_machine::show_nodes(commands& out, time_point now) {
+  if (!watches_nodes_ || !view_due_ || !awaited_.empty() ||
+      (viewed_at_ && now < *viewed_at_ + limits_.table_pause))
+    return;
+  view_due_ = false;
+  viewed_at_ = now;
+  out.push_back(tell_nodes{});
 }
 
 void controller_machine::table_changed() {
@@ -1088,6 +1126,124 @@ scaled_models controller_machine::scaled() const {
     one.on_cpu = wanted.demand.engine == "cpu";
     out.models.push_back(std::move(one));
   }
+  return out;
+}
+
+// -- nodes that are brought ---------------------------------------------------
+
+commands controller_machine::watch_nodes(time_point now) {
+  commands out;
+  watches_nodes_ = true;
+  view_due_ = true;
+  viewed_at_.reset();
+  finish(out, now);
+  return out;
+}
+
+bool controller_machine::close_node(const std::string& name, bool closed,
+                                    commands& out, time_point now) {
+  auto i = nodes_.find(name);
+  if (i == nodes_.end())
+    return closed;
+  auto& at = i->second;
+  if (closed && at.alive && (!at.replicas.empty() || !at.leftovers.empty()))
+    return false;
+  if (closed)
+    closed_.insert(name);
+  else
+    closed_.erase(name);
+  at.leaving = closed;
+  if (!closed)
+    gained_.insert(name);
+  nodes_changed_ = true;
+  view_due_ = true;
+  finish(out, now);
+  return true;
+}
+
+commands controller_machine::bury(const std::vector<std::string>& names,
+                                  time_point now) {
+  commands out;
+  for (const auto& name : names) {
+    auto i = nodes_.find(name);
+    if (i == nodes_.end())
+      continue;
+    if (i->second.alive)
+      buried_.insert(name);
+    else
+      forget(i);
+  }
+  finish(out, now);
+  return out;
+}
+
+namespace {
+
+std::vector<protocol::resource> listed(const amounts& from) {
+  std::vector<protocol::resource> out;
+  for (const auto& [name, amount] : from)
+    out.push_back({name, amount});
+  return out;
+}
+
+} // namespace
+
+protocol::node_demand controller_machine::demand_of(const model& of,
+                                                    time_point now) const {
+  protocol::node_demand out;
+  const auto& demand = of.wanted.demand;
+  out.application = of.wanted.spec.application;
+  out.model = of.wanted.spec.model;
+  out.replicas = of.demanded;
+  for (const auto& bundle : demand.bundles)
+    out.bundles.push_back({listed(bundle)});
+  out.strategy = to_string(demand.strategy);
+  out.engine = demand.engine;
+  out.replicas_per_node_max = demand.replicas_per_node_max;
+  if (of.waits_since && now > *of.waits_since)
+    out.waits_ms = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<milliseconds>(now - *of.waits_since)
+            .count());
+  out.reason = of.unplaced;
+  std::map<std::string_view, std::uint32_t> here;
+  for (const auto& [number, one] : of.replicas)
+    ++here[one.spec.node];
+  for (const auto& [node, replicas] : here)
+    out.here.push_back({std::string{node}, replicas});
+  return out;
+}
+
+std::vector<protocol::node_demand>
+controller_machine::demands(time_point now) const {
+  std::vector<protocol::node_demand> out;
+  for (const auto& key : waiting_)
+    if (const auto& of = models_.at(key); of.demanded > 0)
+      out.push_back(demand_of(of, now));
+  return out;
+}
+
+protocol::seen_node controller_machine::seen(const node& of) {
+  protocol::seen_node out;
+  out.node = of.self.node;
+  out.alive = of.alive;
+  out.closed = of.leaving;
+  out.busy = !of.replicas.empty() || !of.leftovers.empty();
+  auto free = of.total;
+  subtract(free, of.used);
+  for (const auto& [id, left] : of.leftovers)
+    add(free, sum_of(left.demand));
+  out.total = listed(of.total);
+  out.free = listed(free);
+  out.engines = of.self.engines;
+  out.replicas = static_cast<std::uint32_t>(of.replicas.size());
+  return out;
+}
+
+protocol::nodes_view controller_machine::nodes(time_point now) const {
+  protocol::nodes_view out;
+  for (const auto& [name, node] : nodes_)
+    out.nodes.push_back(seen(node));
+  out.demands = demands(now);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include "actors/controller/scaling.hpp"
 #include "actors/protocol/cluster_status.hpp"
 #include "actors/protocol/load_messages.hpp"
+#include "actors/protocol/node_messages.hpp"
 #include "actors/protocol/routing_table.hpp"
 
 #include <chrono>
@@ -73,9 +74,11 @@ struct tell_scaled {};
 struct tell_load {
   protocol::replica_load_news news;
 };
+/// For an autoscaler that brings nodes: `nodes()` has changed.
+struct tell_nodes {};
 using command =
     std::variant<send_assignment, publish_table, forward_death, remember_nodes,
-                 remember_targets, tell_scaled, tell_load>;
+                 remember_targets, tell_scaled, tell_load, tell_nodes>;
 using commands = std::vector<command>;
 
 /// What is wanted, where it runs and what routers may use: a pure state machine
@@ -144,6 +147,18 @@ public:
                                   std::uint32_t replicas, commands&,
                                   time_point now);
 
+  /// There is somebody who brings nodes: from now on `tell_nodes`.
+  commands watch_nodes(time_point now);
+
+  /// Nothing is to be placed on this node any more, or things may be again.
+  /// False, and nothing done, if there is something that would have to go.
+  bool close_node(const std::string& node, bool closed, commands&,
+                  time_point now);
+
+  /// These nodes were ended and will not come back: they are forgotten as soon
+  /// as they are gone.
+  commands bury(const std::vector<std::string>& nodes, time_point now);
+
   /// News of a replica. Of older epochs, of replicas that are not wanted and
   /// of older processes: dropped.
   commands report(const protocol::replica_news&, time_point now);
@@ -154,6 +169,9 @@ public:
   std::optional<time_point> next_deadline() const;
 
   scaled_models scaled() const;
+  protocol::nodes_view nodes(time_point now) const;
+  /// What has no node, one entry per model.
+  std::vector<protocol::node_demand> demands(time_point now) const;
   protocol::routing_table table() const;
   protocol::cluster_status status() const;
   const deployment& wanted() const;
@@ -181,6 +199,8 @@ private:
     bool held = false;              ///< nothing is placed or given up for now
     bool settled = false;           ///< nothing is missing, surplus or outdated
     std::string unplaced;           ///< why a replica has no node
+    std::uint32_t demanded = 0;     ///< replicas that need more nodes
+    std::optional<time_point> waits_since; ///< so, without a break
     std::uint32_t listed = 0; ///< replicas, as the deployment has it
     std::uint64_t revision = 0;     ///< of its scaling
     protocol::scale_order decision; ///< the last one of this revision
@@ -257,6 +277,8 @@ private:
   bool give_one_up(model&, time_point now);
   std::vector<node_room> rooms_for(const model&) const;
   void try_waiting(time_point now);
+  protocol::node_demand demand_of(const model&, time_point now) const;
+  static protocol::seen_node seen(const node&);
   std::string why_waiting(const model&) const;
 
   // The end of every event.
@@ -264,6 +286,7 @@ private:
   void end_wait();
   void send_due(commands&);
   void publish(commands&, time_point now);
+  void show_nodes(commands&, time_point now);
   void table_changed();
 
   protocol::model_status status_of(const model&) const;
@@ -303,6 +326,12 @@ private:
   bool targets_changed_ = false;
   std::uint64_t revisions_ = 0;
   std::optional<time_point> published_at_;
+
+  bool watches_nodes_ = false;
+  bool view_due_ = false; ///< `nodes()` has changed
+  std::optional<time_point> viewed_at_;
+  std::set<std::string> closed_; ///< nodes that get nothing more
+  std::set<std::string> buried_; ///< to be forgotten once they are gone
 
   std::set<std::uint64_t> deaths_; ///< incarnations that were told
   std::deque<std::uint64_t> deaths_in_order_;

@@ -250,16 +250,6 @@ bool wants_gpu(const config::llm_config& model) {
          std::any_of(model.bundles.begin(), model.bundles.end(), has_gpu);
 }
 
-placement_strategy strategy_named(const std::string& name) {
-  if (name == "STRICT_PACK")
-    return placement_strategy::strict_pack;
-  if (name == "SPREAD")
-    return placement_strategy::spread;
-  if (name == "STRICT_SPREAD")
-    return placement_strategy::strict_spread;
-  return placement_strategy::pack;
-}
-
 /// What the bundles are before amounts of nothing are left out: the replica's
 /// own resources are part of the first, as Ray has it.
 std::vector<amounts> merged_bundles(const config::llm_config& model) {

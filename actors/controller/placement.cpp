@@ -307,6 +307,29 @@ placement place_spanning(const replica_demand& demand,
 
 } // namespace
 
+std::string_view to_string(placement_strategy strategy) {
+  switch (strategy) {
+  case placement_strategy::strict_pack:
+    return "STRICT_PACK";
+  case placement_strategy::spread:
+    return "SPREAD";
+  case placement_strategy::strict_spread:
+    return "STRICT_SPREAD";
+  case placement_strategy::pack:
+    break;
+  }
+  return "PACK";
+}
+
+placement_strategy strategy_named(std::string_view name) {
+  for (auto strategy :
+       {placement_strategy::strict_pack, placement_strategy::spread,
+        placement_strategy::strict_spread})
+    if (name == to_string(strategy))
+      return strategy;
+  return placement_strategy::pack;
+}
+
 void add(amounts& to, const amounts& what) {
   for (const auto& [name, amount] : what)
     to[name] += amount;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace troupe::controller {
@@ -19,6 +20,11 @@ enum class placement_strategy : std::uint8_t {
   spread,        ///< different nodes as far as possible
   strict_spread, ///< different nodes
 };
+
+/// "PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"; and back, PACK for
+/// anything else.
+std::string_view to_string(placement_strategy);
+placement_strategy strategy_named(std::string_view);
 
 /// What one replica takes: one bundle per worker, the replica's own CPUs merged
 /// into bundle 0.

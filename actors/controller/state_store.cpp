@@ -12,7 +12,7 @@ namespace troupe::controller {
 
 namespace {
 
-constexpr int schema_version = 3;
+constexpr int schema_version = 4;
 constexpr int versions_kept = 100;
 
 struct close_database {
@@ -51,6 +51,9 @@ public:
   result<std::vector<std::string>> remembered_nodes() override;
   result<void> remember_targets(const std::vector<scale_target>&) override;
   result<std::vector<scale_target>> remembered_targets() override;
+  result<void>
+  remember_asked(const std::vector<protocol::asked_node>&) override;
+  result<std::vector<protocol::asked_node>> asked_nodes() override;
 
 private:
   error failure(const char* doing) const {
@@ -78,6 +81,7 @@ private:
   result<void> migrate(int from);
   result<void> insert_node(const std::string& name);
   result<void> insert_target(const scale_target&);
+  result<void> insert_asked(const protocol::asked_node&);
   result<void> insert_deployment(codec::bytes_view, std::uint64_t& version);
 
   database db_;
@@ -114,13 +118,18 @@ result<void> sqlite_store::prepare() {
 
 /// Version 1 kept deployments that were never started by themselves, in a form
 /// that nothing reads any more; their numbers are not given again. Version 2
-/// had no targets.
+/// had no targets, version 3 no nodes that were asked for.
 result<void> sqlite_store::migrate(int from) {
+  if (auto done = run("CREATE TABLE asked_nodes("
+                      " name TEXT PRIMARY KEY NOT NULL, type TEXT NOT NULL);"
+                      "PRAGMA user_version=4;",
+                      "making its tables");
+      !done || from == 3)
+    return done;
   if (auto done = run("CREATE TABLE targets("
                       " application TEXT NOT NULL, model TEXT NOT NULL,"
                       " replicas INTEGER NOT NULL,"
-                      " PRIMARY KEY(application, model));"
-                      "PRAGMA user_version=3;",
+                      " PRIMARY KEY(application, model));",
                       "making its tables");
       !done || from == 2)
     return done;
@@ -243,6 +252,45 @@ result<std::vector<scale_target>> sqlite_store::remembered_targets() {
          static_cast<std::uint32_t>(sqlite3_column_int64(query->get(), 2))});
   if (step != SQLITE_DONE)
     return failure("reading the remembered targets");
+  return out;
+}
+
+result<void>
+sqlite_store::remember_asked(const std::vector<protocol::asked_node>& nodes) {
+  return transaction([&]() -> result<void> {
+    if (auto done = run("DELETE FROM asked_nodes", "forgetting nodes"); !done)
+      return done;
+    for (const auto& node : nodes)
+      if (auto done = insert_asked(node); !done)
+        return done;
+    return {};
+  });
+}
+
+result<void> sqlite_store::insert_asked(const protocol::asked_node& node) {
+  auto insert = compile("INSERT INTO asked_nodes(name, type) VALUES(?, ?)");
+  if (!insert)
+    return insert.error();
+  auto bind = [&](int place, const std::string& text) {
+    return sqlite3_bind_text64(insert->get(), place, text.data(), text.size(),
+                               SQLITE_STATIC, SQLITE_UTF8) == SQLITE_OK;
+  };
+  if (!bind(1, node.node) || !bind(2, node.type) ||
+      sqlite3_step(insert->get()) != SQLITE_DONE)
+    return failure("remembering a node that was asked for");
+  return {};
+}
+
+result<std::vector<protocol::asked_node>> sqlite_store::asked_nodes() {
+  auto query = compile("SELECT name, type FROM asked_nodes ORDER BY name");
+  if (!query)
+    return query.error();
+  std::vector<protocol::asked_node> out;
+  auto step = sqlite3_step(query->get());
+  for (; step == SQLITE_ROW; step = sqlite3_step(query->get()))
+    out.push_back({text_of(query->get(), 0), text_of(query->get(), 1)});
+  if (step != SQLITE_DONE)
+    return failure("reading the nodes that were asked for");
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/controller/scaling.hpp"
+#include "actors/protocol/node_messages.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 
@@ -48,6 +49,11 @@ public:
   /// How many replicas scaled models are to have after a restart.
   virtual result<void> remember_targets(const std::vector<scale_target>&) = 0;
   virtual result<std::vector<scale_target>> remembered_targets() = 0;
+
+  /// The nodes that the provider was or is about to be asked for.
+  virtual result<void>
+  remember_asked(const std::vector<protocol::asked_node>&) = 0;
+  virtual result<std::vector<protocol::asked_node>> asked_nodes() = 0;
 };
 
 } // namespace troupe::controller

@@ -36,6 +36,8 @@ using config_atom = caf::atom_constant<caf::atom("config")>;
 using deploy_atom = caf::atom_constant<caf::atom("deploy")>;
 using status_atom = caf::atom_constant<caf::atom("status")>;
 using blocks_atom = caf::atom_constant<caf::atom("blocks")>;
+using nodes_atom = caf::atom_constant<caf::atom("nodes")>;
+using ended_atom = caf::atom_constant<caf::atom("ended")>;
 using others_atom = caf::atom_constant<caf::atom("others")>;
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 
@@ -147,7 +149,12 @@ using autoscaler_actor = load_sink_actor::extend<
     // scaled; in place of those before.
     caf::reacts_to<table_atom, codec::bytes>,
     // An encoded replica_load_news.
-    caf::reacts_to<report_atom, codec::bytes>>;
+    caf::reacts_to<report_atom, codec::bytes>,
+    // An encoded nodes_view, if it asked for them.
+    caf::reacts_to<nodes_atom, codec::bytes>,
+    // From the node provider: the node of this name is gone, or never came, and
+    // why; no reason = it was told to end.
+    caf::reacts_to<ended_atom, std::string, std::string>>;
 
 /// The controller as its own process sees it. Agents ask for the interface
 /// above and no more, so that one of version 2 is good enough for them; one of
@@ -162,6 +169,18 @@ using head_controller_actor = controller_actor::extend_with<load_sink_actor>
     // an error if it may not say so.
     caf::replies_to<scale_atom, std::string, std::string,
                     std::uint32_t>::with<std::uint32_t>,
+    // From the autoscaler, which brings nodes: tells it of nodes from now on.
+    // Answers encoded asked_nodes: those that the store has.
+    caf::replies_to<nodes_atom>::with<codec::bytes>,
+    // From the autoscaler: encoded asked_nodes, in place of those before.
+    // Answers once they are stored.
+    caf::replies_to<nodes_atom, codec::bytes>::with<bool>,
+    // From the autoscaler: nothing is to be placed on this node any more, or,
+    // with false, things may be again. Answers false, and does nothing, if a
+    // replica is there.
+    caf::replies_to<drain_atom, std::string, bool>::with<bool>,
+    // From the autoscaler: an encoded fleet_status, to be shown.
+    caf::reacts_to<status_atom, codec::bytes>,
     // Revokes the certificates of the node of this name. Answers, once that is
     // on disk and in force on the head, how the node was: "alive", "lost" (not
     // long ago) or "unknown".

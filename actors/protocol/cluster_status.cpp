@@ -1,6 +1,6 @@
 #include "actors/protocol/cluster_status.hpp"
 
-#include "actors/protocol/cluster_layout.hpp"
+#include "actors/protocol/node_layout.hpp"
 
 #include <array>
 #include <cmath>
@@ -40,10 +40,9 @@ struct layout<cluster_status> {
   using r = cluster_status;
   static constexpr std::string_view name = "cluster_status";
   static constexpr auto fields = std::tuple{
-      number(1, &r::table_version),
-      number(2, &r::nodes),
-      number(3, &r::models),
-      number(4, &r::revoked),
+      number(1, &r::table_version), number(2, &r::nodes),
+      number(3, &r::models),        number(4, &r::revoked),
+      number(5, &r::demands),       number(6, &r::fleet),
   };
 };
 
@@ -221,6 +220,43 @@ void write_node(std::string& out, const node_status& status) {
     labels.text(name, value);
 }
 
+void write_demand(std::string& out, const node_demand& demand) {
+  json_object object{out};
+  object.text("application", demand.application);
+  object.text("model", demand.model);
+  object.number("replicas", demand.replicas);
+  object.list("bundles", demand.bundles,
+              [](std::string& to, const resource_bundle& bundle) {
+                json_object amounts{to};
+                for (const auto& [resource, amount] : bundle.amounts)
+                  amounts.amount(resource, amount);
+              });
+  object.text("strategy", demand.strategy);
+  object.text("engine", demand.engine);
+  object.number("waits_ms", demand.waits_ms);
+  object.text("reason", demand.reason);
+}
+
+void write_node_type(std::string& out, const node_type_status& type) {
+  json_object object{out};
+  object.text("type", type.type);
+  write_amounts(object, "resources", type.resources);
+  object.number("min_workers", type.min_workers);
+  object.number("max_workers", type.max_workers);
+  object.number("nodes", type.nodes);
+  object.number("failures", type.failures);
+  object.number("rests_ms", type.rests_ms);
+  object.text("reason", type.reason);
+}
+
+void write_asked_node(std::string& out, const asked_node_status& node) {
+  json_object object{out};
+  object.text("node", node.node);
+  object.text("type", node.type);
+  object.text("state", node.state);
+  object.number("since_ms", node.since_ms);
+}
+
 } // namespace
 
 std::string to_json(const cluster_status& status) {
@@ -231,6 +267,13 @@ std::string to_json(const cluster_status& status) {
     object.list("nodes", status.nodes, write_node);
     object.list("models", status.models, write_model);
     object.list("revoked", status.revoked, quote);
+    object.list("demands", status.demands, write_demand);
+    if (status.fleet.brings_nodes) {
+      json_object fleet{object.member("autoscaled_nodes")};
+      fleet.number("max_workers", status.fleet.max_workers);
+      fleet.list("types", status.fleet.types, write_node_type);
+      fleet.list("nodes", status.fleet.nodes, write_asked_node);
+    }
   }
   return out;
 }

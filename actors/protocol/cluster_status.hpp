@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/node_messages.hpp"
 
 #include <cstdint>
 #include <string>
@@ -47,6 +48,8 @@ struct cluster_status {
   std::vector<node_status> nodes;
   std::vector<model_status> models;
   std::vector<std::string> revoked; ///< names whose older certificates are void
+  std::vector<node_demand> demands; ///< what has no node
+  fleet_status fleet;               ///< nodes that are brought
 
   bool operator==(const cluster_status&) const = default;
 };

@@ -49,7 +49,12 @@ ALLOWED = {
     "autoscaler/policy": {"config/autoscaling_config.hpp"},
     # What the controller tells it.
     "autoscaler": {"actors/controller/scaling.hpp", "actors/protocol",
-                   "actors/runtime", "engine/codec", "config"},
+                   "actors/runtime", "engine/codec", "config",
+                   # Nodes are packed as replicas are placed.
+                   "actors/controller/placement.hpp",
+                   "node/provider/node_provider.hpp"},
+    # Brings machines; knows nothing of what runs there.
+    "node/provider": {"actors/runtime/private_file.hpp", "engine/codec"},
     # Of the engine its face: what it takes and what a model needs.
     "node": {"actors", "autoscaler", "config", "engine/codec",
              "engine/engine.hpp", "router"},

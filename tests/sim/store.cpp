@@ -85,4 +85,17 @@ simulated_store::remembered_targets() {
   return disk_.now().targets;
 }
 
+result<void> simulated_store::remember_asked(
+    const std::vector<protocol::asked_node>& nodes) {
+  auto next = disk_.now();
+  next.asked = nodes;
+  if (!disk_.write(std::move(next)))
+    return disk_full;
+  return {};
+}
+
+result<std::vector<protocol::asked_node>> simulated_store::asked_nodes() {
+  return disk_.now().asked;
+}
+
 } // namespace troupe::sim

@@ -23,6 +23,7 @@ public:
     std::uint64_t epoch = 0;
     std::vector<std::string> nodes;
     std::vector<controller::scale_target> targets;
+    std::vector<protocol::asked_node> asked;
   };
 
   const contents& now() const {
@@ -75,6 +76,9 @@ public:
   result<void>
   remember_targets(const std::vector<controller::scale_target>&) override;
   result<std::vector<controller::scale_target>> remembered_targets() override;
+  result<void>
+  remember_asked(const std::vector<protocol::asked_node>&) override;
+  result<std::vector<protocol::asked_node>> asked_nodes() override;
 
 private:
   disk& disk_;

@@ -1,6 +1,7 @@
 #include "actors/controller/controller.hpp"
 #include "actors/controller/status_query.hpp"
 #include "tests/actors/deterministic.hpp"
+#include "tests/unit/controller/fake_store.hpp"
 #include "tests/unit/controller/world.hpp"
 
 #include <caf/send.hpp>
@@ -12,67 +13,6 @@ using namespace troupe::test;
 using namespace troupe::protocol;
 
 namespace {
-
-/// A store that forgets when the test is over.
-struct fake_store : state_store {
-  struct contents {
-    std::vector<codec::bytes> saved;
-    std::uint64_t epoch = 0;
-    std::vector<std::string> nodes;
-    std::vector<scale_target> targets;
-    int writes_of_nodes = 0;
-    bool broken = false;
-  };
-
-  explicit fake_store(contents& in) : in(in) {
-    // nop
-  }
-
-  static error disk_full() {
-    return {errc::io, "state store: the disk is full"};
-  }
-
-  result<std::uint64_t> save(codec::bytes_view record) override {
-    if (in.broken)
-      return disk_full();
-    in.saved.emplace_back(record.begin(), record.end());
-    return in.saved.size();
-  }
-
-  result<std::optional<stored_deployment>> latest() override {
-    if (in.saved.empty())
-      return std::optional<stored_deployment>{};
-    return std::optional{stored_deployment{in.saved.size(), in.saved.back()}};
-  }
-
-  result<std::uint64_t> next_epoch() override {
-    if (in.broken)
-      return disk_full();
-    return ++in.epoch;
-  }
-
-  result<void> remember_nodes(const std::vector<std::string>& nodes) override {
-    in.nodes = nodes;
-    ++in.writes_of_nodes;
-    return {};
-  }
-
-  result<std::vector<std::string>> remembered_nodes() override {
-    return in.nodes;
-  }
-
-  result<void>
-  remember_targets(const std::vector<scale_target>& targets) override {
-    in.targets = targets;
-    return {};
-  }
-
-  result<std::vector<scale_target>> remembered_targets() override {
-    return in.targets;
-  }
-
-  contents& in;
-};
 
 struct agent_log {
   std::vector<node_assignment> assignments;

@@ -120,6 +120,57 @@ TEST_CASE("the targets that were remembered last are there after opening "
   CHECK(*(*store)->remembered_targets() == targets);
 }
 
+TEST_CASE("the nodes that were asked for are there after opening again") {
+  folder here;
+  const std::vector<protocol::asked_node> nodes{{"a'b-1-1", "a'b"},
+                                                {"small-1-2", "small"}};
+  {
+    auto store = state_store::open(here.path / "state.db");
+    REQUIRE(store.has_value());
+    CHECK((*store)->asked_nodes()->empty());
+    REQUIRE((*store)->remember_asked({{"x-1-1", "x"}}).has_value());
+    REQUIRE((*store)->remember_asked(nodes).has_value());
+  }
+  auto store = state_store::open(here.path / "state.db");
+  REQUIRE(store.has_value());
+  CHECK(*(*store)->asked_nodes() == nodes);
+}
+
+TEST_CASE("a store of version 3 keeps what it has") {
+  folder here;
+  auto file = here.path / "state.db";
+  {
+    sqlite3* db = nullptr;
+    REQUIRE(sqlite3_open(file.c_str(), &db) == SQLITE_OK);
+    auto done = sqlite3_exec(
+        db,
+        "CREATE TABLE deployments(version INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " record BLOB NOT NULL);"
+        "CREATE TABLE head(only INTEGER PRIMARY KEY CHECK(only = 1),"
+        " epoch INTEGER NOT NULL);"
+        "CREATE TABLE nodes(name TEXT PRIMARY KEY NOT NULL);"
+        "CREATE TABLE targets(application TEXT NOT NULL, model TEXT NOT NULL,"
+        " replicas INTEGER NOT NULL, PRIMARY KEY(application, model));"
+        "INSERT INTO deployments(record) VALUES(x'07');"
+        "INSERT INTO head VALUES(1, 6); INSERT INTO nodes VALUES('w');"
+        "INSERT INTO targets VALUES('a', 'm', 3); PRAGMA user_version=3;",
+        nullptr, nullptr, nullptr);
+    sqlite3_close(db);
+    REQUIRE(done == SQLITE_OK);
+  }
+  for (int i = 0; i < 2; ++i) {
+    auto store = state_store::open(file);
+    REQUIRE(store.has_value());
+    CHECK((*(*store)->latest())->record == codec::bytes{7});
+    CHECK(*(*store)->remembered_nodes() == std::vector<std::string>{"w"});
+    CHECK(*(*store)->remembered_targets() ==
+          std::vector<controller::scale_target>{{"a", "m", 3}});
+    CHECK((*store)->asked_nodes()->size() == static_cast<std::size_t>(i));
+    REQUIRE((*store)->remember_asked({{"n", "t"}}).has_value());
+    CHECK(*(*store)->next_epoch() == static_cast<std::uint64_t>(7 + i));
+  }
+}
+
 TEST_CASE("a store of version 1 is taken over, a newer one refused") {
   folder here;
   auto file = here.path / "state.db";
@@ -145,7 +196,7 @@ TEST_CASE("a store of version 1 is taken over, a newer one refused") {
     REQUIRE(store.has_value());
     CHECK((*(*store)->latest())->version == 2);
   }
-  run("PRAGMA user_version=4;");
+  run("PRAGMA user_version=5;");
   auto store = state_store::open(file);
   REQUIRE_FALSE(store.has_value());
   CHECK(store.error().message.find("newer version") != std::string::npos);

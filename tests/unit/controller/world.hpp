@@ -53,6 +53,7 @@ public:
   std::vector<scale_target> targets;
   std::vector<protocol::replica_load_news> loads;
   scaled_models scaled;
+  protocol::nodes_view view;
   std::size_t tables = 0, assignments = 0, started = 0, stopped = 0, tuned = 0;
   std::uint64_t incarnations = 100;
 
@@ -72,6 +73,8 @@ public:
         targets = kept->targets;
       else if (auto* load = std::get_if<tell_load>(&order))
         loads.push_back(load->news);
+      else if (std::holds_alternative<tell_nodes>(order))
+        view = machine->nodes(now);
       else if (std::holds_alternative<tell_scaled>(order))
         scaled = machine->scaled();
       else
