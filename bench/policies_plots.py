@@ -9,8 +9,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-MARKS = {"ongoing_requests": "o", "ongoing_requests, 4": "s", "tokens": "^",
-         "tokens, 2 s": "v", "schedule": "*", "Ray, 2 (default)": "D",
+MARKS = {"ongoing_requests, 4": "s", "ongoing_requests, 8": "o",
+         "ongoing_requests, 16": "h", "tokens, 2 s": "^", "tokens, 3 s": "v",
+         "tokens, 10 s": "<", "schedule": "*", "Ray, 2 (default)": "D",
          "Ray, best of the grid": "P"}
 
 
@@ -74,8 +75,8 @@ def timelines(runs, folder):
     some = [one for one in runs if one["group"] == "scaling"]
     figure, grid = plt.subplots(2, 1, figsize=(11, 8))
     for axes, load in zip(grid, ("step", "diurnal")):
-        for name in ("ongoing_requests", "ongoing_requests, 4", "tokens, 2 s",
-                     "Ray, 2 (default)", "Ray, best of the grid", "oracle"):
+        for name in ("ongoing_requests, 4", "ongoing_requests, 8",
+                     "tokens, 3 s", "Ray, 2 (default)", "Ray, best of the grid", "oracle"):
             of = [one for one in some
                   if one["load"] == load and one["policy"] == name
                   and (name != "oracle" or

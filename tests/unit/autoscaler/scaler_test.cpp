@@ -231,8 +231,9 @@ TEST_CASE("another revision begins anew, with its bounds") {
 }
 
 TEST_CASE("the set-point that is not given is what a replica runs well") {
-  CHECK(set_point(0, 0, true) == 16);
-  CHECK(set_point(256, 0, true) == 16);
+  CHECK(set_point(0, 0, true) == 8);
+  CHECK(set_point(0, 0, false) == 16);
+  CHECK(set_point(256, 0, true) == 8);
   CHECK(set_point(256, 0, false) == 256);
   CHECK(set_point(256, 64, true) == 64);
   CHECK(set_point(5, 64, true) == 5);
