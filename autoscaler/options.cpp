@@ -7,7 +7,7 @@ namespace troupe::autoscaler {
 namespace {
 
 constexpr double look_back_s = 0.5;
-constexpr double downscale_delay_s = 60;
+constexpr double downscale_delay_s = 30;
 constexpr std::uint32_t unknown_seats = 16;
 
 aggregation named(config::load_aggregation function) {
@@ -39,6 +39,7 @@ scaling_options options_of(const config::autoscaling_config& from) {
   out.upscale_smoothing_factor = from.upscale_smoothing_factor;
   out.downscale_smoothing_factor = from.downscale_smoothing_factor;
   out.smoothing_factor = from.smoothing_factor.value_or(1);
+  out.down_to_most_wanted = !from.look_back_period_s;
   return out;
 }
 

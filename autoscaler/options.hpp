@@ -8,8 +8,9 @@
 
 namespace troupe::autoscaler {
 
-/// What is not given is ours, not Ray's: up at once, down after a minute, and
-/// the load of the last half second.
+/// What is not given is ours, not Ray's: up at once, down after half a minute,
+/// and the load of the last half second; with that window down only to the most
+/// that was wanted meanwhile.
 scaling_options options_of(const config::autoscaling_config&);
 window_options window_of(const config::autoscaling_config&);
 

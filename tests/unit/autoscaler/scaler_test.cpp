@@ -101,7 +101,7 @@ TEST_CASE("a step of load is answered within a second") {
 }
 
 TEST_CASE(
-    "down comes after a minute without more, and says what it waits for") {
+    "down comes after half a minute without more, and says what it waits for") {
   bench b;
   b.wanted.target = 4;
   b.serve(4);
@@ -114,7 +114,7 @@ TEST_CASE(
       b.machine.hear(b.news(i, 1), b.now);
   };
   std::optional<protocol::scale_order> said;
-  for (int i = 0; i < 58; ++i) {
+  for (int i = 0; i < 28; ++i) {
     hear_all();
     b.route(0, 4);
     if (auto order = b.run(1s))
@@ -122,18 +122,47 @@ TEST_CASE(
   }
   CHECK(b.wanted.target == 4);
   REQUIRE(said);
-  CHECK(said->held_back.find("downscale_delay_s 60") != std::string::npos);
-  // A burst in between begins the minute anew.
+  CHECK(said->held_back.find("downscale_delay_s 30") != std::string::npos);
+  // A burst in between begins it anew.
   b.machine.hear(b.news(1, 37), b.now);
   b.run(1s);
-  for (int i = 0; i < 59; ++i) {
-    hear_all();
-    b.run(1s);
-  }
+  auto quiet = [&](int seconds) {
+    for (int i = 0; i < seconds; ++i) {
+      hear_all();
+      b.run(1s);
+    }
+  };
+  quiet(29);
   CHECK(b.wanted.target == 4);
-  hear_all();
-  b.run(3s);
+  quiet(3);
+  CHECK(b.wanted.target < 4); // its end was in the window: wanted, too
+  quiet(31);
   CHECK(b.wanted.target == 1);
+}
+
+TEST_CASE("down goes to the most that was wanted, if the window is ours") {
+  for (bool ours : {true, false}) {
+    bench b;
+    b.wanted.scaling.look_back_period_s =
+        ours ? std::nullopt : std::optional{0.5};
+    b.wanted.revision = 2;
+    b.wanted.target = 4;
+    b.serve(4);
+    b.know();
+    auto hear_all = [&](std::uint32_t choices) {
+      for (std::uint32_t i = 1; i <= 4; ++i)
+        b.machine.hear(b.news(i, choices), b.now);
+    };
+    for (int i = 0; i < 20; ++i) {
+      hear_all(7); // three replicas of ten
+      b.run(1s);
+    }
+    for (int i = 0; i < 12 && b.wanted.target == 4; ++i) {
+      hear_all(1);
+      b.run(1s);
+    }
+    CHECK(b.wanted.target == (ours ? 3 : 1));
+  }
 }
 
 TEST_CASE("the first request wakes a model at zero, once") {
