@@ -39,6 +39,7 @@ scaling_options options_of(const config::autoscaling_config& from) {
   out.upscale_smoothing_factor = from.upscale_smoothing_factor;
   out.downscale_smoothing_factor = from.downscale_smoothing_factor;
   out.smoothing_factor = from.smoothing_factor.value_or(1);
+  out.down_to_most_wanted = !from.look_back_period_s;
   return out;
 }
 

@@ -47,7 +47,7 @@ struct autoscaling_config {
   load_aggregation aggregation = load_aggregation::mean;
 
   scaling_policy policy = scaling_policy::ongoing_requests;
-  double target_queue_s = 10;          ///< `tokens`: work of so many seconds
+  double target_queue_s = 3;           ///< `tokens`: work of so many seconds
   std::int32_t utc_offset_minutes = 0; ///< `schedule`
   std::vector<scheduled_minimum> schedule;
 

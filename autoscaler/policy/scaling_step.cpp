@@ -95,13 +95,13 @@ delay delay_of(const scaling_options& options, std::uint32_t from,
 /// `direction` is 1 or -1.
 scaling_state count(const scaling_state& state, int direction, time_point now) {
   if (state.counter * direction <= 0)
-    return {direction, now};
+    return {direction, now, 0};
   auto passed = (now - state.counted_until) / scaling_tick;
   if (passed < 0 || passed > ticks_per_call_max)
     return {state.counter + (passed < 0 ? 0 : direction * ticks_per_call_max),
-            now};
+            now, state.most_wanted};
   return {state.counter + direction * passed,
-          state.counted_until + passed * scaling_tick};
+          state.counted_until + passed * scaling_tick, state.most_wanted};
 }
 
 std::string change_of(std::uint32_t from, std::uint32_t to) {
@@ -124,6 +124,8 @@ void count_towards(std::uint32_t goal, const scaling_options& options,
                    const scaling_state& state, const scaling_view& view,
                    time_point now, scaling_decision& out) {
   out.state = count(state, goal > view.target ? 1 : -1, now);
+  if (options.down_to_most_wanted && goal < view.target)
+    goal = out.state.most_wanted = std::max(out.state.most_wanted, goal);
   auto wait = delay_of(options, view.target, goal);
   if (goal == 0 && view.target > 1) {
     goal = 1;
@@ -133,6 +135,7 @@ void count_towards(std::uint32_t goal, const scaling_options& options,
   if (left < 0) {
     out.target = goal;
     out.state.counter = 0;
+    out.state.most_wanted = 0;
     return;
   }
   add_clause(out.held_back,
@@ -158,9 +161,9 @@ scaling_decision step_towards(const replica_wish& wish,
                     std::fmax(wanted, 0));
   if (view.replicas == 0) {
     out.target = goal;
-    out.state = {state.counter, now};
+    out.state = {state.counter, now, state.most_wanted};
   } else if (goal == view.target) {
-    out.state = {0, now};
+    out.state = {0, now, 0};
   } else {
     count_towards(goal, options, state, view, now, out);
   }

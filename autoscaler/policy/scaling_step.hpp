@@ -26,6 +26,9 @@ struct scaling_options {
   std::optional<double> upscale_smoothing_factor;
   std::optional<double> downscale_smoothing_factor;
   double smoothing_factor = 1;
+  /// Down to the most that was wanted during the delay, not to what is wanted
+  /// at its end (Ray's way, for which a load of long windows is needed).
+  bool down_to_most_wanted = false;
 };
 
 /// A model as the policy sees it.
@@ -42,7 +45,8 @@ struct scaling_view {
 struct scaling_state {
   /// Ticks for which more (above 0) or less (below 0) was wanted in a row.
   std::int64_t counter = 0;
-  time_point counted_until{}; ///< ticks before this are in `counter`
+  time_point counted_until{};    ///< ticks before this are in `counter`
+  std::uint32_t most_wanted = 0; ///< while less was wanted than the target
 
   bool operator==(const scaling_state&) const = default;
 };

@@ -123,17 +123,47 @@ TEST_CASE(
   CHECK(b.wanted.target == 4);
   REQUIRE(said);
   CHECK(said->held_back.find("downscale_delay_s 60") != std::string::npos);
-  // A burst in between begins the minute anew.
+  // A burst in between begins it anew.
   b.machine.hear(b.news(1, 37), b.now);
   b.run(1s);
-  for (int i = 0; i < 59; ++i) {
-    hear_all();
-    b.run(1s);
-  }
+  auto quiet = [&](int seconds) {
+    for (int i = 0; i < seconds; ++i) {
+      hear_all();
+      b.run(1s);
+    }
+  };
+  quiet(59);
   CHECK(b.wanted.target == 4);
-  hear_all();
-  b.run(3s);
+  quiet(3);
+  CHECK(b.wanted.target < 4); // its end was in the window: wanted, too
+  quiet(61);
   CHECK(b.wanted.target == 1);
+}
+
+TEST_CASE("down goes to the most that was wanted, if the window is ours") {
+  for (bool ours : {true, false}) {
+    bench b;
+    b.wanted.scaling.look_back_period_s =
+        ours ? std::nullopt : std::optional{0.5};
+    b.wanted.scaling.downscale_delay_s = 30;
+    b.wanted.revision = 2;
+    b.wanted.target = 4;
+    b.serve(4);
+    b.know();
+    auto hear_all = [&](std::uint32_t choices) {
+      for (std::uint32_t i = 1; i <= 4; ++i)
+        b.machine.hear(b.news(i, choices), b.now);
+    };
+    for (int i = 0; i < 20; ++i) {
+      hear_all(7); // three replicas of ten
+      b.run(1s);
+    }
+    for (int i = 0; i < 12 && b.wanted.target == 4; ++i) {
+      hear_all(1);
+      b.run(1s);
+    }
+    CHECK(b.wanted.target == (ours ? 3 : 1));
+  }
 }
 
 TEST_CASE("the first request wakes a model at zero, once") {
@@ -231,8 +261,9 @@ TEST_CASE("another revision begins anew, with its bounds") {
 }
 
 TEST_CASE("the set-point that is not given is what a replica runs well") {
-  CHECK(set_point(0, 0, true) == 16);
-  CHECK(set_point(256, 0, true) == 16);
+  CHECK(set_point(0, 0, true) == 8);
+  CHECK(set_point(0, 0, false) == 16);
+  CHECK(set_point(256, 0, true) == 8);
   CHECK(set_point(256, 0, false) == 256);
   CHECK(set_point(256, 64, true) == 64);
   CHECK(set_point(5, 64, true) == 5);
