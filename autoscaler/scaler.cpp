@@ -188,6 +188,8 @@ scaling_decision scaler::decide(const model& of, const load& now,
   view.queued = now.queued;
   view.replicas = static_cast<std::uint32_t>(of.wanted.replicas.size());
   view.target = of.wanted.target;
+  view.target_capacity = of.wanted.target_capacity;
+  view.capacity_rising = of.wanted.capacity_rising;
   if (of.wanted.scaling.policy == config::scaling_policy::tokens)
     return tokens(work_of(of, now), of.wanted.scaling.target_queue_s, options,
                   of.state, view, at);

@@ -58,4 +58,9 @@ struct autoscaling_config {
   bool operator==(const autoscaling_config&) const = default;
 };
 
+/// So many per cent (0 to 100) of a number of replicas, rounded, but at least
+/// one of more than none; all of them if nothing is said. As Ray Serve has it.
+std::uint32_t at_capacity(std::uint32_t replicas,
+                          std::optional<double> per_cent);
+
 } // namespace troupe::config

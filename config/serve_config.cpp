@@ -331,7 +331,8 @@ void read_root(const located& document, serve_config& out) {
   out.logging = read_logging(in.take("logging_config"));
   out.troupe = read_troupe(in.take("troupe"));
   read_applications(in, out);
-  in.refuse({"grpc_options", "target_capacity"});
+  out.target_capacity = in.number("target_capacity", {0, 100});
+  in.refuse("grpc_options");
 }
 
 /// Reads `document` whole into `out`.

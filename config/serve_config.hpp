@@ -157,6 +157,7 @@ struct serve_config {
   http_options http;
   logging_config logging;
   troupe_options troupe;
+  std::optional<double> target_capacity; ///< per cent of all replicas
   std::vector<application> applications;
 };
 

@@ -98,7 +98,11 @@ public:
     for (const auto& one : wanted_.applications)
       application(one);
     json_.end_object();
-    json_.key("target_capacity").null();
+    json_.key("target_capacity");
+    if (wanted_.target_capacity)
+      json_.real(static_cast<float>(*wanted_.target_capacity));
+    else
+      json_.null();
     json_.end_object();
     return json_.take();
   }

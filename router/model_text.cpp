@@ -128,6 +128,9 @@ value::map template_globals(const model_text& model,
     add(name, argument);
   if (request.documents)
     add("documents", *request.documents);
+  // Those who ask for none give an empty list; templates ask for none.
+  if (request.tools && !std::get<value::list>(request.tools->data).empty())
+    add("tools", *request.tools);
   return out;
 }
 

@@ -375,6 +375,7 @@ controller_state::remove(const std::string& application) {
 /// Stored first: what was answered is never forgotten.
 caf::result<std::uint64_t> controller_state::make_wanted(deployment wanted) {
   keep_times(wanted);
+  note_direction(machine->wanted(), wanted);
   auto version = store->save(encode(wanted));
   if (!version)
     return to_answer(version.error());

@@ -96,8 +96,10 @@ protocol::replica_spec anonymous(protocol::replica_spec spec) {
 }
 
 std::uint32_t within(const config::autoscaling_config& bounds,
-                     std::uint32_t replicas) {
-  return std::clamp(replicas, bounds.min_replicas, bounds.max_replicas);
+                     std::uint32_t replicas, std::optional<double> capacity) {
+  return std::clamp(replicas,
+                    config::at_capacity(bounds.min_replicas, capacity),
+                    config::at_capacity(bounds.max_replicas, capacity));
 }
 
 /// It may have no replica while nobody uses it.
@@ -109,16 +111,18 @@ bool may_sleep(const model_deployment& model) {
 /// it has, but where its scaling, or what was listed, changed and says what to
 /// begin with.
 std::uint32_t kept_target(const model_deployment& before, std::uint32_t listed,
-                          const model_deployment& wanted) {
+                          const model_deployment& wanted,
+                          std::optional<double> capacity) {
   if (wanted.external_scaler)
     return before.external_scaler && listed == wanted.replicas
                ? before.replicas
                : wanted.replicas;
   if (!wanted.scaling)
-    return wanted.replicas;
+    return config::at_capacity(wanted.replicas, capacity);
   auto begins = !(before.scaling == wanted.scaling) &&
                 wanted.scaling->initial_replicas.has_value();
-  return begins ? wanted.replicas : within(*wanted.scaling, before.replicas);
+  return within(*wanted.scaling, begins ? wanted.replicas : before.replicas,
+                capacity);
 }
 
 bool shares_cores(const model_deployment& model) {
@@ -156,7 +160,8 @@ commands controller_machine::restore(deployment stored, time_point now,
         found != models_.end()) {
       auto& wanted = found->second.wanted;
       if (wanted.scaling)
-        wanted.replicas = within(*wanted.scaling, replicas);
+        wanted.replicas =
+            within(*wanted.scaling, replicas, wanted_.target_capacity);
       else if (wanted.external_scaler)
         wanted.replicas = replicas;
     }
@@ -212,8 +217,12 @@ void controller_machine::accept(const std::vector<model_deployment>& list,
       model.revision = ++revisions_;
       model.decision = {};
     }
+    const auto& capacity = wanted_.target_capacity;
     if (!fresh)
-      model.wanted.replicas = kept_target(before, model.listed, entry);
+      model.wanted.replicas =
+          kept_target(before, model.listed, entry, capacity);
+    else if (!entry.external_scaler)
+      model.wanted.replicas = config::at_capacity(entry.replicas, capacity);
     model.listed = entry.replicas;
     model.wanted.spec = anonymous(std::move(model.wanted.spec));
     model.wanted.demand.nodes_max = 1; // until engines can
@@ -254,7 +263,8 @@ commands controller_machine::scale(const protocol::scale_order& order,
     return out;
   auto& model = found->second;
   model.decision = order;
-  set_target(model, within(*model.wanted.scaling, order.target));
+  set_target(model, within(*model.wanted.scaling, order.target,
+                           wanted_.target_capacity));
   finish(out, now);
   return out;
 }
@@ -1124,6 +1134,8 @@ scaled_models controller_machine::scaled() const {
             {replica.spec.replica, replica.last.incarnation});
     one.sequences_max = wanted.spec.max_num_seqs;
     one.on_cpu = wanted.demand.engine == "cpu";
+    one.target_capacity = wanted_.target_capacity;
+    one.capacity_rising = wanted_.capacity_rising;
     out.models.push_back(std::move(one));
   }
   return out;

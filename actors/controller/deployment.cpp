@@ -34,6 +34,8 @@ struct written_deployment {
   std::string rest_json;
   protocol::router_settings settings;
   proxy_location proxies = proxy_location::every_node;
+  std::optional<double> target_capacity;
+  bool capacity_rising = false;
 };
 
 } // namespace
@@ -112,9 +114,10 @@ struct layout<controller::written_deployment> {
   using r = controller::written_deployment;
   static constexpr std::string_view name = "deployment";
   static constexpr auto fields = std::tuple{
-      number(2, &r::models),    number(3, &r::applications),
-      number(4, &r::rest_json), number(5, &r::settings),
-      number(6, &r::proxies),
+      number(2, &r::models),          number(3, &r::applications),
+      number(4, &r::rest_json),       number(5, &r::settings),
+      number(6, &r::proxies),         number(7, &r::target_capacity),
+      number(8, &r::capacity_rising),
   };
 };
 
@@ -137,6 +140,8 @@ codec::bytes encode(const deployment& from) {
   out.rest_json = from.rest_json;
   out.settings = from.settings;
   out.proxies = from.proxies;
+  out.target_capacity = from.target_capacity;
+  out.capacity_rising = from.capacity_rising;
   return protocol::encode_record(out);
 }
 
@@ -175,7 +180,23 @@ result<deployment> decode_deployment(codec::bytes_view from) {
   out.rest_json = std::move(written->rest_json);
   out.settings = std::move(written->settings);
   out.proxies = written->proxies;
+  out.target_capacity = written->target_capacity;
+  out.capacity_rising = written->capacity_rising;
   return out;
+}
+
+void note_direction(const deployment& before, deployment& wanted) {
+  const auto& was = before.target_capacity;
+  const auto& now = wanted.target_capacity;
+  auto same_applications = before.applications == wanted.applications;
+  if (!now)
+    wanted.capacity_rising = false;
+  else if (!same_applications)
+    wanted.capacity_rising = true;
+  else if (was == now)
+    wanted.capacity_rising = before.capacity_rising;
+  else
+    wanted.capacity_rising = was && *was < *now;
 }
 
 deployment without(deployment from, const std::string& application) {
@@ -356,6 +377,7 @@ deployment to_deployment(const config::serve_config& config, bool cpu_only,
           to_model(model, application, config.troupe, cpu_only, now));
   out.settings = to_settings(config);
   out.proxies = proxies_named(config.proxy_location);
+  out.target_capacity = config.target_capacity;
   return out;
 }
 

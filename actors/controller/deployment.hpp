@@ -48,9 +48,18 @@ struct deployment {
   std::string rest_json; ///< the file's other top-level keys, a JSON object
   protocol::router_settings settings;
   proxy_location proxies = proxy_location::every_node;
+  /// Per cent of the replicas that are listed, and of the bounds of those that
+  /// are scaled; unset = all.
+  std::optional<double> target_capacity = {};
+  bool capacity_rising = false; ///< its last change was upwards
 
   bool operator==(const deployment&) const = default;
 };
+
+/// Sets `capacity_rising` of what comes after `before`: another target capacity
+/// that is less, or the first one of the same models, goes down; that of other
+/// models begins from nothing.
+void note_direction(const deployment& before, deployment& wanted);
 
 /// `from` without the application of this name.
 deployment without(deployment from, const std::string& application);

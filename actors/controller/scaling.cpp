@@ -19,10 +19,11 @@ struct layout<controller::scaled_model> {
   using r = controller::scaled_model;
   static constexpr std::string_view name = "scaled_model";
   static constexpr auto fields = std::tuple{
-      number(1, &r::application),   number(2, &r::model),
-      number(3, &r::revision),      number(4, &r::scaling),
-      number(5, &r::target),        number(6, &r::replicas),
-      number(7, &r::sequences_max), number(8, &r::on_cpu),
+      number(1, &r::application),     number(2, &r::model),
+      number(3, &r::revision),        number(4, &r::scaling),
+      number(5, &r::target),          number(6, &r::replicas),
+      number(7, &r::sequences_max),   number(8, &r::on_cpu),
+      number(9, &r::target_capacity), number(10, &r::capacity_rising),
   };
 };
 

@@ -5,6 +5,7 @@
 #include "engine/codec/tagged.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct scaled_model {
   /// it runs well.
   std::uint32_t sequences_max = 0;
   bool on_cpu = true;
+  std::optional<double> target_capacity = {}; ///< see controller::deployment
+  bool capacity_rising = false;
 
   bool operator==(const scaled_model&) const = default;
 };

@@ -1,5 +1,7 @@
 #include "autoscaler/policy/scaling_step.hpp"
 
+#include "config/autoscaling_config.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -20,18 +22,6 @@ double downscaling_factor(const scaling_options& options) {
       options.downscale_smoothing_factor.value_or(options.smoothing_factor));
 }
 
-/// `replicas` at `percent` of them, halves rounded up. Zero only if one of the
-/// two is.
-std::uint32_t at_capacity(std::uint32_t replicas,
-                          std::optional<double> percent) {
-  if (!percent || *percent >= 100)
-    return replicas;
-  if (*percent <= 0 || replicas == 0)
-    return 0;
-  return std::max(
-      1u, static_cast<std::uint32_t>(std::round(replicas * *percent / 100)));
-}
-
 struct bound {
   std::uint32_t replicas;
   std::string name; ///< for people
@@ -42,7 +32,7 @@ bound bound_of(std::string_view key, std::uint32_t replicas,
   auto name = fmt::format("{} {}", key, replicas);
   if (view.target_capacity && *view.target_capacity < 100)
     name += fmt::format(" at {:g} % target capacity", *view.target_capacity);
-  return {at_capacity(replicas, view.target_capacity), std::move(name)};
+  return {config::at_capacity(replicas, view.target_capacity), std::move(name)};
 }
 
 bound lower_bound(const scaling_options& options, const scaling_view& view) {

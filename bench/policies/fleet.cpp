@@ -182,6 +182,7 @@ private:
       route.where.incarnation = incarnation;
       route.arithmetic_class = "class";
       route.max_ongoing_requests = how_.choices_max;
+      route.choices_at_once = 32; // as on a CPU (replica/engine_load)
       route.version = protocol::protocol_version;
     }
     events_.after(hop(), [this, table] {

@@ -77,6 +77,7 @@ struct chat_request : generation_request {
   std::string chat_template; ///< instead of the model's; empty: the model's
   text::value::map template_kwargs;     ///< strings are content
   std::optional<text::value> documents; ///< list of maps; strings are content
+  std::optional<text::value> tools;     ///< likewise
   bool logprobs = false;                ///< params.logprobs holds top_logprobs
 };
 

@@ -111,22 +111,26 @@ void read_kwargs(field_reader& fields, chat_request& request) {
   request.template_kwargs = std::move(std::get<text::value::map>(all.data));
 }
 
-void read_documents(field_reader& fields, chat_request& request) {
-  auto list = fields.list("documents");
+/// A list of objects that the template sees.
+void read_objects(field_reader& fields, std::string_view name,
+                  const chat_request& request,
+                  std::optional<text::value>& place) {
+  auto list = fields.list(name);
   if (!list)
     return;
-  for (const auto& [name, value] : request.template_kwargs)
-    if (name == "documents")
-      return fields.refuse("documents",
+  for (const auto& [given, value] : request.template_kwargs)
+    if (given == name)
+      return fields.refuse(name,
                            "must not be in chat_template_kwargs as well.");
   std::size_t index = 0;
   for (auto item : *list) {
     if (!item.is_object())
-      return fields.refuse(item_path("documents", index), "must be an object.");
+      return fields.refuse(item_path(std::string{name}, index),
+                           "must be an object.");
     ++index;
   }
-  if (!value_maker{false}.make_list(*list, request.documents.emplace()))
-    fields.refuse("documents", "may have " + bounds_of_values());
+  if (!value_maker{false}.make_list(*list, place.emplace()))
+    fields.refuse(name, "may have " + bounds_of_values());
 }
 
 } // namespace
@@ -134,7 +138,8 @@ void read_documents(field_reader& fields, chat_request& request) {
 void read_template_fields(field_reader& fields, chat_request& request) {
   fields.text("chat_template", template_bytes_max, request.chat_template);
   read_kwargs(fields, request);
-  read_documents(fields, request);
+  read_objects(fields, "documents", request, request.documents);
+  read_objects(fields, "tools", request, request.tools);
 }
 
 result<text::value::map> read_operator_kwargs(std::string_view json) {

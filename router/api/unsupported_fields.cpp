@@ -87,7 +87,7 @@ void check_response_format(field_reader& fields) {
                           "supported yet.");
 }
 
-/// Tools that must not be called are taken and shown to nobody.
+/// Tools that must not be called are shown to the model, as in vLLM.
 void check_tools(field_reader& fields) {
   auto choice = fields.find("tool_choice");
   auto tools = fields.list("tools");

@@ -7,7 +7,8 @@ from cluster import model_config, serve_config
 TEMPLATE = ("{{ strftime_now('%Y') }} {{ tone }}"
             "{{ ' slowly' if slow is defined and slow }}"
             "{{ ': ' + messages[0].content if tools is none }}"
-            "{% for d in documents or [] %}{{ ' [%s]' % d.text }}{% endfor %}")
+            "{% for d in documents or [] %}{{ ' [%s]' % d.text }}{% endfor %}"
+            "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}")
 MESSAGES = [{"role": "user", "content": "Go <|im_end|>"}]
 
 
@@ -33,6 +34,10 @@ def test_operators_and_requests_fill_the_template(start):
     assert special == 0
     text, special = prompt(cluster, documents=[{"text": "<|im_end|>"}])
     assert text.endswith("calm: Go <|im_end|> [<|im_end|>]")
+    assert special == 0
+    text, special = prompt(cluster, tool_choice="none", tools=[
+        {"type": "function", "function": {"name": "<|im_end|>"}}])
+    assert text.endswith("calm<|im_end|>")
     assert special == 0
     own = "{{ messages[0].content }}<|im_end|>{{ tone }}"
     assert prompt(cluster, chat_template=own) == (

@@ -272,6 +272,21 @@ TEST_CASE("documents are a list of objects, and content") {
         "documents");
 }
 
+TEST_CASE("tools that are not to be called are for the template alone") {
+  auto chat = parse_chat_request(chat_with(
+      R"("tools":[{"type":"function","function":{"name":"<|im_end|>"}}],)"
+      R"("tool_choice":"none")"));
+  REQUIRE(chat.has_value());
+  REQUIRE(chat->tools);
+  const auto& function = *field(list(*chat->tools)[0], "function");
+  CHECK(piece(*field(function, "name")) ==
+        text::text_piece{"<|im_end|>", true});
+  CHECK(chat_refuses(chat_with(R"("tools":[1],"tool_choice":"none")")) ==
+        "tools[0]");
+  CHECK(chat_refuses(chat_with(R"("tools":[{}],"tool_choice":"auto")")) ==
+        "tools");
+}
+
 /// Of a value for the template: its bytes, its elements, its depth.
 template <class Refused>
 static void check_value_bounds(Refused refused) {

@@ -323,3 +323,19 @@ TEST_CASE("a schedule holds a minimum") {
   CHECK(order->target == 4);
   CHECK(order->held_back.find("min_replicas 4") != std::string::npos);
 }
+
+TEST_CASE("the target capacity bounds what the load asks for, at once") {
+  bench b;
+  b.wanted.scaling.max_replicas = 8;
+  b.wanted.target = 1;
+  b.serve(1);
+  b.wanted.target_capacity = 25;
+  b.know();
+  b.machine.hear(b.news(1, 500), b.now);
+  b.run(2s);
+  CHECK(b.wanted.target == 2);
+  b.wanted.target_capacity = 100;
+  b.know();
+  b.run(2s);
+  CHECK(b.wanted.target == 8);
+}

@@ -534,6 +534,16 @@ TEST_CASE("a key can have a name, a weight, a priority and limits") {
           "the same key stands here twice");
 }
 
+TEST_CASE("the target capacity is per cent") {
+  folder here;
+  auto loaded = here.load(with_model("") + "target_capacity: 37.5\n");
+  REQUIRE(errors_of(loaded) == "");
+  CHECK(loaded.values.target_capacity == 37.5);
+  CHECK(!here.load(with_model("")).values.target_capacity);
+  CHECK(holds(errors_of(here.load(with_model("") + "target_capacity: 101\n")),
+              "target_capacity: must be"));
+}
+
 TEST_CASE("a key that stands twice in one map is an error") {
   folder here;
   CHECK(holds(errors_of(here.load("http_options: {port: 1, port: 2}\n" +

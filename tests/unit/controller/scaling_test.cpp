@@ -196,3 +196,57 @@ TEST_CASE("a scaler outside sets the number where it may") {
   CHECK(set("m", 0).empty());
   CHECK(w.running() == 1);
 }
+
+TEST_CASE("the target capacity scales what is listed and all bounds") {
+  world w;
+  w.join("head");
+  auto wanted = of_models({scaled_model_named("m", 2, 8), a_model("fixed", 4)});
+  wanted.target_capacity = 50;
+  w.run(w.machine->deploy(wanted, w.now));
+  w.settle();
+  auto replicas = [&](const std::string& name) {
+    std::size_t out = 0;
+    for (const auto& model : w.machine->table().models)
+      if (model.model == name)
+        out = model.replicas.size();
+    return out;
+  };
+  CHECK(replicas("m") == 1);
+  CHECK(replicas("fixed") == 2);
+  REQUIRE(w.scaled.models.size() == 1);
+  CHECK(w.scaled.models[0].target_capacity == 50.0);
+  scale(w, 8);
+  w.settle();
+  CHECK(replicas("m") == 4);
+  wanted.target_capacity = 100;
+  w.run(w.machine->deploy(wanted, w.now));
+  w.settle();
+  CHECK(replicas("m") == 4); // the autoscaler's, within the bounds
+  CHECK(replicas("fixed") == 4);
+  wanted.target_capacity = 0;
+  w.run(w.machine->deploy(wanted, w.now));
+  w.settle();
+  CHECK(w.running() == 0);
+}
+
+TEST_CASE("the direction of the target capacity is that of its last change") {
+  auto at = [](std::optional<double> capacity, const std::string& app = "a") {
+    deployment out;
+    out.applications = {{app, "{}"}};
+    out.target_capacity = capacity;
+    return out;
+  };
+  auto rising = [](const deployment& before, deployment wanted) {
+    note_direction(before, wanted);
+    return wanted.capacity_rising;
+  };
+  CHECK(!rising(at({}), at({})));
+  CHECK(!rising(at({}), at(50)));       // from all
+  CHECK(rising(at({}), at(50, "new"))); // from nothing
+  CHECK(rising(at(20), at(50)));
+  CHECK(!rising(at(50), at(20)));
+  CHECK(!rising(at(50), at({})));
+  auto before = at(50);
+  before.capacity_rising = true;
+  CHECK(rising(before, at(50)));
+}
