@@ -190,7 +190,13 @@ void autoscaler_state::carry_out(const fleet::close_node& order) {
   auto answered = [this, node = order.node](bool done) {
     execute(nodes->closed(node, done, now()));
   };
-  request.then(answered, [answered](const caf::error&) { answered(false); });
+  // It may be closed after all, when nobody waits for that any more.
+  request.then(
+      answered, [this, answered, node = order.node](const caf::error&) {
+        self->request(controller, answer_max, drain_atom::value, node, false)
+            .then([](bool) {}, [](const caf::error&) {});
+        answered(false);
+      });
 }
 
 void autoscaler_state::carry_out(const fleet::end_node& order) {

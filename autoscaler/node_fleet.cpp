@@ -220,6 +220,7 @@ commands machine::tick(time_point now) {
 void machine::end(const std::string& name, node& one, commands& out,
                   time_point now) {
   enter(one, phase::ending, now);
+  out.push_back(close_node{name, true}); // should it join, or come back, yet
   out.push_back(end_node{name});
 }
 
@@ -236,9 +237,12 @@ void machine::expire(commands& out, time_point now) {
     } else if (one.at == phase::lost && now >= one.deadline) {
       end(name, one, out, now);
     }
-    if (one.at == phase::joined && one.stable_at && now >= *one.stable_at)
+    if (one.at == phase::joined && !one.proved && one.stable_at &&
+        now >= *one.stable_at) {
+      one.proved = true;
       if (auto kind = kinds_.find(one.type); kind != kinds_.end())
         kind->second.failures = 0;
+    }
   }
   for (auto& [name, kind] : kinds_)
     if (kind.rests_until && now >= *kind.rests_until)
@@ -335,7 +339,7 @@ std::optional<time_point> machine::next_deadline(time_point now) const {
       sooner(one.deadline);
     if (one.at == phase::joined && one.idle_since)
       sooner(*one.idle_since + options_.idle_timeout);
-    if (one.at == phase::joined && one.stable_at)
+    if (one.at == phase::joined && one.stable_at && !one.proved)
       sooner(*one.stable_at);
   }
   for (const auto& [name, kind] : kinds_)
@@ -390,7 +394,8 @@ protocol::fleet_status machine::status(time_point now) const {
     one.failures = kind.failures;
     if (kind.rests_until)
       one.rests_ms = between(now, *kind.rests_until);
-    one.reason = kind.failures > 0 ? kind.reason : std::string{};
+    one.reason =
+        kind.failures > 0 || kind.rests_until ? kind.reason : std::string{};
     out.types.push_back(std::move(one));
   }
   return out;

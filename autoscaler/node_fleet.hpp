@@ -112,8 +112,9 @@ private:
     time_point deadline; ///< while requested or lost
     std::optional<time_point> idle_since;
     std::optional<time_point> stable_at; ///< once it joined
-    bool wanted_again = false;           ///< while draining
-    bool listed = false;                 ///< in the list on its way to disk
+    bool proved = false;       ///< its type can come: it has been stable
+    bool wanted_again = false; ///< while draining
+    bool listed = false;       ///< in the list on its way to disk
   };
 
   struct kind {

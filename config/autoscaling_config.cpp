@@ -2,10 +2,8 @@
 
 #include "config/schema.hpp"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <fmt/format.h>
 
 namespace troupe::config {
@@ -215,16 +213,6 @@ autoscaling_config read_autoscaling_config(const located& value,
   if (auto policy = in.take("policy"); policy.present())
     read_policy(policy, out);
   return out;
-}
-
-std::uint32_t at_capacity(std::uint32_t replicas,
-                          std::optional<double> per_cent) {
-  if (!per_cent || *per_cent >= 100)
-    return replicas;
-  if (*per_cent <= 0 || replicas == 0)
-    return 0;
-  return std::max(
-      1u, static_cast<std::uint32_t>(std::round(replicas * *per_cent / 100)));
 }
 
 } // namespace troupe::config

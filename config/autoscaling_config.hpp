@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -60,7 +62,14 @@ struct autoscaling_config {
 
 /// So many per cent (0 to 100) of a number of replicas, rounded, but at least
 /// one of more than none; all of them if nothing is said. As Ray Serve has it.
-std::uint32_t at_capacity(std::uint32_t replicas,
-                          std::optional<double> per_cent);
+inline std::uint32_t at_capacity(std::uint32_t replicas,
+                                 std::optional<double> per_cent) {
+  if (!per_cent || *per_cent >= 100)
+    return replicas;
+  if (*per_cent <= 0 || replicas == 0)
+    return 0;
+  return std::max(
+      1u, static_cast<std::uint32_t>(std::round(replicas * *per_cent / 100)));
+}
 
 } // namespace troupe::config

@@ -72,13 +72,13 @@ bool is_visible(std::string_view text) {
 }
 
 /// A key without a name of its own gets its place as one.
-void add_key(const located& value, api_key one, troupe_options& out) {
+void add_key(const located& value, api_key one, bool is_plain,
+             troupe_options& out) {
   if (one.key.size() < 8 || one.key.size() > 512 || !is_visible(one.key)) {
     value.error("a key must be 8 to 512 visible ASCII characters");
     return;
   }
-  auto is_plain = one.name.empty();
-  if (is_plain)
+  if (one.name.empty())
     one.name = fmt::format("key-{}", out.api_keys.size() + 1);
   auto is_same = [&](auto member) {
     return std::any_of(
@@ -99,7 +99,7 @@ void add_key(const located& value, api_key one, troupe_options& out) {
 void read_key(const located& value, troupe_options& out) {
   if (!value.node.IsMap()) {
     if (auto text = read_text(value))
-      add_key(value, {"", *text}, out);
+      add_key(value, {"", *text}, true, out);
     return;
   }
   map_reader in{value};
@@ -122,7 +122,7 @@ void read_key(const located& value, troupe_options& out) {
     return;
   }
   one.key = *key;
-  add_key(value, std::move(one), out);
+  add_key(value, std::move(one), false, out);
 }
 
 void read_key_file(const located& value, troupe_options& out) {
@@ -143,7 +143,7 @@ void read_key_file(const located& value, troupe_options& out) {
     if (!line.empty() && line.back() == '\r')
       line.pop_back();
     if (!line.empty() && line.front() != '#')
-      add_key(value, {"", line}, out);
+      add_key(value, {"", line}, true, out);
   }
   if (out.api_keys.empty())
     value.error("the file holds no keys");

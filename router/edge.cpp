@@ -441,8 +441,8 @@ void edge::heed_urgency(pending& job, std::int32_t priority,
   job.priority = std::max(priority, job.account->priority());
   if (!timeout_s)
     return;
-  std::chrono::milliseconds limit{
-      static_cast<std::int64_t>(std::ceil(*timeout_s * 1e3))};
+  std::chrono::milliseconds limit{std::max<std::int64_t>(
+      static_cast<std::int64_t>(std::ceil(*timeout_s * 1e3)), 1)};
   if (job.time_limit.count() == 0 || limit < job.time_limit) {
     job.time_limit = limit;
     job.client->shorten(limit);
@@ -595,8 +595,10 @@ void edge::submit(const pending_ptr& job, submission what,
     what.tenant = job->account->name();
   what.weight = job->account->weight();
   what.priority = job->priority;
-  if (auto left = time_left(*job))
+  if (auto left = time_left(*job)) {
     what.time_limit = *left;
+    what.has_limit = true;
+  }
   auto client = job->client->take();
   if (!client)
     return;

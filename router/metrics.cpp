@@ -171,7 +171,7 @@ void write_moves(const router_gauges& router, text_writer& to) {
         "Requests that left the queue because their time was over.",
         router.requests_expired);
   count("troupe_router_retries_put_off_total",
-        "Times that a choice was not sent again at once for lack of budget.",
+        "Times that choices were not sent again at once for lack of budget.",
         router.retries_put_off);
   to.family("troupe_stream_move_wait_seconds", "histogram",
             "From the loss of a stream's replica to its sending to the next.");

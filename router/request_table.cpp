@@ -12,6 +12,9 @@ namespace {
 // Output that a choice is expected to give, however much it may.
 constexpr std::uint32_t expected_output_max = 256;
 
+// Of the best speed of prompts, from one prompt to the next.
+constexpr double prompt_speed_kept = 0.999;
+
 // What a replica computes before the next token.
 std::uint64_t tokens_given(const protocol::request_record& record) {
   return record.prompt.size() + record.output.size();
@@ -124,6 +127,7 @@ command_list request_table::submit(submission what, time_point now) {
   request.priority = what.priority;
   request.since = now;
   request.until = now + what.time_limit;
+  request.has_limit = what.has_limit;
   request.open = count;
   for (auto& record : what.choices) {
     auto& choice = request.choices.emplace_back();
@@ -138,9 +142,12 @@ command_list request_table::submit(submission what, time_point now) {
     enqueue({what.request, i});
   pump(key, now, out);
   // What is left over waits; it must fit.
+  auto taken = requests_.find(what.request);
   auto waits = [](const choice_state& one) { return one.incarnation == 0; };
-  if (queue_is_full(model->second, what.tenant) &&
-      std::any_of(request.choices.begin(), request.choices.end(), waits)) {
+  if (taken != requests_.end() &&
+      queue_is_full(model->second, what.tenant, now) &&
+      std::any_of(taken->second.choices.begin(), taken->second.choices.end(),
+                  waits)) {
     fail_request(what.request, {errc::limit, "Too many requests are waiting."},
                  out);
     pump(key, now, out);
@@ -250,7 +257,8 @@ command_list request_table::route_by(const protocol::routing_table& table,
   return out;
 }
 
-void request_table::heed(const protocol::others_load& others) {
+void request_table::heed(const protocol::others_load& others, time_point now) {
+  heeded_at_ = now;
   for (auto& [key, model] : models_)
     model.waiting_elsewhere = 0;
   for (const auto& load : others.models)
@@ -263,8 +271,11 @@ void request_table::heed(const protocol::others_load& others) {
 // this one takes more of it than four times what it leaves free (the dynamic
 // threshold of Choudhury and Hahne, 1998).
 bool request_table::queue_is_full(const model_state& model,
-                                  const std::string& tenant) {
-  auto waits = model.waiting.size() + model.waiting_elsewhere;
+                                  const std::string& tenant,
+                                  time_point now) const {
+  auto waits = model.waiting.size();
+  if (now < heeded_at_ + limits_.others_max)
+    waits += model.waiting_elsewhere;
   if (waits > model.waiting_max)
     return true;
   auto free = model.waiting_max - waits;
@@ -381,14 +392,18 @@ std::size_t request_table::outstanding(std::uint64_t incarnation) const {
   return replica == replicas_.end() ? 0 : replica->second.sent.size();
 }
 
-// The work of the rest of a choice, its answer as long as they are of late.
-double request_table::work_left(const model_state& model,
-                                const protocol::request_record& record) const {
+// Output that a choice still gives, if answers are as long as they are of late.
+double request_table::answer_left(const model_state& model,
+                                  const protocol::request_record& record) {
   auto usual = model.answer_mean > 0 ? model.answer_mean : expected_output_max;
   auto drawn =
       std::min<std::uint64_t>(record.output.size(), record.params.max_tokens);
-  auto may = static_cast<double>(record.params.max_tokens - drawn);
-  return work_of(tokens_given(record), 0) + std::min(may, usual);
+  return std::min(static_cast<double>(record.params.max_tokens - drawn), usual);
+}
+
+double request_table::work_left(const model_state& model,
+                                const protocol::request_record& record) {
+  return work_of(tokens_given(record), 0) + answer_left(model, record);
 }
 
 // What the choices at replicas do together, each as fast as choices are of
@@ -398,31 +413,59 @@ std::optional<double> request_table::rate_of_all(const model_state& model,
   std::size_t choices = 0;
   for (auto incarnation : model.replicas)
     choices += replicas_.at(incarnation).sent.size();
-  auto speed = choice_speed(model, now);
-  if (!speed || choices == 0)
+  auto speed = model.speed.value(now);
+  if (!speed || choices == 0 || !has_company(model))
     return std::nullopt;
   return *speed * static_cast<double>(choices);
+}
+
+// False if a replica has less than half the company in which speeds were
+// measured: alone a choice is faster than among others.
+bool request_table::has_company(const model_state& model) const {
+  return std::none_of(
+      model.replicas.begin(), model.replicas.end(), [&](auto incarnation) {
+        const auto& replica = replicas_.at(incarnation);
+        auto company = static_cast<double>(replica.sent.size() + 1);
+        return replica.phase == link_phase::attached &&
+               company < model.company / 2;
+      });
+}
+
+// What the rest of a choice takes at a replica; 0 = not known. The prompt at
+// the best speed that was seen: short ones say little about long ones.
+double request_table::service_s(const model_state& model,
+                                const protocol::request_record& record,
+                                time_point now) const {
+  if (!has_company(model))
+    return 0;
+  double out = 0;
+  if (model.prompt_speed > 0)
+    out += static_cast<double>(tokens_given(record)) / model.prompt_speed;
+  if (auto speed = model.answer_speed.value(now))
+    out += answer_left(model, record) / *speed;
+  return out;
 }
 
 std::optional<command::fail> request_table::too_late(const submission& what,
                                                      const model_state& model,
                                                      time_point now) const {
   deadline_view view;
-  double together = 0;
+  double together = 0, longest = 0;
   for (auto& record : what.choices) {
     auto work = work_left(model, record);
     together += work;
-    view.own = std::max(view.own, work);
+    longest = std::max(longest, work);
+    if (what.has_limit)
+      view.service_s = std::max(view.service_s, service_s(model, record, now));
   }
   if (!model.waiting.empty())
     view.ahead =
         model.waiting.ahead_of({what.tenant, what.priority},
                                model.shares.share(what.tenant, what.weight)) +
-        together - view.own;
+        together - longest;
   view.drain = model.rate.value(now);
   if (!view.drain)
     view.drain = rate_of_all(model, now);
-  view.choice_speed = choice_speed(model, now);
   view.left = what.time_limit;
   auto refused = deadline_rule(view);
   if (!refused)
@@ -433,28 +476,22 @@ std::optional<command::fail> request_table::too_late(const submission& what,
                        refused->retry_after_s};
 }
 
-// Nothing if a replica has less than half the company in which it was measured:
-// alone a choice is faster than among others.
-std::optional<double> request_table::choice_speed(const model_state& model,
-                                                  time_point now) const {
-  for (auto incarnation : model.replicas) {
-    const auto& replica = replicas_.at(incarnation);
-    auto company = static_cast<double>(replica.sent.size() + 1);
-    if (replica.phase == link_phase::attached && company < model.company / 2)
-      return std::nullopt;
-  }
-  return model.speed.value(now);
+// Something of it was sent, or has ended.
+bool request_table::is_begun(const request_state& request) {
+  return request.open != request.choices.size() ||
+         std::any_of(request.choices.begin(), request.choices.end(),
+                     [](const choice_state& one) {
+                       return one.sendings != 0 || one.started;
+                     });
 }
 
 bool request_table::begins_too_late(choice_key key, const model_state& model,
                                     time_point now) {
   auto& request = requests_[key.request];
-  auto& choice = request.choices[key.choice];
-  if (choice.sendings != 0)
+  if (!request.has_limit || is_begun(request))
     return false;
   deadline_view view;
-  view.own = work_left(model, choice.record);
-  view.choice_speed = choice_speed(model, now);
+  view.service_s = service_s(model, request.choices[key.choice].record, now);
   view.left = request.until - now;
   return ends_too_late(view);
 }
@@ -490,6 +527,7 @@ lane_key request_table::lane_of(const request_state& request,
   lane_key out;
   out.card_hash = request.card_hash;
   out.suspects = choice.suspect;
+  out.again = choice.sendings != 0 && !choice.started;
   if (choice.started)
     out.arithmetic_class = choice.arithmetic_class;
   return out;
@@ -649,7 +687,8 @@ bool request_table::may_send(const destination& to, model_state& model,
   if (choice.started)
     return true;
   if (choice.sendings == 0) {
-    model.retries.sent(now);
+    if (choice.charged == 0)
+      model.retries.sent(now);
     return true;
   }
   if (model.retries.take(now))
@@ -719,7 +758,7 @@ void request_table::send(const destination& to, time_point now,
   auto& model = models_.at(request.model);
   model.chooser.sent(wish_of(key, model.chooser), incarnation);
   // Computing it once more is not its tenant's fault.
-  if (choice.sendings == 0) {
+  if (choice.charged == 0) {
     choice.charged = choice.work;
     model.shares.charge(request.tenant, choice.charged);
   }
@@ -790,8 +829,16 @@ void request_table::note_rate(choice_state& choice,
     model->second.rate.note(work, !model->second.waiting.empty(), now);
     // Nobody is refused because a replica stood still for a while.
     auto usual = choice.fresh ? limits_.first_news_max : limits_.news_max;
-    model->second.speed.note(work, std::min<time_point::duration>(spent, usual),
-                             now);
+    auto counted = std::min<time_point::duration>(spent, usual);
+    model->second.speed.note(work, counted, now);
+    std::chrono::duration<double> seconds = counted;
+    if (!choice.fresh)
+      model->second.answer_speed.note(static_cast<double>(news.tokens.size()),
+                                      counted, now);
+    else if (seconds.count() > 0)
+      model->second.prompt_speed =
+          std::max(model->second.prompt_speed * prompt_speed_kept,
+                   static_cast<double>(computed) / seconds.count());
     constexpr double memory = 64; // news
     auto company = static_cast<double>(replica.sent.size());
     model->second.company += (company - model->second.company) / memory;
@@ -1251,10 +1298,7 @@ void request_table::expire_late(time_point now, command_list& out) {
     auto id = until_.begin()->second;
     until_.erase(until_.begin());
     auto& request = requests_[id];
-    auto waits = [](const choice_state& one) {
-      return one.open && one.incarnation == 0 && !one.started;
-    };
-    if (std::none_of(request.choices.begin(), request.choices.end(), waits))
+    if (is_begun(request))
       continue;
     ++counts_.requests_expired;
     fail_request(id, unavailable("The request could not be begun in time."),

@@ -67,6 +67,8 @@ struct table_limits {
   /// so long where the speed of choices is measured.
   std::chrono::milliseconds first_news_max{10'000};
   std::chrono::milliseconds news_max{2'000};
+  /// What other routers hold is not known any more so long after the last word.
+  std::chrono::milliseconds others_max{3'000};
 };
 
 /// The choices of one client request.
@@ -86,6 +88,7 @@ struct submission {
   /// It is not taken if it cannot be served in that time, and leaves the queue
   /// after it.
   std::chrono::milliseconds time_limit{600'000};
+  bool has_limit = false; ///< somebody set it
 };
 
 /// What the shell around the table has to do, in this order.
@@ -231,7 +234,7 @@ public:
   /// Ignored unless newer than the one before.
   command_list route_by(const protocol::routing_table&, time_point now);
   /// What other routers hold: bounds of a model's queue are the cluster's.
-  void heed(const protocol::others_load&);
+  void heed(const protocol::others_load&, time_point now);
   /// The client is gone.
   command_list cancel_request(std::uint64_t request, time_point now);
   /// The rest of this choice is not wanted (a stop string completed).
@@ -301,6 +304,7 @@ private:
     std::int32_t priority = 0;
     time_point since;
     time_point until; // its deadline
+    bool has_limit = false;
     std::size_t open = 0;
     std::vector<choice_state> choices;
   };
@@ -336,7 +340,10 @@ private:
     waiting_room waiting;
     fair_shares shares;
     saturated_rate rate;
-    replica_rate speed; // of one choice, at any replica, but for outages
+    // Of one choice, at any replica, but for outages.
+    replica_rate speed;        // work a second
+    replica_rate answer_speed; // tokens a second after the first
+    double prompt_speed = 0;   // tokens a second, the best of late; 0 = unknown
     double company = 0; // choices at a replica while that was measured, of late
     retry_budget retries;
     double answer_mean = 0;             // tokens, of late; 0 = not known
@@ -363,16 +370,22 @@ private:
   void enqueue(choice_key);
   void dequeue(choice_key);
   standing standing_of(choice_key);
-  double work_left(const model_state&, const protocol::request_record&) const;
+  static double answer_left(const model_state&,
+                            const protocol::request_record&);
+  static double work_left(const model_state&, const protocol::request_record&);
+  bool has_company(const model_state&) const;
+  double service_s(const model_state&, const protocol::request_record&,
+                   time_point) const;
   std::optional<command::fail> too_late(const submission&, const model_state&,
                                         time_point) const;
-  std::optional<double> choice_speed(const model_state&, time_point) const;
   std::optional<double> rate_of_all(const model_state&, time_point) const;
   bool begins_too_late(choice_key, const model_state&, time_point);
   bool may_send(const destination&, model_state&, time_point);
   void note_end(choice_state&, model_state&);
   bool is_served(choice_key);
-  static bool queue_is_full(const model_state&, const std::string& tenant);
+  bool queue_is_full(const model_state&, const std::string& tenant,
+                     time_point) const;
+  static bool is_begun(const request_state&);
   std::vector<std::uint64_t> allowed(const model_state&, const lane_key&) const;
   static std::uint32_t choices_max(const replica_state&);
   replica_snapshot snapshot_of(std::uint64_t incarnation) const;
@@ -441,6 +454,7 @@ private:
   std::set<std::pair<time_point, choice_key>> queued_;   // all, by asked_at
   std::set<std::pair<time_point, std::uint64_t>> until_; // requests' deadlines
   std::optional<time_point> retry_at_; // a choice waits for its retry
+  time_point heeded_at_{};             // the last word on other routers
   std::deque<held_choice> held_; // by deadline; those that left stay until then
   death_notes notices_;
   ban_list bans_;

@@ -172,13 +172,13 @@ void router_state::take_others(const codec::bytes& bytes) {
                  others.error().message);
     return;
   }
-  table_->heed(*others);
+  table_->heed(*others, now());
   std::uint64_t waiting = 0;
   for (const auto& load : others->models)
     waiting += load.waiting;
   gauges_->choices_waiting_elsewhere = waiting;
   if (args_.accounts)
-    args_.accounts->used_elsewhere(others->tenants);
+    args_.accounts->used_elsewhere(*others);
 }
 
 time_point router_state::now() const {

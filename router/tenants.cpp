@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace troupe::router {
 
@@ -117,11 +118,11 @@ void tenant_account::charge(std::uint64_t tokens, time_point now) {
 }
 
 void tenant_account::used_elsewhere(const protocol::tenant_use& sum,
-                                    time_point now) {
+                                    bool same_life, time_point now) {
   std::lock_guard lock{mutex_};
-  if (sum.requests > elsewhere_.requests)
+  if (same_life && sum.requests > elsewhere_.requests)
     requests_.charge(sum.requests - elsewhere_.requests, now);
-  if (sum.tokens > elsewhere_.tokens)
+  if (same_life && sum.tokens > elsewhere_.tokens)
     tokens_.charge(sum.tokens - elsewhere_.tokens, now);
   elsewhere_ = sum;
 }
@@ -215,12 +216,22 @@ std::vector<protocol::tenant_use> tenants::used() const {
   return out;
 }
 
-void tenants::used_elsewhere(const std::vector<protocol::tenant_use>& sums) {
+void tenants::used_elsewhere(const protocol::others_load& others) {
   auto now = std::chrono::steady_clock::now();
-  for (const auto& account : all())
-    for (const auto& sum : sums)
-      if (sum.tenant == account->name())
-        account->used_elsewhere(sum, now);
+  std::map<std::string_view, const protocol::tenant_use*> sums;
+  for (const auto& sum : others.tenants)
+    sums[sum.tenant] = &sum;
+  bool same_life = false;
+  {
+    std::lock_guard lock{mutex_};
+    same_life = std::exchange(life_, others.life) == others.life;
+  }
+  for (const auto& account : all()) {
+    auto sum = sums.find(account->name());
+    account->used_elsewhere(sum == sums.end() ? protocol::tenant_use{}
+                                              : *sum->second,
+                            same_life, now);
+  }
 }
 
 } // namespace troupe::router

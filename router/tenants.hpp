@@ -43,8 +43,10 @@ public:
   /// Tokens of an answer.
   void charge(std::uint64_t tokens, time_point now);
 
-  /// What it has had through all other routers; less than before says nothing.
-  void used_elsewhere(const protocol::tenant_use&, time_point now);
+  /// What it has had through all other routers, in the same life as the word
+  /// before or in another one, which says where to count from.
+  void used_elsewhere(const protocol::tenant_use&, bool same_life,
+                      time_point now);
 
   /// OpenAI's x-ratelimit-* for an answer; nothing without a limit.
   http::header_list headers(time_point now) const;
@@ -87,13 +89,14 @@ public:
 
   /// What those with limits have had here; and what through other routers.
   std::vector<protocol::tenant_use> used() const;
-  void used_elsewhere(const std::vector<protocol::tenant_use>&);
+  void used_elsewhere(const protocol::others_load&);
 
 private:
   mutable std::mutex mutex_;
   std::shared_ptr<const api_keys> keys_;
   std::vector<std::shared_ptr<tenant_account>> accounts_; ///< in keys' order
   const std::shared_ptr<tenant_account> anybody_;
+  std::uint64_t life_ = 0; ///< of the last word on other routers
 };
 
 } // namespace troupe::router

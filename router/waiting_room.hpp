@@ -25,6 +25,7 @@ struct choice_key {
 /// Choices that may go to the same replicas.
 struct lane_key {
   bool suspects = false;
+  bool again = false; ///< sent before, and still without a token
   std::string card_hash;
   std::optional<std::string> arithmetic_class; ///< of those with tokens
 

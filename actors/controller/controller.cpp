@@ -263,7 +263,7 @@ void controller_state::take_router_load(const codec::bytes& record) {
 
 void controller_state::tell_others() {
   others_due = false;
-  for (const auto& change : routers.changes()) {
+  for (const auto& change : routers.due(now())) {
     auto to = members.find(change.node);
     if (to != members.end() && to->second.version >= first_with_others)
       self->send(to->second.agent, others_atom::value, encode(change.others));

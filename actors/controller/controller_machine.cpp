@@ -121,7 +121,9 @@ std::uint32_t kept_target(const model_deployment& before, std::uint32_t listed,
     return config::at_capacity(wanted.replicas, capacity);
   auto begins = !(before.scaling == wanted.scaling) &&
                 wanted.scaling->initial_replicas.has_value();
-  return within(*wanted.scaling, begins ? wanted.replicas : before.replicas,
+  return within(*wanted.scaling,
+                begins ? config::at_capacity(wanted.replicas, capacity)
+                       : before.replicas,
                 capacity);
 }
 
@@ -1155,8 +1157,13 @@ commands controller_machine::watch_nodes(time_point now) {
 bool controller_machine::close_node(const std::string& name, bool closed,
                                     commands& out, time_point now) {
   auto i = nodes_.find(name);
-  if (i == nodes_.end())
+  if (i == nodes_.end()) {
+    if (closed)
+      closed_.insert(name); // until it is buried
+    else
+      closed_.erase(name);
     return closed;
+  }
   auto& at = i->second;
   if (closed && at.alive && (!at.replicas.empty() || !at.leftovers.empty()))
     return false;
@@ -1178,8 +1185,10 @@ commands controller_machine::bury(const std::vector<std::string>& names,
   commands out;
   for (const auto& name : names) {
     auto i = nodes_.find(name);
-    if (i == nodes_.end())
+    if (i == nodes_.end()) {
+      closed_.erase(name);
       continue;
+    }
     if (i->second.alive)
       buried_.insert(name);
     else
@@ -1373,7 +1382,9 @@ protocol::routing_table controller_machine::table() const {
     route.status = std::move(status.status);
     route.reason = std::move(status.reason);
     route.max_queued_requests = model.wanted.max_queued_requests;
-    if (may_sleep(model.wanted))
+    if (may_sleep(model.wanted) &&
+        config::at_capacity(model.wanted.scaling->max_replicas,
+                            wanted_.target_capacity) != 0)
       route.without_replica = model.rests_until ? protocol::waking::failed
                                                 : protocol::waking::wakes;
     route.choice = model.wanted.choice;

@@ -188,10 +188,15 @@ result<deployment> decode_deployment(codec::bytes_view from) {
 void note_direction(const deployment& before, deployment& wanted) {
   const auto& was = before.target_capacity;
   const auto& now = wanted.target_capacity;
-  auto same_applications = before.applications == wanted.applications;
+  auto was_there = [&](const stored_application& one) {
+    return std::any_of(
+        before.applications.begin(), before.applications.end(),
+        [&](const auto& other) { return other.name == one.name; });
+  };
   if (!now)
     wanted.capacity_rising = false;
-  else if (!same_applications)
+  else if (!std::all_of(wanted.applications.begin(), wanted.applications.end(),
+                        was_there))
     wanted.capacity_rising = true;
   else if (was == now)
     wanted.capacity_rising = before.capacity_rising;

@@ -57,8 +57,8 @@ struct deployment {
 };
 
 /// Sets `capacity_rising` of what comes after `before`: another target capacity
-/// that is less, or the first one of the same models, goes down; that of other
-/// models begins from nothing.
+/// that is less, or the first one of the same models, goes down; that with an
+/// application that was not there begins from nothing.
 void note_direction(const deployment& before, deployment& wanted);
 
 /// `from` without the application of this name.

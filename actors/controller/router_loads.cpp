@@ -1,7 +1,7 @@
 #include "actors/controller/router_loads.hpp"
 
+#include <algorithm>
 #include <tuple>
-#include <utility>
 
 namespace troupe::controller {
 
@@ -10,61 +10,45 @@ namespace {
 using protocol::others_load;
 using protocol::router_report;
 
-struct sums {
-  std::map<std::pair<std::string, std::string>, protocol::router_load> models;
-  std::map<std::string, protocol::tenant_use> tenants;
-};
+constexpr std::chrono::seconds repeat{1};
 
-void add(const router_report& said, sums& to) {
-  for (const auto& load : said.models) {
-    auto& sum = to.models[{load.application, load.model}];
-    sum.waiting += load.waiting;
-    sum.sent += load.sent;
-  }
-  for (const auto& use : said.tenants) {
-    auto& sum = to.tenants[use.tenant];
-    sum.requests += use.requests;
-    sum.tokens += use.tokens;
-  }
+void add(const protocol::tenant_use& more,
+         std::map<std::string, protocol::tenant_use>& to) {
+  auto& sum = to[more.tenant];
+  sum.tenant = more.tenant;
+  sum.requests += more.requests;
+  sum.tokens += more.tokens;
 }
 
-void subtract(const router_report& said, sums& from) {
-  for (const auto& load : said.models) {
-    auto& sum = from.models[{load.application, load.model}];
-    sum.waiting -= load.waiting;
-    sum.sent -= load.sent;
-  }
-  for (const auto& use : said.tenants) {
-    auto& sum = from.tenants[use.tenant];
-    sum.requests -= use.requests;
-    sum.tokens -= use.tokens;
-  }
-}
-
-others_load to_message(sums from) {
-  others_load out;
-  for (auto& [key, load] : from.models) {
-    std::tie(load.application, load.model) = key;
-    if (load.waiting != 0 || load.sent != 0)
-      out.models.push_back(std::move(load));
-  }
-  for (auto& [name, use] : from.tenants) {
-    use.tenant = name;
-    if (use.requests != 0 || use.tokens != 0)
-      out.tenants.push_back(std::move(use));
-  }
-  return out;
+std::uint64_t rise(std::uint64_t before, std::uint64_t now) {
+  return now > before ? now - before : 0;
 }
 
 } // namespace
 
 void router_loads::hear(const router_report& report) {
   auto [place, is_new] = routers_.try_emplace(report.node);
-  auto& said = place->second.said;
-  if (!is_new && said.node_epoch == report.node_epoch &&
-      said.incarnation == report.incarnation &&
-      report.sequence <= said.sequence)
+  auto& router = place->second;
+  auto& said = router.said;
+  auto same_life = !is_new && said.node_epoch == report.node_epoch &&
+                   said.incarnation == report.incarnation;
+  if (same_life && report.sequence <= said.sequence)
     return;
+  if (!same_life) {
+    router.had.clear(); // it stays in `had_`
+    router.told.reset();
+    said = report;
+    return;
+  }
+  for (const auto& use : report.tenants)
+    for (const auto& before : said.tenants)
+      if (before.tenant == use.tenant) {
+        protocol::tenant_use more{use.tenant,
+                                  rise(before.requests, use.requests),
+                                  rise(before.tokens, use.tokens)};
+        add(more, router.had);
+        add(more, had_);
+      }
   said = report;
 }
 
@@ -72,19 +56,50 @@ void router_loads::forget(const std::string& node) {
   routers_.erase(node);
 }
 
-std::vector<router_loads::view> router_loads::changes() {
-  std::vector<view> out;
-  sums all;
+std::vector<router_loads::view> router_loads::due(time_point now) {
+  loads all;
   for (const auto& [node, router] : routers_)
-    add(router.said, all);
+    for (const auto& load : router.said.models) {
+      auto& sum = all[{load.application, load.model}];
+      sum.waiting += load.waiting;
+      sum.sent += load.sent;
+    }
+  std::vector<view> out;
   for (auto& [node, router] : routers_) {
-    auto rest = all;
-    subtract(router.said, rest);
-    auto others = to_message(std::move(rest));
-    if (others == router.told)
+    auto others = others_of(router, all);
+    auto nothing = others.models.empty() && others.tenants.empty();
+    auto same = router.told ? others == *router.told : nothing;
+    if (same && (nothing || now < router.told_at + repeat))
       continue;
     router.told = others;
+    router.told_at = now;
     out.push_back({node, std::move(others)});
+  }
+  return out;
+}
+
+others_load router_loads::others_of(const router& of, const loads& all) const {
+  auto rest = all;
+  for (const auto& load : of.said.models) {
+    auto& sum = rest[{load.application, load.model}];
+    sum.waiting -= load.waiting;
+    sum.sent -= load.sent;
+  }
+  others_load out;
+  // As good as random, and never that of another join.
+  out.life = of.said.node_epoch ^ (of.said.incarnation * 0x9e3779b97f4a7c15u);
+  for (auto& [key, load] : rest) {
+    std::tie(load.application, load.model) = key;
+    if (load.waiting != 0 || load.sent != 0)
+      out.models.push_back(std::move(load));
+  }
+  for (const auto& [name, use] : had_) {
+    auto own = of.had.find(name);
+    auto less = own == of.had.end() ? protocol::tenant_use{} : own->second;
+    protocol::tenant_use others{name, use.requests - less.requests,
+                                use.tokens - less.tokens};
+    if (others.requests != 0 || others.tokens != 0)
+      out.tenants.push_back(std::move(others));
   }
   return out;
 }

@@ -2,17 +2,25 @@
 
 #include "actors/protocol/load_messages.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace troupe::controller {
 
 /// What each router says that it holds, and what that makes of the others of
 /// each: bounds of the whole cluster are kept by routers that know both. Pure.
+///
+/// What tenants have had counts from where a router was first heard of: its
+/// counters, and this, may be older or younger than the other.
 class router_loads {
 public:
+  using time_point = std::chrono::steady_clock::time_point;
+
   /// Late and doubled reports are dropped.
   void hear(const protocol::router_report&);
 
@@ -24,16 +32,26 @@ public:
     protocol::others_load others;
   };
 
-  /// The routers for which that has changed since they were last told.
-  std::vector<view> changes();
+  /// The routers for which that has changed since they were last told, and once
+  /// a second those that have something in it.
+  std::vector<view> due(time_point now);
 
 private:
+  using uses = std::map<std::string, protocol::tenant_use>; ///< by tenant
+  using loads = std::map<std::pair<std::string, std::string>,
+                         protocol::router_load>; ///< by application and model
+
   struct router {
     protocol::router_report said;
-    protocol::others_load told;
+    uses had; ///< through it since it was first heard of
+    std::optional<protocol::others_load> told;
+    time_point told_at{};
   };
 
+  protocol::others_load others_of(const router&, const loads& all) const;
+
   std::map<std::string, router> routers_; ///< by node
+  uses had_; ///< through all that there ever were; does not fall
 };
 
 } // namespace troupe::controller

@@ -32,8 +32,9 @@ struct layout<others_load> {
   using r = others_load;
   static constexpr std::string_view name = "others_load";
   static constexpr auto fields = std::tuple{
-      number(1, &r::models),
-      number(2, &r::tenants),
+      number(1, &r::life),
+      number(2, &r::models),
+      number(3, &r::tenants),
   };
 };
 

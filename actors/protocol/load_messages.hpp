@@ -46,8 +46,12 @@ struct router_report {
 };
 
 /// Controller -> node agent -> router, since version 6: what all other routers
-/// hold and have let through. Sums, which fall when a router is gone.
+/// hold, and what they have let through since the controller knows both. Comes
+/// again every second as long as there is something in it.
 struct others_load {
+  /// Another one: what tenants have had is counted anew. Within a life it does
+  /// not fall.
+  std::uint64_t life = 0;
   std::vector<router_load> models;
   std::vector<tenant_use> tenants;
 

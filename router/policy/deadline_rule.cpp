@@ -17,8 +17,7 @@ double seconds_of(double work, const std::optional<double>& rate) {
 } // namespace
 
 std::optional<too_late> deadline_rule(const deadline_view& view) {
-  auto expected = seconds_of(view.ahead, view.drain) +
-                  seconds_of(view.own, view.choice_speed);
+  auto expected = seconds_of(view.ahead, view.drain) + view.service_s;
   auto allowed = view.left.count() * usable;
   if (expected <= allowed)
     return std::nullopt;
@@ -30,7 +29,7 @@ std::optional<too_late> deadline_rule(const deadline_view& view) {
 }
 
 bool ends_too_late(const deadline_view& view) {
-  return seconds_of(view.own, view.choice_speed) > view.left.count();
+  return view.service_s > view.left.count();
 }
 
 } // namespace troupe::router

@@ -8,10 +8,9 @@ namespace troupe::router {
 
 /// What is known when a request asks to be taken. Work as by `work_of`.
 struct deadline_view {
-  double ahead = 0;                      ///< work that waits and goes first
-  double own = 0;                        ///< work of its longest choice
-  std::optional<double> drain;           ///< work a second of all that waits
-  std::optional<double> choice_speed;    ///< work a second of one choice
+  double ahead = 0;            ///< work that waits and goes first
+  std::optional<double> drain; ///< work a second of all that waits
+  double service_s = 0;        ///< of its longest choice; 0 = not known
   std::chrono::duration<double> left{0}; ///< until its deadline
 };
 

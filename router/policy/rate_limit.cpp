@@ -42,7 +42,8 @@ rate_limit::verdict rate_limit::take(std::uint64_t amount, time_point now) {
 void rate_limit::charge(std::uint64_t amount, time_point now) {
   if (per_minute_ == 0)
     return;
-  left_ = left_at(now) - static_cast<double>(amount);
+  left_ = std::max(left_at(now) - static_cast<double>(amount),
+                   -static_cast<double>(per_minute_));
   at_ = now;
 }
 

@@ -8,7 +8,7 @@ namespace troupe::router {
 
 /// So much a minute, of requests or of tokens: a bucket that holds a minute's
 /// worth and fills evenly (a token bucket). What was used beyond it, since
-/// nobody knew how long an answer becomes, is owed.
+/// nobody knew how long an answer becomes, is owed, a minute's worth at most.
 class rate_limit {
 public:
   using time_point = std::chrono::steady_clock::time_point;

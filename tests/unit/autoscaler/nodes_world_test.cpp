@@ -158,7 +158,8 @@ struct everything : world {
   }
 
   void carry_out(const fleet::end_node& order) {
-    told_to_end.insert(order.node);
+    if (processes.contains(order.node)) // it may be gone by itself
+      told_to_end.insert(order.node);
   }
 
   void die(const std::string& node, const std::string& why) {

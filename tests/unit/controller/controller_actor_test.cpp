@@ -218,15 +218,17 @@ TEST_CASE("routers are told what the others hold, without themselves") {
   agent_log b;
   auto epoch_a = on.join("a", on.agent(a)).node_epoch;
   auto epoch_b = on.join("b", on.agent(b)).node_epoch;
+  std::uint64_t incarnation = 7;
   auto say = [&](const std::string& node, std::uint64_t epoch,
-                 std::uint64_t sequence, std::uint32_t waiting) {
+                 std::uint64_t sequence, std::uint32_t waiting,
+                 std::uint64_t tokens) {
     router_report report;
     report.node = node;
     report.node_epoch = epoch;
-    report.incarnation = 7;
+    report.incarnation = incarnation;
     report.sequence = sequence;
     report.models.push_back({"app", "m", waiting, 3});
-    report.tenants.push_back({"team", sequence, 10 * sequence});
+    report.tenants.push_back({"team", tokens / 10, tokens});
     caf::anon_send(on.controller, load_atom::value, encode(report));
     on.settle();
   };
@@ -234,24 +236,50 @@ TEST_CASE("routers are told what the others hold, without themselves") {
     on.advance(100ms);
     on.settle();
   };
-  say("a", epoch_a, 1, 5);
-  say("b", epoch_b, 2, 6);
+  auto team = [](const agent_log& of) {
+    for (const auto& use : of.others.back().tenants)
+      return use.tokens;
+    return std::uint64_t{0};
+  };
+  say("a", epoch_a, 1, 5, 5000);
+  say("b", epoch_b, 2, 6, 900'000);
   pass();
   REQUIRE(a.others.size() == 1);
   REQUIRE(b.others.size() == 1);
-  CHECK(a.others[0] == others_load{{{"app", "m", 6, 3}}, {{"team", 2, 20}}});
-  CHECK(b.others[0] == others_load{{{"app", "m", 5, 3}}, {{"team", 1, 10}}});
-  say("b", epoch_b, 1, 9); // late
+  CHECK(a.others[0].models == std::vector<router_load>{{"app", "m", 6, 3}});
+  CHECK(b.others[0].models == std::vector<router_load>{{"app", "m", 5, 3}});
+  CHECK(a.others[0].life != b.others[0].life);
+  // What was before somebody was heard of does not count.
+  CHECK(team(a) == 0);
+  say("b", epoch_b, 1, 9, 0); // late
   pass();
   CHECK(a.others.size() == 1);
-  say("b", epoch_b, 3, 0);
+  say("b", epoch_b, 3, 0, 900'030);
   pass();
   REQUIRE(a.others.size() == 2);
-  CHECK(a.others[1] == others_load{{{"app", "m", 0, 3}}, {{"team", 3, 30}}});
+  CHECK(a.others[1].models == std::vector<router_load>{{"app", "m", 0, 3}});
+  CHECK(team(a) == 30);
   CHECK(b.others.size() == 1);
-  say("b", epoch_b + 100, 4, 50); // another life
+  say("b", epoch_b + 100, 4, 50, 0); // another life
   pass();
   CHECK(a.others.size() == 2);
+  // It comes again, for who lost it.
+  on.advance(1s);
+  say("a", epoch_a, 2, 5, 5000);
+  pass();
+  CHECK(a.others.size() == 3);
+  CHECK(b.others.size() == 2);
+  // A router that starts again is told, and takes nothing back.
+  auto life = b.others.back().life;
+  incarnation = 8;
+  say("b", epoch_b, 1, 0, 10);
+  pass();
+  CHECK(b.others.size() == 3);
+  CHECK(b.others.back().life != life);
+  CHECK(team(a) == 30);
+  say("b", epoch_b, 2, 0, 20);
+  pass();
+  CHECK(team(a) == 40);
 }
 
 TEST_CASE("a restored head adopts what its nodes have") {

@@ -108,6 +108,7 @@ TEST_CASE_METHOD(served, "what cannot be served in time is refused, and only "
 
   auto hurried = ask(1001, 50);
   hurried.time_limit = 1s;
+  hurried.has_limit = true;
   submit(hurried);
   REQUIRE(failed.count(1001) == 1);
   CHECK(failed[1001].code == errc::unavailable);
@@ -123,6 +124,7 @@ TEST_CASE_METHOD(served, "what cannot be served in time is refused, and only "
   // One that has the queue's front is in time after all.
   auto urgent = ask(1003, 50);
   urgent.time_limit = 2s;
+  urgent.has_limit = true;
   urgent.priority = -1;
   submit(urgent);
   CHECK(failed.count(1003) == 0);
@@ -143,6 +145,7 @@ TEST_CASE_METHOD(served, "after an overload nobody is refused for how slow it "
   REQUIRE(table.choices_sent() == 0);
   auto quick = ask(100, 20); // 4 s among others
   quick.time_limit = 2s;
+  quick.has_limit = true;
   submit(quick);
   CHECK(failed.empty());
   run(25);
@@ -191,14 +194,37 @@ TEST_CASE_METHOD(served, "with the queues of other routers the model's is as "
   begin(1);
   protocol::others_load others;
   others.models.push_back({"app", "m", 1020, 0});
-  table.heed(others);
+  table.heed(others, now);
   for (std::uint64_t i = 1; i <= 8; ++i)
     submit(ask(i, 5));
   CHECK(table.choices_waiting() == 4);
   CHECK(failed.size() == 2);
-  table.heed({});
+  // Nobody has said so for a while: the head is gone.
+  advance(3s);
   submit(ask(20, 5));
   CHECK(failed.count(20) == 0);
+}
+
+TEST_CASE_METHOD(served,
+                 "what is begun is not cut for a limit that nobody set") {
+  begin(1);
+  submit(ask(1, 70'000, 4)); // one after the other, longer than 600 s
+  run(65'000);
+  CHECK(failed.empty());
+  CHECK(table.choices_waiting() == 2);
+}
+
+TEST_CASE_METHOD(served,
+                 "choices that are to be sent again hold up no others") {
+  begin(0);
+  for (std::uint64_t i = 1; i <= 500; ++i)
+    submit(ask(i, 5));
+  refuse_all(); // the budget is used up by some of them
+  CHECK(table.choices_waiting() > 200);
+  advance(1s);
+  auto sent = table.choices_sent();
+  submit(ask(1000, 5));
+  CHECK(table.choices_sent() == sent + 1);
 }
 
 TEST_CASE_METHOD(served, "one tenant does not fill the queue alone") {

@@ -206,10 +206,9 @@ TEST_CASE("what is ahead is the whole queue, or one's own over one's share") {
 TEST_CASE(
     "a request is taken if it can be served in time, as far as is known") {
   deadline_view view;
-  view.own = 100;
   view.left = 10s;
   CHECK(!deadline_rule(view)); // nothing measured yet
-  view.choice_speed = 20;      // 5 s
+  view.service_s = 5;
   CHECK(!deadline_rule(view));
   view.ahead = 200;
   CHECK(!deadline_rule(view)); // the queue's rate is not known
@@ -226,7 +225,7 @@ TEST_CASE(
   CHECK(!ends_too_late(view));
   view.left = 4s;
   CHECK(ends_too_late(view));
-  view.choice_speed.reset();
+  view.service_s = 0;
   CHECK(!ends_too_late(view));
 }
 
@@ -352,13 +351,25 @@ TEST_CASE("a tenant's limits are told as OpenAI tells them") {
     CHECK(all.find(bearing("whatever"))->name() == "");
   }
   SECTION("what it has elsewhere counts, once") {
-    auto other = all.find(bearing("sk-one"));
-    all.used_elsewhere({{"one", 5, 600}});
-    all.used_elsewhere({{"one", 5, 600}});
-    CHECK(one->take_prompt(1, now)->retry_after_s >= 300);
-    all.used_elsewhere({{"one", 1, 10}}); // a router is gone
-    all.used_elsewhere({{"one", 1, 20}});
-    CHECK(other->headers(now).size() == 6);
+    auto later = [&](std::uint64_t life, std::uint64_t tokens) {
+      all.used_elsewhere({life, {}, {{"one", 5, tokens}}});
+      auto left = one->headers(std::chrono::steady_clock::now());
+      return header_of(left, "x-ratelimit-remaining-tokens");
+    };
+    two.reset();
+    all.follow(with_limits(2, 0));
+    all.follow(with_limits(2, 1'000'000)); // full again
+    CHECK(later(7, 600'000) == "1000000"); // says where to count from
+    auto before = std::stoul(later(7, 900'000));
+    CHECK(before >= 700'000);
+    CHECK(before < 720'000);
+    CHECK(std::stoul(later(7, 900'000)) >= before);
+    CHECK(std::stoul(later(8, 50'000'000)) >= before); // another life
+    CHECK(later(8, 60'000'000) == "0");
+    // No more than a minute's worth is owed.
+    CHECK(
+        one->take_prompt(1, std::chrono::steady_clock::now())->retry_after_s <=
+        61);
   }
 }
 
