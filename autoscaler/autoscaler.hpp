@@ -16,7 +16,7 @@ namespace troupe::autoscaler {
 struct node_bringing {
   fleet::options options;
   std::shared_ptr<node::node_provider> provider; ///< null: nobody
-  std::vector<std::string> living;               ///< what it found at its start
+  std::vector<node::living_node> living;         ///< what it found at its start
 };
 
 /// Spawns the head's autoscaler: an actor around a scaler and, with a provider,

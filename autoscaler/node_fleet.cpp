@@ -52,22 +52,25 @@ machine::machine(options from, std::uint64_t epoch)
 }
 
 commands machine::begin(const std::vector<protocol::asked_node>& stored,
-                        const std::vector<std::string>& living,
+                        const std::vector<troupe::node::living_node>& living,
                         time_point now) {
   commands out;
-  auto lives = [&](const std::string& name) {
-    return std::find(living.begin(), living.end(), name) != living.end();
-  };
   for (const auto& [name, type] : stored) {
-    if (!lives(name)) {
+    auto found =
+        std::find_if(living.begin(), living.end(),
+                     [&](const auto& one) { return one.node == name; });
+    if (found == living.end()) {
       changed_ = true; // it never came, or is gone
       continue;
     }
     auto& one = nodes_[name];
     one.type = type;
-    enter(one, phase::requested, now);
+    if (found->ending)
+      end(name, one, out, now);
+    else
+      enter(one, phase::requested, now);
   }
-  for (const auto& name : living)
+  for (const auto& [name, ending] : living)
     if (!nodes_.contains(name)) // nobody knows of it any more
       end(name, nodes_[name], out, now);
   finish(out, now);

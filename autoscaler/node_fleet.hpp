@@ -1,6 +1,7 @@
 #pragma once
 
 #include "autoscaler/node_plan.hpp"
+#include "node/provider/node_provider.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -80,7 +81,8 @@ public:
 
   /// `stored`: what the store has. `living`: what the provider has.
   commands begin(const std::vector<protocol::asked_node>& stored,
-                 const std::vector<std::string>& living, time_point now);
+                 const std::vector<troupe::node::living_node>& living,
+                 time_point now);
 
   commands know(protocol::nodes_view, time_point now);
   commands stored(bool done, time_point now);

@@ -1,6 +1,7 @@
 #include "autoscaler/scaler.hpp"
 
 #include "autoscaler/options.hpp"
+#include "autoscaler/policy/latency.hpp"
 #include "autoscaler/policy/ongoing_requests.hpp"
 #include "autoscaler/policy/schedule.hpp"
 
@@ -38,6 +39,9 @@ scaler::model scaler::begin(const controller::scaled_model& wanted) {
           {},
           {},
           {},
+          {},
+          {},
+          {},
           {}};
 }
 
@@ -62,6 +66,8 @@ void scaler::know(const controller::scaled_models& all) {
       return false;
     for (auto& [key, model] : models_)
       model.windows.end(load_source::router, node, life.incarnation);
+    for (auto& [key, model] : models_)
+      model.oldest_ms.erase(node);
     return true;
   });
 }
@@ -83,6 +89,7 @@ void scaler::hear(const protocol::router_report& report, time_point now) {
   router = {report.incarnation, report.sequence};
   for (auto& [key, model] : models_) {
     load_report out;
+    std::uint32_t oldest = 0;
     out.kind = load_source::router;
     out.source = report.node;
     out.incarnation = report.incarnation;
@@ -91,7 +98,13 @@ void scaler::hear(const protocol::router_report& report, time_point now) {
       if (one.application == key.first && one.model == key.second) {
         out.running = one.sent;
         out.queued = one.waiting;
+        model.first_tokens.hear(report.node, report.incarnation,
+                                one.first_tokens, now);
+        model.next_tokens.hear(report.node, report.incarnation, one.next_tokens,
+                               now);
+        oldest = one.oldest_ms;
       }
+    model.oldest_ms[report.node] = oldest;
     model.windows.hear(out, now);
   }
 }
@@ -145,6 +158,8 @@ scaler::tick(time_point now, std::chrono::system_clock::time_point wall_clock) {
     auto changes = decided.target != wanted.target;
     if (changes)
       order.reason = decided.reason;
+    if (changes || wanted.replicas.size() != decided.target)
+      measure_anew(model, now);
     if (!changes &&
         (order == model.ordered || now < model.ordered_at + reason_pause))
       continue;
@@ -154,6 +169,17 @@ scaler::tick(time_point now, std::chrono::system_clock::time_point wall_clock) {
     out.push_back(std::move(order));
   }
   return out;
+}
+
+/// Who came before a change says nothing about what it is good for.
+void scaler::measure_anew(model& of, time_point now) {
+  constexpr std::chrono::seconds least{1};
+  auto wait = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::duration<double>{
+          of.wanted.scaling.first_token_s.value_or(0)});
+  auto from = now + std::max<std::chrono::nanoseconds>(wait, least);
+  of.first_tokens.begin_anew(from);
+  of.next_tokens.begin_anew(from);
 }
 
 token_work scaler::work_of(const model& of, const load& now) {
@@ -193,6 +219,15 @@ scaling_decision scaler::decide(const model& of, const load& now,
   if (of.wanted.scaling.policy == config::scaling_policy::tokens)
     return tokens(work_of(of, now), of.wanted.scaling.target_queue_s, options,
                   of.state, view, at);
+  if (of.wanted.scaling.policy == config::scaling_policy::latency) {
+    latency_seen seen{of.first_tokens.quantile(0.95, at),
+                      of.next_tokens.quantile(0.95, at)};
+    for (const auto& [node, oldest] : of.oldest_ms)
+      seen.oldest_wait_s = std::max(seen.oldest_wait_s, oldest / 1e3);
+    return latency(
+        seen, {of.wanted.scaling.first_token_s, of.wanted.scaling.next_token_s},
+        options, of.state, view, at);
+  }
   return ongoing_requests(options, of.state, view, at);
 }
 

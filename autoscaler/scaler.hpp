@@ -2,6 +2,7 @@
 
 #include "actors/controller/scaling.hpp"
 #include "actors/protocol/load_messages.hpp"
+#include "autoscaler/latency_window.hpp"
 #include "autoscaler/load_windows.hpp"
 #include "autoscaler/policy/scaling_step.hpp"
 #include "autoscaler/policy/tokens.hpp"
@@ -46,6 +47,9 @@ private:
     load_windows windows;
     scaling_state state;
     std::map<std::string, protocol::replica_load_news> replicas; ///< newest
+    latency_window first_tokens;
+    latency_window next_tokens;
+    std::map<std::string, std::uint32_t> oldest_ms; ///< by router
     protocol::scale_order ordered;
     time_point ordered_at{};
   };
@@ -60,6 +64,7 @@ private:
   static scaling_options options_now(const model&,
                                      std::chrono::system_clock::time_point);
   static void keep_serving(model&, const controller::scaled_model&);
+  static void measure_anew(model&, time_point now);
   static token_work work_of(const model&, const load&);
   static scaling_decision decide(const model&, const load&,
                                  const scaling_options&, time_point now);

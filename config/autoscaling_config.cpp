@@ -14,7 +14,7 @@ constexpr double replicas_max = 4096;
 constexpr double seconds_max = 1e7;
 constexpr std::size_t schedule_max = 64;
 constexpr std::string_view policies =
-    "ongoing_requests, tokens, schedule (docs/autoscaling.md)";
+    "ongoing_requests, tokens, latency, schedule (docs/autoscaling.md)";
 
 constexpr std::array<std::string_view, 7> day_names{"mon", "tue", "wed", "thu",
                                                     "fri", "sat", "sun"};
@@ -105,8 +105,7 @@ void name_policy(const located& value, autoscaling_config& out) {
   else if (*name == "schedule")
     out.policy = scaling_policy::schedule;
   else if (*name == "latency")
-    value.error(
-        fmt::format("latency: not supported yet; there are {}", policies));
+    out.policy = scaling_policy::latency;
   else if (name->find_first_of(".:/") != std::string::npos)
     value.error(fmt::format("\"{}\": Troupe runs no Python; there are {}",
                             *name, policies));
@@ -122,6 +121,9 @@ void read_policy(const located& value, autoscaling_config& out) {
     if (out.policy == scaling_policy::schedule)
       value.error("schedule: say when: {name: schedule, minimums: [{from: "
                   "\"08:00\", to: \"18:00\", min_replicas: 2}]}");
+    if (out.policy == scaling_policy::latency)
+      value.error("latency: say what to keep: {name: latency, first_token_s: "
+                  "1.0}");
     return;
   }
   map_reader in{value};
@@ -136,6 +138,12 @@ void read_policy(const located& value, autoscaling_config& out) {
   if (out.policy == scaling_policy::tokens)
     out.target_queue_s =
         in.number("target_queue_s", {0.01, 3600}).value_or(out.target_queue_s);
+  if (out.policy == scaling_policy::latency) {
+    out.first_token_s = in.number("first_token_s", {0.001, 30});
+    out.next_token_s = in.number("next_token_s", {0.001, 30});
+    if (!out.first_token_s && !out.next_token_s)
+      value.error("latency: needs first_token_s or next_token_s");
+  }
   if (out.policy != scaling_policy::schedule)
     return;
   if (auto offset = in.take("utc_offset"); offset.present())

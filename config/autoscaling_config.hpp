@@ -14,6 +14,7 @@ enum class scaling_policy : std::uint8_t {
   ongoing_requests, ///< requests in flight over a set-point (Ray Serve's)
   tokens,           ///< tokens to compute over the rate measured
   schedule,         ///< as ongoing_requests, with more at times of the day
+  latency,          ///< keeps what clients see at set-points
 };
 
 /// How reports of load within the window are made one number.
@@ -49,7 +50,10 @@ struct autoscaling_config {
   load_aggregation aggregation = load_aggregation::mean;
 
   scaling_policy policy = scaling_policy::ongoing_requests;
-  double target_queue_s = 3;           ///< `tokens`: work of so many seconds
+  double target_queue_s = 3; ///< `tokens`: work of so many seconds
+  /// `latency`: the 95th percentiles to keep; one at least.
+  std::optional<double> first_token_s;
+  std::optional<double> next_token_s;
   std::int32_t utc_offset_minutes = 0; ///< `schedule`
   std::vector<scheduled_minimum> schedule;
 

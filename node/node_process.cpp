@@ -396,13 +396,13 @@ bool running_node::stop(milliseconds time_max) {
   auto clean = true;
   auto end = std::chrono::steady_clock::now() + time_max;
   entrance_.reset();
+  auto workers = end_workers(time_max); // they finish what they run, meanwhile
   if (public_)
     public_->stop();
   if (service_)
     clean = service_->stop(time_max);
   auto left = std::chrono::duration_cast<milliseconds>(
       end - std::chrono::steady_clock::now());
-  auto workers = end_workers(left);
   if (agent_)
     stop_agent(std::max(left, 500ms), clean);
   if (workers.joinable())

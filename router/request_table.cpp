@@ -1,5 +1,6 @@
 #include "router/request_table.hpp"
 
+#include "actors/protocol/latency_places.hpp"
 #include "router/policy/deadline_rule.hpp"
 
 #include <algorithm>
@@ -61,6 +62,16 @@ std::string hex16(std::uint64_t number) {
 
 std::chrono::milliseconds since(time_point then, time_point now) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(now - then);
+}
+
+double seconds_since(time_point then, time_point now) {
+  return std::chrono::duration<double>(now - then).count();
+}
+
+void count_time(double seconds, std::uint64_t times,
+                std::vector<std::uint64_t>& in) {
+  in.resize(protocol::latency_places);
+  in[protocol::latency_place(seconds)] += times;
 }
 
 // What is left of a client's time limit; 0 = there is none.
@@ -370,11 +381,15 @@ std::optional<time_point> request_table::next_deadline() const {
   return first;
 }
 
-std::vector<protocol::router_load> request_table::load() const {
+std::vector<protocol::router_load> request_table::load(time_point now) const {
   std::map<model_key, protocol::router_load> held;
   for (const auto& [key, model] : models_)
-    if (!model.waiting.empty())
+    if (!model.waiting.empty()) {
       held[key].waiting = static_cast<std::uint32_t>(model.waiting.size());
+      if (auto first = model.waiting.oldest())
+        held[key].oldest_ms = static_cast<std::uint32_t>(
+            std::max<std::int64_t>(since(*first, now).count(), 0));
+    }
   for (const auto& [incarnation, replica] : replicas_)
     if (!replica.sent.empty())
       held[replica.model].sent +=
@@ -382,6 +397,10 @@ std::vector<protocol::router_load> request_table::load() const {
   std::vector<protocol::router_load> out;
   for (auto& [key, load] : held) {
     std::tie(load.application, load.model) = key;
+    if (auto model = models_.find(key); model != models_.end()) {
+      load.first_tokens = model->second.first_tokens;
+      load.next_tokens = model->second.next_tokens;
+    }
     out.push_back(std::move(load));
   }
   return out;
@@ -795,7 +814,7 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
   }
   if (news.tokens.empty() && news.reason == finish::none)
     return;
-  note_rate(choice, news, now, replica);
+  note_rate(key, news, now, replica);
   note_hits(key, news, replica, out);
   if (choice.started) { // said by the replica that gave the first token
     news.cached_tokens = 0;
@@ -816,9 +835,10 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
 }
 
 // Of a fresh choice the prompt has been computed too, but for what was cached.
-void request_table::note_rate(choice_state& choice,
+void request_table::note_rate(choice_key of,
                               const protocol::choice_tokens& news,
                               time_point now, replica_state& replica) {
+  auto& choice = *find(of);
   replica.health.served();
   auto given = choice.fresh ? tokens_given(choice.record) : 0;
   auto computed = given - std::min<std::uint64_t>(given, news.cached_tokens);
@@ -839,6 +859,13 @@ void request_table::note_rate(choice_state& choice,
       model->second.prompt_speed =
           std::max(model->second.prompt_speed * prompt_speed_kept,
                    static_cast<double>(computed) / seconds.count());
+    if (!choice.started)
+      count_time(seconds_since(requests_.at(of.request).since, now), 1,
+                 model->second.first_tokens);
+    else if (!choice.fresh && !news.tokens.empty())
+      count_time(std::chrono::duration<double>(spent).count() /
+                     static_cast<double>(news.tokens.size()),
+                 news.tokens.size(), model->second.next_tokens);
     constexpr double memory = 64; // news
     auto company = static_cast<double>(replica.sent.size());
     model->second.company += (company - model->second.company) / memory;

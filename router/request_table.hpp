@@ -262,7 +262,7 @@ public:
     return prompt_tokens_;
   }
   /// What it holds of each model that has something.
-  std::vector<protocol::router_load> load() const;
+  std::vector<protocol::router_load> load(time_point now) const;
   /// Choices at this replica; 0 if it is not known.
   std::size_t outstanding(std::uint64_t incarnation) const;
   const table_counts& counts() const {
@@ -346,7 +346,9 @@ private:
     double prompt_speed = 0;   // tokens a second, the best of late; 0 = unknown
     double company = 0; // choices at a replica while that was measured, of late
     retry_budget retries;
-    double answer_mean = 0;             // tokens, of late; 0 = not known
+    double answer_mean = 0;                  // tokens, of late; 0 = not known
+    std::vector<std::uint64_t> first_tokens; // see protocol::router_load
+    std::vector<std::uint64_t> next_tokens;
     std::optional<choice_key> on_trial; // the suspect that is sent
   };
 
@@ -401,7 +403,7 @@ private:
   void take(choice_key, protocol::choice_tokens, time_point, replica_state&,
             command_list&);
   void note_progress(choice_key, std::size_t tokens, replica_state&);
-  void note_rate(choice_state&, const protocol::choice_tokens&, time_point,
+  void note_rate(choice_key, const protocol::choice_tokens&, time_point,
                  replica_state&);
   void note_hits(choice_key, const protocol::choice_tokens&, replica_state&,
                  command_list&);

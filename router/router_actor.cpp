@@ -146,7 +146,7 @@ void router_state::take_watcher(protocol::load_sink_actor watcher) {
 void router_state::tell_load() {
   self_->delayed_send(local_router_actor{self_}, load_interval,
                       protocol::load_atom::value);
-  auto models = table_->load();
+  auto models = table_->load(now());
   if (args_.sleepers) {
     args_.sleepers->expire(std::chrono::steady_clock::now());
     for (auto& waiting : args_.sleepers->load())

@@ -98,6 +98,18 @@ waiting_room::next(const fair_shares& shares) const {
   return out;
 }
 
+std::optional<std::chrono::steady_clock::time_point>
+waiting_room::oldest() const {
+  std::optional<std::chrono::steady_clock::time_point> out;
+  for (const auto& [key, lane] : lanes_)
+    if (!key.arithmetic_class)
+      for (const auto& [priority, tenants] : lane)
+        for (const auto& [tenant, places] : tenants)
+          if (!out || places.begin()->first < *out)
+            out = places.begin()->first;
+  return out;
+}
+
 std::optional<choice_key> waiting_room::any() const {
   if (lanes_.empty())
     return std::nullopt;

@@ -72,6 +72,9 @@ public:
   /// The next of each lane, in the order in which they are to go.
   std::vector<candidate> next(const fair_shares&) const;
 
+  /// When the request of the first one came that has no token.
+  std::optional<std::chrono::steady_clock::time_point> oldest() const;
+
   /// Anybody, to empty it.
   std::optional<choice_key> any() const;
 

@@ -8,7 +8,7 @@
 namespace troupe::config {
 
 constexpr scaling_policy last_value(scaling_policy) {
-  return scaling_policy::schedule;
+  return scaling_policy::latency;
 }
 
 constexpr load_aggregation last_value(load_aggregation) {
@@ -55,6 +55,8 @@ struct layout<config::autoscaling_config> {
       number(17, &r::target_queue_s),
       number(18, &r::utc_offset_minutes),
       number(19, &r::schedule),
+      number(20, &r::first_token_s),
+      number(21, &r::next_token_s),
   };
 };
 

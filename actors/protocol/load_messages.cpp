@@ -13,6 +13,9 @@ struct layout<router_load> {
       number(2, &r::model),
       number(3, &r::waiting),
       number(4, &r::sent),
+      droppable_since(6, 5, &r::oldest_ms),
+      droppable_since(6, 6, &r::first_tokens),
+      droppable_since(6, 7, &r::next_tokens),
   };
 };
 

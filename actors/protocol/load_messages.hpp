@@ -19,6 +19,13 @@ struct router_load {
   std::string model;
   std::uint32_t waiting = 0; ///< at no replica
   std::uint32_t sent = 0;    ///< at replicas
+  // Since version 6.
+  /// How long the first one that waits without a token has waited.
+  std::uint32_t oldest_ms = 0;
+  /// Times to the first token, and between tokens, since the router began:
+  /// counts by latency_places; empty = none yet.
+  std::vector<std::uint64_t> first_tokens = {};
+  std::vector<std::uint64_t> next_tokens = {};
 
   bool operator==(const router_load&) const = default;
 };

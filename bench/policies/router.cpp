@@ -42,7 +42,7 @@ public:
   }
 
   std::vector<protocol::router_load> load() const override {
-    return table_.load();
+    return table_.load(events_.now());
   }
 
 private:

@@ -7,6 +7,14 @@
 
 namespace troupe::node {
 
+/// A node of an earlier life that is not gone.
+struct living_node {
+  std::string node;
+  bool ending = false; ///< it was told to end
+
+  bool operator==(const living_node&) const = default;
+};
+
 /// Brings nodes and ends them: the one way from the autoscaler to machines.
 /// Nodes are known by the name that they bear in the cluster. No call but
 /// `living` and `end_all` waits for anything.
@@ -25,7 +33,7 @@ public:
 
   /// The nodes of earlier lives that are not gone. What is left of others is
   /// cleared away. Once, before all else.
-  virtual std::vector<std::string> living() = 0;
+  virtual std::vector<living_node> living() = 0;
 
   /// Where to tell. What happened before is told then.
   virtual void listen(gone) = 0;

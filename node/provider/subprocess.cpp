@@ -146,7 +146,7 @@ public:
     thread_.join();
   }
 
-  std::vector<std::string> living() override;
+  std::vector<living_node> living() override;
 
   void listen(gone tell) override {
     std::lock_guard guard{mutex_};
@@ -216,9 +216,9 @@ private:
   std::thread thread_;
 };
 
-std::vector<std::string> subprocess_provider::living() {
+std::vector<living_node> subprocess_provider::living() {
   std::lock_guard guard{mutex_};
-  std::vector<std::string> out;
+  std::vector<living_node> out;
   std::error_code code;
   std::vector<fs::path> folders;
   fs::directory_iterator entry{options_.directory, code};
@@ -232,10 +232,10 @@ std::vector<std::string> subprocess_provider::living() {
     }
     auto node = folder.filename().string();
     workers_[node].mark = *mark;
-    if (fs::exists(folder / ending_file, code))
-      tell_to_end(node); // as before; it is none of the living any more
-    else
-      out.push_back(node);
+    auto ending = fs::exists(folder / ending_file, code);
+    if (ending)
+      tell_to_end(node); // once more: it may not have heard it
+    out.push_back({node, ending});
   }
   left_ = workers_.size();
   changed_.notify_all();

@@ -127,8 +127,9 @@ def test_a_thousand_stalled_readers_cost_little_and_disturb_nobody(
         most_waiting = max(most_waiting,
                            node.metrics()["troupe_requests_in_flight"])
         loads = cluster.totals("talking").values()
-        return most_waiting >= 1000 and not any(load["running"]
-                                                for load in loads)
+        # One model gets so many of the 1024 places; the others are refused.
+        return most_waiting >= 800 and not any(load["running"]
+                                               for load in loads)
 
     with many_files(os.getpid(), node.process.pid), contextlib.ExitStack() as streams:
         for _ in range(1000):

@@ -39,9 +39,9 @@ struct stage {
 
   void begin() {
     machine.emplace(options, epoch);
-    names living;
+    std::vector<node::living_node> living;
     for (const auto& [node, type] : processes)
-      living.push_back(node);
+      living.push_back({node, ending.contains(node)});
     run(machine->begin(disk, living, now));
   }
 
@@ -362,6 +362,55 @@ TEST_CASE("a head that starts again finds what lives, once") {
   CHECK(s.processes.contains("small-2-1"));
   for (const auto& [node, type] : s.processes)
     CHECK(s.state(node) == "requested");
+}
+
+TEST_CASE("a node that was ending when the head died is not taken back") {
+  stage s;
+  s.begin();
+  s.want(1, 2);
+  s.write_all();
+  s.want(0, 0);
+  s.ending.insert("small-1-1");
+  s.view.nodes.clear();
+  s.epoch = 2;
+  s.begin();
+  s.write_all();
+  CHECK(s.state("small-1-1") == "ending");
+  CHECK(s.closing == std::set<std::string>{"small-1-1"});
+  CHECK(s.disk.size() == 1); // until it is gone
+  s.join("small-1-1", 2);    // it comes back to the new head for a moment
+  CHECK(s.state("small-1-1") == "ending");
+  s.gone("small-1-1", "");
+  s.write_all();
+  CHECK(s.disk.empty());
+  CHECK(s.type().failures == 0);
+}
+
+TEST_CASE("another node that stands does not hide that a type fails") {
+  stage s;
+  s.options.types.pop_back();
+  s.begin();
+  s.want(1, 2);
+  s.write_all();
+  auto first = s.processes.begin()->first;
+  s.join(first, 2, true);
+  s.pass(10min);
+  std::vector<std::uint64_t> rests;
+  for (int i = 0; i < 3; ++i) {
+    s.want(1, 2);
+    s.write_all();
+    REQUIRE(s.processes.size() == 2);
+    auto other = s.processes.begin()->first == first
+                     ? s.processes.rbegin()->first
+                     : s.processes.begin()->first;
+    s.gone(other, "ended with status 1: no such file");
+    rests.push_back(s.type().rests_ms / 1000);
+    CHECK(s.type().reason.find("no such file") != std::string::npos);
+    s.write_all();
+    s.pass(milliseconds{s.type().rests_ms});
+    s.write_all();
+  }
+  CHECK(rests == std::vector<std::uint64_t>{30, 60, 120});
 }
 
 TEST_CASE("a head that dies between store and provider asks again") {

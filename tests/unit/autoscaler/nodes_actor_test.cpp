@@ -22,7 +22,7 @@ struct fake_provider : node::node_provider {
   std::map<std::string, std::string> nodes; ///< type
   std::vector<std::string> ending;
 
-  std::vector<std::string> living() override {
+  std::vector<node::living_node> living() override {
     return {};
   }
   void listen(gone to) override {
@@ -61,7 +61,7 @@ node_agent_actor::behavior_type fake_agent(node_agent_actor::pointer,
 struct head : test::deterministic {
   test::fake_store::contents stored;
   std::shared_ptr<fake_provider> provider = std::make_shared<fake_provider>();
-  std::vector<std::string> living;
+  std::vector<node::living_node> living;
   head_controller_actor controller;
   autoscaler_actor autoscaler;
   std::map<std::string, node_agent_actor> agents;
@@ -228,7 +228,7 @@ TEST_CASE("a head that starts again keeps the node that it asked for") {
   REQUIRE(h.provider->nodes.size() == 1);
   h.stop();
   h.agents.clear();
-  h.living = {"small-1-1", "small-0-5"};
+  h.living = {{"small-1-1"}, {"small-0-5"}};
   h.start();
   CHECK(h.provider->ending == std::vector<std::string>{"small-0-5"});
   h.join("head", 1);

@@ -53,9 +53,9 @@ struct everything : world {
     tell(machine->restore(wanted, now));
     nodes.emplace(options, head);
     tell(machine->watch_nodes(now));
-    std::vector<std::string> living;
+    std::vector<node::living_node> living;
     for (const auto& [node, type] : processes)
-      living.push_back(node);
+      living.push_back({node, false});
     take(nodes->begin(disk, living, now));
     enter("head", 2);
     for (const auto& name : names)

@@ -339,3 +339,46 @@ TEST_CASE("the target capacity bounds what the load asks for, at once") {
   b.run(2s);
   CHECK(b.wanted.target == 8);
 }
+
+TEST_CASE("what clients see is what the policy latency goes by") {
+  bench b;
+  b.wanted.scaling.policy = config::scaling_policy::latency;
+  b.wanted.scaling.first_token_s = 0.5;
+  b.wanted.scaling.max_replicas = 8;
+  b.wanted.target = 1;
+  b.serve(1);
+  b.know();
+  std::vector<std::uint64_t> counts(48);
+  std::uint64_t sequence = 0;
+  auto see = [&](double bound_place, std::uint64_t times) {
+    counts.at(static_cast<std::size_t>(bound_place)) += times;
+    protocol::router_report report;
+    report.node = "head";
+    report.incarnation = 1;
+    report.sequence = ++sequence;
+    report.models.push_back({b.wanted.application, b.wanted.model, 0, 4});
+    report.models[0].first_tokens = counts;
+    b.machine.hear(report, b.now);
+  };
+  see(0, 0);
+  b.run(3s);
+  CHECK(b.wanted.target == 1);
+  see(31, 100); // about a second each
+  auto order = b.run(1s);
+  REQUIRE(order);
+  CHECK(b.wanted.target == 2);
+  CHECK(order->reason.find("p95 first token") != std::string::npos);
+  // Until the second one serves, and for a while after, nothing more.
+  see(31, 100);
+  b.run(3s);
+  CHECK(b.wanted.target == 2);
+  b.serve(2);
+  b.know();
+  see(31, 100);
+  b.run(500ms);
+  CHECK(b.wanted.target == 2);
+  b.run(2s);
+  see(31, 100);
+  b.run(1s);
+  CHECK(b.wanted.target == 4);
+}

@@ -243,7 +243,13 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
           "belongs into placement_group_config"},
       row{"          deployment_config: {autoscaling_config: {policy: "
           "latency}}\n",
-          "latency: not supported yet; there are ongoing_requests"},
+          "latency: say what to keep"},
+      row{"          deployment_config: {autoscaling_config: {policy: {name: "
+          "latency}}}\n",
+          "latency: needs first_token_s or next_token_s"},
+      row{"          deployment_config: {autoscaling_config: {policy: {name: "
+          "latency, first_token_s: 31}}}\n",
+          "first_token_s: must be"},
       row{"          deployment_config: {autoscaling_config: {policy: "
           "{policy_function: 'my.module:scale'}}}\n",
           "Troupe runs no Python; there are ongoing_requests"},

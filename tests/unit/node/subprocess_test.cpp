@@ -124,7 +124,7 @@ TEST_CASE("a node is a process with its token, its name and its own state") {
     here.provider.reset();
     CHECK(lives(mark));
     here.open({{"small", {program, {}}}});
-    CHECK(here.provider->living() == std::vector<std::string>{"n1"});
+    CHECK(here.provider->living() == std::vector<living_node>{{"n1", false}});
     here.listen();
     here.provider->end("n1");
     CHECK(here.end_of("n1").empty());
@@ -134,7 +134,7 @@ TEST_CASE("a node is a process with its token, its name and its own state") {
     here.provider.reset();
     std::ofstream{here.path / "nodes/n1/ending"};
     here.open({});
-    CHECK(here.provider->living().empty());
+    CHECK(here.provider->living() == std::vector<living_node>{{"n1", true}});
     here.listen();
     CHECK(here.end_of("n1").empty());
     CHECK_FALSE(lives(mark));
