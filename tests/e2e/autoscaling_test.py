@@ -138,7 +138,7 @@ def test_a_deployment_again_keeps_what_the_load_made(start, tmp_path):
 
 @pytest.mark.parametrize("given, word", [
     ({"policy": "my.module:scale"}, "runs no Python"),
-    ({"policy": "latency"}, "not supported yet")])
+    ({"policy": "made_up"}, "is no policy")])
 def test_a_policy_that_is_none_is_refused_by_name(tmp_path, given, word):
     from cluster import run_verb
     file = tmp_path / "serve.yaml"
