@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from cluster import wait_for
 from faults import wait_for_frames
 from load import completion, id_of, open_streams
 from nodes import FAULTY_ONLY, application, kill, model
@@ -111,9 +112,12 @@ def test_a_replica_killed_by_others_makes_nobody_guilty(poisonable, cluster,
 
     def strike(number, _):
         if number in at:
-            kill(cluster.serving(work[0]))
-            cluster.wait_ready("early", 1)
-            work[0] = cluster.work("early")
+            victim = cluster.serving(work[0])
+            kill(victim)
+            # It may be shown as ready for a moment yet.
+            work[0] = wait_for(lambda: {
+                pid: ns for pid, ns in cluster.work("early").items()
+                if pid != victim}, "no other one is ready")
 
     answer = cluster.head.ask(*request, at_frame=strike,
                               request_id=id_of(*request))
