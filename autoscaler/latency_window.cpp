@@ -26,6 +26,10 @@ void latency_window::hear(const std::string& router, std::uint64_t incarnation,
     slots_.pop_front();
 }
 
+void latency_window::forget(const std::string& router) {
+  routers_.erase(router);
+}
+
 void latency_window::begin_anew(time_point when) {
   from_ = when;
   slots_.clear();

@@ -25,6 +25,9 @@ public:
   void hear(const std::string& router, std::uint64_t incarnation,
             const std::vector<std::uint64_t>& counts, time_point now);
 
+  /// It is gone; what it said stays in the window.
+  void forget(const std::string& router);
+
   /// Nothing that comes before `when` counts.
   void begin_anew(time_point when);
 

@@ -64,10 +64,12 @@ void scaler::know(const controller::scaled_models& all) {
     const auto& [node, life] = router;
     if (std::count(all.nodes.begin(), all.nodes.end(), node) != 0)
       return false;
-    for (auto& [key, model] : models_)
+    for (auto& [key, model] : models_) {
       model.windows.end(load_source::router, node, life.incarnation);
-    for (auto& [key, model] : models_)
+      model.first_tokens.forget(node);
+      model.next_tokens.forget(node);
       model.oldest_ms.erase(node);
+    }
     return true;
   });
 }

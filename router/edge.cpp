@@ -556,11 +556,8 @@ void edge::send(const pending_ptr& job, any_request& request,
   std::uint64_t tokens = 0;
   for (const auto& prompt : made->plan.prompts)
     tokens += prompt.size();
-  if (auto refused =
-          job->account->take_prompt(tokens, std::chrono::steady_clock::now()))
-    return job->client->fail(*refused);
   submit(job, std::move(made->what),
-         std::make_unique<answer>(std::move(made->plan)));
+         std::make_unique<answer>(std::move(made->plan)), tokens);
 }
 
 void edge::send(const pending_ptr& job, pooled_request& request,
@@ -571,11 +568,8 @@ void edge::send(const pending_ptr& job, pooled_request& request,
   std::uint64_t tokens = 0;
   for (const auto& record : made->what.choices)
     tokens += record.prompt.size();
-  if (auto refused =
-          job->account->take_prompt(tokens, std::chrono::steady_clock::now()))
-    return job->client->fail(*refused);
   submit(job, std::move(made->what),
-         std::make_unique<pooled_answer>(std::move(made->plan)));
+         std::make_unique<pooled_answer>(std::move(made->plan)), tokens);
 }
 
 void edge::send(const pending_ptr& job, text_request& request,
@@ -588,7 +582,11 @@ void edge::send(const pending_ptr& job, text_request& request,
 }
 
 void edge::submit(const pending_ptr& job, submission what,
-                  std::unique_ptr<reply_content> content) {
+                  std::unique_ptr<reply_content> content,
+                  std::uint64_t prompt_tokens) {
+  if (auto refused = job->account->take_prompt(
+          prompt_tokens, std::chrono::steady_clock::now()))
+    return job->client->fail(*refused);
   what.card_hash = job->card_hash;
   what.session = job->session;
   if (accounts_->several())

@@ -133,7 +133,8 @@ private:
             const std::shared_ptr<const model_text>&);
   void send(const pending_ptr&, text_request&,
             const std::shared_ptr<const model_text>&);
-  void submit(const pending_ptr&, submission, std::unique_ptr<reply_content>);
+  void submit(const pending_ptr&, submission, std::unique_ptr<reply_content>,
+              std::uint64_t prompt_tokens);
 
   boost::asio::io_context& io_;
   const std::uint32_t text_queue_max_;

@@ -1,5 +1,7 @@
 #include "router/exchange.hpp"
 
+#include "router/policy/dynamic_threshold.hpp"
+
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
@@ -33,7 +35,7 @@ bool admission::ticket::join(const std::string& group) {
   auto free = from_->max_ - std::min(from_->max_, from_->inside_);
   auto known = from_->groups_.find(group);
   auto has = known == from_->groups_.end() ? 0 : known->second;
-  if (has >= 4 * (free + 1))
+  if (has_enough(has, free))
     return false;
   ++from_->groups_[group];
   groups_.push_back(group);

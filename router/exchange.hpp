@@ -22,9 +22,8 @@ namespace troupe::router {
 /// Counts generation requests between their admission and the end of their
 /// answer. Any thread.
 ///
-/// Where places are shared by several groups (tenants, models), one has at most
-/// four times as many as it leaves free (the dynamic threshold of Choudhury and
-/// Hahne, 1998), so that there is always one for another.
+/// Where places are shared by several groups (tenants, models), each is told
+/// when it `has_enough`.
 class admission {
 public:
   explicit admission(std::size_t max) : max_(max) {

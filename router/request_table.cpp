@@ -2,6 +2,7 @@
 
 #include "actors/protocol/latency_places.hpp"
 #include "router/policy/deadline_rule.hpp"
+#include "router/policy/dynamic_threshold.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -279,8 +280,7 @@ void request_table::heed(const protocol::others_load& others, time_point now) {
 }
 
 // With the others' queues it is too long; or, where there are several tenants,
-// this one takes more of it than four times what it leaves free (the dynamic
-// threshold of Choudhury and Hahne, 1998).
+// this one, which has just added to it, had enough of it before.
 bool request_table::queue_is_full(const model_state& model,
                                   const std::string& tenant,
                                   time_point now) const {
@@ -289,8 +289,8 @@ bool request_table::queue_is_full(const model_state& model,
     waits += model.waiting_elsewhere;
   if (waits > model.waiting_max)
     return true;
-  auto free = model.waiting_max - waits;
-  return !tenant.empty() && model.waiting.size_of(tenant) > 4 * (free + 1);
+  auto has = tenant.empty() ? 0 : model.waiting.size_of(tenant);
+  return has != 0 && has_enough(has - 1, model.waiting_max - waits);
 }
 
 command_list request_table::cancel_request(std::uint64_t request,
@@ -450,13 +450,12 @@ bool request_table::has_company(const model_state& model) const {
       });
 }
 
-// What the rest of a choice takes at a replica; 0 = not known. The prompt at
-// the best speed that was seen: short ones say little about long ones.
+// What the rest of a choice takes at a replica with company; 0 = not known. The
+// prompt at the best speed that was seen: short ones say little about long
+// ones.
 double request_table::service_s(const model_state& model,
                                 const protocol::request_record& record,
                                 time_point now) const {
-  if (!has_company(model))
-    return 0;
   double out = 0;
   if (model.prompt_speed > 0)
     out += static_cast<double>(tokens_given(record)) / model.prompt_speed;
@@ -469,12 +468,13 @@ std::optional<command::fail> request_table::too_late(const submission& what,
                                                      const model_state& model,
                                                      time_point now) const {
   deadline_view view;
+  auto judges_service = what.has_limit && has_company(model);
   double together = 0, longest = 0;
   for (auto& record : what.choices) {
     auto work = work_left(model, record);
     together += work;
     longest = std::max(longest, work);
-    if (what.has_limit)
+    if (judges_service)
       view.service_s = std::max(view.service_s, service_s(model, record, now));
   }
   if (!model.waiting.empty())
@@ -507,7 +507,7 @@ bool request_table::is_begun(const request_state& request) {
 bool request_table::begins_too_late(choice_key key, const model_state& model,
                                     time_point now) {
   auto& request = requests_[key.request];
-  if (!request.has_limit || is_begun(request))
+  if (!request.has_limit || is_begun(request) || !has_company(model))
     return false;
   deadline_view view;
   view.service_s = service_s(model, request.choices[key.choice].record, now);

@@ -151,8 +151,7 @@ std::uint64_t tenant_account::refused() const {
 }
 
 tenants::tenants()
-    : keys_(std::make_shared<const api_keys>(std::vector<std::string>{})),
-      anybody_(std::make_shared<tenant_account>(protocol::tenant{})) {
+    : anybody_(std::make_shared<tenant_account>(protocol::tenant{})) {
   // nop
 }
 
@@ -162,9 +161,11 @@ void tenants::follow(const protocol::router_settings& said) {
   for (const auto& one : said.tenants)
     by_key[one.api_key] = &one;
   std::map<std::string, std::shared_ptr<tenant_account>> before;
-  for (auto& account : all())
-    before[account->name()] = std::move(account);
-  std::vector<std::shared_ptr<tenant_account>> accounts;
+  for (const auto& account : all())
+    before[account->name()] = account;
+  auto next = std::make_shared<roster>();
+  next->keys = api_keys{said.api_keys};
+  auto& accounts = next->accounts;
   for (const auto& key : said.api_keys) {
     protocol::tenant who;
     who.name = fmt::format("key-{}", accounts.size() + 1);
@@ -177,35 +178,30 @@ void tenants::follow(const protocol::router_settings& said) {
       kept = std::make_shared<tenant_account>(who);
     accounts.push_back(kept);
   }
-  auto keys = std::make_shared<const api_keys>(said.api_keys);
   std::lock_guard lock{mutex_};
-  keys_ = std::move(keys);
-  accounts_ = std::move(accounts);
+  roster_ = std::move(next);
+}
+
+std::shared_ptr<const tenants::roster> tenants::now() const {
+  std::lock_guard lock{mutex_};
+  return roster_;
 }
 
 std::shared_ptr<tenant_account>
 tenants::find(const http::request& request) const {
-  std::shared_ptr<const api_keys> keys;
-  std::vector<std::shared_ptr<tenant_account>> accounts;
-  {
-    std::lock_guard lock{mutex_};
-    if (accounts_.empty())
-      return anybody_;
-    keys = keys_;
-    accounts = accounts_;
-  }
-  auto place = keys->find(request);
-  return place ? accounts[*place] : nullptr;
+  auto those = now();
+  if (those->accounts.empty())
+    return anybody_;
+  auto place = those->keys.find(request);
+  return place ? those->accounts[*place] : nullptr;
 }
 
 bool tenants::several() const {
-  std::lock_guard lock{mutex_};
-  return accounts_.size() > 1;
+  return now()->accounts.size() > 1;
 }
 
 std::vector<std::shared_ptr<tenant_account>> tenants::all() const {
-  std::lock_guard lock{mutex_};
-  return accounts_;
+  return now()->accounts;
 }
 
 std::vector<protocol::tenant_use> tenants::used() const {

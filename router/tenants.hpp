@@ -92,9 +92,15 @@ public:
   void used_elsewhere(const protocol::others_load&);
 
 private:
+  struct roster {
+    api_keys keys{{}};
+    std::vector<std::shared_ptr<tenant_account>> accounts; ///< in keys' order
+  };
+
+  std::shared_ptr<const roster> now() const;
+
   mutable std::mutex mutex_;
-  std::shared_ptr<const api_keys> keys_;
-  std::vector<std::shared_ptr<tenant_account>> accounts_; ///< in keys' order
+  std::shared_ptr<const roster> roster_ = std::make_shared<roster>();
   const std::shared_ptr<tenant_account> anybody_;
   std::uint64_t life_ = 0; ///< of the last word on other routers
 };

@@ -194,11 +194,10 @@ void write_model(std::string& out, const model_status& model) {
   object.list("replicas", model.replicas, write_replica);
 }
 
-void write_amounts(json_object& object, std::string_view name,
-                   const std::vector<resource>& amounts) {
-  json_object list{object.member(name)};
+void write_amounts(std::string& out, const std::vector<resource>& amounts) {
+  json_object object{out};
   for (const auto& [resource, amount] : amounts)
-    list.amount(resource, amount);
+    object.amount(resource, amount);
 }
 
 void write_node(std::string& out, const node_status& status) {
@@ -213,8 +212,8 @@ void write_node(std::string& out, const node_status& status) {
   object.number("gpus", node.gpus);
   object.text("accelerator_type", node.accelerator_type);
   object.list("engines", node.engines, quote);
-  write_amounts(object, "resources", node.resources);
-  write_amounts(object, "used", status.used);
+  write_amounts(object.member("resources"), node.resources);
+  write_amounts(object.member("used"), status.used);
   json_object labels{object.member("labels")};
   for (const auto& [name, value] : node.labels)
     labels.text(name, value);
@@ -227,9 +226,7 @@ void write_demand(std::string& out, const node_demand& demand) {
   object.number("replicas", demand.replicas);
   object.list("bundles", demand.bundles,
               [](std::string& to, const resource_bundle& bundle) {
-                json_object amounts{to};
-                for (const auto& [resource, amount] : bundle.amounts)
-                  amounts.amount(resource, amount);
+                write_amounts(to, bundle.amounts);
               });
   object.text("strategy", demand.strategy);
   object.text("engine", demand.engine);
@@ -240,7 +237,7 @@ void write_demand(std::string& out, const node_demand& demand) {
 void write_node_type(std::string& out, const node_type_status& type) {
   json_object object{out};
   object.text("type", type.type);
-  write_amounts(object, "resources", type.resources);
+  write_amounts(object.member("resources"), type.resources);
   object.number("min_workers", type.min_workers);
   object.number("max_workers", type.max_workers);
   object.number("nodes", type.nodes);
