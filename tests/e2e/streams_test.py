@@ -196,7 +196,9 @@ def test_threads_are_as_many_at_1_as_at_1000_streams(cluster):
         at_one = threads()
     with contextlib.ExitStack() as stack:
         for number in range(1000):
-            stack.enter_context(raw_stream(cluster, **LONG,
+            # 1,900,000 tokens: no machine that is slow shall refuse them for
+            # not being done in the usual 600 s.
+            stack.enter_context(raw_stream(cluster, **LONG, timeout=86400,
                                            prompt=[100 + number]))
         wait_for(lambda: in_flight() >= 1000, "1,000 are not open")
         at_thousand = threads()
