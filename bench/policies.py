@@ -58,6 +58,8 @@ SCALERS = {
     "tokens, 2 s": {"scaler": "tokens", "queue-s": 2},
     "tokens, 3 s": {"scaler": "tokens", "queue-s": 3},
     "tokens, 10 s": {"scaler": "tokens", "queue-s": 10},
+    "latency, 2 s": {"scaler": "latency", "goal-first": 2},
+    "latency, 4 s": {"scaler": "latency", "goal-first": 4},
     "Ray, 2 (default)": RAY,
     "Ray, 1e9": {**RAY, "target": 1e9},
 }
@@ -124,6 +126,19 @@ def choice_rows():
             **MOONCAKE, "replicas": 16, "cache-tokens": 1 << 20,
             "routers": 1, "choice": choice}, routers=1,
             cache_tokens=1 << 20))
+    # The same load on replicas that are less busy, and busier.
+    for slowness, choice in itertools.product((1, 2, 4, 6, 8, 10, 12),
+                                              CHOICES[2:]):
+        out.append(row("spare", "mooncake", choice, {
+            **MOONCAKE, "slowness": slowness, "replicas": 16,
+            "cache-tokens": 65536, "choice": choice,
+            "first-token-max": slowness, "next-token-max": .2 * slowness},
+            slowness=slowness))
+    for routers, choice in itertools.product((1, 4), CHOICES[2:]):
+        out.append(row("stamped", "mooncake", choice, {
+            **MOONCAKE, "stamped": True, "replicas": 16,
+            "cache-tokens": 65536, "routers": routers, "choice": choice},
+            routers=routers))
     for routers, choice in itertools.product((1, 4), CHOICES[:3]):
         out.append(row("choice", "azure", choice, {
             **LOADS["azure"], "replicas": 8, "routers": routers,
@@ -280,6 +295,23 @@ def table(result):
     lines += choice_table(rows, "mooncake")
     lines += ["", "Azure's trace (first half hour), 8 replicas:", ""]
     lines += choice_table(rows, "azure")
+    lines += ["", "Mooncake's trace, 16 replicas of 65,536 tokens of cache, "
+              "one router, by how busy it keeps them if all is hit:", "",
+              "| busy | policy | first token p50, s | p95 | goodput | "
+              "of the ideal hits |", "| --- " * 6 + "|"]
+    work = {one["load"]: one["work_replicas"] for one in result["loads"]}
+    lines += [f"| {work['mooncake'] / 8 * one['slowness'] / 16:.0%} | "
+              f"{one['policy']} | {seconds(one['first_token_p50_s'])} | "
+              f"{seconds(one['first_token_p95_s'])} | {one['goodput']:.3f} | "
+              f"{one['hits'] / one['hits_ideal']:.0%} |"
+              for one in rows if one["group"] == "spare"]
+    stamped = [one for one in rows if one["group"] == "stamped"]
+    lines += ["", "All requests of a time stamp (3 s) at once:", "",
+              "| policy | routers | p95, s | goodput | of the ideal hits |",
+              "| --- " * 5 + "|"]
+    lines += [f"| {one['policy']} | {one['routers']} | "
+              f"{seconds(one['first_token_p95_s'])} | {one['goodput']:.3f} | "
+              f"{one['hits'] / one['hits_ideal']:.0%} |" for one in stamped]
     lines += ["", "Tokens of output that kv_aware counts per choice at most "
               "(before the division):", "",
               "| counted | p95, s | goodput | hits |", "| --- " * 4 + "|"]

@@ -69,8 +69,6 @@ void note_number(map_reader& in, std::string_view key, bounds range,
 void read_prefix_options(map_reader& in, request_router_config& out) {
   constexpr std::string_view bounded =
       "means nothing here: the memory of prompts is always bounded";
-  out.match_rate_threshold = in.number("match_rate_threshold", {0, 1})
-                                 .value_or(out.match_rate_threshold);
   out.imbalanced_threshold = in.number("imbalanced_threshold", {0, count_max});
   auto evict = in.take("do_eviction");
   if (evict.present() && read_boolean(evict))
@@ -82,6 +80,9 @@ void read_prefix_options(map_reader& in, request_router_config& out) {
 
 void read_options(const located& value, request_router_config& out) {
   map_reader in{value};
+  if (out.policy == "prefix" || out.policy == "kv_aware")
+    out.match_rate_threshold = in.number("match_rate_threshold", {0, 1})
+                                   .value_or(out.match_rate_threshold);
   if (out.policy == "prefix")
     read_prefix_options(in, out);
   if (out.policy == "session")

@@ -34,7 +34,7 @@ using bundle = std::map<std::string, double>;
 struct request_router_config {
   /// "power_of_two", "round_robin", "session", "prefix" or "kv_aware".
   std::string policy = "power_of_two";
-  double match_rate_threshold = 0.1; ///< of prefix: a share of the prompt
+  double match_rate_threshold = 0.1; ///< prefix, kv_aware: of the prompt
   /// Of prefix, in choices; unset = no bound.
   std::optional<double> imbalanced_threshold;
 };

@@ -1,5 +1,6 @@
 #include "engine/engine_thread.hpp"
 
+#include "engine/step_fit.hpp"
 #include "engine/step_rate.hpp"
 
 #include <algorithm>
@@ -126,9 +127,11 @@ private:
     if (before.steps > 0 && now.steps > before.steps) {
       longest_step_ = std::max(longest_step_, time);
       rate_.step(rows(now) - rows(before), time);
+      fit_.step(rows(now) - rows(before), time);
     }
     now.longest_step_ms = longest_step_ms();
     now.tokens_per_second = rate_.per_second();
+    now.step_us = fit_.step_us();
   }
 
   static std::uint64_t rows(const stats& of) {
@@ -167,6 +170,7 @@ private:
   // The thread's alone.
   std::chrono::steady_clock::duration longest_step_{};
   step_rate rate_;
+  step_fit fit_;
   std::thread thread_;
 
   mutable std::mutex mutex_;

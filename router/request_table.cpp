@@ -11,24 +11,8 @@ namespace troupe::router {
 
 namespace {
 
-// Output that a choice is expected to give, however much it may.
-constexpr std::uint32_t expected_output_max = 256;
-
 // Of the best speed of prompts, from one prompt to the next.
 constexpr double prompt_speed_kept = 0.999;
-
-// What a replica computes before the next token.
-std::uint64_t tokens_given(const protocol::request_record& record) {
-  return record.prompt.size() + record.output.size();
-}
-
-std::uint64_t expected_cost(const protocol::request_record& record) {
-  auto drawn =
-      std::min<std::uint64_t>(record.output.size(), record.params.max_tokens);
-  return tokens_given(record) +
-         std::min<std::uint64_t>(record.params.max_tokens - drawn,
-                                 expected_output_max);
-}
 
 error unavailable(std::string message) {
   return {errc::unavailable, std::move(message)};
@@ -177,6 +161,8 @@ command_list request_table::tokens(protocol::token_batch batch,
     return out; // there is no session, or it is another one's
   auto model = replica->second.model;
   replica->second.waiting = batch.waiting;
+  replica->second.others_tokens = batch.others_tokens;
+  replica->second.pace.told(batch.step_us, now);
   if (batch.blocks.sequence != 0)
     if (auto* blocks = blocks_of(model))
       blocks->take(batch.incarnation, batch.blocks);
@@ -414,7 +400,8 @@ std::size_t request_table::outstanding(std::uint64_t incarnation) const {
 // Output that a choice still gives, if answers are as long as they are of late.
 double request_table::answer_left(const model_state& model,
                                   const protocol::request_record& record) {
-  auto usual = model.answer_mean > 0 ? model.answer_mean : expected_output_max;
+  auto usual =
+      model.answer_mean > 0 ? model.answer_mean : protocol::expected_output_max;
   auto drawn =
       std::min<std::uint64_t>(record.output.size(), record.params.max_tokens);
   return std::min(static_cast<double>(record.params.max_tokens - drawn), usual);
@@ -621,7 +608,7 @@ replica_snapshot request_table::snapshot_of(std::uint64_t incarnation) const {
   auto& replica = replicas_.at(incarnation);
   replica_snapshot out;
   out.choices = static_cast<std::uint32_t>(replica.sent.size());
-  out.tokens = replica.tokens;
+  out.tokens = replica.tokens + replica.others_tokens;
   out.choices_max = choices_max(replica);
   out.incarnation = incarnation;
   out.name_hash = replica.name_hash;
@@ -634,19 +621,21 @@ std::vector<replica_snapshot>
 request_table::trusted(const std::vector<std::uint64_t>& among,
                        time_point now) const {
   std::vector<replica_snapshot> fine, others;
-  double best_rate = 0;
+  std::uint32_t fastest_us = 0;
   for (auto incarnation : among) {
     auto& replica = replicas_.at(incarnation);
     if (replica.phase != link_phase::attached)
       continue;
     auto is_fine = replica.health.now() == replica_health::state::fine;
     (is_fine ? fine : others).push_back(snapshot_of(incarnation));
-    best_rate = std::max(best_rate, replica.rate.value(now).value_or(0));
+    auto step_us = replica.pace.step_us(now);
+    if (step_us != 0 && (fastest_us == 0 || step_us < fastest_us))
+      fastest_us = step_us;
   }
   auto& out = fine.empty() ? others : fine;
   for (auto& one : out)
-    one.slowness =
-        slowness_of(replicas_.at(one.incarnation).rate.value(now), best_rate);
+    one.slowness = slowness_of(replicas_.at(one.incarnation).pace.step_us(now),
+                               fastest_us);
   return std::move(out);
 }
 
@@ -675,7 +664,7 @@ choice_wish request_table::wish_of(choice_key key,
     choice.blocks = codec::block_names(choice.record.prompt, size);
     choice.block_size = size;
   }
-  return {expected_cost(choice.record), request.session, choice.blocks, size};
+  return {tokens_to_do(choice.record), request.session, choice.blocks, size};
 }
 
 // False if no replica that the choice may go to has room.
@@ -769,7 +758,7 @@ void request_table::send(const destination& to, time_point now,
   record.alone =
       choice.suspect || choice.unexplained >= limits_.unexplained_max;
   choice.incarnation = incarnation;
-  choice.cost = expected_cost(record);
+  choice.cost = tokens_to_do(record);
   choice.fresh = true;
   choice.tried = 0;
   choice.news_at = now;
@@ -844,7 +833,6 @@ void request_table::note_rate(choice_key of,
   auto computed = given - std::min<std::uint64_t>(given, news.cached_tokens);
   auto work = work_of(computed, news.tokens.size());
   auto spent = now - choice.news_at;
-  replica.rate.note(work, spent, now);
   if (auto model = models_.find(replica.model); model != models_.end()) {
     model->second.rate.note(work, !model->second.waiting.empty(), now);
     // Nobody is refused because a replica stood still for a while.
@@ -1263,6 +1251,7 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
     replica.health.failed(now);
   replica.phase = link_phase::pausing;
   replica.waiting = 0;
+  replica.others_tokens = 0;
   if (auto* blocks = blocks_of(replica.model))
     blocks->forget(incarnation);
   replica.pause = std::clamp(replica.pause * 2, limits_.attach_pause,

@@ -6,9 +6,10 @@
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "engine/codec/error.hpp"
+#include "router/policy/choice_rate.hpp"
 #include "router/policy/replica_chooser.hpp"
 #include "router/policy/replica_health.hpp"
-#include "router/policy/replica_rate.hpp"
+#include "router/policy/replica_pace.hpp"
 #include "router/policy/retry_budget.hpp"
 #include "router/policy/saturated_rate.hpp"
 #include "router/suspects.hpp"
@@ -325,8 +326,9 @@ private:
     std::set<std::uint64_t> sent;
     std::uint64_t tokens = 0;
     std::uint32_t waiting = 0; // choices of all routers in its engine's queue
+    std::uint64_t others_tokens = 0; // to do there for other routers
     replica_health health;
-    replica_rate rate;
+    replica_pace pace;
     std::chrono::milliseconds pause{0};
     time_point retry_at;
   };
@@ -341,9 +343,9 @@ private:
     fair_shares shares;
     saturated_rate rate;
     // Of one choice, at any replica, but for outages.
-    replica_rate speed;        // work a second
-    replica_rate answer_speed; // tokens a second after the first
-    double prompt_speed = 0;   // tokens a second, the best of late; 0 = unknown
+    choice_rate speed;        // work a second
+    choice_rate answer_speed; // tokens a second after the first
+    double prompt_speed = 0;  // tokens a second, the best of late; 0 = unknown
     double company = 0; // choices at a replica while that was measured, of late
     retry_budget retries;
     double answer_mean = 0;                  // tokens, of late; 0 = not known

@@ -2,6 +2,8 @@
 
 #include "actors/protocol/record_layout.hpp"
 
+#include <algorithm>
+
 namespace troupe::protocol {
 
 template <>
@@ -45,6 +47,17 @@ struct layout<request_record> {
       droppable_since(4, 10, &r::second_text),
   };
 };
+
+std::uint64_t tokens_given(const request_record& of) {
+  return of.prompt.size() + of.output.size();
+}
+
+std::uint64_t tokens_to_do(const request_record& of) {
+  auto drawn = std::min<std::uint64_t>(of.output.size(), of.params.max_tokens);
+  return tokens_given(of) +
+         std::min<std::uint64_t>(of.params.max_tokens - drawn,
+                                 expected_output_max);
+}
 
 codec::bytes encode(const request_record& from, std::uint32_t version) {
   return encode_record(from, version);

@@ -16,6 +16,9 @@ namespace troupe::protocol {
 /// that it draws once more.
 inline constexpr std::uint32_t alone_tokens = 4;
 
+/// Output that a choice is expected to give, however much it may.
+inline constexpr std::uint32_t expected_output_max = 256;
+
 /// One choice of one request: what a router sends a replica, what it keeps to
 /// resume, what is recorded for replay. Choices of one client request
 /// (`n`, several prompts) are records of their own with ids of their own; their
@@ -31,12 +34,19 @@ struct request_record {
   sampling_params params;
   std::int32_t priority = 0;
   std::uint64_t deadline_ms = 0; ///< time left when it was sent; 0 = none
-  /// Until `alone_tokens` more are drawn, compute it in steps of its own: it was
-  /// in the step that ended a replica.
+  /// Until `alone_tokens` more are drawn, compute it in steps of its own: it
+  /// was in the step that ended a replica.
   bool alone = false;
 
   bool operator==(const request_record&) const = default;
 };
+
+/// What a replica computes before the choice's next token.
+std::uint64_t tokens_given(const request_record&);
+
+/// That, and the output that is to be expected: what may come, 256 tokens at
+/// most.
+std::uint64_t tokens_to_do(const request_record&);
 
 /// The one encoder (engine/codec/tagged.hpp), for a reader of protocol version
 /// `version`. A field that the reader does not know is refused by number.

@@ -57,6 +57,8 @@ struct layout<token_batch> {
       number(4, &r::choices),
       droppable_since(5, 5, &r::blocks),
       droppable_since(6, 6, &r::waiting),
+      droppable_since(6, 7, &r::others_tokens),
+      droppable_since(6, 8, &r::step_us),
   };
 };
 

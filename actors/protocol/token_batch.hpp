@@ -50,6 +50,11 @@ struct token_batch {
   kv_events blocks = {}; ///< to a router that asked for them; since version 5
   /// Choices that wait in the engine, of all routers. Since version 6.
   std::uint32_t waiting = 0;
+  /// What is still to do there for other routers (tokens_to_do). Since
+  /// version 6.
+  std::uint64_t others_tokens = 0;
+  /// engine::stats::step_us. Since version 6.
+  std::uint32_t step_us = 0;
 
   bool operator==(const token_batch&) const = default;
 };

@@ -82,6 +82,7 @@ result<session_commands> session_table::attach(std::uint64_t router,
   auto out = abandon(router);
   routers_[router] = std::min(version, version_);
   blocks_.leave(router);
+  work_.enter(router);
   if (!lost.empty())
     out.push_back(to_router(router, std::move(lost)));
   return out;
@@ -101,6 +102,9 @@ session_commands session_table::generate(std::uint64_t router,
     return refuse(router, record->id, admitted.error());
   auto engine_id = next_engine_id_++;
   choice made{router, record->id};
+  made.given = tokens_given(*record);
+  made.tokens = tokens_to_do(*record);
+  work_.add(router, made.tokens);
   if (record->deadline_ms != 0) {
     constexpr std::uint64_t longest_ms = 1000ull * 60 * 60 * 24 * 365;
     made.deadline = now + std::chrono::milliseconds{
@@ -116,6 +120,7 @@ session_commands session_table::generate(std::uint64_t router,
                                {router, record->id},
                                record->second_text,
                                record->alone ? protocol::alone_tokens : 0}});
+  tell_misled(out);
   return out;
 }
 
@@ -134,7 +139,7 @@ result<void> session_table::admit(std::uint64_t router,
 }
 
 session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
-                                       const error& why) const {
+                                       const error& why) {
   choice_tokens news;
   news.id = id;
   news.reason = finish::error;
@@ -146,19 +151,42 @@ session_commands session_table::refuse(std::uint64_t router, std::uint64_t id,
 }
 
 send_tokens session_table::to_router(std::uint64_t router,
-                                     std::vector<choice_tokens> choices) const {
-  return {
-      router,
-      {replica_, incarnation_, last_step_, std::move(choices), {}, waiting_},
-      routers_.at(router)};
+                                     std::vector<choice_tokens> choices) {
+  work_.told(router);
+  return {router,
+          {replica_,
+           incarnation_,
+           last_step_,
+           std::move(choices),
+           {},
+           waiting_,
+           work_.beside(router),
+           step_us_},
+          routers_.at(router)};
+}
+
+/// Routers of before version 6 know nothing of others.
+void session_table::tell_misled(session_commands& out) {
+  constexpr std::uint32_t first_version = 6;
+  for (auto router : work_.misled())
+    if (routers_.at(router) >= first_version)
+      out.push_back(to_router(router, {}));
+}
+
+void session_table::note_first_token(choice& of) {
+  work_.take(of.router, of.given);
+  of.tokens -= of.given;
+  of.given = 0;
 }
 
 /// Its router may send another one in its place at once, before the engine's
 /// next step lets it go.
 void session_table::leave(choice& x) {
-  if (!x.leaving)
-    ++leaving_;
+  if (x.leaving)
+    return;
+  ++leaving_;
   x.leaving = true;
+  work_.take(x.router, x.tokens);
 }
 
 session_commands session_table::cancel(std::uint64_t router, std::uint64_t id) {
@@ -173,6 +201,8 @@ session_commands session_table::router_gone(std::uint64_t router) {
   auto out = abandon(router);
   routers_.erase(router);
   blocks_.leave(router);
+  work_.leave(router);
+  tell_misled(out);
   return out;
 }
 
@@ -203,8 +233,8 @@ session_commands session_table::abandon(std::uint64_t router) {
   auto i = engine_ids_.lower_bound({router, 0});
   while (i != engine_ids_.end() && i->first.first == router) {
     auto& left = choices_.at(i->second);
-    left.router = 0;
     leave(left);
+    left.router = 0;
     out.push_back(cancel_choice{i->second});
     i = engine_ids_.erase(i);
   }
@@ -214,20 +244,26 @@ session_commands session_table::abandon(std::uint64_t router) {
 session_commands session_table::step(engine::step_result&& from) {
   last_step_ = from.now.steps;
   waiting_ = from.now.waiting;
+  step_us_ = from.now.step_us;
   std::map<std::uint64_t, std::vector<choice_tokens>> news; // by router
   for (auto& output : from.outputs) {
     auto i = choices_.find(output.id);
     if (i == choices_.end())
       continue;
     const auto ended = output.finish != engine::finish_reason::none;
-    const auto& whose = i->second;
+    auto& whose = i->second;
+    if (whose.leaving)
+      leaving_ -= ended ? 1 : 0;
+    else if (ended)
+      work_.take(whose.router, whose.tokens);
+    else if (!output.tokens.empty())
+      note_first_token(whose);
     if (whose.router != 0) {
       if (ended)
         engine_ids_.erase({whose.router, whose.id});
       news[whose.router].push_back(to_tokens(std::move(output), whose));
     }
     if (ended) {
-      leaving_ -= whose.leaving ? 1 : 0;
       choices_.erase(i);
     }
   }
@@ -245,6 +281,7 @@ session_commands session_table::step(engine::step_result&& from) {
     batch.batch.blocks = std::move(changes[router]);
     out.push_back(std::move(batch));
   }
+  tell_misled(out);
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include "actors/protocol/routing_table.hpp"
 #include "actors/protocol/token_batch.hpp"
 #include "actors/replica/block_list.hpp"
+#include "actors/replica/work_by_router.hpp"
 #include "engine/engine.hpp"
 
 #include <chrono>
@@ -76,7 +77,8 @@ public:
   /// from then on; or no longer. One without a session gets no answer.
   session_commands follow_blocks(std::uint64_t router, bool wanted);
 
-  /// Hands the outputs of one engine step out: one batch per router.
+  /// Hands the outputs of one engine step out: one batch per router, also to
+  /// one that is only to hear of what others have here.
   session_commands step(engine::step_result&&);
 
   /// Ends choices whose deadline has passed.
@@ -102,6 +104,9 @@ private:
     clock::time_point deadline = clock::time_point::max();
     bool late = false;    ///< cancelled because of its deadline
     bool leaving = false; ///< told to end; no longer counted
+    /// Of the work of its router: to compute before its next token, and all.
+    std::uint64_t given = 0;
+    std::uint64_t tokens = 0;
   };
 
   using record_key = std::pair<std::uint64_t, std::uint64_t>;
@@ -110,9 +115,11 @@ private:
   result<void> admit(std::uint64_t router,
                      const protocol::request_record&) const;
   session_commands refuse(std::uint64_t router, std::uint64_t id,
-                          const error& why) const;
+                          const error& why);
   send_tokens to_router(std::uint64_t router,
-                        std::vector<protocol::choice_tokens>) const;
+                        std::vector<protocol::choice_tokens>);
+  void tell_misled(session_commands&);
+  void note_first_token(choice&);
   std::vector<protocol::choice_tokens> ends_of(std::uint64_t router) const;
   session_commands abandon(std::uint64_t router);
   protocol::choice_tokens to_tokens(engine::output&&, const choice&) const;
@@ -125,6 +132,7 @@ private:
   bool open_ = false;
   std::uint64_t last_step_ = 0;
   std::uint32_t waiting_ = 0; ///< in the engine, after that step
+  std::uint32_t step_us_ = 0; ///< of a step, as engine::stats says
   std::uint64_t next_engine_id_ = 1;
   std::map<std::uint64_t, choice> choices_; ///< by engine id
   std::size_t leaving_ = 0;                 ///< of choices_
@@ -132,6 +140,7 @@ private:
   /// That have a session, with the protocol version to write for them.
   std::map<std::uint64_t, std::uint32_t> routers_;
   block_list blocks_;
+  work_by_router work_;
 };
 
 } // namespace troupe::replica

@@ -14,7 +14,8 @@ struct token_work {
 };
 
 /// Policy by work: so many replicas that all work there is takes no more than
-/// `queue_s` seconds. Without a measured rate as `ongoing_requests`. Pure.
+/// `queue_s` seconds, but no more than there are requests: none is computed by
+/// two. Without a measured rate as `ongoing_requests`. Pure.
 scaling_decision tokens(const token_work&, double queue_s,
                         const scaling_options&, const scaling_state&,
                         const scaling_view&, time_point now);

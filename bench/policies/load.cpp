@@ -62,6 +62,20 @@ double seconds_of(const std::string& time) {
   return 3600. * hour + 60. * minute + second;
 }
 
+/// What is on one stamp, until the next one; what is on the last one stays.
+void spread_stamps(std::vector<arrival>& all) {
+  for (std::size_t begin = 0, end = 0; begin < all.size(); begin = end) {
+    auto stamp = all[begin].at_s;
+    while (end < all.size() && all[end].at_s == stamp)
+      ++end;
+    if (end == all.size())
+      return;
+    auto pause = (all[end].at_s - stamp) / static_cast<double>(end - begin);
+    for (auto i = begin; i < end; ++i)
+      all[i].at_s += pause * static_cast<double>(i - begin);
+  }
+}
+
 } // namespace
 
 result<load> read_mooncake(const std::filesystem::path& path,
@@ -97,6 +111,8 @@ result<load> read_mooncake(const std::filesystem::path& path,
   }
   std::stable_sort(out.arrivals.begin(), out.arrivals.end(),
                    [](auto& a, auto& b) { return a.at_s < b.at_s; });
+  if (by.spread)
+    spread_stamps(out.arrivals);
   out.seconds = out.arrivals.empty() ? 0 : out.arrivals.back().at_s;
   return out;
 }

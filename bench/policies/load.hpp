@@ -31,6 +31,9 @@ struct trace_scale {
   double divisor = 1;               ///< of all lengths
   std::uint32_t tokens_max = 8'000; ///< of a prompt; longer ones are cut
   double seconds_max = 1e9;         ///< later requests are left out
+  /// Requests of one time stamp come one after the other until the next stamp,
+  /// at even distances: Mooncake's are three seconds apart.
+  bool spread = true;
 };
 
 /// Mooncake's JSON lines: the blocks' sharing is kept.

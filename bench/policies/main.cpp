@@ -109,6 +109,12 @@ bool complete(arguments& of, const load& what) {
       {"round_robin", choice_policy::round_robin},
       {"prefix", choice_policy::prefix},
       {"kv_aware", choice_policy::kv_aware}};
+  using config::scaling_policy;
+  const std::map<std::string, scaling_policy> scalers{
+      {"ongoing_requests", scaling_policy::ongoing_requests},
+      {"tokens", scaling_policy::tokens},
+      {"schedule", scaling_policy::schedule},
+      {"latency", scaling_policy::latency}};
   auto policy = policies.find(of.choice);
   of.how.random_choice = of.choice == "random";
   if (policy != policies.end())
@@ -120,12 +126,8 @@ bool complete(arguments& of, const load& what) {
     of.how.planned = plan_fleet(what, of.how.replica, of.oracle, of.how.birth_s,
                                 of.how.replicas_max);
     of.how.replicas = of.how.planned.front().replicas;
-  } else if (of.scaler == "ongoing_requests" || of.scaler == "tokens" ||
-             of.scaler == "schedule") {
-    if (of.scaler == "tokens")
-      of.scaling.policy = config::scaling_policy::tokens;
-    if (of.scaler == "schedule")
-      of.scaling.policy = config::scaling_policy::schedule;
+  } else if (auto scaler = scalers.find(of.scaler); scaler != scalers.end()) {
+    of.scaling.policy = scaler->second;
     of.how.scaling = of.scaling;
   } else if (of.scaler != "none") {
     return false;
@@ -193,6 +195,8 @@ void add_options(CLI::App& app, arguments& to) {
   app.add_option("--divisor", to.scale.divisor, "of all lengths");
   app.add_option("--tokens-max", to.scale.tokens_max, "of a prompt");
   app.add_option("--trace-seconds", to.scale.seconds_max);
+  app.add_flag("--stamped{false}", to.scale.spread,
+               "requests of one time stamp come at once");
   app.add_option("--seconds", to.made.seconds, "of a made load");
   app.add_option("--low", to.made.low, "requests per second");
   app.add_option("--high", to.made.high);
@@ -213,9 +217,11 @@ void add_options(CLI::App& app, arguments& to) {
   app.add_option("--report-min", to.how.report_min_s, "seconds");
   app.add_option("--report-max", to.how.report_max_s, "seconds");
   app.add_option("--scaler", to.scaler,
-                 "none, ongoing_requests, tokens, schedule, oracle");
+                 "none, ongoing_requests, tokens, schedule, latency, oracle");
   app.add_option("--target", to.scaling.target_ongoing_requests);
   app.add_option("--queue-s", to.scaling.target_queue_s);
+  app.add_option("--goal-first", to.scaling.first_token_s, "p95, seconds");
+  app.add_option("--goal-next", to.scaling.next_token_s, "p95, seconds");
   app.add_option("--up-delay", to.scaling.upscale_delay_s);
   app.add_option("--down-delay", to.scaling.downscale_delay_s);
   app.add_option("--look-back", to.scaling.look_back_period_s);

@@ -151,9 +151,13 @@ void simulated_replica::stepped(engine::step_result result, double seconds) {
   auto rows = [](const engine::stats& of) {
     return of.prompt_tokens + of.resumed_tokens + of.output_tokens;
   };
-  if (published_.steps > 0 && result.now.steps > published_.steps)
-    rate_.step(rows(result.now) - rows(published_),
-               std::chrono::duration<double>{seconds});
+  if (published_.steps > 0 && result.now.steps > published_.steps) {
+    std::chrono::duration<double> time{seconds};
+    auto computed = rows(result.now) - rows(published_);
+    rate_.step(computed, time);
+    fit_.step(computed, time);
+  }
+  result.now.step_us = fit_.step_us();
   published_ = result.now;
   published_.tokens_per_second = rate_.per_second();
   is_busy_ = false;

@@ -5,6 +5,7 @@
 #include "bench/policies/event_queue.hpp"
 #include "bench/policies/step_time.hpp"
 #include "engine/engine_core.hpp"
+#include "engine/step_fit.hpp"
 #include "engine/step_rate.hpp"
 
 #include <cstdint>
@@ -124,6 +125,7 @@ private:
   std::vector<std::uint64_t> cancelled_;
   bool is_busy_ = false;
   engine::step_rate rate_;
+  engine::step_fit fit_;
   engine::stats published_;
 };
 

@@ -92,7 +92,9 @@ kv_index::choose(const choice_wish& wish,
                  std::span<const replica_snapshot> replicas,
                  std::uint64_t random) const {
   auto cached = cached_in(index_, wish, replicas);
-  auto place = lowest_cost(replicas, cached, wish.tokens, random);
+  auto place =
+      lowest_cost(replicas, cached, wish.tokens,
+                  limits_.match_rate_min * wish.prompt_tokens(), random);
   if (!place)
     return std::nullopt;
   return predicted_replica{*place, cached[*place].tokens};

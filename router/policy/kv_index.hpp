@@ -24,6 +24,8 @@ public:
 
   struct limits {
     std::size_t bytes_max = std::size_t{32} << 20;
+    /// A shorter share of the prompt is no match.
+    double match_rate_min = 0.1;
     /// Hits that were looked at, in tokens, before they say anything; and how
     /// far prediction and report may lie apart then.
     double judged_tokens = 4096;

@@ -8,10 +8,13 @@ namespace troupe::router {
 std::optional<std::size_t>
 lowest_cost(std::span<const replica_snapshot> replicas,
             std::span<const cached_prefix> cached, std::uint64_t tokens,
-            std::uint64_t random) {
+            double match_min, std::uint64_t random) {
   auto rank = [&](std::size_t i) {
-    auto missing = tokens - std::min(tokens, cached[i].tokens);
-    return std::tuple{replicas[i].load_with(static_cast<double>(missing)),
+    auto match = cached[i].tokens;
+    if (static_cast<double>(match) < match_min)
+      match = 0;
+    auto missing = static_cast<double>(tokens - std::min(tokens, match));
+    return std::tuple{replicas[i].load_with(computed_weight * missing),
                       replicas[i].choices, cached[i].blocks};
   };
   std::optional<std::size_t> best;

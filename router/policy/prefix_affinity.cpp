@@ -43,14 +43,11 @@ prefix_affinity::choose(const choice_wish& wish,
                         std::span<const replica_snapshot> replicas,
                         std::uint64_t random) const {
   auto cached = cached_in(sent_, wish, replicas);
-  auto whole = static_cast<double>(wish.blocks.size()) * wish.block_size;
-  auto known = cached;
-  for (auto& one : known)
-    if (static_cast<double>(one.tokens) < options_.match_rate_min * whole)
-      one.tokens = 0;
-  auto place = spread(replicas) > options_.imbalance_max
-                   ? power_of_two(replicas, random, wish.tokens)
-                   : lowest_cost(replicas, known, wish.tokens, random);
+  auto place =
+      spread(replicas) > options_.imbalance_max
+          ? power_of_two(replicas, random, wish.tokens)
+          : lowest_cost(replicas, cached, wish.tokens,
+                        options_.match_rate_min * wish.prompt_tokens(), random);
   if (!place)
     return std::nullopt;
   return predicted_replica{*place, cached[*place].tokens};

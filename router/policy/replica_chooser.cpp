@@ -28,13 +28,15 @@ replica_chooser::memory_for(const protocol::choice_rule& rule,
   matching.match_rate_min = rule.match_rate_min;
   if (rule.imbalance_max >= 0)
     matching.imbalance_max = rule.imbalance_max;
+  kv_index::limits told;
+  told.match_rate_min = rule.match_rate_min;
   switch (rule.policy) {
   case choice_policy::round_robin:
     return last_one{};
   case choice_policy::prefix:
     return prefix_affinity{matching, prefix_bytes_max, seed};
   case choice_policy::kv_aware:
-    return kv_index{{}, seed};
+    return kv_index{told, seed};
   case choice_policy::power_of_two:
   case choice_policy::session:
     break;

@@ -41,6 +41,11 @@ struct choice_wish {
   /// Of the prompt (codec::block_names), if the policy looks at them.
   std::span<const codec::block_name> blocks = {};
   std::uint32_t block_size = 0;
+
+  /// Of those blocks.
+  double prompt_tokens() const {
+    return static_cast<double>(blocks.size()) * block_size;
+  }
 };
 
 /// A bijection that leaves no bit alone (the finalizer of SplitMix64: Steele,

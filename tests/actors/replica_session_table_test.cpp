@@ -4,6 +4,9 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <iterator>
+#include <map>
+#include <optional>
 
 using namespace troupe;
 using namespace troupe::replica;
@@ -36,7 +39,7 @@ struct table_with_two_routers : session_table {
   /// Starts a choice and returns the engine's id of it.
   std::uint64_t run(std::uint64_t router, std::uint64_t id) {
     auto out = generate(router, record(id), start);
-    REQUIRE(out.size() == 1);
+    REQUIRE_FALSE(out.empty()); // the other router may hear of it too
     return std::get<submit_choice>(out[0]).request.id;
   }
 };
@@ -399,5 +402,117 @@ TEST_CASE("who asks hears of all blocks, then of changes, in order") {
   SECTION("a router without a session gets no answer") {
     CHECK(table.follow_blocks(300, true).empty());
     CHECK(table.step(changed({6}, {})).size() == 1);
+  }
+}
+
+namespace {
+
+/// Of so many prompt tokens and so many that may come.
+codec::bytes long_record(std::uint64_t id, std::size_t prompt,
+                         std::uint32_t max_tokens) {
+  protocol::request_record x;
+  x.id = id;
+  x.prompt.assign(prompt, 1);
+  x.params.max_tokens = max_tokens;
+  return encode(x);
+}
+
+/// What `router` is told of others in `commands`; nothing = it is not told.
+std::optional<std::uint64_t> others_of(const session_commands& commands,
+                                       std::uint64_t router) {
+  std::optional<std::uint64_t> out;
+  for (const auto& one : commands)
+    if (auto* sent = std::get_if<send_tokens>(&one);
+        sent != nullptr && sent->router == router)
+      out = sent->batch.others_tokens;
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("a router hears of much work of others at once, of little with its "
+          "tokens") {
+  table_with_two_routers table;
+  auto out = table.generate(router_a, long_record(1, 1000, 10'000), start);
+  auto engine_id = std::get<submit_choice>(out[0]).request.id;
+  CHECK(others_of(out, router_b) == 1256); // 256 at most
+  CHECK_FALSE(others_of(out, router_a));
+  // Twenty tokens more are not worth a message.
+  out = table.generate(router_a, long_record(2, 10, 10), start);
+  CHECK_FALSE(others_of(out, router_b));
+  auto b = table.run(router_b, 1);
+  out = table.step(step_of({output(b, 9)}));
+  CHECK(others_of(out, router_b) == 1276);
+  // The prompt of the first one is done.
+  out = table.step(step_of({output(engine_id, 9)}));
+  CHECK(others_of(out, router_b) == 276);
+  // Another token of it changes nothing.
+  out = table.step(step_of({output(engine_id, 9)}));
+  CHECK_FALSE(others_of(out, router_b));
+  SECTION("it ends") {
+    out = table.step(
+        step_of({output(engine_id, 9, engine::finish_reason::stop)}));
+    CHECK(others_of(out, router_b) == 20);
+  }
+  SECTION("it is cancelled: that is told with the next step") {
+    table.cancel(router_a, 1);
+    out = table.step(step_of({}));
+    CHECK(others_of(out, router_b) == 20);
+    out = table.step(
+        step_of({output(engine_id, 9, engine::finish_reason::cancelled)}));
+    CHECK_FALSE(others_of(out, router_b)); // it was taken out once
+  }
+  SECTION("its router is gone") {
+    out = table.router_gone(router_a);
+    CHECK(others_of(out, router_b) == 0);
+  }
+  SECTION("its router begins anew") {
+    auto again = table.attach(router_a, protocol::protocol_version);
+    REQUIRE(again.has_value());
+    out = table.step(step_of({}));
+    CHECK(others_of(out, router_b) == 0);
+  }
+}
+
+TEST_CASE("a router of before version 6 hears of no others") {
+  session_table table{"m#1", 7, {}};
+  table.open();
+  REQUIRE(table.attach(router_a, protocol::protocol_version).has_value());
+  REQUIRE(table.attach(router_b, protocol::protocol_version - 1).has_value());
+  auto out = table.generate(router_a, long_record(1, 1000, 100), start);
+  CHECK_FALSE(others_of(out, router_b));
+}
+
+TEST_CASE("work of others adds up whatever happens") {
+  table_with_two_routers table;
+  std::map<std::uint64_t, std::uint64_t> tokens; // by engine id, router b's
+  std::uint64_t seed = 7;
+  auto random = [&](std::uint64_t n) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (seed >> 33) % n;
+  };
+  std::uint64_t id = 100;
+  for (int i = 0; i < 500; ++i) {
+    if (random(2) == 0 || tokens.empty()) {
+      auto prompt = 1 + random(300), more = 1 + random(300);
+      auto out = table.generate(
+          router_b, long_record(++id, prompt, static_cast<std::uint32_t>(more)),
+          start);
+      tokens[std::get<submit_choice>(out[0]).request.id] =
+          prompt + std::min<std::uint64_t>(more, 256);
+    } else {
+      auto one = std::next(tokens.begin(),
+                           static_cast<std::ptrdiff_t>(random(tokens.size())));
+      table.step(
+          step_of({output(one->first, 9, engine::finish_reason::length)}));
+      tokens.erase(one);
+    }
+    std::uint64_t all = 0;
+    for (auto& [which, of] : tokens)
+      all += of;
+    auto own = table.run(router_a, 1);
+    auto out =
+        table.step(step_of({output(own, 9, engine::finish_reason::stop)}));
+    REQUIRE(others_of(out, router_a) == all);
   }
 }

@@ -308,6 +308,21 @@ TEST_CASE("the policy by tokens counts work, and answers as they are usually") {
   CHECK(more->target == 6); // 5200 / 1000
 }
 
+TEST_CASE("the policy by tokens asks for no more replicas than requests") {
+  bench b;
+  b.wanted.scaling.policy = config::scaling_policy::tokens;
+  b.wanted.scaling.target_queue_s = 1;
+  b.wanted.revision = 2;
+  b.know();
+  auto said = b.news(1, 2);
+  said.tokens_per_second = 100;
+  said.waiting_tokens = 100'000;
+  b.machine.hear(said, b.now);
+  auto order = b.run(1s);
+  REQUIRE(order);
+  CHECK(order->target == 2);
+}
+
 TEST_CASE("a schedule holds a minimum") {
   bench b;
   b.wanted.scaling.policy = config::scaling_policy::schedule;

@@ -439,6 +439,15 @@ TEST_CASE("a router's options are those of its policy") {
                      "do_eviction", "eviction_target_chars",
                      "request_routing_stats_period_s", "max_backoff_s"});
 
+  auto aware =
+      here.load(with_model(router_entry("request_router_class: kv_aware, "
+                                        "request_router_kwargs: "
+                                        "{match_rate_threshold: 0}")));
+  CHECK(errors_of(aware) == "");
+  CHECK(aware.values.applications[0]
+            .models[0]
+            .deployment.router.match_rate_threshold == 0);
+
   struct row {
     const char* entry;
     const char* expected;

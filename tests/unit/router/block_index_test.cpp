@@ -201,9 +201,9 @@ TEST_CASE("a match counts only as far as it is worth its wait") {
   auto blocks = chain(10, 0);
   prefix_affinity policy{{}, 1 << 20, 5};
   policy.sent(wish_for(blocks), 1);
-  some[0].tokens = 159;
+  some[0].tokens = 3 * 160 - 1; // what is computed counts thrice
   CHECK(policy.choose(wish_for(blocks), some, 0)->place == 0);
-  some[0].tokens = 161;
+  some[0].tokens = 3 * 160 + 1;
   CHECK(policy.choose(wish_for(blocks), some, 0)->place == 1);
 
   SECTION("a short match is none") {

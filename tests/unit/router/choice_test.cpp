@@ -25,6 +25,7 @@ struct bench {
   std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>>
       places; // request -> incarnation, record id
   std::set<std::uint64_t> followed;
+  std::map<std::uint64_t, std::uint32_t> step_us; // that replicas tell
   std::vector<command::measured_hits> hits;
   std::size_t failed = 0;
 
@@ -92,6 +93,7 @@ struct bench {
     auto [incarnation, id] = places.at(request);
     protocol::token_batch batch;
     batch.incarnation = incarnation;
+    batch.step_us = step_us[incarnation];
     protocol::choice_tokens news;
     news.id = id;
     if (reason != finish::error)
@@ -100,6 +102,14 @@ struct bench {
     news.reason = reason;
     news.code = code;
     batch.choices = {news};
+    obey(table.tokens(batch, now));
+  }
+
+  /// The replica tells of so much work that it has of others.
+  void others(std::uint64_t incarnation, std::uint64_t tokens) {
+    protocol::token_batch batch;
+    batch.incarnation = incarnation;
+    batch.others_tokens = tokens;
     obey(table.tokens(batch, now));
   }
 
@@ -132,6 +142,27 @@ TEST_CASE("round robin takes all replicas of a model in turn") {
   for (int i = 0; i < 6; ++i)
     seen.push_back(b.serve(prompt(i)));
   CHECK(seen == std::vector<std::uint64_t>{1, 2, 3, 1, 2, 3});
+}
+
+TEST_CASE("what other routers have at a replica counts") {
+  auto policy = GENERATE(choice_policy::power_of_two, choice_policy::prefix,
+                         choice_policy::kv_aware);
+  bench b{policy, 2};
+  b.others(1, 5000);
+  std::map<std::uint64_t, int> homes;
+  for (int i = 0; i < 4; ++i)
+    ++homes[b.home(b.ask(prompt(i * 1000)))];
+  CHECK(homes == std::map<std::uint64_t, int>{{2, 4}});
+  // It is done; now the other one has more.
+  b.others(1, 0);
+  CHECK(b.home(b.ask(prompt(9000))) == 1);
+  SECTION("but not of a session that was lost") {
+    b.others(1, 50'000);
+    b.obey(b.table.lost(1, b.now));
+    b.now += 10s;
+    b.obey(b.table.tick(b.now));
+    CHECK(b.home(b.ask(prompt(10'000))) == 1);
+  }
 }
 
 TEST_CASE("a session stays at its replica, choices without one do not") {
@@ -249,21 +280,20 @@ TEST_CASE("an old replica is not asked for its blocks") {
 
 TEST_CASE("a replica that is slow gets less") {
   bench b{choice_policy::power_of_two, 2};
-  // The first takes three times as long for a token. By work alone both would
-  // have as many at a time, and it a quarter of all.
+  // The first takes four times as long for a token, and says so. By work alone
+  // both would have as many at a time, and it a fifth of all.
+  b.step_us = {{1, 4000}, {2, 1000}};
   std::map<std::uint64_t, int> given;
   std::map<std::uint64_t, std::pair<std::uint64_t, int>> open; // tokens left
   for (int step = 0; step < 3000; ++step) {
     b.now += 10ms;
-    if (step % 2 == 0) {
-      auto request = b.ask(prompt(step * 1000, 20));
-      open[request] = {b.home(request), 8};
-      if (step >= 1000)
-        ++given[b.home(request)];
-    }
+    auto request = b.ask(prompt(step * 1000, 20));
+    open[request] = {b.home(request), 8};
+    if (step >= 1000)
+      ++given[b.home(request)];
     std::vector<std::uint64_t> ended;
     for (auto& [request, state] : open) {
-      if (state.first == 1 && step % 3 != 0)
+      if (state.first == 1 && step % 4 != 0)
         continue;
       auto last = --state.second == 0;
       b.tell(request, last ? finish::stop : finish::none);
@@ -274,7 +304,7 @@ TEST_CASE("a replica that is slow gets less") {
       open.erase(request);
   }
   CHECK(given[1] > 0);
-  CHECK(given[2] > 6 * given[1]);
+  CHECK(given[2] > 8 * given[1]);
 }
 
 TEST_CASE("a replica that could not be reached for long is tried as soon as it "

@@ -1,7 +1,8 @@
+#include "router/policy/choice_rate.hpp"
 #include "router/policy/lowest_cost.hpp"
 #include "router/policy/power_of_two.hpp"
 #include "router/policy/replica_health.hpp"
-#include "router/policy/replica_rate.hpp"
+#include "router/policy/replica_pace.hpp"
 #include "router/policy/round_robin.hpp"
 #include "router/policy/session_affinity.hpp"
 
@@ -18,7 +19,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-using time_point = replica_rate::time_point;
+using time_point = choice_rate::time_point;
 using replica_list = std::vector<replica_snapshot>;
 
 replica_list replicas(std::size_t count) {
@@ -129,16 +130,18 @@ TEST_CASE("the lowest cost: what is cached against what waits") {
     std::uint64_t cached[2];
     std::size_t expected;
   };
+  // A thousand tokens; what is to be computed counts three times.
   auto table = std::vector<row>{
       {{0, 0}, {1, 1}, {0, 500}, 1},       // a match decides
-      {{0, 400}, {1, 1}, {0, 500}, 1},     // and saves more than waits
-      {{0, 600}, {1, 1}, {0, 500}, 0},     // but not always
-      {{0, 0}, {1, 4}, {0, 500}, 1},       // 1000 here, 500 x 4 there: no
+      {{0, 1400}, {1, 1}, {0, 500}, 1},    // 1500 + 1400 against 3000
+      {{0, 1600}, {1, 1}, {0, 500}, 0},    // but not always
+      {{0, 0}, {1, 4}, {0, 500}, 0},       // 3000 here, 1500 x 4 there
       {{0, 0}, {1, 1}, {2000, 500}, 0},    // more than the prompt has
       {{300, 0}, {1, 1}, {0, 0}, 1},       // no match: the emptier
-      {{300, 400}, {1, 1}, {200, 299}, 0}, // 1100 against 1101
+      {{300, 600}, {1, 1}, {200, 299}, 0}, // 2700 against 2703
+      {{1, 0}, {1, 1}, {49, 0}, 1},        // too little to be a match
+      {{1, 0}, {1, 1}, {50, 0}, 0},        // just enough
   };
-  table[3].expected = 0;
   for (auto& one : table) {
     auto some = replicas(2);
     std::vector<cached_prefix> cached(2);
@@ -148,7 +151,7 @@ TEST_CASE("the lowest cost: what is cached against what waits") {
       cached[i].tokens = one.cached[i];
     }
     for (std::uint64_t random : {0, 1})
-      CHECK(lowest_cost(some, cached, 1000, random) == one.expected);
+      CHECK(lowest_cost(some, cached, 1000, 50, random) == one.expected);
   }
 }
 
@@ -156,21 +159,21 @@ TEST_CASE("with equal costs the one with the fewest blocks comes first, then "
           "chance") {
   auto some = replicas(3);
   std::vector<cached_prefix> cached{{0, 9}, {0, 4}, {0, 9}};
-  CHECK(lowest_cost(some, cached, 10, 0) == 1u);
+  CHECK(lowest_cost(some, cached, 10, 0, 0) == 1u);
   cached[1].blocks = 9;
   std::set<std::size_t> drawn;
   for (std::uint64_t random = 0; random < 3; ++random)
-    drawn.insert(*lowest_cost(some, cached, 10, random));
+    drawn.insert(*lowest_cost(some, cached, 10, 0, random));
   CHECK(drawn.size() == 3);
   for (auto& one : some)
     one.choices_max = one.choices = 1;
-  CHECK(!lowest_cost(some, cached, 10, 0));
+  CHECK(!lowest_cost(some, cached, 10, 0, 0));
 }
 
 TEST_CASE("a rate is work per second of a choice, whatever the number of "
           "choices") {
   time_point now{100s};
-  replica_rate one;
+  choice_rate one;
   CHECK(!one.value(now));
   // Four choices for two seconds, 20 tokens per second each.
   for (int step = 0; step < 40; ++step) {
@@ -193,21 +196,31 @@ TEST_CASE("a rate is work per second of a choice, whatever the number of "
     CHECK(!one.value(now + 31s));
   }
   SECTION("time that does not pass says nothing") {
-    replica_rate still;
+    choice_rate still;
     for (int i = 0; i < 100; ++i)
       still.note(1, 0s, now);
     CHECK(!still.value(now));
   }
 }
 
-TEST_CASE("slowness is against the best, without noise and bounded") {
-  CHECK(slowness_of(std::nullopt, 50) == 1);
+TEST_CASE("slowness is against the fastest, without noise and bounded") {
+  CHECK(slowness_of(0, 50) == 1);
+  CHECK(slowness_of(50, 0) == 1);
   CHECK(slowness_of(50, 50) == 1);
-  CHECK(slowness_of(34, 50) == 1);
-  CHECK(slowness_of(25, 50) == 2);
-  CHECK(slowness_of(1, 50) == 8);
-  CHECK(slowness_of(0, 50) == 8);
+  CHECK(slowness_of(149, 50) == 1);
+  CHECK(slowness_of(200, 50) == 4);
+  CHECK(slowness_of(5000, 50) == 8);
   CHECK(work_of(800, 20) == 120);
+}
+
+TEST_CASE("a pace is what was told last, for half a minute") {
+  time_point now{100s};
+  replica_pace one;
+  CHECK(one.step_us(now) == 0);
+  one.told(700, now);
+  one.told(0, now + 1s); // says nothing
+  CHECK(one.step_us(now + 30s) == 700);
+  CHECK(one.step_us(now + 31s) == 0);
 }
 
 TEST_CASE("a replica is left out after two failures in a row, and comes back "

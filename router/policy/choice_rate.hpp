@@ -6,10 +6,9 @@
 
 namespace troupe::router {
 
-/// How fast a replica serves, seen by the choices of one router: work done per
-/// second that a choice spent there, waiting or not. Not the replica's
-/// throughput, which would make one that is given little look slow.
-class replica_rate {
+/// How fast choices are served: work done per second that a choice spent at a
+/// replica, waiting or not.
+class choice_rate {
 public:
   using time_point = std::chrono::steady_clock::time_point;
 
@@ -18,7 +17,7 @@ public:
   void note(double work, std::chrono::duration<double> spent, time_point now);
 
   /// Nothing until there is a second of it, and again half a minute after the
-  /// last: one that was slow has to be tried again.
+  /// last.
   std::optional<double> value(time_point now) const;
 
 private:
@@ -30,9 +29,5 @@ private:
 /// Output tokens; prompt tokens count as an eighth, since they are computed
 /// together (the ratio of docs/benchmarks.md, "First light").
 double work_of(std::uint64_t prompt_tokens, std::uint64_t output_tokens);
-
-/// How many times slower than the best rate it is, from 1 to 8.
-/// Within a half it is noise, and an unknown rate is none: 1.
-double slowness_of(std::optional<double> rate, double best);
 
 } // namespace troupe::router

@@ -1,4 +1,4 @@
-#include "router/policy/replica_rate.hpp"
+#include "router/policy/choice_rate.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -11,13 +11,11 @@ constexpr double fading_s = 10;
 constexpr double spent_min_s = 1;
 constexpr std::chrono::seconds forgotten_after{30};
 constexpr double prompt_share = 1. / 8;
-constexpr double noise = 1.5;
-constexpr double slowness_max = 8;
 
 } // namespace
 
-void replica_rate::note(double work, std::chrono::duration<double> spent,
-                        time_point now) {
+void choice_rate::note(double work, std::chrono::duration<double> spent,
+                       time_point now) {
   auto gone = std::chrono::duration<double>(now - last_).count();
   auto kept = std::exp(-std::max(gone, 0.) / fading_s);
   work_ = work_ * kept + work;
@@ -25,7 +23,7 @@ void replica_rate::note(double work, std::chrono::duration<double> spent,
   last_ = now;
 }
 
-std::optional<double> replica_rate::value(time_point now) const {
+std::optional<double> choice_rate::value(time_point now) const {
   if (spent_ < spent_min_s || now - last_ > forgotten_after)
     return std::nullopt;
   return work_ / spent_;
@@ -34,12 +32,6 @@ std::optional<double> replica_rate::value(time_point now) const {
 double work_of(std::uint64_t prompt_tokens, std::uint64_t output_tokens) {
   return static_cast<double>(output_tokens) +
          prompt_share * static_cast<double>(prompt_tokens);
-}
-
-double slowness_of(std::optional<double> rate, double best) {
-  if (!rate || *rate * noise >= best)
-    return 1;
-  return *rate * slowness_max <= best ? slowness_max : best / *rate;
 }
 
 } // namespace troupe::router
