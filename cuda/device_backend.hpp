@@ -1,0 +1,398 @@
+#pragma once
+
+#include "cuda/device_memory.hpp"
+#include "cuda/kernels/attention.hpp"
+#include "cuda/kernels/linear.hpp"
+#include "cuda/kernels/rows.hpp"
+#include "cuda/step_lists.hpp"
+#include "cuda/stored_weight.hpp"
+#include "engine/ops/backend.hpp"
+#include "engine/ops/cpu/rope_table.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <list>
+
+namespace troupe::cuda {
+
+/// The operations of a model on a device: a GPU, or one that is emulated. All
+/// calls go into one stream, in order; only `download` and `route` wait.
+template <class Device>
+class device_backend final : public ops::backend {
+public:
+  explicit device_backend(std::unique_ptr<Device> device)
+      : device_(std::move(device)), lists_(*device_) {
+    // nop
+  }
+
+  std::string arithmetic() const override {
+    return "cuda-f16kv-1-" + Device::name();
+  }
+
+  std::string description() const override {
+    return Device::name();
+  }
+
+  result<std::unique_ptr<ops::weight>>
+  load(std::span<const ops::matrix_view> parts) override {
+    auto dense = make_dense(parts);
+    if (!dense)
+      return dense.error();
+    auto made = std::make_unique<device_weight>();
+    made->type = dense->type;
+    made->rows_ = dense->rows;
+    made->cols_ = dense->cols;
+    made->memory = memory{*device_, dense->bytes.size()};
+    device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
+                     dense->bytes.size());
+    return std::unique_ptr<ops::weight>{std::move(made)};
+  }
+
+  std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
+    auto made = std::make_unique<device_floats>(*device_, floats);
+    device_->zero(made->data(), made->memory.bytes());
+    return made;
+  }
+
+  std::unique_ptr<ops::buffer> upload(std::span<const float> values) override {
+    auto made = std::make_unique<device_floats>(
+        *device_, static_cast<std::int64_t>(values.size()));
+    device_->copy_in(made->data(), values.data(), values.size_bytes());
+    return made;
+  }
+
+  result<std::unique_ptr<ops::kv_pool>>
+  make_kv_pool(const ops::kv_shape& shape) override {
+    if (shape.head_dim > head_dim_max)
+      return error{errc::unsupported,
+                   "heads of more than " + std::to_string(head_dim_max) +
+                       " dimensions are not supported on a GPU"};
+    auto made = std::make_unique<device_kv>();
+    made->shape_ = shape;
+    made->memory = memory{
+        *device_,
+        static_cast<std::size_t>(std::int64_t{shape.layers} * shape.blocks *
+                                 shape.kv_heads * 2 * shape.block_tokens *
+                                 shape.head_dim * std::int64_t{sizeof(f16)})};
+    device_->zero(made->memory.template as<void>(), made->memory.bytes());
+    return std::unique_ptr<ops::kv_pool>{std::move(made)};
+  }
+
+  void embed(const ops::weight& table, std::span<const std::int32_t> ids,
+             float* out) override {
+    const auto& w = stored(table);
+    const auto* from = lists_.put(ids);
+    with_elements(w, [&](const auto* elements) {
+      using type = std::remove_cvref_t<decltype(*elements)>;
+      const auto blocks = blocks_for(w.cols_);
+      over_rows(ids.size(), blocks,
+                embed_kernel<type>{elements, from, blocks, w.cols_, out});
+    });
+  }
+
+  void rms_norm(const float* x, ops::buffer& w, float eps, std::int64_t rows,
+                std::int64_t cols, float* out) override {
+    normalise(rows, 1, {x, w.data(), nullptr, eps, cols, 0, cols, out});
+  }
+
+  void layer_norm(const float* x, ops::buffer& w, ops::buffer& b, float eps,
+                  std::int64_t rows, std::int64_t cols, float* out) override {
+    normalise(rows, 1, {x, w.data(), b.data(), eps, cols, 0, cols, out});
+  }
+
+  void rms_norm_groups(float* x, const ops::column_groups& columns,
+                       ops::buffer& w, float eps, std::int64_t rows) override {
+    normalise(rows, static_cast<unsigned>(columns.groups),
+              {x, w.data(), nullptr, eps, columns.stride, columns.first,
+               columns.cols, x});
+  }
+
+  void linear(const ops::weight& weight, const float* x, std::int64_t rows,
+              float* y, bool add) override {
+    const auto& w = stored(weight);
+    if (rows <= 0)
+      return;
+    launch_shape shape;
+    const auto outputs = std::int64_t{shape.threads / warp_size};
+    shape.blocks_x = static_cast<unsigned>((w.rows_ + outputs - 1) / outputs);
+    with_elements(w, [&](const auto* elements) {
+      using type = std::remove_cvref_t<decltype(*elements)>;
+      // A grid is at most 65,535 blocks high.
+      for (std::int64_t first = 0; first < rows; first += launch_rows) {
+        const auto some = std::min(rows - first, launch_rows);
+        shape.blocks_y =
+            static_cast<unsigned>((some + rows_at_once - 1) / rows_at_once);
+        device_->launch(shape, linear_kernel<type>{
+                                   elements, x + first * w.cols_, w.rows_,
+                                   w.cols_, some, y + first * w.rows_, add});
+      }
+    });
+  }
+
+  void rope_and_store(float* qkv, std::int32_t heads,
+                      const ops::rope_params& params,
+                      const ops::batch_view& batch, std::int32_t layer,
+                      ops::kv_pool& pool) override {
+    auto& turns = turns_for(params);
+    turns.cover(*device_, batch.positions);
+    const auto kv = view_of(pool);
+    over_rows(batch.positions.size(), 1,
+              rope_kernel{qkv, turns.values.template as<float>(), heads,
+                          static_cast<std::int32_t>(turns.table.pairs()),
+                          params.interleaved, layer, lists_.rows_of(batch),
+                          kv});
+  }
+
+  void attention(const float* qkv, const ops::attention_params& how,
+                 const ops::batch_view& batch, std::int32_t layer,
+                 ops::kv_pool& pool, float* out) override {
+    const auto kv = view_of(pool);
+    launch_shape shape;
+    shape.blocks_x = static_cast<unsigned>(how.heads);
+    shape.threads = attention_threads;
+    shape.shared_floats = attention_kernel::shared_floats(kv.head_dim);
+    over_rows(batch.positions.size(), shape,
+              attention_kernel{qkv, how.heads, how.scale, how.soft_cap,
+                               how.window, how.ahead, layer,
+                               lists_.rows_of(batch), kv, out});
+  }
+
+  void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    multiply_gates(gate::silu, gate_up, rows, n, out);
+  }
+
+  void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                float* out) override {
+    multiply_gates(gate::gelu, gate_up, rows, n, out);
+  }
+
+  void erf_gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
+                    float* out) override {
+    multiply_gates(gate::erf_gelu, gate_up, rows, n, out);
+  }
+
+  void erf_gelu(float* x, std::int64_t rows, std::int64_t n) override {
+    change_rows(change::erf_gelu, x, 0, 1, rows, n, x);
+  }
+
+  void add_bias(float* y, ops::buffer& b, std::int64_t rows,
+                std::int64_t cols) override {
+    change_rows(change::add, b.data(), 0, 1, rows, cols, y);
+  }
+
+  void add_scaled(const float* x, float factor, std::int64_t rows,
+                  std::int64_t cols, float* y) override {
+    change_rows(change::add, x, cols, factor, rows, cols, y);
+  }
+
+  void scale(float* x, float factor, std::int64_t rows,
+             std::int64_t cols) override {
+    change_rows(change::scale, x, 0, factor, rows, cols, x);
+  }
+
+  void soft_cap(float* x, float cap, std::int64_t rows,
+                std::int64_t cols) override {
+    change_rows(change::soft_cap, x, 0, cap, rows, cols, x);
+  }
+
+  void route(const float* scores, std::int64_t rows, std::int32_t experts,
+             bool normalise, const ops::routing_view& out) override {
+    host_scores_.resize(static_cast<std::size_t>(rows * experts));
+    download(scores, host_scores_);
+    choose_experts(host_scores_, experts, normalise, out);
+  }
+
+  void add_rows(const float* x, std::span<const std::int32_t> rows,
+                std::span<const float> shares, std::int64_t cols,
+                float* y) override {
+    assert(rows.size() == shares.size());
+    const auto blocks = blocks_for(cols);
+    const auto* to = lists_.put(rows);
+    over_rows(rows.size(), blocks,
+              add_rows_kernel{x, to, lists_.put(shares), blocks, cols, y});
+  }
+
+  void gather_rows(const float* x, std::span<const std::int32_t> rows,
+                   std::int64_t cols, float* out) override {
+    const auto blocks = blocks_for(cols);
+    over_rows(rows.size(), blocks,
+              gather_kernel{x, lists_.put(rows), blocks, cols, out});
+  }
+
+  void mean_rows(const float* x, std::span<const std::int32_t> ends,
+                 std::int64_t cols, float* out) override {
+    const auto blocks = blocks_for(cols);
+    over_rows(ends.size(), blocks,
+              mean_kernel{x, lists_.put(ends), blocks, cols, out});
+  }
+
+  void download(const float* from, std::span<float> to) override {
+    device_->copy_out(to.data(), from, to.size_bytes());
+  }
+
+private:
+  using memory = device_memory<Device>;
+
+  static constexpr std::int64_t launch_rows = 32'768;
+
+  struct device_weight final : ops::weight {
+    std::int64_t rows() const override {
+      return rows_;
+    }
+    std::int64_t cols() const override {
+      return cols_;
+    }
+    std::int64_t bytes() const override {
+      return static_cast<std::int64_t>(memory.bytes());
+    }
+    ops::element_type type = ops::element_type::bf16;
+    std::int64_t rows_ = 0;
+    std::int64_t cols_ = 0;
+    device_backend::memory memory;
+  };
+
+  struct device_floats final : ops::buffer {
+    device_floats(Device& device, std::int64_t floats)
+        : size_(floats),
+          memory(device, static_cast<std::size_t>(floats) * sizeof(float)) {
+      // nop
+    }
+    float* data() override {
+      return memory.template as<float>();
+    }
+    std::int64_t size() const override {
+      return size_;
+    }
+    std::int64_t size_;
+    device_backend::memory memory;
+  };
+
+  struct device_kv final : ops::kv_pool {
+    const ops::kv_shape& shape() const override {
+      return shape_;
+    }
+    std::int64_t bytes() const override {
+      return static_cast<std::int64_t>(memory.bytes());
+    }
+    ops::kv_shape shape_;
+    device_backend::memory memory;
+  };
+
+  /// The turns of a rope for positions from 0 on; grows, twice as far each
+  /// time.
+  struct device_turns {
+    explicit device_turns(const ops::rope_params& params) : table(params) {
+      // nop
+    }
+
+    void cover(Device& device, std::span<const std::int32_t> positions) {
+      std::int32_t most = 0;
+      for (auto position : positions)
+        most = std::max(most, position);
+      if (most < covered)
+        return;
+      covered = std::max(2 * covered, (most / 256 + 1) * 256);
+      table.cover(covered - 1);
+      const auto floats = static_cast<std::size_t>(table.pairs() * 2);
+      std::vector<float> all(floats * static_cast<std::size_t>(covered));
+      for (std::int32_t p = 0; p < covered; ++p)
+        std::copy_n(table.row(p), floats,
+                    all.data() + floats * static_cast<std::size_t>(p));
+      values = memory{device, all.size() * sizeof(float)};
+      device.copy_in(values.template as<void>(), all.data(),
+                     all.size() * sizeof(float));
+    }
+
+    ops::cpu::rope_table table;
+    std::int32_t covered = 0;
+    device_backend::memory values;
+  };
+
+  static const device_weight& stored(const ops::weight& w) {
+    return static_cast<const device_weight&>(w);
+  }
+
+  static kv_view view_of(ops::kv_pool& pool) {
+    auto& kv = static_cast<device_kv&>(pool);
+    const auto& shape = kv.shape_;
+    return {kv.memory.template as<f16>(), shape.blocks, shape.kv_heads,
+            shape.block_tokens, shape.head_dim};
+  }
+
+  /// Calls f with the weight's elements as what they are.
+  template <class F>
+  static void with_elements(const device_weight& w, F f) {
+    if (w.type == ops::element_type::f32)
+      f(w.memory.template as<const float>());
+    else if (w.type == ops::element_type::f16)
+      f(w.memory.template as<const f16>());
+    else
+      f(w.memory.template as<const bf16>());
+  }
+
+  /// Blocks that share a row of so many columns.
+  static unsigned blocks_for(std::int64_t cols) {
+    constexpr std::int64_t columns = 1024, most = 64;
+    return static_cast<unsigned>(
+        std::clamp((cols + columns - 1) / columns, std::int64_t{1}, most));
+  }
+
+  template <class Kernel>
+  void over_rows(std::size_t rows, const launch_shape& of_row,
+                 const Kernel& kernel) {
+    assert(rows <= launch_rows);
+    if (rows == 0)
+      return;
+    auto shape = of_row;
+    shape.blocks_y = static_cast<unsigned>(rows);
+    device_->launch(shape, kernel);
+  }
+
+  template <class Kernel>
+  void over_rows(std::size_t rows, unsigned blocks, const Kernel& kernel) {
+    launch_shape shape;
+    shape.blocks_x = blocks;
+    over_rows(rows, shape, kernel);
+  }
+
+  void normalise(std::int64_t rows, unsigned groups,
+                 const norm_kernel& kernel) {
+    launch_shape shape;
+    shape.blocks_x = groups;
+    shape.shared_floats = shape.threads / warp_size;
+    over_rows(static_cast<std::size_t>(rows), shape, kernel);
+  }
+
+  void multiply_gates(gate how, const float* gate_up, std::int64_t rows,
+                      std::int64_t n, float* out) {
+    const auto blocks = blocks_for(n);
+    over_rows(static_cast<std::size_t>(rows), blocks,
+              gate_kernel{how, gate_up, blocks, n, out});
+  }
+
+  void change_rows(change how, const float* x, std::int64_t x_stride,
+                   float factor, std::int64_t rows, std::int64_t cols,
+                   float* y) {
+    const auto blocks = blocks_for(cols);
+    over_rows(static_cast<std::size_t>(rows), blocks,
+              change_kernel{how, x, x_stride, factor, blocks, cols, y});
+  }
+
+  device_turns& turns_for(const ops::rope_params& params) {
+    for (auto& one : turns_)
+      if (one.table.is_for(params))
+        return one;
+    constexpr std::size_t most = 4;
+    if (turns_.size() == most)
+      turns_.pop_front();
+    return turns_.emplace_back(params);
+  }
+
+  std::unique_ptr<Device> device_; // outlives all that it gave
+  step_lists<Device> lists_;
+  std::list<device_turns> turns_;
+  std::vector<float> host_scores_;
+};
+
+} // namespace troupe::cuda

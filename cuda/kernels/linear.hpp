@@ -1,0 +1,71 @@
+#pragma once
+
+#include "cuda/kernels/numbers.hpp"
+
+namespace troupe::cuda {
+
+/// Rows of x that a block multiplies with a weight's row that it has read.
+inline constexpr int rows_at_once = 8;
+/// Columns that a thread reads at once: 16 bytes of 16-bit weights.
+inline constexpr int columns_at_once = 8;
+
+/// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]). A warp makes one output of up
+/// to `rows_at_once` rows: block_x is the group of outputs, block_y that of
+/// rows. Thread l adds up columns 8 l to 8 l + 7, then those 256 further on,
+/// and so on; then the warp adds. That order depends on nothing but the column,
+/// so a row's bits are the same in any company.
+template <class Stored>
+struct linear_kernel {
+  static constexpr bool collective = true;
+  const Stored* weight;
+  const float* x;
+  std::int64_t outputs;
+  std::int64_t cols;
+  std::int64_t rows;
+  float* y;
+  bool add;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const std::int64_t warps = t.count() / warp_size;
+    const std::int64_t output =
+        std::int64_t{t.block_x()} * warps + t.index() / warp_size;
+    const int lane = static_cast<int>(t.index() % warp_size);
+    const std::int64_t first = std::int64_t{t.block_y()} * rows_at_once;
+    const int count = static_cast<int>(
+        rows - first < rows_at_once ? rows - first : rows_at_once);
+    float sums[rows_at_once] = {};
+    if (output < outputs)
+      add_up(weight + output * cols, x + first * cols, lane, count, sums);
+    for (int r = 0; r < rows_at_once; ++r) {
+      const float sum = t.warp_sum(sums[r]);
+      if (lane != 0 || r >= count || output >= outputs)
+        continue;
+      float& to = y[(first + r) * outputs + output];
+      to = add ? to + sum : sum;
+    }
+  }
+
+  TROUPE_KERNEL void add_up(const Stored* w, const float* rows_of_x, int lane,
+                            int count, float* sums) const {
+    constexpr std::int64_t step = std::int64_t{warp_size} * columns_at_once;
+    for (std::int64_t k = std::int64_t{lane} * columns_at_once; k < cols;
+         k += step) {
+      float some[columns_at_once];
+      const int n = static_cast<int>(
+          cols - k < columns_at_once ? cols - k : columns_at_once);
+      for (int i = 0; i < columns_at_once; ++i)
+        some[i] = i < n ? to_float(w[k + i]) : 0.0f;
+      for (int r = 0; r < rows_at_once; ++r) {
+        if (r >= count)
+          break;
+        const float* row = rows_of_x + r * cols + k;
+        for (int i = 0; i < columns_at_once; ++i)
+          if (i < n)
+            sums[r] = fmaf(row[i], some[i], sums[r]);
+      }
+    }
+  }
+};
+
+} // namespace troupe::cuda

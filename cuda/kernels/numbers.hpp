@@ -1,0 +1,68 @@
+#pragma once
+
+#include "cuda/kernels/threads.hpp"
+
+#include <cmath>
+#include <cstring>
+
+namespace troupe::cuda {
+
+/// Stored numbers: 16 bits, or 32.
+struct f16 {
+  std::uint16_t bits;
+};
+struct bf16 {
+  std::uint16_t bits;
+};
+
+TROUPE_KERNEL float float_of_bits(std::uint32_t bits) {
+  float out;
+  memcpy(&out, &bits, sizeof out);
+  return out;
+}
+
+TROUPE_KERNEL std::uint32_t bits_of(float value) {
+  std::uint32_t out;
+  memcpy(&out, &value, sizeof out);
+  return out;
+}
+
+TROUPE_KERNEL float to_float(float x) {
+  return x;
+}
+
+TROUPE_KERNEL float to_float(bf16 x) {
+  return float_of_bits(std::uint32_t{x.bits} << 16);
+}
+
+/// Exact: a subnormal half is scaled by a multiplication.
+TROUPE_KERNEL float to_float(f16 x) {
+  const std::uint32_t sign = std::uint32_t{x.bits & 0x8000u} << 16;
+  const std::uint32_t rest = x.bits & 0x7fffu;
+  if (rest >= 0x7c00u) // infinite or no number
+    return float_of_bits(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
+  // 2^112: the exponents' distance.
+  return float_of_bits(sign | rest << 13) * float_of_bits(0x77800000u);
+}
+
+/// Rounds to even; what is too large becomes infinite.
+TROUPE_KERNEL f16 to_f16(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t sign = bits >> 16 & 0x8000u;
+  const std::uint32_t rest = bits & 0x7fffffffu;
+  std::uint32_t out;
+  if (rest > 0x7f800000u) {
+    out = 0x7e00u;
+  } else if (rest >= 0x477ff000u) {
+    out = 0x7c00u;
+  } else if (rest < 0x38800000u) { // subnormal: the sum rounds
+    const float magic = 0.5f;
+    out = bits_of(float_of_bits(rest) + magic) - bits_of(magic);
+  } else {
+    const std::uint32_t odd = rest >> 13 & 1u;
+    out = (rest - 0x38000000u + 0xfffu + odd) >> 13;
+  }
+  return {static_cast<std::uint16_t>(sign | out)};
+}
+
+} // namespace troupe::cuda

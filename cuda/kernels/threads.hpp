@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Kernels are written once and run by two executors: the GPU, and an emulator
+// on the CPU that tests use (cuda/runtime/emulated.hpp).
+//
+// A kernel is a plain struct of its arguments with
+//
+//   static constexpr bool collective = ...; // whether its threads wait for
+//                                           // each other
+//   template <class Threads>
+//   TROUPE_KERNEL void operator()(Threads& t) const;
+//
+// which every thread of every block runs. `Threads` has
+//
+//   index(), count()      of this thread in its block, and how many there are
+//   block_x(), block_y()  which block this is
+//   shared()              floats of the block, of the size that was launched
+//   sync()                waits for all threads of the block
+//   warp_sum(x), warp_max(x)  over the 32 threads of a warp, in a fixed order
+//
+// All threads of a block make the same calls of the last three, in the same
+// order. `count()` is a multiple of 32.
+
+#ifdef __CUDACC__
+#define TROUPE_KERNEL __device__ __forceinline__
+#else
+#define TROUPE_KERNEL inline
+#endif
+
+namespace troupe::cuda {
+
+inline constexpr unsigned warp_size = 32;
+
+/// The blocks of a launch, and what each has.
+struct launch_shape {
+  unsigned blocks_x = 1;
+  unsigned blocks_y = 1;
+  unsigned threads = 128;
+  std::size_t shared_floats = 0;
+};
+
+/// Shared floats that `block_sum` and `block_max` need.
+template <class Threads>
+TROUPE_KERNEL unsigned warps_of(Threads& t) {
+  return t.count() / warp_size;
+}
+
+/// The sum over all threads, for all of them. `scratch` is of shared memory and
+/// has a float per warp. Warps are added in order.
+template <class Threads>
+TROUPE_KERNEL float block_sum(Threads& t, float x, float* scratch) {
+  x = t.warp_sum(x);
+  t.sync(); // the scratch may still be read
+  if (t.index() % warp_size == 0)
+    scratch[t.index() / warp_size] = x;
+  t.sync();
+  float out = scratch[0];
+  for (unsigned w = 1; w < warps_of(t); ++w)
+    out += scratch[w];
+  return out;
+}
+
+template <class Threads>
+TROUPE_KERNEL float block_max(Threads& t, float x, float* scratch) {
+  x = t.warp_max(x);
+  t.sync();
+  if (t.index() % warp_size == 0)
+    scratch[t.index() / warp_size] = x;
+  t.sync();
+  float out = scratch[0];
+  for (unsigned w = 1; w < warps_of(t); ++w)
+    out = scratch[w] > out ? scratch[w] : out;
+  return out;
+}
+
+} // namespace troupe::cuda

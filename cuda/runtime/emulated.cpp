@@ -1,0 +1,136 @@
+#include "cuda/runtime/emulated.hpp"
+
+#include <csetjmp>
+#include <cstring>
+#include <ucontext.h>
+#include <utility>
+
+namespace troupe::cuda {
+
+namespace {
+
+constexpr std::size_t stack_bytes = 64 << 10;
+
+} // namespace
+
+struct emulated_block::fibers {
+  /// Made by makecontext, which asks the kernel twice a switch; so everything
+  /// but the first step into it is a jump.
+  struct fiber {
+    ucontext_t context;
+    std::jmp_buf place;
+    bool begun = false;
+    bool ended = false;
+    wait waits_for = wait::block;
+  };
+
+  explicit fibers(unsigned threads)
+      : all(threads), stacks(new char[threads * stack_bytes]) {
+    for (auto& one : all)
+      getcontext(&one.context);
+  }
+
+  static void enter(unsigned high, unsigned low);
+  void make_ready(unsigned i);
+  void run_current();
+  void back_to_scheduler();
+  void check_round() const;
+
+  std::vector<fiber> all;
+  std::unique_ptr<char[]> stacks; // not touched before it is used
+  std::jmp_buf scheduler;
+  unsigned current = 0;
+  const std::function<void(unsigned)>* body = nullptr;
+};
+
+// A fiber's arguments are ints: the address comes in two.
+void emulated_block::fibers::enter(unsigned high, unsigned low) {
+  auto address = std::uintptr_t{high} << 32 | low;
+  auto& self = *reinterpret_cast<fibers*>(address);
+  auto& own = self.all[self.current];
+  (*self.body)(self.current);
+  own.ended = true;
+  self.back_to_scheduler();
+}
+
+void emulated_block::fibers::run_current() {
+  auto& own = all[current];
+  if (_setjmp(scheduler) != 0)
+    return; // it has come back
+  if (std::exchange(own.begun, true))
+    std::longjmp(own.place, 1);
+  setcontext(&own.context);
+}
+
+void emulated_block::fibers::back_to_scheduler() {
+  auto& own = all[current];
+  if (_setjmp(own.place) == 0)
+    std::longjmp(scheduler, 1);
+}
+
+void emulated_block::fibers::make_ready(unsigned i) {
+  all[i].begun = all[i].ended = false;
+  auto& one = all[i].context;
+  one.uc_stack.ss_sp = stacks.get() + i * stack_bytes;
+  one.uc_stack.ss_size = stack_bytes;
+  one.uc_link = nullptr;
+  auto address = reinterpret_cast<std::uintptr_t>(this);
+  makecontext(&one, reinterpret_cast<void (*)()>(enter), 2,
+              static_cast<unsigned>(address >> 32),
+              static_cast<unsigned>(address));
+}
+
+void emulated_block::fibers::check_round() const {
+  for (const auto& one : all)
+    if (one.ended != all[0].ended || one.waits_for != all[0].waits_for)
+      throw std::logic_error{
+          "threads of a block wait for different things: a GPU would hang"};
+}
+
+emulated_block::emulated_block(unsigned threads)
+    : fibers_(std::make_unique<fibers>(threads)), exchange_(threads) {
+  if (threads == 0 || threads % warp_size != 0)
+    throw std::logic_error{"a block has whole warps"};
+}
+
+emulated_block::~emulated_block() = default;
+
+void emulated_block::run(const std::function<void(unsigned)>& body) {
+  auto& f = *fibers_;
+  f.body = &body;
+  for (unsigned i = 0; i < f.all.size(); ++i)
+    f.make_ready(i);
+  while (!f.all[0].ended) {
+    for (f.current = 0; f.current < f.all.size(); ++f.current) {
+      if (!f.all[f.current].ended)
+        f.run_current();
+    }
+    f.check_round();
+  }
+}
+
+void emulated_block::arrive(wait what) {
+  auto& f = *fibers_;
+  f.all[f.current].waits_for = what;
+  f.back_to_scheduler();
+}
+
+void emulated_device::zero(void* memory, std::size_t bytes) {
+  std::memset(memory, 0, bytes);
+}
+
+void emulated_device::copy_in(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0)
+    std::memcpy(to, from, bytes);
+}
+
+void emulated_device::copy_out(void* to, const void* from, std::size_t bytes) {
+  copy_in(to, from, bytes);
+}
+
+void emulated_device::copy_within(void* to, const void* from,
+                                  std::size_t bytes) {
+  copy_in(to, from, bytes);
+}
+
+} // namespace troupe::cuda

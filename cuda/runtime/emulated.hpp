@@ -1,0 +1,148 @@
+#pragma once
+
+#include "cuda/kernels/threads.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace troupe::cuda {
+
+/// The threads of one block as fibers, one after the other: a thread runs until
+/// it waits for the others. Finds what would hang or race a GPU: threads that
+/// wait for different things, or end while others wait, throw std::logic_error.
+class emulated_block {
+public:
+  enum class wait : std::uint8_t { block, warp };
+
+  explicit emulated_block(unsigned threads);
+  ~emulated_block();
+
+  /// Runs `body(thread)` of every thread to its end.
+  void run(const std::function<void(unsigned)>& body);
+
+  /// From within a body: until all threads of the block are here.
+  void arrive(wait what);
+
+  /// A place per thread, to exchange numbers through.
+  std::vector<float>& exchange() {
+    return exchange_;
+  }
+
+private:
+  struct fibers;
+  std::unique_ptr<fibers> fibers_;
+  std::vector<float> exchange_;
+};
+
+/// What a kernel sees of its thread (cuda/kernels/threads.hpp).
+class emulated_thread {
+public:
+  emulated_thread(emulated_block* block, unsigned index, unsigned count,
+                  unsigned x, unsigned y, float* shared)
+      : block_(block), index_(index), count_(count), x_(x), y_(y),
+        shared_(shared) {
+    // nop
+  }
+
+  unsigned index() const {
+    return index_;
+  }
+  unsigned count() const {
+    return count_;
+  }
+  unsigned block_x() const {
+    return x_;
+  }
+  unsigned block_y() const {
+    return y_;
+  }
+  float* shared() {
+    return shared_;
+  }
+  void sync() {
+    block_->arrive(emulated_block::wait::block);
+  }
+  float warp_sum(float x) {
+    return over_warp(x, [](float a, float b) { return a + b; });
+  }
+  float warp_max(float x) {
+    return over_warp(x, [](float a, float b) { return a > b ? a : b; });
+  }
+
+private:
+  /// The same tree as the GPU's butterfly.
+  template <class F>
+  float over_warp(float x, F f) {
+    block_->exchange()[index_] = x;
+    block_->arrive(emulated_block::wait::warp);
+    float some[warp_size];
+    const auto* from =
+        block_->exchange().data() + index_ / warp_size * warp_size;
+    std::copy(from, from + warp_size, some);
+    for (unsigned step = warp_size / 2; step > 0; step /= 2)
+      for (unsigned i = 0; i < step; ++i)
+        some[i] = f(some[i], some[i + step]);
+    block_->arrive(emulated_block::wait::warp); // all have read
+    return some[0];
+  }
+
+  emulated_block* block_;
+  unsigned index_, count_, x_, y_;
+  float* shared_;
+};
+
+/// A device that is this process: for tests of what runs on a GPU where there
+/// is none.
+class emulated_device {
+public:
+  static std::string name() {
+    return "emulated";
+  }
+
+  void* allocate(std::size_t bytes) {
+    return ::operator new(bytes);
+  }
+  void release(void* memory) {
+    ::operator delete(memory);
+  }
+  void zero(void* memory, std::size_t bytes);
+  void copy_in(void* to, const void* from, std::size_t bytes);
+  void copy_out(void* to, const void* from, std::size_t bytes);
+  void copy_within(void* to, const void* from, std::size_t bytes);
+
+  template <class Kernel>
+  void launch(const launch_shape& shape, const Kernel& kernel) {
+    std::unique_ptr<emulated_block> block;
+    if constexpr (Kernel::collective)
+      block = std::make_unique<emulated_block>(shape.threads);
+    for (unsigned y = 0; y < shape.blocks_y; ++y)
+      for (unsigned x = 0; x < shape.blocks_x; ++x)
+        run_block(shape, kernel, block.get(), x, y);
+  }
+
+private:
+  template <class Kernel>
+  void run_block(const launch_shape& shape, const Kernel& kernel,
+                 emulated_block* block, unsigned x, unsigned y) {
+    // What nobody has written is no number.
+    std::vector<float> shared(shape.shared_floats,
+                              std::numeric_limits<float>::quiet_NaN());
+    auto run_one = [&](unsigned i) {
+      emulated_thread thread{block, i, shape.threads, x, y, shared.data()};
+      kernel(thread);
+    };
+    if (block != nullptr)
+      block->run(run_one);
+    else
+      for (unsigned i = 0; i < shape.threads; ++i)
+        run_one(i);
+  }
+};
+
+} // namespace troupe::cuda

@@ -1,0 +1,256 @@
+#include "cuda/emulated_backend.hpp"
+#include "tests/unit/model/feeding.hpp"
+#include "tests/unit/model/naive_backend.hpp"
+#include "tests/unit/model/reference_file.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+using namespace troupe;
+using namespace troupe::test;
+
+// The GPU's backend by the emulator: shapes of launches, places in memory,
+// where threads wait, and what comes out. What only a GPU can show (speed, its
+// own expf, races between warps) is left to scripts/gpu-check.sh.
+
+namespace {
+
+const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
+                                "gemma2",  "gemma3",  "phi3",    "smollm3",
+                                "granite", "olmo2",   "qwen3moe"};
+
+/// Keys and values are kept in f16, weights of these files as they are.
+constexpr float tolerance = 0.02f;
+
+std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
+  std::mt19937_64 random{seed};
+  std::normal_distribution<float> normal;
+  std::vector<float> out(n);
+  for (auto& x : out)
+    x = normal(random);
+  return out;
+}
+
+/// Both backends with the same numbers.
+struct two_backends {
+  std::unique_ptr<ops::backend> gpu = cuda::make_emulated_backend();
+  std::unique_ptr<ops::backend> naive = make_naive_backend();
+
+  /// The greatest difference of what `f(backend)` gives.
+  template <class F>
+  float difference(F f) {
+    auto got = f(*gpu), expected = f(*naive);
+    REQUIRE(got.size() == expected.size());
+    float worst = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      REQUIRE(std::isfinite(got[i]));
+      worst = std::max(worst, std::abs(got[i] - expected[i]));
+    }
+    return worst;
+  }
+};
+
+std::vector<float> downloaded(ops::backend& from, ops::buffer& what) {
+  std::vector<float> out(static_cast<std::size_t>(what.size()));
+  from.download(what.data(), out);
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
+  two_backends both;
+  for (auto [outputs, cols] :
+       {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
+    auto values = random_floats(outputs * cols, outputs + cols);
+    ops::matrix_view view{ops::element_type::f32, outputs, cols,
+                          std::as_bytes(std::span{values})};
+    for (std::int64_t rows : {1, 7, 8, 9, 17}) {
+      INFO(outputs << " x " << cols << ", " << rows << " rows");
+      auto x = random_floats(rows * cols, rows);
+      auto run = [&](ops::backend& b, std::int64_t first, std::int64_t count,
+                     bool add) {
+        auto w = b.load({&view, 1}).value();
+        auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
+        auto out = b.upload(std::vector<float>(count * outputs, 2.5f));
+        b.linear(*w, in->data(), count, out->data(), add);
+        return downloaded(b, *out);
+      };
+      for (bool add : {false, true})
+        CHECK(both.difference([&](auto& b) { return run(b, 0, rows, add); }) <
+              1e-4f * std::sqrt(static_cast<float>(cols)));
+      auto together = run(*both.gpu, 0, rows, false);
+      auto alone = run(*both.gpu, rows - 1, 1, false);
+      CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
+    }
+  }
+}
+
+TEST_CASE("operations on rows are those of the reference") {
+  two_backends both;
+  for (std::int64_t cols : {1, 33, 128, 1500}) {
+    constexpr std::int64_t rows = 3;
+    INFO(cols << " columns");
+    auto x = random_floats(rows * 2 * cols, cols);
+    auto w = random_floats(cols, 5), bias = random_floats(cols, 6);
+    auto with = [&](std::size_t floats, auto f) {
+      return both.difference([&](ops::backend& b) {
+        auto in = b.upload(x);
+        auto out = b.upload(std::span{x}.first(floats));
+        auto weight = b.upload(w), add = b.upload(bias);
+        f(b, in->data(), *weight, *add, out->data());
+        return downloaded(b, *out);
+      });
+    };
+    auto all = static_cast<std::size_t>(rows * cols);
+    constexpr float near = 2e-5f;
+    CHECK(with(all, [&](auto& b, auto* in, auto& v, auto&, auto* out) {
+            b.rms_norm(in, v, 1e-5f, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto& v, auto& a, auto* out) {
+            b.layer_norm(in, v, a, 1e-2f, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.silu_mul(in, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.gelu_mul(in, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.erf_gelu_mul(in, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto*, auto&, auto& a, auto* out) {
+            b.erf_gelu(out, rows, cols);
+            b.add_bias(out, a, rows, cols);
+            b.scale(out, 1.5f, rows, cols);
+            b.soft_cap(out, 2.0f, rows, cols);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.add_scaled(in, -0.5f, rows, cols, out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.gather_rows(in, std::vector{5, 0, 5}, cols, out);
+          }) == 0);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.add_rows(in, std::vector{2, 0}, std::vector{0.25f, -3.f}, cols,
+                       out);
+          }) < near);
+    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+            b.mean_rows(in, std::vector{1, 4, 6}, cols, out);
+          }) < near);
+    CHECK(with(2 * all, [&](auto& b, auto*, auto& v, auto&, auto* out) {
+            if (cols > 1)
+              b.rms_norm_groups(out, {2 * cols, cols, 1, cols}, v, 1e-5f, rows);
+          }) < near);
+  }
+}
+
+TEST_CASE("attention sees what it should across blocks and spans") {
+  two_backends both;
+  constexpr std::int32_t heads = 2, d = 16, length = 150;
+  constexpr std::int64_t stride = (heads + 2) * d;
+  std::vector<std::int32_t> positions(length), sequences(length, 0), table(10);
+  for (std::int32_t i = 0; i < length; ++i)
+    positions[i] = i;
+  for (std::int32_t i = 0; i < 10; ++i)
+    table[i] = 9 - i;
+  std::vector<std::span<const std::int32_t>> tables{table};
+  // Whole numbers of eighths stay what they are as f16.
+  auto values = random_floats(length * stride, 9);
+  for (auto& x : values)
+    x = std::round(x * 8) / 8;
+  struct row {
+    const char* what;
+    ops::attention_params how;
+    ops::rope_params rope;
+  };
+  ops::rope_params none, partial, scaled;
+  none.dims = 0;
+  partial.dims = 8;
+  partial.interleaved = false;
+  scaled.dims = d;
+  scaled.factors.assign(d / 2, 3.f);
+  scaled.scale = 1.25f;
+  auto one = GENERATE_COPY(
+      row{"all before it", {heads, .3f, 0, 0, 0}, none},
+      row{"a cap", {heads, .3f, 5, 0, 0}, partial},
+      row{"a window over a border", {heads, .3f, 0, 20, 0}, scaled},
+      row{"what comes after", {heads, .3f, 0, 0, ops::all_ahead}, none},
+      row{"a few after, a window", {heads, .3f, 0, 7, 3}, partial});
+  INFO(one.what);
+  auto run = [&](ops::backend& b, std::int32_t from) {
+    auto pool = b.make_kv_pool({2, 1, d, 16, 10}).value();
+    auto qkv = b.upload(values);
+    ops::batch_view all{positions, sequences, tables};
+    b.rope_and_store(qkv->data(), heads, one.rope, all, 1, *pool);
+    auto out = b.allocate(length * heads * d);
+    ops::batch_view some{std::span{positions}.subspan(from),
+                         std::span{sequences}.subspan(from), tables};
+    b.attention(qkv->data() + from * stride, one.how, some, 1, *pool,
+                out->data() + from * heads * d);
+    return downloaded(b, *out);
+  };
+  // Turned keys are rounded.
+  auto near = one.rope.dims == 0 ? 1e-5f : 5e-3f;
+  CHECK(both.difference([&](auto& b) { return run(b, 0); }) < near);
+  auto whole = run(*both.gpu, 0), last = run(*both.gpu, length - 1);
+  CHECK(
+      std::equal(whole.end() - heads * d, whole.end(), last.end() - heads * d));
+}
+
+TEST_CASE("experts are those with the best scores, of equal ones the first") {
+  two_backends both;
+  const std::vector<float> scores{1, 3, 3, 0, 2, -1, 5, 5, 5, 5};
+  for (bool normalise : {false, true})
+    for (auto* b : {both.gpu.get(), both.naive.get()}) {
+      std::vector<std::int32_t> experts(4);
+      std::vector<float> shares(4);
+      auto in = b->upload(scores);
+      b->route(in->data(), 2, 5, normalise, {experts, shares, 2});
+      CHECK(experts == std::vector<std::int32_t>{1, 2, 1, 2});
+      CHECK(shares[0] == Approx(shares[1]));
+      if (normalise)
+        CHECK(shares[0] == Approx(0.5f));
+      else
+        CHECK(shares[2] < 0.25f);
+    }
+}
+
+TEST_CASE("on the GPU's backend every family gives the reference's logits, and "
+          "a row the same bits in any company") {
+  constexpr model::decoder_limits limits{64, 64, 16, 8};
+  for (const std::string name : families) {
+    const auto reference = read_reference("families/" + name + ".ref");
+    const auto& expected = reference.sequences.front();
+    INFO(name);
+    auto model = load_model(reference_folder() / "families" / (name + ".gguf"),
+                            cuda::make_emulated_backend(), limits,
+                            static_cast<std::int32_t>(expected.ids.size()));
+    // The emulator is slow: the first tokens, for one family all of them.
+    auto ids = expected.ids;
+    if (name != families[0])
+      ids.resize(std::min<std::size_t>(ids.size(), 10));
+    fed_sequence whole{ids, {4, 0, 7, 2}, 0, {}};
+    feed_alone(*model.decoder, whole, 64);
+    float worst = 0;
+    for (std::size_t i = 0; i < whole.logits.size(); ++i)
+      for (std::size_t k = 0; k < reference.top_k; ++k) {
+        auto at = i * reference.top_k + k;
+        worst = std::max(worst, std::abs(whole.logits[i][expected.best[at]] -
+                                         expected.logits[at]));
+      }
+    INFO("worst " << worst);
+    CHECK(worst < tolerance);
+    // Again in pieces, beside another one.
+    fed_sequence batched{ids, {3, 1, 6, 5}, 0, {}};
+    fed_sequence other{{ids.rbegin(), ids.rend()}, {2, 0, 7, 4}, 0, {}};
+    feed(*model.decoder, {{&other, 5}});
+    feed(*model.decoder, {{&other, 1}, {&batched, 6}});
+    feed(*model.decoder, {{&batched, 1}, {&other, 1}});
+    CHECK(std::equal(batched.logits.begin(), batched.logits.end(),
+                     whole.logits.begin()));
+  }
+}

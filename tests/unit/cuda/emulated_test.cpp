@@ -1,0 +1,92 @@
+#include "cuda/runtime/emulated.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <numeric>
+#include <vector>
+
+using namespace troupe::cuda;
+
+namespace {
+
+/// Every block writes the sum and the greatest of its threads' numbers.
+struct reduce_kernel {
+  static constexpr bool collective = true;
+  const float* x;
+  float* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    auto mine = x[t.block_x() * t.count() + t.index()];
+    auto sum = block_sum(t, mine, t.shared());
+    auto most = block_max(t, mine, t.shared());
+    out[(t.block_x() * t.count() + t.index()) * 2] = sum;
+    out[(t.block_x() * t.count() + t.index()) * 2 + 1] = most;
+  }
+};
+
+/// Thread 5 does not wait where the others do.
+struct diverging_kernel {
+  static constexpr bool collective = true;
+  int what;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    if (t.index() != 5)
+      t.sync();
+    else if (what == 1)
+      t.warp_sum(1);
+  }
+};
+
+/// Reads what its neighbour wrote before they met, or after.
+struct neighbour_kernel {
+  static constexpr bool collective = true;
+  bool waits;
+  float* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    t.shared()[t.index()] = static_cast<float>(t.index());
+    if (waits)
+      t.sync();
+    out[t.index()] = t.shared()[(t.index() + 1) % t.count()];
+  }
+};
+
+} // namespace
+
+TEST_CASE("all threads of a block get the sum and the greatest of all") {
+  emulated_device device;
+  std::vector<float> x(2 * 96), out(2 * x.size());
+  std::iota(x.begin(), x.end(), -50.f);
+  device.launch({2, 1, 96, 3}, reduce_kernel{x.data(), out.data()});
+  for (int block = 0; block < 2; ++block) {
+    auto from = x.begin() + block * 96;
+    auto sum = std::accumulate(from, from + 96, 0.f);
+    for (int i = 0; i < 96; ++i) {
+      REQUIRE(out[(block * 96 + i) * 2] == sum);
+      REQUIRE(out[(block * 96 + i) * 2 + 1] == from[95]);
+    }
+  }
+}
+
+TEST_CASE("threads that wait for different things are found") {
+  emulated_device device;
+  CHECK_THROWS_AS(device.launch({1, 1, 32, 0}, diverging_kernel{0}),
+                  std::logic_error);
+  CHECK_THROWS_AS(device.launch({1, 1, 32, 0}, diverging_kernel{1}),
+                  std::logic_error);
+  CHECK_THROWS_AS(device.launch({1, 1, 40, 0}, diverging_kernel{0}),
+                  std::logic_error); // no whole warps
+}
+
+TEST_CASE("who does not wait reads what is not there yet") {
+  emulated_device device;
+  std::vector<float> out(64);
+  device.launch({1, 1, 64, 64}, neighbour_kernel{true, out.data()});
+  for (int i = 0; i < 64; ++i)
+    REQUIRE(out[i] == static_cast<float>((i + 1) % 64));
+  device.launch({1, 1, 64, 64}, neighbour_kernel{false, out.data()});
+  CHECK(std::isnan(out[0]));
+}
