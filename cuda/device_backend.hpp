@@ -8,10 +8,12 @@
 #include "cuda/stored_weight.hpp"
 #include "engine/ops/backend.hpp"
 #include "engine/ops/cpu/rope_table.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
 #include <cassert>
 #include <list>
+#include <new>
 
 namespace troupe::cuda {
 
@@ -26,11 +28,11 @@ public:
   }
 
   std::string arithmetic() const override {
-    return "cuda-f16kv-1-" + Device::name();
+    return "cuda-f16kv-1-" + device_->name();
   }
 
   std::string description() const override {
-    return Device::name();
+    return device_->description();
   }
 
   result<std::unique_ptr<ops::weight>>
@@ -42,7 +44,8 @@ public:
     made->type = dense->type;
     made->rows_ = dense->rows;
     made->cols_ = dense->cols;
-    made->memory = memory{*device_, dense->bytes.size()};
+    if (auto done = take(made->memory, dense->bytes.size()); !done)
+      return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
     return std::unique_ptr<ops::weight>{std::move(made)};
@@ -63,17 +66,17 @@ public:
 
   result<std::unique_ptr<ops::kv_pool>>
   make_kv_pool(const ops::kv_shape& shape) override {
-    if (shape.head_dim > head_dim_max)
+    if (shape.head_dim > ops::gpu_head_dim_max)
       return error{errc::unsupported,
-                   "heads of more than " + std::to_string(head_dim_max) +
+                   "heads of more than " +
+                       std::to_string(ops::gpu_head_dim_max) +
                        " dimensions are not supported on a GPU"};
     auto made = std::make_unique<device_kv>();
     made->shape_ = shape;
-    made->memory = memory{
-        *device_,
-        static_cast<std::size_t>(std::int64_t{shape.layers} * shape.blocks *
-                                 shape.kv_heads * 2 * shape.block_tokens *
-                                 shape.head_dim * std::int64_t{sizeof(f16)})};
+    if (auto done = take(made->memory,
+                         static_cast<std::size_t>(ops::dense_kv_bytes(shape)));
+        !done)
+      return done.error();
     device_->zero(made->memory.template as<void>(), made->memory.bytes());
     return std::unique_ptr<ops::kv_pool>{std::move(made)};
   }
@@ -235,6 +238,7 @@ private:
   using memory = device_memory<Device>;
 
   static constexpr std::int64_t launch_rows = 32'768;
+  static_assert(ops::gpu_head_dim_max <= head_dim_max);
 
   struct device_weight final : ops::weight {
     std::int64_t rows() const override {
@@ -308,6 +312,16 @@ private:
     std::int32_t covered = 0;
     device_backend::memory values;
   };
+
+  result<void> take(memory& out, std::size_t bytes) {
+    try {
+      out = memory{*device_, bytes};
+    } catch (const std::bad_alloc&) {
+      return error{errc::limit, "the GPU has no room for " +
+                                    std::to_string(bytes >> 20) + " MiB"};
+    }
+    return {};
+  }
 
   static const device_weight& stored(const ops::weight& w) {
     return static_cast<const device_weight&>(w);

@@ -1,8 +1,8 @@
 #include "cuda/stored_weight.hpp"
 
 #include "engine/ops/cpu/tiled_weight.hpp"
+#include "engine/ops/dense_layout.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -41,16 +41,9 @@ result<void> append_rounded(const ops::matrix_view& part,
 
 } // namespace
 
-element_type dense_type(std::span<const ops::matrix_view> parts) {
-  const auto first = parts.empty() ? element_type::bf16 : parts.front().type;
-  const auto same = std::all_of(parts.begin(), parts.end(),
-                                [&](auto& part) { return part.type == first; });
-  return same && !ops::quantised(first) ? first : element_type::bf16;
-}
-
 result<dense_weight> make_dense(std::span<const ops::matrix_view> parts) {
   dense_weight out;
-  out.type = dense_type(parts);
+  out.type = ops::dense_type(parts);
   for (const auto& part : parts) {
     if (part.cols != parts.front().cols)
       return error{errc::invalid_argument,

@@ -10,9 +10,7 @@
 
 namespace troupe::cuda {
 
-/// A weight as a GPU keeps it: rows of one type, f32, f16 or bf16. Parts of one
-/// such type stay as they are; everything else becomes bf16 (quantised formats
-/// lose up to 2^-9 of a weight by that).
+/// A weight as a GPU keeps it (engine/ops/dense_layout.hpp).
 struct dense_weight {
   ops::element_type type = ops::element_type::bf16;
   std::int64_t rows = 0;
@@ -23,8 +21,5 @@ struct dense_weight {
 /// Stacks the parts, which have the same number of columns. Fails if they have
 /// not.
 result<dense_weight> make_dense(std::span<const ops::matrix_view> parts);
-
-/// The type that make_dense chooses.
-ops::element_type dense_type(std::span<const ops::matrix_view> parts);
 
 } // namespace troupe::cuda

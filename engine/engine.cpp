@@ -7,6 +7,7 @@
 #include "engine/model_files.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
+#include "engine/ops/cuda_module.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -90,9 +91,18 @@ model::encoder_limits pooling_limits_of(const options& o,
               static_cast<std::int32_t>(std::min(o.max_num_seqs, rows))};
 }
 
+bool on_gpu(const options& o) {
+  return o.device == "cuda";
+}
+
+std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
+  using ops::cpu::kept_by;
+  return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
+}
+
 /// Bytes of all that is not the KV cache.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
-  auto backend = ops::cpu::make_sizing_backend();
+  auto backend = sizing_backend_of(o);
   auto size = model::decoder_size(*model.files.checkpoint, model.config,
                                   *backend, limits_of(bounds_of(o), 1));
   if (!size)
@@ -158,11 +168,26 @@ private:
   }
 
   result<void> make_backend() {
+    if (options_.device != "cpu" && !on_gpu(options_))
+      return error{errc::invalid_argument, "device: \"" + options_.device +
+                                               "\" is neither cpu nor "
+                                               "cuda"};
+    if (on_gpu(options_))
+      return open_gpu();
     auto backend =
         ops::cpu::make_backend({.threads = options_.threads, .isa = {}});
     if (!backend)
       return backend.error();
     model_.backend = std::move(*backend);
+    return {};
+  }
+
+  result<void> open_gpu() {
+    auto device = ops::open_cuda(0);
+    if (!device)
+      return device.error();
+    model_.backend = std::move(device->backend);
+    gpu_bytes_ = device->free_bytes;
     return {};
   }
 
@@ -196,7 +221,8 @@ private:
 
   result<void> plan_decoder() {
     auto planned =
-        plan_for(options_, source_, *model_.backend, available_memory_bytes());
+        plan_for(options_, source_, *model_.backend,
+                 on_gpu(options_) ? gpu_bytes_ : available_memory_bytes());
     if (!planned)
       return planned.error();
     const auto& plan = planned->plan;
@@ -243,13 +269,15 @@ private:
         source_.files.checkpoint->content_hash(threads_for_hash(options_)),
         model_.backend->arithmetic() +
             (source_.config.short_rope ? "/short-rope" : ""));
-    model_.about.device = "cpu: " + model_.backend->description();
+    model_.about.device =
+        options_.device + ": " + model_.backend->description();
     model_.about.kv_blocks = model_.config.kv_blocks;
     model_.about.max_num_seqs = options_.max_num_seqs;
   }
 
   const options& options_;
   const load_progress& progress_;
+  std::uint64_t gpu_bytes_ = 0; // free before anything is loaded
   opened_model source_;
   loaded_model model_;
 };
@@ -263,7 +291,7 @@ result<memory_use> measure_pooled(const options& o,
   auto longest = longest_text(o, source);
   if (!longest)
     return longest.error();
-  auto backend = ops::cpu::make_sizing_backend();
+  auto backend = sizing_backend_of(o);
   auto size = model::encoder_size(*source.files.checkpoint, source.config,
                                   *backend, pooling_limits_of(o, *longest));
   if (!size)
@@ -282,7 +310,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
     return source.error();
   if (source->config.pooled)
     return measure_pooled(o, *source);
-  auto backend = ops::cpu::make_sizing_backend();
+  auto backend = sizing_backend_of(o);
   auto planned = plan_for(o, *source, *backend, available_bytes);
   if (!planned)
     return planned.error();

@@ -56,6 +56,8 @@ struct options {
   /// The model's own sampling parameters count (generation_config.json).
   bool generation_defaults = true;
   bool enable_prefix_caching = true;
+  /// "cpu", or "cuda": the first GPU that CUDA_VISIBLE_DEVICES leaves.
+  std::string device = "cpu";
   int threads = 0;           ///< 0 = the cores this process may use
   std::string chat_template; ///< overrides the model's own; empty = keep
   bool trust_request_template = false; ///< model_card has what these mean
@@ -177,7 +179,7 @@ struct stats {
   std::uint32_t running = 0;
   std::uint32_t waiting = 0;
   std::uint64_t waiting_tokens = 0; ///< prompt tokens still to compute
-  std::uint64_t answer_tokens = 0; ///< that its sequences may still draw
+  std::uint64_t answer_tokens = 0;  ///< that its sequences may still draw
   /// Rows computed in a second of steps, over the last seconds of them.
   double tokens_per_second = 0;
   /// Microseconds that a step of 64 rows takes, by the last seconds of steps;

@@ -4,7 +4,7 @@
 
 namespace troupe::cuda {
 
-/// Floats of a head at most: each thread holds these many of the output.
+/// Floats of a head at most; each thread holds its part of the output.
 inline constexpr int head_dim_max = 512;
 inline constexpr int attention_threads = 128;
 

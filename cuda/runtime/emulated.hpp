@@ -101,8 +101,11 @@ private:
 /// is none.
 class emulated_device {
 public:
-  static std::string name() {
+  std::string name() const {
     return "emulated";
+  }
+  std::string description() const {
+    return "emulated GPU";
   }
 
   void* allocate(std::size_t bytes) {
@@ -114,7 +117,6 @@ public:
   void zero(void* memory, std::size_t bytes);
   void copy_in(void* to, const void* from, std::size_t bytes);
   void copy_out(void* to, const void* from, std::size_t bytes);
-  void copy_within(void* to, const void* from, std::size_t bytes);
 
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {

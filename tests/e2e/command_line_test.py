@@ -2,8 +2,10 @@
 
 import json
 import re
+import subprocess
 
-from cluster import (ROOT, WEIGHTS, model_config, run_verb, serve_config)
+from cluster import (BINARY, ROOT, WEIGHTS, model_config, run_verb,
+                     serve_config)
 
 
 def validate(folder, text):
@@ -21,6 +23,14 @@ def test_help_and_version_are_there():
         help_ = run_verb(verb, "--help")
         assert help_.returncode == 0
         assert "Example" in help_.stdout
+
+
+def test_the_program_needs_no_library_of_cuda():
+    """One binary for machines with a GPU and without."""
+    needed = subprocess.run(["readelf", "-d", BINARY], check=True, text=True,
+                            capture_output=True).stdout
+    assert "libc.so" in needed
+    assert not re.search("cuda|cublas|nccl|nvidia|nvrtc", needed, re.I)
 
 
 def test_a_wrong_argument_is_named():

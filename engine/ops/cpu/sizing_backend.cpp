@@ -2,6 +2,7 @@
 
 #include "engine/ops/cpu/paged_kv.hpp"
 #include "engine/ops/cpu/tiled_weight.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <cstdlib>
 
@@ -25,8 +26,52 @@ private:
   std::int64_t size_;
 };
 
+class sized_weight final : public weight {
+public:
+  explicit sized_weight(std::span<const matrix_view> parts)
+      : cols_(parts.empty() ? 0 : parts.front().cols),
+        bytes_(dense_bytes(parts)) {
+    for (const auto& part : parts)
+      rows_ += part.rows;
+  }
+  std::int64_t rows() const override {
+    return rows_;
+  }
+  std::int64_t cols() const override {
+    return cols_;
+  }
+  std::int64_t bytes() const override {
+    return bytes_;
+  }
+
+private:
+  std::int64_t rows_ = 0;
+  std::int64_t cols_;
+  std::int64_t bytes_;
+};
+
+class sized_kv final : public kv_pool {
+public:
+  explicit sized_kv(const kv_shape& shape) : shape_(shape) {
+    // nop
+  }
+  const kv_shape& shape() const override {
+    return shape_;
+  }
+  std::int64_t bytes() const override {
+    return dense_kv_bytes(shape_);
+  }
+
+private:
+  kv_shape shape_;
+};
+
 class sizing_backend final : public backend {
 public:
+  explicit sizing_backend(kept_by who) : kept_by_(who) {
+    // nop
+  }
+
   std::string arithmetic() const override {
     return "none";
   }
@@ -37,6 +82,8 @@ public:
 
   result<std::unique_ptr<weight>>
   load(std::span<const matrix_view> parts) override {
+    if (kept_by_ == kept_by::gpu)
+      return std::unique_ptr<weight>{std::make_unique<sized_weight>(parts)};
     auto laid_out = tiled_weight::lay_out(parts);
     if (!laid_out)
       return laid_out.error();
@@ -53,6 +100,8 @@ public:
 
   result<std::unique_ptr<kv_pool>>
   make_kv_pool(const kv_shape& shape) override {
+    if (kept_by_ == kept_by::gpu)
+      return std::unique_ptr<kv_pool>{std::make_unique<sized_kv>(shape)};
     auto laid_out = paged_kv::lay_out(shape);
     if (!laid_out)
       return laid_out.error();
@@ -131,12 +180,15 @@ public:
   void download(const float*, std::span<float>) override {
     std::abort();
   }
+
+private:
+  kept_by kept_by_;
 };
 
 } // namespace
 
-std::unique_ptr<backend> make_sizing_backend() {
-  return std::make_unique<sizing_backend>();
+std::unique_ptr<backend> make_sizing_backend(kept_by who) {
+  return std::make_unique<sizing_backend>(who);
 }
 
 } // namespace troupe::ops::cpu

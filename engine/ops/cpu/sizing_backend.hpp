@@ -2,12 +2,16 @@
 
 #include "engine/ops/backend.hpp"
 
+#include <cstdint>
 #include <memory>
 
 namespace troupe::ops::cpu {
 
-/// A backend that knows how large everything is that the CPU backend keeps, and
-/// keeps nothing: for plans. No operation of a step may be called.
-std::unique_ptr<backend> make_sizing_backend();
+/// Who would keep it: sizes differ.
+enum class kept_by : std::uint8_t { cpu, gpu };
+
+/// A backend that knows how large everything is that a backend of this kind
+/// keeps, and keeps nothing: for plans. No operation of a step may be called.
+std::unique_ptr<backend> make_sizing_backend(kept_by = kept_by::cpu);
 
 } // namespace troupe::ops::cpu

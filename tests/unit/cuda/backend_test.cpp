@@ -1,4 +1,6 @@
 #include "cuda/emulated_backend.hpp"
+#include "engine/ops/cpu/sizing_backend.hpp"
+#include "engine/ops/cuda_module.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
@@ -7,16 +9,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 
 using namespace troupe;
 using namespace troupe::test;
 
 // The GPU's backend by the emulator: shapes of launches, places in memory,
-// where threads wait, and what comes out. What only a GPU can show (speed, its
-// own expf, races between warps) is left to scripts/gpu-check.sh.
+// where threads wait, and what comes out. What only a GPU can show (its own
+// expf, races between warps) the same tests show with TROUPE_TEST_DEVICE=cuda
+// (scripts/gpu-check.sh).
 
 namespace {
+
+bool on_gpu() {
+  const char* device = std::getenv("TROUPE_TEST_DEVICE");
+  return device != nullptr && std::string{device} == "cuda";
+}
+
+std::unique_ptr<ops::backend> make_gpu() {
+  if (!on_gpu())
+    return cuda::make_emulated_backend();
+  auto device = ops::open_cuda(0);
+  INFO((device ? std::string{} : device.error().message));
+  REQUIRE(device.has_value());
+  return std::move(device->backend);
+}
 
 const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
                                 "gemma2",  "gemma3",  "phi3",    "smollm3",
@@ -36,7 +54,7 @@ std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
 
 /// Both backends with the same numbers.
 struct two_backends {
-  std::unique_ptr<ops::backend> gpu = cuda::make_emulated_backend();
+  std::unique_ptr<ops::backend> gpu = make_gpu();
   std::unique_ptr<ops::backend> naive = make_naive_backend();
 
   /// The greatest difference of what `f(backend)` gives.
@@ -227,11 +245,11 @@ TEST_CASE("on the GPU's backend every family gives the reference's logits, and "
     const auto& expected = reference.sequences.front();
     INFO(name);
     auto model = load_model(reference_folder() / "families" / (name + ".gguf"),
-                            cuda::make_emulated_backend(), limits,
+                            make_gpu(), limits,
                             static_cast<std::int32_t>(expected.ids.size()));
     // The emulator is slow: the first tokens, for one family all of them.
     auto ids = expected.ids;
-    if (name != families[0])
+    if (name != families[0] && !on_gpu())
       ids.resize(std::min<std::size_t>(ids.size(), 10));
     fed_sequence whole{ids, {4, 0, 7, 2}, 0, {}};
     feed_alone(*model.decoder, whole, 64);
@@ -252,5 +270,21 @@ TEST_CASE("on the GPU's backend every family gives the reference's logits, and "
     feed(*model.decoder, {{&batched, 1}, {&other, 1}});
     CHECK(std::equal(batched.logits.begin(), batched.logits.end(),
                      whole.logits.begin()));
+  }
+}
+
+TEST_CASE("what a GPU keeps is known before it is there") {
+  for (const std::string name : {"llama.gguf", "qwen3moe.gguf", "gemma3"}) {
+    INFO(name);
+    constexpr model::decoder_limits limits{16, 4, 16, 3};
+    const auto path = reference_folder() / "families" / name;
+    auto loaded = load_model(path, make_gpu(), limits);
+    auto file = model::open_checkpoint(path);
+    REQUIRE(file.has_value());
+    auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);
+    auto planned = model::decoder_size(**file, loaded.config, *sizes, limits);
+    REQUIRE(planned.has_value());
+    CHECK(planned->weights == loaded.decoder->weight_bytes());
+    CHECK(planned->kv_cache == loaded.decoder->kv_cache_bytes());
   }
 }

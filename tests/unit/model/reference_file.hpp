@@ -3,6 +3,7 @@
 #include "engine/sampling/sampling_params.hpp"
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -72,8 +73,11 @@ private:
   std::size_t at_ = 0;
 };
 
+/// TROUPE_SOURCE names the tree on a machine that did not build it.
 inline std::filesystem::path reference_folder() {
-  return std::filesystem::path{TROUPE_SOURCE_DIR} / "tests" / "reference";
+  const char* moved = std::getenv("TROUPE_SOURCE");
+  return std::filesystem::path{moved != nullptr ? moved : TROUPE_SOURCE_DIR} /
+         "tests" / "reference";
 }
 
 inline reference_file read_reference(const std::string& name) {

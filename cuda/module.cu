@@ -1,0 +1,37 @@
+#include "cuda/device_backend.hpp"
+#include "cuda/runtime/gpu.hpp"
+#include "engine/ops/cuda_module.hpp"
+
+// What is found by dlopen (engine/ops/cuda_module.hpp).
+
+namespace {
+
+using namespace troupe;
+
+result<ops::cuda_device> open_device(int number) {
+  auto device = cuda::gpu_device::open(number);
+  if (!device)
+    return device.error();
+  ops::cuda_device out;
+  out.free_bytes = (*device)->free_bytes();
+  out.all_bytes = (*device)->all_bytes();
+  out.backend = std::make_unique<cuda::device_backend<cuda::gpu_device>>(
+      std::move(*device));
+  return out;
+}
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) void
+troupe_cuda_open(int number, result<ops::cuda_device>* out) {
+  try {
+    *out = open_device(number);
+  } catch (const std::exception& why) {
+    *out = error{errc::unavailable, why.what()};
+  }
+}
+
+extern "C" __attribute__((visibility("default"))) const char*
+troupe_cuda_version() {
+  return ops::cuda_module_version;
+}

@@ -1,0 +1,103 @@
+#include "cuda/runtime/gpu.hpp"
+
+#include <new>
+
+namespace troupe::cuda {
+
+namespace {
+
+void check(cudaError_t why, const char* doing) {
+  if (why != cudaSuccess)
+    throw gpu_failure{doing, why};
+}
+
+} // namespace
+
+gpu_failure::gpu_failure(const char* doing, cudaError_t why)
+    : std::runtime_error(std::string{doing} + ": " + cudaGetErrorString(why)) {
+  // nop
+}
+
+result<std::unique_ptr<gpu_device>> gpu_device::open(int number) {
+  auto failed = [](cudaError_t why) {
+    return error{errc::unavailable,
+                 std::string{"no GPU can be used: "} + cudaGetErrorString(why)};
+  };
+  int count = 0;
+  if (auto why = cudaGetDeviceCount(&count); why != cudaSuccess)
+    return failed(why);
+  if (number < 0 || number >= count)
+    return error{errc::unavailable,
+                 "no GPU " + std::to_string(number) +
+                     "; this process may use " + std::to_string(count)};
+  cudaDeviceProp about;
+  if (auto why = cudaGetDeviceProperties(&about, number); why != cudaSuccess)
+    return failed(why);
+  std::unique_ptr<gpu_device> out{new gpu_device};
+  out->number_ = number;
+  out->name_ = "sm" + std::to_string(about.major) + std::to_string(about.minor);
+  out->description_ = std::string{about.name} + ", " + out->name_;
+  if (auto why = cudaSetDevice(number); why != cudaSuccess)
+    return failed(why);
+  if (auto why =
+          cudaStreamCreateWithFlags(&out->stream_, cudaStreamNonBlocking);
+      why != cudaSuccess)
+    return failed(why);
+  return out;
+}
+
+gpu_device::~gpu_device() {
+  if (stream_ != nullptr)
+    cudaStreamDestroy(stream_);
+}
+
+// Calls may come from another thread than the one that opened it.
+void* gpu_device::allocate(std::size_t bytes) {
+  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  void* out = nullptr;
+  auto why = cudaMalloc(&out, bytes);
+  if (why == cudaErrorMemoryAllocation) {
+    cudaGetLastError(); // it is no failure of the device
+    throw std::bad_alloc{};
+  }
+  check(why, "memory could not be allocated on a GPU");
+  return out;
+}
+
+void gpu_device::release(void* memory) {
+  cudaFree(memory); // waits for what still uses it
+}
+
+void gpu_device::zero(void* memory, std::size_t bytes) {
+  check(cudaMemsetAsync(memory, 0, bytes, stream_),
+        "memory could not be cleared on a GPU");
+}
+
+void gpu_device::copy_in(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0)
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_),
+          "a copy to a GPU failed");
+}
+
+void gpu_device::copy_out(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0)
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_),
+          "a copy from a GPU failed");
+  check(cudaStreamSynchronize(stream_), "a step on a GPU failed");
+}
+
+std::size_t gpu_device::free_bytes() {
+  std::size_t free = 0, all = 0;
+  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  check(cudaMemGetInfo(&free, &all), "a GPU's memory is not known");
+  return free;
+}
+
+std::size_t gpu_device::all_bytes() {
+  std::size_t free = 0, all = 0;
+  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  check(cudaMemGetInfo(&free, &all), "a GPU's memory is not known");
+  return all;
+}
+
+} // namespace troupe::cuda

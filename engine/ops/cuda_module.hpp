@@ -1,0 +1,33 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/ops/backend.hpp"
+
+#include <cstdint>
+#include <memory>
+
+namespace troupe::ops {
+
+/// A GPU with the backend that computes on it.
+struct cuda_device {
+  std::unique_ptr<ops::backend> backend;
+  std::uint64_t free_bytes = 0; ///< before anything was loaded
+  std::uint64_t all_bytes = 0;
+};
+
+/// Raised with every change of backend.hpp or of this file: what module and
+/// program hand each other has no stable layout.
+inline constexpr const char* cuda_module_version = "troupe-cuda-1";
+
+/// Opens GPU `number` (of those that CUDA_VISIBLE_DEVICES leaves). All that
+/// needs CUDA is in a module, libtroupe_cuda.so, which is opened at run time:
+/// TROUPE_CUDA_MODULE names it, else it lies beside the program or in ../lib.
+/// It stays open. Errors say what is lacking: the module, one of CUDA's
+/// libraries, a driver, a GPU.
+result<cuda_device> open_cuda(int number);
+
+/// Whether there is a module that can be opened; the error says why not. Does
+/// not look for a GPU.
+result<void> find_cuda_module();
+
+} // namespace troupe::ops

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "engine/ops/backend.hpp"
+#include "engine/ops/tensor.hpp"
+
+#include <cstdint>
+#include <span>
+
+namespace troupe::ops {
+
+/// What a GPU keeps weights as: rows of one type, f32, f16 or bf16. Parts that
+/// are all of one such type stay as they are; everything else becomes bf16
+/// (quantised formats lose up to 2^-9 of a weight by that).
+element_type dense_type(std::span<const matrix_view> parts);
+
+/// Bytes of the stacked parts in that type.
+std::int64_t dense_bytes(std::span<const matrix_view> parts);
+
+/// Bytes of a GPU's store of keys and values: f16.
+std::int64_t dense_kv_bytes(const kv_shape& shape);
+
+/// Floats of a head at most, on a GPU.
+inline constexpr std::int32_t gpu_head_dim_max = 512;
+
+} // namespace troupe::ops
