@@ -161,10 +161,13 @@ result<void> running_node::start_head(const head_role& role,
   if (role.open)
     if (auto done = start_entrance(*role.open, issuer); !done)
       return done;
-  start_autoscaler(role, issuer);
   if (auto done = start_agent(protocol::controller_actor{controller_}); !done)
     return done;
-  return wait_until_settled();
+  if (auto done = wait_until_settled(); !done)
+    return done;
+  // A head that does not start leaves no node behind that it asked for.
+  start_autoscaler(role, issuer);
+  return {};
 }
 
 result<void> running_node::start_worker(const runtime::membership& mine) {
