@@ -17,27 +17,37 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
           blocks};
 }
 
+shard rank_of(const ops::communicator* ranks) {
+  return ranks == nullptr ? shard{} : shard{ranks->rank(), ranks->size()};
+}
+
 } // namespace
 
 struct decoder::state {
+  /// `config_in` is the model as this rank sees it.
   state(const model_config& config_in, ops::backend& backend_in,
-        const decoder_limits& limits_in)
+        const decoder_limits& limits_in, ops::communicator* ranks_in)
       : config(config_in), backend(backend_in), limits(limits_in),
-        blocks(config, backend) {
+        ranks(ranks_in), blocks(config, backend, ranks) {
     // nop
   }
 
   result<void> load(weight_loader& source) {
     const auto& family = *config.family;
-    auto table = source.weight({std::string{family.embedding}});
+    auto table = source.weight({{std::string{family.embedding}}});
     if (!table)
       return table.error();
     embedding = std::move(*table);
     if (auto done = blocks.load(source); !done)
       return done;
-    output_norm = source.floats({std::string{family.output_norm}});
-    if (!config.tied_embeddings) {
-      auto loaded = source.weight({std::string{family.output}});
+    output_norm = source.floats({{std::string{family.output_norm}}});
+    // A rank's part of the vocabulary is a matrix of its own in any case.
+    if (!config.tied_embeddings || ranks != nullptr) {
+      const auto name =
+          config.tied_embeddings ? family.embedding : family.output;
+      auto loaded = source.weight(
+          {{std::string{name},
+            {cut::outputs, {{config.vocabulary, rank_of(ranks).size}}}}});
       if (!loaded)
         return loaded.error();
       output = std::move(*loaded);
@@ -57,6 +67,8 @@ struct decoder::state {
     gathered = backend.allocate(chosen * config.embedding);
     gathered_normed = backend.allocate(chosen * config.embedding);
     logits = backend.allocate(chosen * config.vocabulary);
+    if (ranks != nullptr)
+      part_of_logits = backend.allocate(chosen * output->rows());
     return {};
   }
 
@@ -67,7 +79,8 @@ struct decoder::state {
   std::uint64_t workspace_bytes() const {
     // The logits lie in the backend's memory and in the host's.
     const auto floats = blocks.floats() + gathered->size() +
-                        gathered_normed->size() + 2 * logits->size();
+                        gathered_normed->size() + 2 * logits->size() +
+                        (part_of_logits ? part_of_logits->size() : 0);
     return static_cast<std::uint64_t>(floats) * sizeof(float);
   }
 
@@ -115,8 +128,11 @@ struct decoder::state {
                         config.embedding, gathered->data());
     backend.rms_norm(gathered->data(), *output_norm, config.norm_epsilon,
                      chosen, config.embedding, gathered_normed->data());
+    auto* product = ranks == nullptr ? logits->data() : part_of_logits->data();
     blocks.multiply(output ? *output : *embedding, gathered_normed->data(),
-                    chosen, logits->data(), false);
+                    chosen, product, false);
+    if (ranks != nullptr)
+      ranks->all_gather(product, chosen, output->rows(), logits->data());
     if (config.logit_scale != 1)
       backend.scale(logits->data(), config.logit_scale, chosen,
                     config.vocabulary);
@@ -134,6 +150,7 @@ struct decoder::state {
   const model_config config;
   ops::backend& backend;
   const decoder_limits limits;
+  ops::communicator* ranks;
   std::unique_ptr<ops::weight> embedding;
   std::unique_ptr<ops::weight> output; ///< null if tied
   std::unique_ptr<ops::buffer> output_norm;
@@ -142,6 +159,7 @@ struct decoder::state {
   std::unique_ptr<ops::buffer> gathered;
   std::unique_ptr<ops::buffer> gathered_normed;
   std::unique_ptr<ops::buffer> logits;
+  std::unique_ptr<ops::buffer> part_of_logits; ///< of one of several ranks
   std::vector<float> host_logits;
   std::uint64_t weight_bytes = 0;
   engine::step_plan plan;
@@ -162,17 +180,21 @@ decoder::decoder() = default;
 
 decoder::~decoder() = default;
 
-result<std::unique_ptr<decoder>> decoder::make(const weights::checkpoint& file,
-                                               const model_config& config,
-                                               ops::backend& backend,
-                                               const decoder_limits& limits,
-                                               const load_progress& progress) {
+result<std::unique_ptr<decoder>>
+decoder::make(const weights::checkpoint& file, const model_config& config,
+              ops::backend& backend, const decoder_limits& limits,
+              const load_progress& progress, ops::communicator* ranks) {
   if (limits.rows_max < 1 || limits.logit_rows_max < 1 ||
       limits.kv_block_tokens < 1 || limits.kv_blocks < 1)
     return error{errc::invalid_argument, "a decoder's limits start at 1"};
   std::unique_ptr<decoder> out{new decoder};
-  out->state_ = std::make_unique<state>(config, backend, limits);
-  weight_loader source{file, backend, reading::elements, progress};
+  const auto rank = rank_of(ranks);
+  auto part = config_of(config, rank);
+  if (!part)
+    return part.error();
+  out->state_ = std::make_unique<state>(*part, backend, limits,
+                                        rank.size == 1 ? nullptr : ranks);
+  weight_loader source{file, backend, reading::elements, progress, rank};
   if (auto done = out->state_->load(source); !done)
     return done.error();
   if (file.changed())
@@ -187,7 +209,7 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    const model_config& config,
                                    ops::backend& backend,
                                    const decoder_limits& limits) {
-  decoder::state sized{config, backend, limits};
+  decoder::state sized{config, backend, limits, nullptr};
   weight_loader source{file, backend, reading::shapes, {}};
   if (auto done = sized.load(source); !done)
     return done.error();

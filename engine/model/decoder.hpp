@@ -4,6 +4,7 @@
 #include "engine/model/runner.hpp"
 #include "engine/model/weight_loader.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
 #include "engine/weights/checkpoint.hpp"
 
 #include <cstdint>
@@ -50,11 +51,13 @@ class decoder final : public engine::model_runner {
 public:
   /// Loads the weights of `file` (which may go away afterwards) into `backend`
   /// (which must outlive the decoder). Fails if the file changed meanwhile.
-  static result<std::unique_ptr<decoder>> make(const weights::checkpoint& file,
-                                               const model_config& config,
-                                               ops::backend& backend,
-                                               const decoder_limits& limits,
-                                               const load_progress& progress);
+  /// With `ranks`, which outlive it too, it is one of several that hold the
+  /// model together and are given the same plans (shard.hpp); all of them have
+  /// all logits.
+  static result<std::unique_ptr<decoder>>
+  make(const weights::checkpoint& file, const model_config& config,
+       ops::backend& backend, const decoder_limits& limits,
+       const load_progress& progress, ops::communicator* ranks = nullptr);
 
   ~decoder() override;
 

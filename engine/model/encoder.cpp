@@ -124,7 +124,7 @@ struct encoder::state {
 
   static result<void> weight(weight_loader& source, std::string_view name,
                              std::unique_ptr<ops::weight>& out) {
-    auto loaded = source.weight({std::string{name}});
+    auto loaded = source.weight({{std::string{name}}});
     if (!loaded)
       return loaded.error();
     out = std::move(*loaded);
@@ -133,9 +133,9 @@ struct encoder::state {
 
   norm_weights norm(weight_loader& source, const std::string& name) {
     norm_weights out;
-    out.weight = source.floats({name + ".weight"});
+    out.weight = source.floats({{name + ".weight"}});
     out.bias = config.family->biased_norms
-                   ? source.floats({name + ".bias"})
+                   ? source.floats({{name + ".bias"}})
                    : backend.upload(std::vector<float>(width()));
     return out;
   }
@@ -146,12 +146,12 @@ struct encoder::state {
     if (auto done = weight(source, "cls.weight", head.first); !done)
       return done;
     if (config.pooling.biased_head)
-      head.first_bias = source.floats({"cls.bias"});
+      head.first_bias = source.floats({{"cls.bias"}});
     if (config.family->gelu_head)
       head_norm = norm(source, "cls.norm");
     if (auto done = weight(source, "cls.output.weight", head.last); !done)
       return done;
-    head.last_bias = source.floats({"cls.output.bias"});
+    head.last_bias = source.floats({{"cls.output.bias"}});
     return {};
   }
 

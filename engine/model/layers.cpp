@@ -18,13 +18,16 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
   loaded_step out;
   out.what = &step;
   out.layer = layer;
-  std::vector<std::string> names, biases;
+  std::vector<weight_loader::part> parts, biases;
   for (const auto& part : step.weights) {
-    names.push_back(block_tensor_name(layer, part.name));
+    const auto cut =
+        cut_of(config_, ranks_ == nullptr ? 1 : ranks_->size(), step, part);
+    parts.push_back({block_tensor_name(layer, part.name), cut});
     if (!part.bias.empty())
-      biases.push_back(block_tensor_name(layer, part.bias));
+      biases.push_back({block_tensor_name(layer, part.bias),
+                        cut.what == cut::outputs ? cut : tensor_cut{}});
   }
-  if (auto done = load_weights(source, names, out); !done)
+  if (auto done = load_weights(source, parts, out); !done)
     return done;
   if (!biases.empty())
     out.bias = source.floats(biases);
@@ -36,19 +39,19 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
 }
 
 result<void> layers::load_weights(weight_loader& source,
-                                  const std::vector<std::string>& names,
+                                  const std::vector<weight_loader::part>& parts,
                                   loaded_step& out) {
   const auto op = out.what->op;
   if (is_norm(op)) {
-    for (const auto& name : names)
-      out.norms.push_back(source.floats({name}));
+    for (const auto& one : parts)
+      out.norms.push_back(source.floats({one}));
   } else if (op == block_op::experts) {
-    auto loaded = source.experts(names, config_.experts);
+    auto loaded = source.experts(parts, config_.experts);
     if (!loaded)
       return loaded.error();
     out.experts = std::move(*loaded);
-  } else if (!names.empty()) {
-    auto loaded = source.weight(names);
+  } else if (!parts.empty()) {
+    auto loaded = source.weight(parts);
     if (!loaded)
       return loaded.error();
     out.weight = std::move(*loaded);
@@ -62,12 +65,19 @@ void layers::allocate(std::int32_t rows_max) {
     if (used[i])
       slots_[i] =
           backend_.allocate(rows_max * config_.of(static_cast<slot>(i)));
+  if (ranks_ == nullptr)
+    return;
+  share_ = backend_.allocate(std::int64_t{rows_max} * config_.embedding);
+  zeros_ = backend_.allocate(config_.embedding);
+  zero_rows_.assign(static_cast<std::size_t>(rows_max), 0);
 }
 
 std::int64_t layers::floats() const {
   std::int64_t sum = 0;
   for (const auto& one : slots_)
     sum += one ? one->size() : 0;
+  if (share_)
+    sum += share_->size() + zeros_->size();
   return sum;
 }
 
@@ -93,6 +103,8 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
     return norm_parts(step);
   case block_op::linear:
   case block_op::add_linear:
+    if (ranks_ != nullptr && is_reduced(*step.what))
+      return add_up(step);
     multiply(*step.weight, from, rows_, to,
              step.what->op == block_op::add_linear);
     if (step.bias)
@@ -112,8 +124,31 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
   case block_op::erf_gelu:
     return backend_.erf_gelu(to, rows_, config_.feed_forward);
   case block_op::experts:
-    return mix_experts(step);
+    if (ranks_ != nullptr)
+      return add_up(step);
+    return mix_experts(step, to);
   }
+}
+
+/// Each rank has the products of its own columns: their sum goes where the step
+/// says, the bias once.
+void layers::add_up(const loaded_step& step) {
+  const auto& what = *step.what;
+  const auto in_place = what.op == block_op::linear;
+  auto* sum = in_place ? at(what.to) : share_->data();
+  if (what.op == block_op::experts) {
+    const auto rows = static_cast<std::size_t>(rows_);
+    backend_.gather_rows(zeros_->data(), std::span{zero_rows_}.first(rows),
+                         config_.embedding, sum);
+    mix_experts(step, sum);
+  } else {
+    multiply(*step.weight, at(what.from), rows_, sum, false);
+  }
+  ranks_->all_reduce(sum, rows_ * config_.embedding);
+  if (step.bias)
+    backend_.add_bias(sum, *step.bias, rows_, config_.embedding);
+  if (!in_place)
+    backend_.add_scaled(sum, 1.0f, rows_, config_.embedding, at(what.to));
 }
 
 void layers::attend(const loaded_step& step, const ops::batch_view& batch,
@@ -142,18 +177,18 @@ void layers::norm_parts(const loaded_step& step) {
 
 /// Expert by expert, in ascending order: so a row's sum has one order, whatever
 /// the other rows chose.
-void layers::mix_experts(const loaded_step& step) {
+void layers::mix_experts(const loaded_step& step, float* to) {
   experts_.make_room(rows_, config_.experts_used);
   backend_.route(at(slot::routed), rows_, config_.experts,
                  config_.normalise_experts, experts_.routing());
   experts_.sort(config_.experts);
   for (std::int32_t i = 0; i < config_.experts; ++i)
     if (const auto chosen = experts_.rows_of(i); !chosen.rows.empty())
-      run_expert(step, step.experts[static_cast<std::size_t>(i)], chosen);
+      run_expert(step, step.experts[static_cast<std::size_t>(i)], chosen, to);
 }
 
 void layers::run_expert(const loaded_step& step, const expert& weights,
-                        const expert_rows& chosen) {
+                        const expert_rows& chosen, float* to) {
   const auto count = static_cast<std::int64_t>(chosen.rows.size());
   backend_.gather_rows(at(step.what->from), chosen.rows, config_.embedding,
                        at(slot::expert_input));
@@ -164,7 +199,7 @@ void layers::run_expert(const loaded_step& step, const expert& weights,
   multiply(*weights.down, at(slot::expert_activated), count, at(slot::branch),
            false);
   backend_.add_rows(at(slot::branch), chosen.rows, chosen.shares,
-                    config_.embedding, at(step.what->to));
+                    config_.embedding, to);
 }
 
 void layers::multiply(const ops::weight& weight, const float* x,

@@ -4,6 +4,7 @@
 #include "engine/model/model_config.hpp"
 #include "engine/model/weight_loader.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
 
 #include <array>
 #include <cstdint>
@@ -16,9 +17,11 @@ namespace troupe::model {
 /// (architecture.hpp), layer after layer, over the slots of activations.
 class layers {
 public:
-  /// Both outlive it.
-  layers(const model_config& config, ops::backend& backend)
-      : config_(config), backend_(backend) {
+  /// All outlive it. `config` is the model as this rank sees it; without
+  /// `ranks`, all of it.
+  layers(const model_config& config, ops::backend& backend,
+         ops::communicator* ranks = nullptr)
+      : config_(config), backend_(backend), ranks_(ranks) {
     // nop
   }
 
@@ -64,22 +67,28 @@ private:
   result<void> load_step(weight_loader& source, std::int32_t layer,
                          const block_step& step);
   result<void> load_weights(weight_loader& source,
-                            const std::vector<std::string>& names,
+                            const std::vector<weight_loader::part>& parts,
                             loaded_step& out);
+  void add_up(const loaded_step& step);
   void execute(const loaded_step& step, const ops::batch_view& batch,
                ops::kv_pool& pool);
   void attend(const loaded_step& step, const ops::batch_view& batch,
               ops::kv_pool& pool);
   void norm_parts(const loaded_step& step);
-  void mix_experts(const loaded_step& step);
+  void mix_experts(const loaded_step& step, float* to);
   void run_expert(const loaded_step& step, const expert& weights,
-                  const expert_rows& chosen);
+                  const expert_rows& chosen, float* to);
 
   const model_config& config_;
   ops::backend& backend_;
+  ops::communicator* ranks_;
   std::vector<loaded_step> steps_; ///< of all layers, in order
   expert_plan experts_;            ///< of the step under way
   std::array<std::unique_ptr<ops::buffer>, slot_count> slots_;
+  /// Of several ranks: what this one adds to the residual stream; and a row of
+  /// zeros.
+  std::unique_ptr<ops::buffer> share_, zeros_;
+  std::vector<std::int32_t> zero_rows_;
   std::int64_t rows_ = 0; ///< of the step under way
   std::uint64_t weight_bytes_read_ = 0;
 };

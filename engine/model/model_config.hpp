@@ -35,6 +35,8 @@ struct model_config {
   std::int32_t feed_forward = 0;
   std::int32_t heads = 0;
   std::int32_t kv_heads = 0;
+  /// Of one of several ranks: into how many shares the KV heads are divided.
+  std::int32_t kv_shares = 1;
   std::int32_t head_dim = 0;
   std::int32_t vocabulary = 0;
   std::int32_t context_length = 0; ///< positions the model was trained for

@@ -17,40 +17,95 @@ ops::matrix_view part_of(const ops::matrix_view& whole, std::int64_t index,
           whole.bytes.subspan(first, bytes)};
 }
 
+/// First and number of the rows that a rank takes.
+std::vector<std::pair<std::int64_t, std::int64_t>>
+rows_of(const tensor_cut& how, std::int64_t rows, const shard& rank) {
+  if (rank.size == 1 || how.what != cut::outputs)
+    return {{0, rows}};
+  std::vector<std::pair<std::int64_t, std::int64_t>> out;
+  std::int64_t first = 0;
+  for (const auto& group : how.groups) {
+    const auto share = group.rows / group.shares;
+    const auto which = rank.rank * group.shares / rank.size;
+    out.emplace_back(first + which * share, share);
+    first += group.rows;
+  }
+  return out;
+}
+
+/// Why a matrix cannot be cut; empty if it can.
+std::string why_not(const tensor_cut& how, const ops::matrix_view& whole,
+                    const shard& rank) {
+  const auto block = ops::layout_of(whole.type).elements;
+  if (rank.size == 1 || how.what != cut::inputs ||
+      whole.cols % (rank.size * block) == 0)
+    return {};
+  return fmt::format("its {} columns, in blocks of {}, cannot be divided by {}",
+                     whole.cols, block, rank.size);
+}
+
+/// What a rank has of a matrix, without its elements.
+ops::matrix_view shape_of(const tensor_cut& how, const ops::matrix_view& whole,
+                          const shard& rank) {
+  auto out = whole;
+  out.rows = 0;
+  for (auto [first, count] : rows_of(how, whole.rows, rank))
+    out.rows += count;
+  if (how.what == cut::inputs)
+    out.cols /= rank.size;
+  return out;
+}
+
+std::vector<std::byte> cut_out(const tensor_cut& how,
+                               const ops::matrix_view& whole,
+                               const shard& rank) {
+  const auto layout = ops::layout_of(whole.type);
+  const auto row_bytes = whole.cols / layout.elements * layout.bytes;
+  const auto inputs = how.what == cut::inputs;
+  const auto taken = inputs ? row_bytes / rank.size : row_bytes;
+  const auto from = inputs ? rank.rank * taken : 0;
+  std::vector<std::byte> out;
+  for (auto [first, count] : rows_of(how, whole.rows, rank))
+    for (auto row = first; row < first + count; ++row) {
+      const auto* at = whole.bytes.data() + row * row_bytes + from;
+      out.insert(out.end(), at, at + taken);
+    }
+  return out;
+}
+
 } // namespace
 
 weight_loader::weight_loader(const weights::checkpoint& file,
                              ops::backend& backend, reading what,
-                             load_progress progress)
+                             load_progress progress, shard rank)
     : file_(file), backend_(backend), what_(what),
-      progress_(std::move(progress)) {
+      progress_(std::move(progress)), rank_(rank) {
   for (const auto& one : file.tensors())
     total_ += one.byte_size();
 }
 
 result<std::unique_ptr<ops::weight>>
-weight_loader::weight(const std::vector<std::string>& names) {
-  auto matrices = read_all(names);
+weight_loader::weight(const std::vector<part>& parts) {
+  auto matrices = read_all(parts);
   if (!matrices)
     return matrices.error();
-  auto loaded = load(matrices->parts, names.front());
+  auto loaded = load(matrices->parts, parts.front().name);
   if (loaded)
     advance(matrices->bytes);
   return loaded;
 }
 
 result<std::vector<expert>>
-weight_loader::experts(const std::vector<std::string>& names,
-                       std::int64_t count) {
-  auto stacks = read_all(names);
+weight_loader::experts(const std::vector<part>& parts, std::int64_t count) {
+  auto stacks = read_all(parts);
   if (!stacks)
     return stacks.error();
   const auto& all = stacks->parts; // gate, up, down
   std::vector<expert> out;
   for (std::int64_t i = 0; i < count; ++i) {
-    auto gate_up =
-        load({part_of(all[0], i, count), part_of(all[1], i, count)}, names[0]);
-    auto down = load({part_of(all[2], i, count)}, names[2]);
+    auto gate_up = load({part_of(all[0], i, count), part_of(all[1], i, count)},
+                        parts[0].name);
+    auto down = load({part_of(all[2], i, count)}, parts[2].name);
     if (!gate_up || !down)
       return !gate_up ? gate_up.error() : down.error();
     out.push_back({std::move(*gate_up), std::move(*down)});
@@ -60,17 +115,19 @@ weight_loader::experts(const std::vector<std::string>& names,
 }
 
 std::unique_ptr<ops::buffer>
-weight_loader::floats(const std::vector<std::string>& names) {
+weight_loader::floats(const std::vector<part>& parts) {
   std::vector<float> values;
-  for (const auto& name : names) {
-    const auto& tensor = find(name);
-    const auto before = values.size();
-    values.resize(before + tensor.bytes.size() / sizeof(float));
-    std::memcpy(values.data() + before, tensor.bytes.data(),
-                tensor.bytes.size());
-    resident_bytes_ += tensor.bytes.size();
+  for (const auto& one : parts) {
+    const auto& tensor = find(one.name);
+    std::vector<float> whole(tensor.bytes.size() / sizeof(float));
+    std::memcpy(whole.data(), tensor.bytes.data(), tensor.bytes.size());
+    for (auto [first, count] :
+         rows_of(one.cut, static_cast<std::int64_t>(whole.size()), rank_))
+      values.insert(values.end(), whole.begin() + first,
+                    whole.begin() + first + count);
     advance(tensor.bytes.size());
   }
+  resident_bytes_ += values.size() * sizeof(float);
   return backend_.upload(values);
 }
 
@@ -81,17 +138,24 @@ const weights::tensor& weight_loader::find(const std::string& name) const {
 }
 
 result<weight_loader::read_matrices>
-weight_loader::read_all(const std::vector<std::string>& names) const {
+weight_loader::read_all(const std::vector<part>& parts) const {
   read_matrices out;
-  for (const auto& name : names) {
-    const auto& tensor = find(name);
-    out.parts.push_back(tensor.matrix());
+  for (const auto& one : parts) {
+    const auto& tensor = find(one.name);
+    auto matrix = tensor.matrix();
     out.bytes += tensor.byte_size();
+    if (auto why = why_not(one.cut, matrix, rank_); !why.empty())
+      return error{errc::unsupported, fmt::format("{}: tensor '{}': {}",
+                                                  file_.name(), one.name, why)};
+    out.parts.push_back(shape_of(one.cut, matrix, rank_));
     if (what_ == reading::shapes)
       continue;
     auto read = file_.read(tensor);
     if (!read)
       return read.error();
+    matrix.bytes = read->bytes();
+    if (rank_.size > 1 && one.cut.what != cut::none)
+      *read = weights::tensor_data{cut_out(one.cut, matrix, rank_)};
     out.parts.back().bytes = read->bytes();
     out.elements.push_back(std::move(*read));
   }

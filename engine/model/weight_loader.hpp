@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/model/shard.hpp"
 #include "engine/ops/backend.hpp"
 #include "engine/weights/checkpoint.hpp"
 
@@ -29,21 +30,26 @@ enum class reading : std::uint8_t { elements, shapes };
 /// shapes and the types of vectors are checked.
 class weight_loader {
 public:
+  /// A tensor, and what `rank` takes of it.
+  struct part {
+    std::string name;
+    tensor_cut cut = {};
+  };
+
   /// `file` and `backend` outlive it.
   weight_loader(const weights::checkpoint& file, ops::backend& backend,
-                reading what, load_progress progress);
+                reading what, load_progress progress, shard rank = {});
 
   /// Matrices that share an input, stacked.
-  result<std::unique_ptr<ops::weight>>
-  weight(const std::vector<std::string>& names);
+  result<std::unique_ptr<ops::weight>> weight(const std::vector<part>& parts);
 
   /// The experts of tensors (gate, up, down) that hold the rows of one after
   /// the other.
-  result<std::vector<expert>> experts(const std::vector<std::string>& names,
+  result<std::vector<expert>> experts(const std::vector<part>& parts,
                                       std::int64_t count);
 
   /// Vectors, one after the other.
-  std::unique_ptr<ops::buffer> floats(const std::vector<std::string>& names);
+  std::unique_ptr<ops::buffer> floats(const std::vector<part>& parts);
 
   /// Bytes of all that was loaded, as the backend keeps it.
   std::uint64_t resident_bytes() const {
@@ -58,7 +64,7 @@ private:
   };
 
   const weights::tensor& find(const std::string& name) const;
-  result<read_matrices> read_all(const std::vector<std::string>& names) const;
+  result<read_matrices> read_all(const std::vector<part>& parts) const;
   result<std::unique_ptr<ops::weight>>
   load(const std::vector<ops::matrix_view>& parts, const std::string& name);
   void advance(std::uint64_t bytes);
@@ -67,6 +73,7 @@ private:
   ops::backend& backend_;
   reading what_;
   load_progress progress_;
+  shard rank_;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
   std::uint64_t resident_bytes_ = 0;

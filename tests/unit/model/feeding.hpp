@@ -52,7 +52,8 @@ struct portion {
 };
 
 /// Runs one step over the portions and keeps the logits of all its rows.
-inline void feed(model::decoder& decoder, const std::vector<portion>& step) {
+inline void feed(engine::model_runner& decoder,
+                 const std::vector<portion>& step) {
   engine::step_plan plan;
   for (std::size_t i = 0; i < step.size(); ++i) {
     const auto& sequence = *step[i].sequence;
@@ -78,7 +79,7 @@ inline void feed(model::decoder& decoder, const std::vector<portion>& step) {
 }
 
 /// Runs a sequence alone in chunks of at most `chunk` tokens.
-inline void feed_alone(model::decoder& decoder, fed_sequence& sequence,
+inline void feed_alone(engine::model_runner& decoder, fed_sequence& sequence,
                        std::size_t chunk) {
   while (sequence.done < sequence.ids.size())
     feed(decoder,
