@@ -1,12 +1,13 @@
 """The policies under all loads, beside Ray's, simple ones and an oracle.
 
-  bench/policies.py [--grid] [--plots-only] [--jobs N]
+  bench/policies.py [--grid] [--plots-only] [--only TEXT] [--jobs N]
 
 Runs build/release/bench/policies/bench_policies over the matrix and writes
 bench/results/policies-DATE.json, policies-DATE.md and docs/plots/policies-*.png.
 `--grid` searches set-points instead, Ray's and ours, and writes
 policies-grid-DATE.json and .md; the matrix takes its best values from the
-newest of these. matplotlib comes from PyPI into build/bench/plots.
+newest of these. `--only` runs the rows alone whose policy has that text, and
+takes the others from the newest results. matplotlib comes from PyPI into build/bench/plots.
 docs/policies.md says what is simulated.
 """
 
@@ -355,6 +356,7 @@ def main():
     options.add_argument("--jobs", type=int, default=1)
     options.add_argument("--grid", action="store_true")
     options.add_argument("--plots-only", action="store_true")
+    options.add_argument("--only", default="")
     given = options.parse_args()
     path = RESULTS / f"policies-{DATE}.json"
     run = runner(given.binary, str(given.times), given.jobs)
@@ -367,9 +369,15 @@ def main():
             if found else RAY)
     ideals = [{**run.one({**LOADS[load], "ideal": True, "replicas": 16}),
                "load": load} for load in ("mooncake", "azure")]
+    rows = choice_rows() + scaling_rows(best)
+    again = [one for one in rows if given.only in one["policy"]]
+    run.all(again)
+    if given.only:
+        before = json.loads(newest("policies-2*.json").read_text())["runs"]
+        rows = [one for one in before if given.only not in one["policy"]]
+        rows += again
     result = {"times": pathlib.Path(run.times).name, "best_ray": best,
-              "loads": ideals,
-              "runs": run.all(choice_rows() + scaling_rows(best))}
+              "loads": ideals, "runs": rows}
     path.write_text(json.dumps(result) + "\n")
     text = table(result)
     path.with_suffix(".md").write_text(text)

@@ -1,6 +1,7 @@
 #include "autoscaler/policy/latency.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 
 namespace troupe::autoscaler {
@@ -54,7 +55,8 @@ scaling_decision latency(const latency_seen& seen, const latency_goal& goal,
     auto load = view.running + view.queued;
     auto others = (replicas - 1) * options.target_ongoing_requests;
     if (found->ratio > 1)
-      wish.replicas = replicas * std::min(found->ratio, step_max);
+      wish.replicas = std::min(replicas * std::min(found->ratio, step_max),
+                               std::max(std::ceil(load), 1.));
     else if (found->ratio < low && load <= spare * others)
       wish.replicas = replicas - 1;
   } else if (is_settled && view.running + view.queued == 0) {

@@ -120,6 +120,14 @@ TEST_CASE("more replicas by as much as clients wait too long, twice at most") {
   CHECK(target({0.2, 0.1}, one_second, view_of(2, 9)) == 2);
 }
 
+TEST_CASE("a set-point that cannot be kept asks for a replica per request") {
+  CHECK(target({30, {}}, one_second, view_of(4, 6)) == 6);
+  CHECK(target({30, {}}, one_second, view_of(6, 6)) == 6);
+  // And for fewer when there are fewer.
+  scaling_state waited{-25, start};
+  CHECK(target({30, {}}, one_second, view_of(6, 2), waited) == 2);
+}
+
 TEST_CASE("a change is waited for") {
   auto view = view_of(2, 30);
   view.target = 4;
