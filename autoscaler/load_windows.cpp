@@ -70,8 +70,11 @@ bool load_windows::hear(const load_report& report, time_point now) {
     if (std::count(known.ended.begin(), known.ended.end(), report.incarnation))
       return false;
     if (report.incarnation != known.incarnation) {
-      end(report.kind, report.source, known.incarnation);
-      known.incarnation = report.incarnation;
+      known.ended.push_back(
+          std::exchange(known.incarnation, report.incarnation));
+      if (known.ended.size() > ended_max)
+        known.ended.pop_front();
+      known.samples.clear();
     } else if (report.sequence <= known.sequence) {
       return false;
     }
@@ -85,17 +88,11 @@ bool load_windows::hear(const load_report& report, time_point now) {
   return true;
 }
 
-void load_windows::end(load_source kind, const std::string& source,
-                       std::uint64_t incarnation) {
+void load_windows::leave(load_source kind, const std::string& source,
+                         std::uint64_t incarnation) {
   auto i = series_.find({kind, source});
-  if (i == series_.end() || i->second.incarnation != incarnation)
-    return;
-  auto& ended = i->second.ended;
-  if (std::count(ended.begin(), ended.end(), incarnation) == 0)
-    ended.push_back(incarnation);
-  if (ended.size() > ended_max)
-    ended.pop_front();
-  i->second.samples.clear();
+  if (i != series_.end() && i->second.incarnation == incarnation)
+    i->second.samples.clear();
 }
 
 load load_windows::over_window(time_point now) const {

@@ -45,7 +45,7 @@ struct load {
 /// averaged by time, or its greatest or least value taken, as Ray's controller
 /// does: running and queued each by itself, running from the replicas if any
 /// report, else from the routers. A source that was not heard for longer than
-/// max(2 x metrics_interval_s, 10 s), or has ended, takes its past along.
+/// max(2 x metrics_interval_s, 10 s), or has left, takes its past along.
 ///
 /// Late and doubled reports are dropped; a lost one is mended by the next.
 /// Bounded: `sources_max`, and of each about two samples per
@@ -61,8 +61,9 @@ public:
   /// too many. `now` does not fall.
   bool hear(const load_report&, time_point now);
 
-  /// This life of the source is over; what it still says is late.
-  void end(load_source, const std::string& source, std::uint64_t incarnation);
+  /// The source is away: it does not count until it says something newer, or
+  /// begins another life.
+  void leave(load_source, const std::string& source, std::uint64_t incarnation);
 
   load over_window(time_point now) const;
 
@@ -76,7 +77,7 @@ private:
   };
 
   struct series {
-    std::deque<std::uint64_t> ended; ///< incarnations, at most a few
+    std::deque<std::uint64_t> ended; ///< earlier incarnations, at most a few
     std::uint64_t incarnation = 0;
     std::uint64_t sequence = 0;
     time_point heard;

@@ -60,12 +60,13 @@ void scaler::know(const controller::scaled_models& all) {
     kept.wanted = wanted;
   }
   models_ = std::move(known);
+  nodes_ = {all.nodes.begin(), all.nodes.end()};
   std::erase_if(routers_, [&](const auto& router) {
     const auto& [node, life] = router;
-    if (std::count(all.nodes.begin(), all.nodes.end(), node) != 0)
+    if (nodes_.contains(node))
       return false;
     for (auto& [key, model] : models_) {
-      model.windows.end(load_source::router, node, life.incarnation);
+      model.windows.leave(load_source::router, node, life.incarnation);
       model.first_tokens.forget(node);
       model.next_tokens.forget(node);
       model.oldest_ms.erase(node);
@@ -74,16 +75,20 @@ void scaler::know(const controller::scaled_models& all) {
   });
 }
 
-/// What does not serve any more takes its load along.
+/// What does not serve any more takes its load along. It may come back as it
+/// was, when its node does.
 void scaler::keep_serving(model& of, const controller::scaled_model& now) {
   for (const auto& before : of.wanted.replicas)
     if (std::count(now.replicas.begin(), now.replicas.end(), before) == 0) {
-      of.windows.end(load_source::replica, before.replica, before.incarnation);
+      of.windows.leave(load_source::replica, before.replica,
+                       before.incarnation);
       of.replicas.erase(before.replica);
     }
 }
 
 void scaler::hear(const protocol::router_report& report, time_point now) {
+  if (!nodes_.contains(report.node))
+    return;
   auto& router = routers_[report.node];
   if (report.incarnation == router.incarnation &&
       report.sequence <= router.sequence)

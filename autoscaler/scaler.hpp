@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,7 +71,8 @@ private:
                                  const scaling_options&, time_point now);
 
   std::map<model_key, model> models_;
-  std::map<std::string, router> routers_; ///< by node, of those alive
+  std::set<std::string> nodes_;           ///< that are alive
+  std::map<std::string, router> routers_; ///< by node, of those
 };
 
 } // namespace troupe::autoscaler

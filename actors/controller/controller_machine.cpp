@@ -871,7 +871,10 @@ bool controller_machine::give_one_up(model& of, time_point now) {
   std::map<std::string, std::pair<bool, std::uint32_t>> to_go; // the last one
   for (const auto& [number, one] : of.replicas)
     if (one.outdated) {
-      auto& room = *by_name.at(one.spec.node);
+      auto found = by_name.find(one.spec.node);
+      if (found == by_name.end())
+        continue; // its node is closed: it came back when it was to end
+      auto& room = *found->second;
       add(room.free, sum_of(one.demand));
       room.replicas_of_model -= room.replicas_of_model > 0;
       to_go[one.spec.node] =

@@ -59,7 +59,8 @@ scaling_decision latency(const latency_seen& seen, const latency_goal& goal,
                                std::max(std::ceil(load), 1.));
     else if (found->ratio < low && load <= spare * others)
       wish.replicas = replicas - 1;
-  } else if (is_settled && view.running + view.queued == 0) {
+  } else if (view.running + view.queued == 0) {
+    // Nor is a change waited for that there may be no room for.
     wish.load = "nothing to do";
     wish.replicas = replicas - 1;
   }

@@ -25,7 +25,7 @@ struct latency_seen {
 /// as the time is above its set-point, twice as many at most, and no more than
 /// there are requests, since none is computed by two; one less when it
 /// is below half of it and the others can take what there is
-/// (`ongoing_requests` knows). Pure.
+/// (`ongoing_requests` knows), or when there is nothing to do. Pure.
 scaling_decision latency(const latency_seen&, const latency_goal&,
                          const scaling_options&, const scaling_state&,
                          const scaling_view&, time_point now);

@@ -1,5 +1,7 @@
 #include "tests/sim/agent_shell.hpp"
 
+#include "tests/sim/unsteady_reports.hpp"
+
 #include <algorithm>
 #include <csignal>
 #include <utility>
@@ -112,9 +114,29 @@ void agent_shell::router_port(std::uint16_t port) {
   run(machine_.router_port(port, self_.now()));
 }
 
+/// As node_agent.cpp.
+void agent_shell::take_router_load(const codec::bytes& bytes) {
+  auto report = decode_router_report(bytes);
+  if (!report)
+    around_.world.fail("I2", "a router's report cannot be read");
+  if (!head_ || !machine_.joined())
+    return;
+  report->node = self_.name();
+  report->node_epoch = machine_.node_epoch();
+  message out;
+  out.what = topic::load;
+  out.body = encode(*report);
+  around_.reports.pass(self_, [this, out] { tell_controller(out); });
+}
+
 std::optional<link_id> agent_shell::find(std::uint64_t incarnation) const {
   auto known = children_.find(incarnation);
   return known == children_.end() ? std::nullopt : known->second.link;
+}
+
+void agent_shell::drain(nanoseconds time) {
+  run(machine_.drain(std::chrono::duration_cast<milliseconds>(time),
+                     self_.now()));
 }
 
 void agent_shell::tick() {
@@ -197,7 +219,7 @@ void agent_shell::obey(const node_agent::tune_replica& x) {
 }
 
 void agent_shell::obey(const node_agent::all_stopped&) {
-  // Nobody asks a node to drain here.
+  outside_.all_stopped();
 }
 
 void agent_shell::obey(const node_agent::connect_head&) {
@@ -251,7 +273,11 @@ void agent_shell::obey(const node_agent::send_news& x) {
   message out;
   out.what = topic::news;
   out.body = encode(x.news);
-  tell_controller(std::move(out));
+  // The next word of the replica says it again; what the agent says, nobody.
+  if (x.news.report.load.sequence != 0)
+    around_.reports.pass_in_order([this, out] { tell_controller(out); });
+  else
+    tell_controller(std::move(out));
 }
 
 void agent_shell::obey(const node_agent::send_death& x) {

@@ -24,6 +24,7 @@ public:
     /// Starts a replica's process with its launch record.
     std::function<replica_process*(const codec::bytes&)> spawn;
     std::function<void(bool wanted)> want_router;
+    std::function<void()> all_stopped;
   };
 
   agent_shell(process& self, surroundings, protocol::node_joined,
@@ -35,6 +36,10 @@ public:
   void on_down(link_id);
   void on_child_end(process_id, ending);
   void router_port(std::uint16_t);
+  void take_router_load(const codec::bytes& report);
+
+  /// Ends all replicas.
+  void drain(nanoseconds time);
 
   // known_peers
   bool expects(std::uint64_t incarnation) const override {

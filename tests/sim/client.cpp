@@ -141,6 +141,8 @@ void client::on_failed(const error& why) {
 
 /// Why the rules let it fail so; none if they do not.
 client::failure client::judge(const error& why) const {
+  if (request_.at_rest)
+    return failure::none;
   // For who was in a hurry: a replica's host or the router's may have leapt.
   auto age = world_.now() - submitted_ + ledger_.leapt() - leapt_before_;
   if (why.code == errc::internal) {

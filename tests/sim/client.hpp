@@ -22,6 +22,7 @@ struct client_request {
   sampling_params params;
   std::uint64_t deadline_ms = 0;
   bool poison = false;
+  bool at_rest = false; ///< nothing goes wrong any more: it must be answered
 };
 
 /// How requests ended, over a run.

@@ -18,35 +18,57 @@ constexpr nanoseconds silence_max = 1s;
 } // namespace
 
 cluster::cluster(sim::world& w)
-    : world_(w), network_(w, processes_), disk_(w), ledger_(w) {
-  auto workers = 1 + w.below(4);
-  for (std::size_t i = 0; i <= workers; ++i) {
-    place made;
-    made.self.node = i == 0 ? "head" : "worker" + std::to_string(i);
-    made.host = static_cast<host_id>(i + 1);
-    made.self.address = network::address_of(made.host);
-    made.self.cpus = static_cast<std::uint32_t>(1 + w.below(3));
-    made.self.memory_bytes = 1ull << 34;
-    made.self.engines = {"cpu"};
-    made.self.resources = {{"CPU", static_cast<double>(made.self.cpus)},
-                           {"memory", static_cast<double>(1ull << 34)}};
-    made.clock.at_start = w.between(1s, 1000s);
-    made.clock.rate =
-        1 + drift_max * (static_cast<double>(w.below(2001)) / 1000 - 1);
-    made.clock.wall_at_start = today + w.between(0s, 24h);
-    made.arithmetic_class = w.chance(0.2) ? "class b" : "class a";
-    places_.push_back(std::move(made));
-  }
+    : world_(w), network_(w, processes_), disk_(w), ledger_(w), reports_(w) {
+  own_ = 2 + w.below(4);
+  for (std::size_t i = 0; i < own_; ++i)
+    places_.push_back(make_place(i == 0 ? "head" : "worker" + std::to_string(i),
+                                 static_cast<std::uint32_t>(1 + w.below(3))));
   engine_.sequences_max = static_cast<std::uint32_t>(2 + w.below(6));
   engine_.step_time = w.between(4ms, 30ms);
   engine_.rows_max = static_cast<std::uint32_t>(16 + w.below(64));
   engine_.blocks = static_cast<std::uint32_t>(64 + w.below(200));
+  if (w.chance(0.4))
+    provider_ = std::make_unique<simulated_provider>(
+        w, processes_, disk_,
+        [this](const auto& name, auto cpus) { return bring(name, cpus); });
+}
+
+cluster::place cluster::make_place(std::string name, std::uint32_t cpus) {
+  place made;
+  made.self.node = std::move(name);
+  made.host = static_cast<host_id>(places_.size() + 1);
+  made.self.address = network::address_of(made.host);
+  made.self.cpus = cpus;
+  made.self.memory_bytes = 1ull << 34;
+  made.self.engines = {"cpu"};
+  made.self.resources = {{"CPU", static_cast<double>(cpus)},
+                         {"memory", static_cast<double>(1ull << 34)}};
+  made.clock.at_start = world_.between(1s, 1000s);
+  made.clock.rate =
+      1 + drift_max * (static_cast<double>(world_.below(2001)) / 1000 - 1);
+  made.clock.wall_at_start = today + world_.between(0s, 24h);
+  made.arithmetic_class = world_.chance(0.2) ? "class b" : "class a";
+  return made;
+}
+
+process_id cluster::bring(const std::string& name, std::uint32_t cpus) {
+  places_.push_back(make_place(name, cpus));
+  start(places_.size() - 1);
+  return places_.back().process;
 }
 
 std::uint32_t cluster::cpus() const {
-  std::uint32_t out = 0;
-  for (const auto& x : places_)
-    out += x.self.cpus;
+  std::uint32_t out = provider_ ? provider_->cpus() : 0;
+  for (std::size_t i = 0; i < own_; ++i)
+    out += places_[i].self.cpus;
+  return out;
+}
+
+std::vector<std::size_t> cluster::members() const {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < places_.size(); ++i)
+    if (!is_brought(i) || node(i) != nullptr)
+      out.push_back(i);
   return out;
 }
 
@@ -57,13 +79,14 @@ void cluster::start(std::size_t node) {
   if (node == 0) {
     options.port = head_port;
     options.store = &disk_;
+    options.provider = provider_.get();
   } else {
     options.head = protocol::endpoint{places_[0].self.address, head_port, 0, 0};
   }
   options.habits = [this, name = x.arithmetic_class] { return habits(name); };
   auto made = std::make_unique<node_process>(
-      surroundings{world_, network_, processes_}, x.host, x.clock, ledger_,
-      std::move(options));
+      surroundings{world_, network_, processes_, reports_}, x.host, x.clock,
+      ledger_, std::move(options));
   auto* started = made.get();
   x.process = processes_.add(std::move(made));
   if (x.stopped_at)

@@ -4,10 +4,14 @@
 #include "tests/sim/network.hpp"
 #include "tests/sim/node_process.hpp"
 #include "tests/sim/process.hpp"
+#include "tests/sim/provider.hpp"
 #include "tests/sim/store.hpp"
+#include "tests/sim/unsteady_reports.hpp"
 #include "tests/sim/world.hpp"
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,7 +25,7 @@ struct start_faults {
 };
 
 /// The nodes of a run with what lies between and below them. Node 0 is the
-/// head.
+/// head; behind the first ones come those that were brought.
 class cluster {
 public:
   explicit cluster(sim::world&);
@@ -33,6 +37,9 @@ public:
     return network_;
   }
   sim::disk& disk() {
+    return disk_;
+  }
+  const sim::disk& disk() const {
     return disk_;
   }
   sim::ledger& ledger() {
@@ -48,10 +55,17 @@ public:
   host_id host_of(std::size_t node) const {
     return places_[node].host;
   }
-  std::uint32_t cpus_of(std::size_t node) const {
-    return places_[node].self.cpus;
+  std::uint32_t cpus() const; ///< that there are, or can be
+  /// It was brought, and is not started again.
+  bool is_brought(std::size_t node) const {
+    return node >= own_;
   }
-  std::uint32_t cpus() const;
+  /// All but those that were brought and are gone.
+  std::vector<std::size_t> members() const;
+  /// Null: nobody brings nodes.
+  simulated_provider* provider() const {
+    return provider_.get();
+  }
   /// Starts the node's process anew, in a new incarnation.
   void start(std::size_t node);
   /// Its process if it lives; else null.
@@ -83,6 +97,8 @@ private:
     std::optional<local_time> stopped_at; ///< its host stands still since then
   };
 
+  place make_place(std::string name, std::uint32_t cpus);
+  process_id bring(const std::string& name, std::uint32_t cpus);
   std::vector<process*> processes_on(host_id) const;
   std::optional<engine_habits> habits(const std::string& arithmetic_class);
 
@@ -91,7 +107,10 @@ private:
   sim::network network_;
   sim::disk disk_;
   sim::ledger ledger_;
-  std::vector<place> places_;
+  unsteady_reports reports_;
+  std::deque<place> places_; // clocks stay where they are
+  std::size_t own_ = 0;      // that were not brought
+  std::unique_ptr<simulated_provider> provider_;
   null_engine_options engine_;
 };
 

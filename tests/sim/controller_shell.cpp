@@ -79,6 +79,8 @@ void controller_shell::on_message(link_id from, message what) {
       if (!notice)
         around_.world.fail("I2", "a death notice cannot be read");
       execute(machine_->death(*notice, self_.now()));
+    } else if (what.what == topic::load) {
+      take_router_load(what.body);
     }
   });
 }
@@ -92,6 +94,91 @@ void controller_shell::take_news(const replica_news& news) {
   if (old && machine_->table().version != before)
     around_.world.fail("I4", "news of an old epoch of " + news.node +
                                  " are believed");
+}
+
+/// Of a router whose node is here, as its agent joined last.
+void controller_shell::take_router_load(const codec::bytes& record) {
+  auto report = decode_router_report(record);
+  if (!report)
+    around_.world.fail("I2", "a router's report cannot be read");
+  auto from = nodes_.find(report->node);
+  if (from != nodes_.end() && from->second.epoch == report->node_epoch)
+    tell_autoscaler(&autoscaler_sink::hear_router, record);
+}
+
+// -- the autoscaler
+// -------------------------------------------------------------------
+
+void controller_shell::watch(autoscaler_sink* from) {
+  autoscaler_ = from;
+  hear([this] {
+    tell_autoscaler(&autoscaler_sink::know,
+                    controller::encode(machine_->scaled()));
+  });
+}
+
+void controller_shell::tell_autoscaler(
+    void (autoscaler_sink::*what)(const codec::bytes&), codec::bytes record) {
+  if (autoscaler_)
+    say([this, what, record = std::move(record)]() mutable {
+      self_.run([this, what, record = std::move(record)] {
+        (autoscaler_->*what)(record);
+      });
+    });
+}
+
+void controller_shell::scale(const codec::bytes& record) {
+  hear([this, record] {
+    auto order = decode_scale_order(record);
+    if (!order)
+      around_.world.fail("I2", "an order to scale cannot be read");
+    execute(machine_->scale(*order, self_.now()));
+  });
+}
+
+void controller_shell::watch_nodes(std::function<void(codec::bytes)> done) {
+  hear([this, done = std::move(done)] {
+    asked_ = *store_.asked_nodes();
+    execute(machine_->watch_nodes(self_.now()));
+    asked_nodes list{machine_->epoch(), asked_};
+    say([this, done, answer = encode(list)] {
+      self_.run([done, answer] { done(answer); });
+    });
+  });
+}
+
+/// Those that are in the list no more have ended.
+void controller_shell::keep_asked(const codec::bytes& record,
+                                  std::function<void(bool)> done) {
+  hear([this, record, done = std::move(done)] {
+    auto list = decode_asked_nodes(record);
+    if (!list)
+      around_.world.fail("I2", "a list of nodes cannot be read");
+    auto stored = store_.remember_asked(list->nodes).has_value();
+    if (stored) {
+      std::vector<std::string> ended;
+      for (const auto& [node, type] : asked_)
+        if (std::none_of(list->nodes.begin(), list->nodes.end(),
+                         [&](const auto& one) { return one.node == node; }))
+          ended.push_back(node);
+      asked_ = std::move(list->nodes);
+      execute(machine_->bury(ended, self_.now()));
+    }
+    say([this, done, stored] { self_.run([done, stored] { done(stored); }); });
+  });
+}
+
+void controller_shell::close_node(const std::string& node, bool closed,
+                                  std::function<void(bool)> done) {
+  hear([this, node, closed, done = std::move(done)] {
+    controller::commands orders;
+    auto is_done = machine_->close_node(node, closed, orders, self_.now());
+    around_.world.trace(closed ? "close" : "open", node, is_done);
+    execute(orders);
+    say([this, done, is_done] {
+      self_.run([done, is_done] { done(is_done); });
+    });
+  });
 }
 
 void controller_shell::join(link_id from, const message& ask) {
@@ -190,6 +277,15 @@ void controller_shell::execute(const controller::commands& todo) {
       if (!to_remember_ && !to_remember_targets_)
         remember_at_ = self_.now() + remember_pause;
       to_remember_targets_ = *x;
+    } else if (std::holds_alternative<controller::tell_scaled>(order)) {
+      if (autoscaler_)
+        tell_autoscaler(&autoscaler_sink::know,
+                        controller::encode(machine_->scaled()));
+    } else if (std::holds_alternative<controller::tell_nodes>(order)) {
+      tell_autoscaler(&autoscaler_sink::know_nodes,
+                      encode(machine_->nodes(self_.now())));
+    } else if (const auto* x = std::get_if<controller::tell_load>(&order)) {
+      tell_autoscaler(&autoscaler_sink::hear_replica, encode(x->news));
     }
   }
   check_assigned();

@@ -16,6 +16,16 @@
 
 namespace troupe::sim {
 
+/// What the controller tells the autoscaler, in one process.
+class autoscaler_sink {
+public:
+  virtual ~autoscaler_sink() = default;
+  virtual void know(const codec::bytes& models) = 0;
+  virtual void hear_router(const codec::bytes& report) = 0;
+  virtual void hear_replica(const codec::bytes& news) = 0;
+  virtual void know_nodes(const codec::bytes& view) = 0;
+};
+
 /// The simulated counterpart of controller.cpp around a controller_machine and
 /// a store. While the store writes, the actor stands still: what it hears
 /// waits, and what it says leaves when the write has ended.
@@ -36,6 +46,17 @@ public:
   void deploy(codec::bytes deployment, on_version);
   void remove(std::string application, on_version);
 
+  // From the autoscaler.
+  void watch(autoscaler_sink*);
+  void scale(const codec::bytes& order);
+  /// The answer: asked_nodes, as the store has them.
+  void watch_nodes(std::function<void(codec::bytes)>);
+  /// The answer: whether they are stored.
+  void keep_asked(const codec::bytes& list, std::function<void(bool)>);
+  /// The answer: whether it is done.
+  void close_node(const std::string& node, bool closed,
+                  std::function<void(bool)>);
+
   // For the checks.
   const controller::controller_machine& machine() const {
     return *machine_;
@@ -53,6 +74,9 @@ private:
   void say(world::action);
   void join(link_id, const message&);
   void take_news(const protocol::replica_news&);
+  void take_router_load(const codec::bytes&);
+  void tell_autoscaler(void (autoscaler_sink::*)(const codec::bytes&),
+                       codec::bytes);
   void store_and_deploy(controller::deployment, const on_version&);
   void execute(const controller::commands&);
   void check_assigned();
@@ -69,6 +93,8 @@ private:
   simulated_store store_;
   std::unique_ptr<controller::controller_machine> machine_;
   std::map<std::string, node> nodes_;
+  autoscaler_sink* autoscaler_ = nullptr;
+  std::vector<protocol::asked_node> asked_; ///< as the store has them
   std::optional<controller::remember_nodes> to_remember_;
   std::optional<controller::remember_targets> to_remember_targets_;
   local_time remember_at_{};

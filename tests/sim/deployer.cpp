@@ -21,6 +21,50 @@ deployment timeless(deployment x) {
   return x;
 }
 
+/// Replicas that it must have room for.
+std::uint32_t least(const model_deployment& x) {
+  return x.scaling ? std::max(x.scaling->min_replicas, 1u) : x.replicas;
+}
+
+/// Short delays: a run takes seconds.
+config::autoscaling_config random_scaling(world& w) {
+  auto seconds = [&](milliseconds low, milliseconds high) {
+    return std::chrono::duration<double>{w.between(low, high)}.count();
+  };
+  config::autoscaling_config out;
+  out.min_replicas = static_cast<std::uint32_t>(w.below(2));
+  out.max_replicas = static_cast<std::uint32_t>(1 + w.below(3));
+  if (w.chance(0.3))
+    out.initial_replicas =
+        out.min_replicas + static_cast<std::uint32_t>(w.below(
+                               out.max_replicas - out.min_replicas + 1));
+  if (w.chance(0.8))
+    out.target_ongoing_requests = static_cast<double>(1 + w.below(3));
+  if (w.chance(0.5))
+    out.upscale_delay_s = seconds(0ms, 500ms);
+  out.downscale_delay_s = seconds(200ms, 1500ms);
+  if (w.chance(0.5))
+    out.downscale_to_zero_delay_s = seconds(200ms, 1500ms);
+  if (w.chance(0.5))
+    out.look_back_period_s = seconds(0ms, 1000ms);
+  if (w.chance(0.3))
+    out.downscaling_factor = 0.5;
+  out.aggregation = static_cast<config::load_aggregation>(w.below(3));
+  switch (w.below(3)) {
+  case 0:
+    break;
+  case 1:
+    out.policy = config::scaling_policy::tokens;
+    out.target_queue_s = seconds(100ms, 1000ms);
+    break;
+  case 2:
+    out.policy = config::scaling_policy::latency;
+    out.first_token_s = seconds(50ms, 500ms);
+    break;
+  }
+  return out;
+}
+
 bool wants(const deployment& x, const std::string& model) {
   return std::any_of(x.models.begin(), x.models.end(),
                      [&](const auto& m) { return m.spec.model == model; });
@@ -61,7 +105,21 @@ model_deployment deployer::first_state(const std::string& model) {
   auto most = std::max<std::uint32_t>(
       cluster_.cpus() / static_cast<std::uint32_t>(models_.size()), 1);
   out.replicas = static_cast<std::uint32_t>(1 + w.below(std::min(most, 5u)));
+  if (w.chance(0.5))
+    scale_or_fix(out);
   return out;
+}
+
+/// Another scaling, or none any more.
+void deployer::scale_or_fix(model_deployment& x) {
+  auto& w = cluster_.world();
+  if (x.scaling && w.chance(0.3)) {
+    x.scaling.reset();
+    x.replicas = 1;
+    return;
+  }
+  x.scaling = random_scaling(w);
+  x.replicas = x.scaling->start_replicas();
 }
 
 /// Replicas that this model may have beside the others.
@@ -69,7 +127,7 @@ std::uint32_t deployer::room_for(const deployment& x, std::size_t model) {
   auto room = cluster_.cpus();
   for (std::size_t i = 0; i < x.models.size(); ++i)
     if (i != model)
-      room -= std::min(room, x.models[i].replicas);
+      room -= std::min(room, least(x.models[i]));
   return std::min(room, 6u);
 }
 
@@ -78,21 +136,22 @@ void deployer::alter(deployment& x) {
   if (x.models.size() < models_.size() || w.chance(0.1)) {
     for (const auto& model : models_)
       if (!wants(x, model)) {
-        auto back = first_state(model);
-        x.models.push_back(back);
-        back.replicas = 1;
-        x.models.back().replicas = std::min(
-            back.replicas, std::max(room_for(x, x.models.size() - 1), 1u));
+        x.models.push_back(first_state(model));
+        if (!x.models.back().scaling)
+          x.models.back().replicas = 1;
         return;
       }
   }
   auto place = w.below(x.models.size());
   auto& model = x.models[place];
-  switch (w.below(7)) {
+  switch (w.below(8)) {
   case 0:
   case 1: // more or fewer
-    model.replicas = static_cast<std::uint32_t>(
-        1 + w.below(std::max(room_for(x, place), 1u)));
+    if (model.scaling)
+      scale_or_fix(model);
+    else
+      model.replicas = static_cast<std::uint32_t>(
+          1 + w.below(std::max(room_for(x, place), 1u)));
     break;
   case 2: // in place
     model.spec.max_ongoing_requests = static_cast<std::uint32_t>(w.below(12));
@@ -110,6 +169,9 @@ void deployer::alter(deployment& x) {
       x.models.erase(x.models.begin() + static_cast<std::ptrdiff_t>(place));
     else
       x.proxies = static_cast<controller::proxy_location>(w.below(3));
+    break;
+  case 7: // by its load, by another one, or not
+    scale_or_fix(model);
     break;
   }
 }
@@ -179,19 +241,32 @@ bool deployer::finish() {
   for (const auto& model : models_)
     if (!wants(wanted, model)) {
       wanted.models.push_back(first_state(model));
-      wanted.models.back().replicas = 1;
+      if (!wanted.models.back().scaling)
+        wanted.models.back().replicas = 1;
     }
   for (std::size_t i = 0; i < wanted.models.size(); ++i)
-    wanted.models[i].replicas =
-        std::min(wanted.models[i].replicas, std::max(room_for(wanted, i), 1u));
+    if (auto& model = wanted.models[i]; !model.scaling)
+      model.replicas =
+          std::min(model.replicas, std::max(room_for(wanted, i), 1u));
   ask(std::move(wanted));
   return false;
+}
+
+/// What is scaled keeps to its bounds at all times (I8).
+void deployer::check_targets() {
+  for (const auto& model : cluster_.controller()->machine().scaled().models)
+    if (model.target < model.scaling.min_replicas ||
+        model.target > model.scaling.max_replicas)
+      cluster_.world().fail("I8", model.model + " is to have " +
+                                      std::to_string(model.target) +
+                                      " replicas, which is beyond its bounds");
 }
 
 void deployer::check() {
   auto* controller = cluster_.controller();
   if (controller == nullptr)
     return;
+  check_targets();
   const auto wanted = timeless(controller->machine().wanted());
   std::size_t place = 0;
   for (std::size_t i = history_.size(); i > 0 && place == 0; --i)

@@ -46,9 +46,11 @@ private:
   };
 
   controller::model_deployment first_state(const std::string& model);
+  void scale_or_fix(controller::model_deployment&);
   void alter(controller::deployment&);
   void ask(controller::deployment);
   std::uint32_t room_for(const controller::deployment&, std::size_t model);
+  void check_targets();
 
   cluster& cluster_;
   std::vector<std::string> models_;

@@ -51,9 +51,11 @@ void faults::heal() {
   for (auto& [number, undo] : std::exchange(open_, {}))
     undo();
   cluster_.network().notice_lost();
-  for (std::size_t i = 0; i < cluster_.size(); ++i)
+  for (auto i : cluster_.members())
     if (cluster_.node(i) == nullptr)
       cluster_.start(i);
+  if (auto* provider = cluster_.provider())
+    provider->heal();
 }
 
 void faults::later(nanoseconds time, world::action undo) {
@@ -76,7 +78,8 @@ nanoseconds faults::short_or_long() {
 }
 
 std::size_t faults::any_node() {
-  return cluster_.world().below(cluster_.size());
+  auto all = cluster_.members();
+  return cluster_.world().pick(all);
 }
 
 // -- processes
@@ -119,6 +122,8 @@ void faults::kill_node(std::size_t node, nanoseconds restart_after) {
   process->kill({0, SIGKILL});
   if (node == 0)
     cluster_.disk().crash();
+  if (cluster_.is_brought(node))
+    return;
   later(restart_after, [this, node] {
     if (cluster_.node(node) == nullptr)
       cluster_.start(node);
@@ -130,7 +135,9 @@ void faults::kill_head() {
 }
 
 void faults::kill_worker() {
-  kill_node(1 + cluster_.world().below(cluster_.size() - 1), short_or_long());
+  auto all = cluster_.members();
+  all.erase(all.begin()); // the head
+  kill_node(cluster_.world().pick(all), short_or_long());
 }
 
 void faults::freeze_node() {

@@ -10,6 +10,7 @@ using namespace std::chrono_literals;
 
 constexpr nanoseconds in_process = 2us;
 constexpr std::uint16_t http_port = 8000;
+constexpr nanoseconds look_every = 50ms;
 
 } // namespace
 
@@ -40,6 +41,7 @@ void node_process::start() {
     after(in_process, [this, notice] { router_->take_death(notice); });
   };
   out.spawn = [this](const codec::bytes& launch) { return spawn(launch); };
+  out.all_stopped = [this] { kill({0, 0}); };
   out.want_router = [this](bool wanted) {
     agent_->router_port(wanted ? http_port : 0);
   };
@@ -53,11 +55,30 @@ void node_process::start() {
               agent_->from_controller(what);
             });
         });
+  if (controller_)
+    autoscaler_ = std::make_unique<autoscaler_shell>(
+        *this, around_, *controller_, options_.provider);
   agent_ = std::make_unique<agent_shell>(*this, around_, std::move(self), port,
                                          std::move(out));
   router_ = std::make_unique<router_shell>(*this, around_, ledger_, *agent_,
                                            around_.world.random() | 1);
+  router_->tell_load([this](const codec::bytes& report) {
+    after(in_process, [this, report] { agent_->take_router_load(report); });
+  });
   after(1ms, [this] { agent_->router_port(http_port); });
+}
+
+void node_process::stop(nanoseconds time) {
+  if (!std::exchange(stopping_, true))
+    finish_requests(now() + time / 2, time);
+}
+
+void node_process::finish_requests(local_time end, nanoseconds time) {
+  auto busy = router_->table().requests() + router_->sleeping() > 0;
+  if (busy && now() < end)
+    after(look_every, [this, end, time] { finish_requests(end, time); });
+  else
+    agent_->drain(time / 2);
 }
 
 void node_process::on_message(link_id from, message& what) {
@@ -65,6 +86,7 @@ void node_process::on_message(link_id from, message& what) {
   case topic::join:
   case topic::news:
   case topic::death_of_mine:
+  case topic::load:
     if (controller_)
       controller_->on_message(from, std::move(what));
     break;

@@ -71,8 +71,16 @@ engine::stats null_engine::now() const {
   auto out = counted_;
   out.running = static_cast<std::uint32_t>(running_.size());
   out.waiting = static_cast<std::uint32_t>(waiting_.size());
-  for (const auto& one : waiting_)
+  for (const auto& one : waiting_) {
     out.waiting_tokens += one.prompt.size();
+    out.answer_tokens += one.params.max_tokens - one.resume.size();
+  }
+  for (const auto& [id, x] : running_)
+    out.answer_tokens += x.what.params.max_tokens - x.output.size();
+  if (worked_ > 0ns)
+    out.tokens_per_second =
+        rows_ / std::chrono::duration<double>{worked_}.count();
+  out.seats = options_.sequences_max;
   out.kv_blocks_total = options_.blocks;
   out.kv_blocks_free = free_;
   return out;
@@ -111,6 +119,8 @@ void null_engine::step() {
   }
   outside_.step_begins(owners);
   auto time = options_.step_time + world_.between(0us, 500us) + rows * 10us;
+  rows_ += static_cast<double>(rows);
+  worked_ += time;
   if (killer != nullptr)
     self_.after(world_.between(0us, time),
                 [this, owner = killer->what.whose, at = killer->output.size()] {

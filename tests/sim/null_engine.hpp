@@ -91,6 +91,8 @@ private:
   bool hung_ = false;
   bool alone_next_ = false;
   std::uint32_t free_ = 0;
+  double rows_ = 0;       // of all steps
+  nanoseconds worked_{0}; // at them
   engine::stats counted_;
 };
 

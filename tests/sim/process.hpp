@@ -22,6 +22,7 @@ using local_time = std::chrono::steady_clock::time_point;
 
 class network;
 class process;
+class unsteady_reports;
 
 /// What a message between two processes is about; the records in it are the
 /// real ones.
@@ -31,6 +32,7 @@ enum class topic : std::uint8_t {
   join,
   news,
   death_of_mine,
+  load,
   // controller -> node agent
   assign,
   table,
@@ -86,6 +88,7 @@ struct surroundings {
   sim::world& world;
   sim::network& network;
   process_table& processes;
+  const unsteady_reports& reports;
 };
 
 /// The clocks of a host. The steady one runs a little faster or slower than

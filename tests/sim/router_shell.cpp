@@ -12,14 +12,28 @@ using namespace std::chrono_literals;
 
 constexpr nanoseconds attach_time = 5s;
 constexpr nanoseconds peer_poll = 20ms;
+// As in router_actor.cpp.
+constexpr nanoseconds load_interval = 100ms;
+constexpr nanoseconds load_interval_max = 1s;
+/// As long as for a replica.
+constexpr router::wake_queue::limits wake_limits{1024, 30s};
+
+void add(std::vector<protocol::router_load>& to, protocol::router_load more) {
+  for (auto& one : to)
+    if (one.application == more.application && one.model == more.model) {
+      one.waiting += more.waiting;
+      return;
+    }
+  to.push_back(std::move(more));
+}
 
 } // namespace
 
 router_shell::router_shell(process& self, surroundings around, ledger& book,
                            const known_peers& peers, std::uint64_t incarnation)
     : self_(self), around_(around), ledger_(book), peers_(peers),
-      incarnation_(incarnation),
-      table_({}, around.world.random(), incarnation) {
+      incarnation_(incarnation), table_({}, around.world.random(), incarnation),
+      sleepers_(wake_limits) {
   // nop
 }
 
@@ -29,15 +43,118 @@ router_shell::router_shell(process& self, surroundings around, ledger& book,
 void router_shell::submit(router::submission what, answer_sink* sink) {
   sinks_[what.request] = sink;
   request_ids_[what.request] = what.choices.front().request_id;
-  run(table_.submit(std::move(what), self_.now()));
+  find(std::move(what));
 }
 
 void router_shell::cancel_request(std::uint64_t request) {
-  run(table_.cancel_request(request, self_.now()));
+  if (sleeping_.erase(request) != 0)
+    release(request);
+  else
+    run(table_.cancel_request(request, self_.now()));
 }
 
 void router_shell::cancel_choice(std::uint64_t request, std::uint32_t choice) {
-  run(table_.cancel_choice(request, choice, self_.now()));
+  auto waits = sleeping_.find(request);
+  if (waits == sleeping_.end()) {
+    run(table_.cancel_choice(request, choice, self_.now()));
+    return;
+  }
+  auto& [what, cancelled] = waits->second;
+  cancelled.insert(choice);
+  if (cancelled.size() < what.choices.size())
+    return;
+  sleeping_.erase(waits);
+  release(request);
+}
+
+void router_shell::release(std::uint64_t request) {
+  auto sink = sinks_.extract(request);
+  if (!sink)
+    around_.world.fail("I1", "a request is released twice");
+  sink.mapped()->on_released();
+}
+
+// -- models that sleep
+// -------------------------------------------------------------------
+
+void router_shell::find(router::submission what) {
+  if (asleep_.contains({what.application, what.model}))
+    wait_to_wake(std::move(what));
+  else
+    run(table_.submit(std::move(what), self_.now()));
+}
+
+void router_shell::wait_to_wake(router::submission what) {
+  auto request = what.request;
+  model_key model{what.application, what.model};
+  around_.world.trace("waits for its model to wake",
+                      what.choices.front().request_id);
+  sleeping_[request].what = std::move(what);
+  router::wake_queue::waiter who;
+  who.waits = [this, request] { return sleeping_.contains(request); };
+  who.go_on = [this, request] { go_on(request); };
+  who.fail = [this, request](const error& why) { fail_sleeper(request, why); };
+  if (!sleepers_.add(model, std::move(who), self_.now()))
+    around_.world.fail("I1", "too many requests wait for a model to wake");
+}
+
+void router_shell::go_on(std::uint64_t request) {
+  auto waited = sleeping_.extract(request);
+  if (!waited)
+    return; // its client has left
+  auto& [what, cancelled] = waited.mapped();
+  find(std::move(what));
+  for (auto choice : cancelled)
+    cancel_choice(request, choice);
+}
+
+void router_shell::fail_sleeper(std::uint64_t request, const error& why) {
+  if (sleeping_.erase(request) == 0)
+    return; // its client has left
+  sinks_.at(request)->on_failed(why);
+  release(request);
+}
+
+void router_shell::wake(const protocol::routing_table& table) {
+  asleep_.clear();
+  std::set<model_key> known;
+  for (const auto& model : table.models) {
+    model_key key{model.application, model.model};
+    known.insert(key);
+    if (model.replicas.empty() &&
+        model.without_replica == protocol::waking::wakes)
+      asleep_.insert(key);
+  }
+  for (const auto& key : sleepers_.models())
+    if (!known.contains(key))
+      sleepers_.failed(key, {errc::unavailable, "The model was removed."});
+    else if (!asleep_.contains(key))
+      sleepers_.woken(key);
+}
+
+// -- load
+// -------------------------------------------------------------------
+
+void router_shell::tell_load(load_sink to) {
+  load_sink_ = std::move(to);
+  say_load();
+}
+
+/// As router_actor.cpp.
+void router_shell::say_load() {
+  self_.after(load_interval, [this] { say_load(); });
+  sleepers_.expire(self_.now());
+  auto models = table_.load(self_.now());
+  for (auto& waiting : sleepers_.load())
+    add(models, std::move(waiting));
+  if (told_at_ && models == told_.models &&
+      self_.now() < *told_at_ + load_interval_max)
+    return;
+  told_at_ = self_.now();
+  told_.incarnation = incarnation_;
+  ++told_.sequence;
+  told_.models = std::move(models);
+  load_sink_(protocol::encode(told_));
 }
 
 // -- the cluster
@@ -54,6 +171,7 @@ void router_shell::take_table(const codec::bytes& bytes) {
   for (const auto& model : table->models)
     models_.insert(model.model);
   run(table_.route_by(*table, self_.now()));
+  wake(*table);
 }
 
 void router_shell::take_death(const codec::bytes& bytes) {
@@ -218,11 +336,7 @@ void router_shell::carry_out(const router::command::fail& what) {
 }
 
 void router_shell::carry_out(const router::command::release& what) {
-  auto sink = sinks_.find(what.request);
-  if (sink == sinks_.end())
-    around_.world.fail("I1", "a request is released twice");
-  sink->second->on_released();
-  sinks_.erase(sink);
+  release(what.request);
 }
 
 void router_shell::carry_out(const router::command::moved& what) {

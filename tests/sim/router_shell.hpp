@@ -1,14 +1,19 @@
 #pragma once
 
 #include "router/request_table.hpp"
+#include "router/wake_queue.hpp"
 #include "tests/sim/ledger.hpp"
 #include "tests/sim/network.hpp"
 #include "tests/sim/process.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 namespace troupe::sim {
 
@@ -31,7 +36,8 @@ public:
   virtual std::optional<link_id> find(std::uint64_t incarnation) const = 0;
 };
 
-/// The simulated counterpart of router_actor.cpp around a request_table.
+/// The simulated counterpart of router_actor.cpp around a request_table, and of
+/// what edge.cpp does for models that sleep.
 class router_shell {
 public:
   router_shell(process& self, surroundings, ledger&, const known_peers&,
@@ -45,7 +51,9 @@ public:
   void cancel_request(std::uint64_t request);
   void cancel_choice(std::uint64_t request, std::uint32_t choice);
 
-  // From the node agent.
+  // From and to the node agent.
+  using load_sink = std::function<void(const codec::bytes&)>;
+  void tell_load(load_sink); ///< from now on, encoded router_reports
   void take_table(const codec::bytes&);
   void take_death(const codec::bytes&);
 
@@ -65,13 +73,32 @@ public:
   }
   /// Replicas with an open session, by incarnation.
   std::vector<std::uint64_t> attached_to() const;
+  /// Requests that wait for a model to wake.
+  std::size_t sleeping() const {
+    return sleeping_.size();
+  }
 
 private:
+  using model_key = router::wake_queue::model_key;
+
+  struct sleeper {
+    router::submission what;
+    std::set<std::uint32_t> cancelled; ///< choices
+  };
+
   struct session {
     std::optional<link_id> peer; ///< empty while connecting
     std::uint64_t number = 0;    ///< answers to older ones are dropped
     bool attached = false;
   };
+
+  void find(router::submission);
+  void wait_to_wake(router::submission);
+  void go_on(std::uint64_t request);
+  void fail_sleeper(std::uint64_t request, const error&);
+  void release(std::uint64_t request);
+  void wake(const protocol::routing_table&);
+  void say_load();
 
   bool current(std::uint64_t incarnation, std::uint64_t number) const;
   void connect(const protocol::endpoint&, local_time deadline,
@@ -105,6 +132,12 @@ private:
   std::map<std::uint64_t, answer_sink*> sinks_;
   std::map<std::uint64_t, std::string> request_ids_;
   std::set<std::string> models_;
+  router::wake_queue sleepers_;
+  std::map<std::uint64_t, sleeper> sleeping_; // by request
+  std::set<model_key> asleep_;                // by the newest table
+  load_sink load_sink_;
+  protocol::router_report told_;
+  std::optional<local_time> told_at_;
   std::uint64_t last_session_ = 0;
   std::uint64_t table_version_ = 0;
   std::optional<local_time> armed_;

@@ -24,10 +24,10 @@ traffic::traffic(cluster& c, const deployer& d) : cluster_(c), deployer_(d) {
   // nop
 }
 
-client_request traffic::make_request() {
+client_request traffic::make_request(const std::string& model) {
   auto& w = cluster_.world();
   client_request out;
-  out.model = w.pick(deployer_.models());
+  out.model = model;
   out.choices = w.chance(0.7) ? 1 : static_cast<std::uint32_t>(1 + w.below(4));
   auto length = 1 + w.below(60);
   for (std::size_t i = 0; i < length; ++i)
@@ -43,8 +43,32 @@ client_request traffic::make_request() {
 void traffic::submit() {
   auto open = std::count_if(clients_.begin(), clients_.end(),
                             [](const auto& x) { return !x->done(); });
-  if (open < open_max)
-    send(make_request());
+  const auto& model = cluster_.world().pick(deployer_.models());
+  if (open < open_max && !is_quiet(model))
+    send(make_request(model));
+}
+
+bool traffic::is_quiet(const std::string& model) {
+  auto& w = cluster_.world();
+  auto& until = quiet_until_[model];
+  if (w.now() >= until && w.chance(0.02))
+    until = w.now() + w.between(500ms, 4s);
+  return w.now() < until;
+}
+
+void traffic::ask_at_rest() {
+  for (const auto& model : deployer_.models()) {
+    auto request = make_request(model);
+    request.deadline_ms = 0;
+    request.at_rest = true;
+    std::vector<node_process*> nodes;
+    for (auto i : cluster_.members())
+      if (auto* one = cluster_.node(i);
+          one && !one->stopping() && one->router().knows(model))
+        nodes.push_back(one);
+    auto* router = cluster_.world().pick(nodes);
+    send(std::move(request), *router)->submit();
+  }
 }
 
 void traffic::submit_poison() {
@@ -52,7 +76,7 @@ void traffic::submit_poison() {
   if (poison_ && ++poisonings_ > poisonings_max)
     return;
   if (!poison_ || w.chance(0.5)) {
-    poison_ = make_request();
+    poison_ = make_request(w.pick(deployer_.models()));
     poison_->poison = true;
     poison_->deadline_ms = 0;
     auto answer = right_answer(poison_->prompt, poison_->params).size();
@@ -64,18 +88,13 @@ void traffic::submit_poison() {
 
 void traffic::send(client_request what) {
   auto& w = cluster_.world();
-  auto* router = cluster_.node(w.below(cluster_.size()));
-  if (router == nullptr || !router->started() ||
+  auto all = cluster_.members();
+  auto* router = cluster_.node(w.pick(all));
+  if (router == nullptr || !router->started() || router->stopping() ||
       !router->router().knows(what.model))
     return;
-  what.number = ++last_number_;
   auto choices = what.choices;
-  clients_.push_back(
-      std::make_unique<client>(w, cluster_.ledger(), *router, std::move(what),
-                               [this](const std::string& model, instant since) {
-                                 return deployer_.was_deleted(model, since);
-                               }));
-  auto* made = clients_.back().get();
+  auto* made = send(std::move(what), *router);
   made->submit();
   if (w.chance(0.08))
     w.after(w.between(0ms, 3000ms), [made] { made->cancel(); });
@@ -83,6 +102,16 @@ void traffic::send(client_request what) {
     w.after(w.between(0ms, 2000ms), [made, which = w.below(choices)] {
       made->cancel_choice(static_cast<std::uint32_t>(which));
     });
+}
+
+client* traffic::send(client_request what, node_process& router) {
+  what.number = ++last_number_;
+  clients_.push_back(std::make_unique<client>(
+      cluster_.world(), cluster_.ledger(), router, std::move(what),
+      [this](const std::string& model, instant since) {
+        return deployer_.was_deleted(model, since);
+      }));
+  return clients_.back().get();
 }
 
 const client* traffic::waiting() const {

@@ -144,6 +144,12 @@ TEST_CASE("one less at a time, when the others can take what there is") {
   CHECK(target({0.1, {}}, one_second, view_of(4, 10)) == 4); // not long enough
   // Nobody is there to be measured.
   CHECK(target({{}, {}}, one_second, view_of(4, 0), waited) == 3);
+  // Nor for a change that there is no room for.
+  auto view = view_of(3, 0);
+  view.target = 4;
+  CHECK(target({{}, {}}, one_second, view, waited) == 2);
+  view.target = 2;
+  CHECK(target({{}, {}}, one_second, view, waited) == 2); // it comes
 }
 
 TEST_CASE("a wish for more says what was seen") {

@@ -108,17 +108,26 @@ TEST_CASE("a new life of a source begins anew, the old one is not heard") {
   CHECK(windows.over_window(start + 3s).running == Approx(2));
 }
 
-TEST_CASE("an ended source does not count and cannot come back") {
+TEST_CASE("a source that left does not count until it says something newer") {
   load_windows windows{window_of(10)};
   windows.hear(replica("a", 1, 50, 0, 1), start);
   windows.hear(replica("b", 1, 3, 0, 1), start);
-  windows.end(load_source::replica, "a", 2); // another life: nothing
-  windows.end(load_source::router, "a", 1);  // another kind: nothing
+  windows.leave(load_source::replica, "a", 2); // another life: nothing
+  windows.leave(load_source::router, "a", 1);  // another kind: nothing
   CHECK(windows.over_window(start + 1s).running == Approx(53));
-  windows.end(load_source::replica, "a", 1);
+  windows.leave(load_source::replica, "a", 1);
   CHECK(windows.over_window(start + 1s).running == Approx(3));
-  CHECK(!windows.hear(replica("a", 2, 50, 0, 1), start + 1s));
-  CHECK(windows.hear(replica("a", 1, 4, 0, 2), start + 1s));
+  CHECK(!windows.hear(replica("a", 1, 50, 0, 1), start + 1s)); // late
+  CHECK(windows.over_window(start + 1s).running == Approx(3));
+  SECTION("in the same life, without its past") {
+    CHECK(windows.hear(replica("a", 2, 4, 0, 1), start + 2s));
+    CHECK(windows.over_window(start + 2s).running == Approx(3));
+    CHECK(windows.over_window(start + 4s).running == Approx(3 + 4 * 2 / 4.0));
+  }
+  SECTION("in another one; then the earlier one is not heard") {
+    CHECK(windows.hear(replica("a", 1, 4, 0, 2), start + 1s));
+    CHECK(!windows.hear(replica("a", 3, 50, 0, 1), start + 1s));
+  }
 }
 
 TEST_CASE("a silent source counts for two intervals, 10 s at least") {
@@ -149,7 +158,7 @@ TEST_CASE("running comes from the replicas if any report") {
   windows.hear(replica("a", 1, 4, 3), start);
   CHECK(windows.over_window(start + 1s).running == Approx(4));
   CHECK(windows.over_window(start + 1s).queued == Approx(5));
-  windows.end(load_source::replica, "a", 7);
+  windows.leave(load_source::replica, "a", 7);
   CHECK(windows.over_window(start + 1s).running == Approx(5));
 }
 

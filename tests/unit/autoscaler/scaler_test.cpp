@@ -234,6 +234,37 @@ TEST_CASE("what is gone does not count") {
   }
 }
 
+TEST_CASE("what comes back as it was counts again") {
+  bench b;
+  SECTION("a replica whose node was lost for a moment") {
+    b.machine.hear(b.news(1, 80), b.now);
+    b.serve(0);
+    b.know();
+    b.serve(1);
+    b.know();
+    b.machine.hear(b.news(1, 80), b.now);
+    b.run(2s);
+    CHECK(b.wanted.target == 8);
+  }
+  SECTION("the router of such a node") {
+    b.machine.hear(b.news(1, 3), b.now);
+    b.route(1, 3);
+    auto nodes = b.nodes;
+    b.nodes.clear();
+    b.know();
+    b.route(80, 3); // while it is away
+    b.run(2s);
+    CHECK(b.wanted.target == 1);
+    b.nodes = nodes;
+    b.know();
+    b.run(2s);
+    CHECK(b.wanted.target == 1);
+    b.route(80, 3);
+    b.run(2s);
+    CHECK(b.wanted.target == 8);
+  }
+}
+
 TEST_CASE("a model that nobody told of gets no orders") {
   scaler machine;
   protocol::router_report report;

@@ -146,6 +146,29 @@ TEST_CASE("a node is closed only while nothing is on it") {
   }
 }
 
+TEST_CASE(
+    "a closed node may come back with a replica that is to be exchanged") {
+  world w;
+  w.join("head", 4);
+  w.join("b", 4);
+  w.deploy({a_model("m", 2, 3)});
+  w.settle();
+  w.lose("b");
+  commands orders;
+  CHECK(w.machine->close_node("b", true, orders, w.now));
+  w.run(orders);
+  auto changed = a_model("m", 2, 3);
+  changed.spec.environment = {{"CHANGE", "1"}};
+  w.deploy({changed});
+  w.all_ended();
+  w.settle();
+  // No node takes a second new one; the old one is not given up for it.
+  w.join_again("b");
+  CHECK(w.running_on("head").size() == 1);
+  CHECK(w.running_on("b").size() == 1);
+  CHECK(w.machine->demands(w.now).size() == 1);
+}
+
 TEST_CASE("a node that was ended is forgotten once it is gone") {
   world w;
   w.join("head", 4);
