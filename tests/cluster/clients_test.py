@@ -13,7 +13,8 @@ import pytest
 from client import encode, read, reset, send
 from cluster import wait_for
 from load import Load, chat, completion, id_of, open_streams
-from nodes import BASE, FAULTY_ONLY, application, model, resident_kb
+from nodes import (BASE, FAULTY_ONLY, SETTINGS, application, model,
+                   resident_kb)
 
 PROBE = completion("The probe", max_tokens=8, seed=121)
 
@@ -168,9 +169,7 @@ def test_slow_senders_keep_nobody_out(cluster, truth):
 def test_what_is_too_much_is_refused_at_once(cluster, truth):
     """Ten times the limit: those let in are served exactly, the others get a 503
     that says when to come again; then all is as before."""
-    settings = {"troupe": {"restarts_per_minute": 1000, "restart_pause_s": 0,
-                           "failover": "exact", "threads_per_replica": 1,
-                           "max_requests_in_flight": 12}}
+    settings = {"troupe": {**SETTINGS, "max_requests_in_flight": 12}}
     request = completion("Too many", max_tokens=40, seed=122)
     truth(*request)
     before = cluster.pids()

@@ -1,6 +1,9 @@
 """What can go wrong, done to a cluster while it answers; each checks the answers
 and notes how long what took."""
 
+import contextlib
+import signal
+import threading
 import time
 
 from client import read, send
@@ -111,6 +114,27 @@ def flap(machine, seconds, pause=0.3):
         time.sleep(pause)
         machine.heal()
         time.sleep(pause)
+
+
+@contextlib.contextmanager
+def slowed(pid, runs_s=0.02, stands_s=0.18):
+    """The process stands still most of the time, never for so long that it is
+    taken for dead; whole at the end."""
+    is_over = threading.Event()
+
+    def stand():
+        while not is_over.wait(runs_s):
+            kill(pid, signal.SIGSTOP)
+            time.sleep(stands_s)
+            kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=stand)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def is_elsewhere(cluster, lost):

@@ -4,6 +4,7 @@ at it from outside and says whether all is as it was."""
 import json
 import os
 import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -53,11 +54,14 @@ def application(models, name="llm", route_prefix="/"):
 BASE = application([model(replicas=3, max_replicas_per_node=2)])
 
 
+# What all tests have under `troupe`.
+SETTINGS = {"restarts_per_minute": 1000, "restart_pause_s": 0,
+            "failover": "exact", "threads_per_replica": 1}
+
+
 def configuration(applications, **top):
-    return {"proxy_location": "EveryNode",
-            "troupe": {"restarts_per_minute": 1000, "restart_pause_s": 0,
-                       "failover": "exact", "threads_per_replica": 1},
-            **top, "applications": applications}
+    return {"proxy_location": "EveryNode", "troupe": SETTINGS, **top,
+            "applications": applications}
 
 
 def resident_kb(pid):
@@ -161,8 +165,10 @@ class Node:
         host = "127.0.0.1" if port == "admin" else self.machine.address
         return self.machine.connect(PORTS[port], host)
 
-    def ask(self, path, body=None, at_frame=None, request_id=None, **more):
-        headers = {"x-request-id": request_id} if request_id else {}
+    def ask(self, path, body=None, at_frame=None, request_id=None, headers=None,
+            **more):
+        headers = {**({"x-request-id": request_id} if request_id else {}),
+                   **(headers or {})}
         return client.ask(self.connect(), path, body, at_frame, headers=headers,
                           **more)
 
@@ -186,6 +192,14 @@ class Node:
                 name = name.split("{")[0]
                 sums[name] = sums.get(name, 0) + float(value)
         return sums
+
+    def sent(self, name):
+        """Choices of a model that its router sent, by replica."""
+        status, text = self.admin("GET", "/metrics")
+        assert status == 200, text
+        sample = re.compile(r"troupe_router_choices_sent_total\{.*"
+                            rf'model_name="{name}".*replica="(.*)"\}} (.*)')
+        return {found[1]: float(found[2]) for found in sample.finditer(text)}
 
 
 def kill(pid, number=signal.SIGKILL):

@@ -29,15 +29,6 @@ def cached_tokens(node, name, number):
     return usage["prompt_tokens_details"]["cached_tokens"]
 
 
-def sent_by(node, name):
-    """Choices to each of the model's replicas."""
-    status, text = node.admin("GET", "/metrics")
-    assert status == 200, text
-    return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
-            if line.startswith("troupe_router_choices_sent_total{")
-            and f'model_name="{name}"' in line]
-
-
 @pytest.mark.parametrize("name", POLICIES)
 def test_what_began_alike_goes_where_it_began(cluster, routed, name):
     numbers = range(len(PROMPTS))
@@ -46,7 +37,7 @@ def test_what_began_alike_goes_where_it_began(cluster, routed, name):
     for _ in range(2):
         for number in numbers:
             assert cached_tokens(cluster.head, name, number) >= 64
-    sent = sent_by(cluster.head, name)
+    sent = cluster.head.sent(name).values()
     assert len(sent) == 2 and sum(sent) == 3 * len(PROMPTS)
     assert min(sent) > 0 and all(count % 3 == 0 for count in sent), sent
 

@@ -70,6 +70,11 @@ class Process:
         fields = self.fields()
         return fields is not None and fields[0] not in "ZX"
 
+    def parent(self):
+        """Its id; 0 if the process is gone."""
+        fields = self.fields()
+        return int(fields[1]) if fields else 0
+
     def threads(self):
         return int(self.fields()[17])
 
@@ -87,6 +92,28 @@ class Process:
 def process(pid):
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     return Process(pid, int(text[text.rindex(")") + 2:].split()[19]))
+
+
+def brought(state):
+    """(name, process) of each node that the head with that state directory
+    brought, or that is to become one."""
+    mark = str(state / "nodes").encode()
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"--node-name" in line and any(
+                    part.startswith(mark) for part in line):
+                name = line[line.index(b"--node-name") + 1].decode()
+                found.append((name, process(int(entry.name))))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    # What a node is about to start looks like itself for a moment.
+    nodes = {one.pid for _, one in found}
+    return [(name, one) for name, one in found
+            if one.lives() and one.parent() not in nodes]
 
 
 def family(pid):

@@ -3,7 +3,6 @@ processes of this machine that `troupe start --head` brings by a cluster file.""
 
 import json
 import os
-import pathlib
 import re
 import signal
 import socket
@@ -13,7 +12,7 @@ import time
 import httpx
 import pytest
 
-from cluster import (BINARY, DEADLINE_S, chunks, model_config, process, run_verb,
+from cluster import (BINARY, DEADLINE_S, brought, chunks, model_config, run_verb,
                      serve_config, wait_for)
 
 UP = re.compile(r"node head is up: http http://\S+:(\d+), "
@@ -111,19 +110,7 @@ class Head:
 
     def workers(self):
         """Processes that are nodes of this head, or were to become some."""
-        mark = str(self.state / "nodes").encode()
-        for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                line = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"--node-name" in line and any(
-                        part.startswith(mark) for part in line):
-                    one = process(int(entry.name))
-                    if one.lives():
-                        yield one
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+        return (one for _, one in brought(self.state))
 
     def end(self):
         if self.process and self.process.poll() is None:
