@@ -8,6 +8,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -100,6 +101,11 @@ std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
 }
 
+/// Of the backend itself.
+std::uint64_t backend_bytes(const options& o) {
+  return on_gpu(o) ? ops::gpu_workspace_bytes : 0;
+}
+
 /// Bytes of all that is not the KV cache.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   auto backend = sizing_backend_of(o);
@@ -107,7 +113,7 @@ result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
                                   *backend, limits_of(bounds_of(o), 1));
   if (!size)
     return size.error();
-  return size->weights + size->workspace;
+  return size->weights + size->workspace + backend_bytes(o);
 }
 
 struct planned_memory {
@@ -322,7 +328,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   return memory_use{.weight_bytes = size->weights,
                     .kv_cache_bytes = size->kv_cache,
                     .kv_block_bytes = planned->block_bytes,
-                    .workspace_bytes = size->workspace,
+                    .workspace_bytes = size->workspace + backend_bytes(o),
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};

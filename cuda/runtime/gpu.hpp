@@ -39,6 +39,11 @@ public:
     return description_;
   }
 
+  /// So many blocks of a launch keep it busy: four per multiprocessor.
+  std::int64_t blocks_wanted() const {
+    return blocks_wanted_;
+  }
+
   void* allocate(std::size_t bytes);
   void release(void* memory);
   void zero(void* memory, std::size_t bytes);
@@ -59,6 +64,7 @@ private:
 
   int number_ = 0;
   std::string name_, description_;
+  std::int64_t blocks_wanted_ = 0;
   cudaStream_t stream_ = nullptr;
 };
 
