@@ -189,6 +189,13 @@ private:
   }
 
   result<void> open_gpu() {
+    // Of a launch of kernels (cuda/device_backend.hpp).
+    constexpr std::uint32_t rows_max = 32'768;
+    if (options_.max_num_batched_tokens > rows_max)
+      return error{errc::unsupported,
+                   fmt::format("max_num_batched_tokens: {} rows of a step are "
+                               "more than the {} of a GPU",
+                               options_.max_num_batched_tokens, rows_max)};
     auto device = ops::open_cuda(0);
     if (!device)
       return device.error();
@@ -308,6 +315,21 @@ result<memory_use> measure_pooled(const options& o,
                     .max_model_len = *longest};
 }
 
+/// A GPU fails by exceptions.
+result<loaded_model> run_loader(const options& o,
+                                const load_progress& progress) {
+  if (!on_gpu(o))
+    return loader{o, progress}.run();
+  try {
+    return loader{o, progress}.run();
+  } catch (const std::bad_alloc&) {
+    return error{errc::limit, "the GPU has no room for the model beside what "
+                              "else is there"};
+  } catch (const std::exception& why) {
+    return error{errc::unavailable, why.what()};
+  }
+}
+
 } // namespace
 
 result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
@@ -336,7 +358,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
 
 result<std::unique_ptr<engine>> engine::load(const options& o,
                                              const load_progress& progress) {
-  auto model = loader{o, progress}.run();
+  auto model = run_loader(o, progress);
   if (!model)
     return model.error();
   return make_engine(std::move(*model));

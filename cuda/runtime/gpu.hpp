@@ -30,11 +30,11 @@ public:
   gpu_device(const gpu_device&) = delete;
   gpu_device& operator=(const gpu_device&) = delete;
 
-  /// "sm90": equal ones compute equal bits.
+  /// "sm90-cuda13": equal ones compute equal bits.
   const std::string& name() const {
     return name_;
   }
-  /// "NVIDIA H200, sm90"
+  /// "NVIDIA H200, sm90-cuda13"
   const std::string& description() const {
     return description_;
   }
