@@ -203,7 +203,9 @@ token_work scaler::work_of(const model& of, const load& now) {
   }
   auto prompt = mean(prompts, finished);
   auto answer = mean(answers, finished);
+  out.requests = now.queued;
   for (const auto& [name, replica] : of.replicas) {
+    out.requests += replica.choices;
     auto most = static_cast<double>(replica.answer_tokens);
     out.tokens +=
         static_cast<double>(replica.waiting_tokens) +

@@ -23,7 +23,8 @@ template <class Device>
 class device_backend final : public ops::backend {
 public:
   explicit device_backend(std::unique_ptr<Device> device)
-      : device_(std::move(device)), lists_(*device_) {
+      : device_(std::move(device)), lists_(*device_),
+        partials_(*device_, ops::gpu_workspace_bytes) {
     // nop
   }
 
@@ -150,14 +151,23 @@ public:
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
     const auto kv = view_of(pool);
+    attention_kernel kernel{
+        qkv,        how.heads, how.scale, how.soft_cap,
+        how.window, how.ahead, layer,     lists_.rows_of(batch),
+        kv,         out};
+    const auto rows = batch.positions.size();
+    kernel.parts = parts_for(batch, how.heads, kv.head_dim);
+    if (kernel.parts > 1)
+      kernel.partials = partials_.template as<float>();
     launch_shape shape;
-    shape.blocks_x = static_cast<unsigned>(how.heads);
+    shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
     shape.threads = attention_threads;
     shape.shared_floats = attention_kernel::shared_floats(kv.head_dim);
-    over_rows(batch.positions.size(), shape,
-              attention_kernel{qkv, how.heads, how.scale, how.soft_cap,
-                               how.window, how.ahead, layer,
-                               lists_.rows_of(batch), kv, out});
+    over_rows(rows, shape, kernel);
+    if (kernel.parts > 1)
+      over_rows(rows, static_cast<unsigned>(how.heads),
+                merge_parts_kernel{kernel.partials, how.heads, kernel.parts,
+                                   kv.head_dim, out});
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
@@ -393,6 +403,22 @@ private:
               change_kernel{how, x, x_stride, factor, blocks, cols, y});
   }
 
+  /// Into how many parts the attention of each row and head is divided: one,
+  /// unless few rows would leave most of the device idle.
+  std::int32_t parts_for(const ops::batch_view& batch, std::int32_t heads,
+                         std::int32_t head_dim) const {
+    const auto rows = static_cast<std::int64_t>(batch.positions.size());
+    if (rows * heads >= device_->blocks_wanted())
+      return 1;
+    std::int32_t most = 0;
+    for (auto position : batch.positions)
+      most = std::max(most, position);
+    const auto parts = most / part_positions + 1;
+    const auto floats = rows * heads * parts * (head_dim + 2);
+    const auto room = static_cast<std::int64_t>(partials_.bytes());
+    return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
+  }
+
   device_turns& turns_for(const ops::rope_params& params) {
     for (auto& one : turns_)
       if (one.table.is_for(params))
@@ -405,6 +431,7 @@ private:
 
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
+  memory partials_;
   std::list<device_turns> turns_;
   std::vector<float> host_scores_;
 };

@@ -5,9 +5,10 @@
 
 namespace troupe::cuda {
 
-std::unique_ptr<ops::backend> make_emulated_backend() {
+std::unique_ptr<ops::backend>
+make_emulated_backend(std::int64_t blocks_wanted) {
   return std::make_unique<device_backend<emulated_device>>(
-      std::make_unique<emulated_device>());
+      std::make_unique<emulated_device>(blocks_wanted));
 }
 
 } // namespace troupe::cuda

@@ -41,9 +41,13 @@ void choose_experts(std::span<const float> scores, std::int32_t experts,
     const auto of = scores.subspan(row * width, width);
     for (std::size_t e = 0; e < width; ++e)
       order[e] = static_cast<std::int32_t>(e);
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
-      return of[static_cast<std::size_t>(a)] > of[static_cast<std::size_t>(b)];
-    });
+    // What is no number comes last.
+    auto score_of = [&](std::int32_t e) {
+      const auto score = of[static_cast<std::size_t>(e)];
+      return std::isnan(score) ? -INFINITY : score;
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](auto a, auto b) { return score_of(a) > score_of(b); });
     const auto most = of[static_cast<std::size_t>(order[0])];
     float all = 0, taken = 0;
     for (auto score : of)

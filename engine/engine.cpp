@@ -8,6 +8,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -100,6 +101,11 @@ std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
 }
 
+/// Of the backend itself.
+std::uint64_t backend_bytes(const options& o) {
+  return on_gpu(o) ? ops::gpu_workspace_bytes : 0;
+}
+
 /// Bytes of all that is not the KV cache.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   auto backend = sizing_backend_of(o);
@@ -107,7 +113,7 @@ result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
                                   *backend, limits_of(bounds_of(o), 1));
   if (!size)
     return size.error();
-  return size->weights + size->workspace;
+  return size->weights + size->workspace + backend_bytes(o);
 }
 
 struct planned_memory {
@@ -183,6 +189,13 @@ private:
   }
 
   result<void> open_gpu() {
+    // Of a launch of kernels (cuda/device_backend.hpp).
+    constexpr std::uint32_t rows_max = 32'768;
+    if (options_.max_num_batched_tokens > rows_max)
+      return error{errc::unsupported,
+                   fmt::format("max_num_batched_tokens: {} rows of a step are "
+                               "more than the {} of a GPU",
+                               options_.max_num_batched_tokens, rows_max)};
     auto device = ops::open_cuda(0);
     if (!device)
       return device.error();
@@ -302,6 +315,21 @@ result<memory_use> measure_pooled(const options& o,
                     .max_model_len = *longest};
 }
 
+/// A GPU fails by exceptions.
+result<loaded_model> run_loader(const options& o,
+                                const load_progress& progress) {
+  if (!on_gpu(o))
+    return loader{o, progress}.run();
+  try {
+    return loader{o, progress}.run();
+  } catch (const std::bad_alloc&) {
+    return error{errc::limit, "the GPU has no room for the model beside what "
+                              "else is there"};
+  } catch (const std::exception& why) {
+    return error{errc::unavailable, why.what()};
+  }
+}
+
 } // namespace
 
 result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
@@ -322,7 +350,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   return memory_use{.weight_bytes = size->weights,
                     .kv_cache_bytes = size->kv_cache,
                     .kv_block_bytes = planned->block_bytes,
-                    .workspace_bytes = size->workspace,
+                    .workspace_bytes = size->workspace + backend_bytes(o),
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};
@@ -330,7 +358,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
 
 result<std::unique_ptr<engine>> engine::load(const options& o,
                                              const load_progress& progress) {
-  auto model = loader{o, progress}.run();
+  auto model = run_loader(o, progress);
   if (!model)
     return model.error();
   return make_engine(std::move(*model));

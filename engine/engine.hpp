@@ -182,9 +182,10 @@ struct stats {
   std::uint64_t answer_tokens = 0;  ///< that its sequences may still draw
   /// Rows computed in a second of steps, over the last seconds of them.
   double tokens_per_second = 0;
-  /// Microseconds that a step of 64 rows takes, by the last seconds of steps;
-  /// 0 = not known yet.
-  std::uint32_t step_us = 0;
+  /// Microseconds that a step of 4 rows takes, and one of 256, by the last
+  /// seconds of steps; 0 = not known now (step_fit.hpp).
+  std::uint32_t few_rows_us = 0;
+  std::uint32_t many_rows_us = 0;
   /// Sequences that it runs at once without giving one up: max_num_seqs, or as
   /// many as have KV blocks for half of the model's length.
   std::uint32_t seats = 0;

@@ -131,7 +131,8 @@ private:
     }
     now.longest_step_ms = longest_step_ms();
     now.tokens_per_second = rate_.per_second();
-    now.step_us = fit_.step_us();
+    now.few_rows_us = fit_.few_rows_us();
+    now.many_rows_us = fit_.many_rows_us();
   }
 
   static std::uint64_t rows(const stats& of) {

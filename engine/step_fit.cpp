@@ -10,6 +10,20 @@ namespace {
 constexpr double memory_s = 2;
 constexpr double step_in_rows = 16;
 constexpr double shape_share = .01; ///< what the usual shape weighs
+constexpr double few_rows = 4;
+constexpr double many_rows = 256;
+constexpr double seen_min = .1; ///< steps, less the older they are
+
+bool is_near(double rows, double size) {
+  constexpr double times = 3;
+  return rows * times >= size && rows <= size * times;
+}
+
+std::uint32_t microseconds(double seconds) {
+  constexpr double longest_s = 4000; // fits
+  return static_cast<std::uint32_t>(
+      std::ceil(std::min(seconds, longest_s) * 1e6));
+}
 
 } // namespace
 
@@ -27,6 +41,8 @@ void step_fit::step(std::uint64_t rows, std::chrono::duration<double> time) {
   fade(xx_, x * x);
   fade(y_, time.count());
   fade(xy_, x * time.count());
+  few_ = few_ * kept + (is_near(x, few_rows) ? 1 : 0);
+  many_ = many_ * kept + (is_near(x, many_rows) ? 1 : 0);
 }
 
 // The normal equations, with one thing more to keep: a = step_in_rows x b.
@@ -47,11 +63,12 @@ double step_fit::seconds(double rows) const {
   return a + b * rows;
 }
 
-std::uint32_t step_fit::step_us() const {
-  constexpr double rows = 64;
-  constexpr double longest_s = 4000; // fits
-  auto time = std::min(seconds(rows), longest_s);
-  return static_cast<std::uint32_t>(std::ceil(time * 1e6));
+std::uint32_t step_fit::few_rows_us() const {
+  return few_ < seen_min ? 0 : microseconds(seconds(few_rows));
+}
+
+std::uint32_t step_fit::many_rows_us() const {
+  return many_ < seen_min ? 0 : microseconds(seconds(many_rows));
 }
 
 } // namespace troupe::engine

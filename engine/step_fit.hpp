@@ -20,12 +20,16 @@ public:
   /// Of a step with so many rows; 0 before the first.
   double seconds(double rows) const;
 
-  /// Microseconds of a step with 64 rows; 0 before the first.
-  std::uint32_t step_us() const;
+  /// Microseconds of a step with 4 rows, and of one with 256; 0 unless there
+  /// were steps of late whose sizes are within three times that, since from far
+  /// away it would be a guess.
+  std::uint32_t few_rows_us() const;
+  std::uint32_t many_rows_us() const;
 
 private:
   // Sums over steps, with x = rows and y = seconds.
   double weight_ = 0, x_ = 0, xx_ = 0, y_ = 0, xy_ = 0;
+  double few_ = 0, many_ = 0; // steps of about those sizes, of late
 };
 
 } // namespace troupe::engine

@@ -162,7 +162,7 @@ command_list request_table::tokens(protocol::token_batch batch,
   auto model = replica->second.model;
   replica->second.waiting = batch.waiting;
   replica->second.others_tokens = batch.others_tokens;
-  replica->second.pace.told(batch.step_us, now);
+  replica->second.pace.told({batch.few_rows_us, batch.many_rows_us}, now);
   if (batch.blocks.sequence != 0)
     if (auto* blocks = blocks_of(model))
       blocks->take(batch.incarnation, batch.blocks);
@@ -621,21 +621,19 @@ std::vector<replica_snapshot>
 request_table::trusted(const std::vector<std::uint64_t>& among,
                        time_point now) const {
   std::vector<replica_snapshot> fine, others;
-  std::uint32_t fastest_us = 0;
+  step_times fastest;
   for (auto incarnation : among) {
     auto& replica = replicas_.at(incarnation);
     if (replica.phase != link_phase::attached)
       continue;
     auto is_fine = replica.health.now() == replica_health::state::fine;
     (is_fine ? fine : others).push_back(snapshot_of(incarnation));
-    auto step_us = replica.pace.step_us(now);
-    if (step_us != 0 && (fastest_us == 0 || step_us < fastest_us))
-      fastest_us = step_us;
+    fastest = fastest_of(fastest, replica.pace.value(now));
   }
   auto& out = fine.empty() ? others : fine;
   for (auto& one : out)
-    one.slowness = slowness_of(replicas_.at(one.incarnation).pace.step_us(now),
-                               fastest_us);
+    one.slowness =
+        slowness_of(replicas_.at(one.incarnation).pace.value(now), fastest);
   return std::move(out);
 }
 

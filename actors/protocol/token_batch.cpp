@@ -58,7 +58,8 @@ struct layout<token_batch> {
       droppable_since(5, 5, &r::blocks),
       droppable_since(6, 6, &r::waiting),
       droppable_since(6, 7, &r::others_tokens),
-      droppable_since(6, 8, &r::step_us),
+      droppable_since(6, 8, &r::few_rows_us),
+      droppable_since(6, 9, &r::many_rows_us),
   };
 };
 

@@ -53,8 +53,9 @@ struct token_batch {
   /// What is still to do there for other routers (tokens_to_do). Since
   /// version 6.
   std::uint64_t others_tokens = 0;
-  /// engine::stats::step_us. Since version 6.
-  std::uint32_t step_us = 0;
+  /// As in engine::stats. Since version 6.
+  std::uint32_t few_rows_us = 0;
+  std::uint32_t many_rows_us = 0;
 
   bool operator==(const token_batch&) const = default;
 };

@@ -82,9 +82,9 @@ result<session_commands> session_table::attach(std::uint64_t router,
   auto out = abandon(router);
   routers_[router] = std::min(version, version_);
   blocks_.leave(router);
-  work_.enter(router);
   if (!lost.empty())
     out.push_back(to_router(router, std::move(lost)));
+  work_.enter(router); // what it heard before its session is nothing
   return out;
 }
 
@@ -161,7 +161,8 @@ send_tokens session_table::to_router(std::uint64_t router,
            {},
            waiting_,
            work_.beside(router),
-           step_us_},
+           few_rows_us_,
+           many_rows_us_},
           routers_.at(router)};
 }
 
@@ -244,7 +245,8 @@ session_commands session_table::abandon(std::uint64_t router) {
 session_commands session_table::step(engine::step_result&& from) {
   last_step_ = from.now.steps;
   waiting_ = from.now.waiting;
-  step_us_ = from.now.step_us;
+  few_rows_us_ = from.now.few_rows_us;
+  many_rows_us_ = from.now.many_rows_us;
   std::map<std::uint64_t, std::vector<choice_tokens>> news; // by router
   for (auto& output : from.outputs) {
     auto i = choices_.find(output.id);

@@ -131,8 +131,9 @@ private:
   std::string closed_because_ = "the replica is loading";
   bool open_ = false;
   std::uint64_t last_step_ = 0;
-  std::uint32_t waiting_ = 0; ///< in the engine, after that step
-  std::uint32_t step_us_ = 0; ///< of a step, as engine::stats says
+  std::uint32_t waiting_ = 0;     ///< in the engine, after that step
+  std::uint32_t few_rows_us_ = 0; ///< as engine::stats says
+  std::uint32_t many_rows_us_ = 0;
   std::uint64_t next_engine_id_ = 1;
   std::map<std::uint64_t, choice> choices_; ///< by engine id
   std::size_t leaving_ = 0;                 ///< of choices_

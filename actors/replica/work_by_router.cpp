@@ -6,8 +6,8 @@ namespace troupe::replica {
 
 namespace {
 
-constexpr std::uint64_t change_min = 64; // tokens
-constexpr std::uint64_t parts = 8;
+constexpr std::uint64_t change_min = 128; // tokens
+constexpr std::uint64_t parts = 4;
 
 } // namespace
 
@@ -56,7 +56,7 @@ std::vector<std::uint64_t> work_by_router::misled() const {
   for (const auto& [router, share] : shares_) {
     auto now = all_ - share.own;
     auto change = std::max(now, share.told) - std::min(now, share.told);
-    if (change > std::max(change_min, share.told / parts))
+    if (change >= std::max(change_min, share.told / parts))
       out.push_back(router);
   }
   return out;

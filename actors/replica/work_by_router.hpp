@@ -24,8 +24,8 @@ public:
   /// The router is told of it now.
   void told(std::uint64_t router);
 
-  /// To be told: the others' work changed by more than an eighth of what they
-  /// know, and by more than 64 tokens.
+  /// To be told: the others' work changed by a quarter of what they know, and by
+  /// 128 tokens, at least.
   std::vector<std::uint64_t> misled() const;
 
 private:

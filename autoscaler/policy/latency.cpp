@@ -54,10 +54,11 @@ scaling_decision latency(const latency_seen& seen, const latency_goal& goal,
     wish.each = found->goal;
     auto load = view.running + view.queued;
     auto others = (replicas - 1) * options.target_ongoing_requests;
-    if (found->ratio > 1)
+    auto others_can = load <= spare * others;
+    if (found->ratio > 1 && load > replicas)
       wish.replicas = std::min(replicas * std::min(found->ratio, step_max),
-                               std::max(std::ceil(load), 1.));
-    else if (found->ratio < low && load <= spare * others)
+                               std::ceil(load));
+    else if (others_can && (found->ratio < low || load < replicas - 1))
       wish.replicas = replicas - 1;
   } else if (view.running + view.queued == 0) {
     // Nor is a change waited for that there may be no room for.

@@ -23,7 +23,8 @@ struct latency_seen {
 /// percentile of the time to the first token, or between tokens, at its
 /// set-point. A change is waited for, and then measured anew. More by as much
 /// as the time is above its set-point, twice as many at most, and no more than
-/// there are requests, since none is computed by two; one less when it
+/// there are requests, since none is computed by two; one less when there are
+/// fewer requests than the others, or when it
 /// is below half of it and the others can take what there is
 /// (`ongoing_requests` knows), or when there is nothing to do. Pure.
 scaling_decision latency(const latency_seen&, const latency_goal&,

@@ -16,8 +16,7 @@ scaling_decision tokens(const token_work& work, double queue_s,
     return ongoing_requests(options, state, view, now);
   replica_wish wish;
   auto each = work.rate * queue_s;
-  wish.replicas =
-      std::min(work.tokens / each, std::ceil(view.running + view.queued));
+  wish.replicas = std::min(work.tokens / each, std::ceil(work.requests));
   wish.load = fmt::format("{:.0f} tokens to compute", work.tokens);
   wish.each =
       fmt::format("{:.0f} ({:.0f}/s for {:g} s)", each, work.rate, queue_s);

@@ -9,6 +9,7 @@ struct token_work {
   /// Prompt and answer tokens that are to be computed for all that run, wait in
   /// an engine or have no replica yet; answers as long as they are usually.
   double tokens = 0;
+  double requests = 0; ///< that they are for
   /// Tokens a second that a replica reaches; 0 = nobody has measured it yet.
   double rate = 0;
 };

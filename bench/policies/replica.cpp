@@ -157,7 +157,8 @@ void simulated_replica::stepped(engine::step_result result, double seconds) {
     rate_.step(computed, time);
     fit_.step(computed, time);
   }
-  result.now.step_us = fit_.step_us();
+  result.now.few_rows_us = fit_.few_rows_us();
+  result.now.many_rows_us = fit_.many_rows_us();
   published_ = result.now;
   published_.tokens_per_second = rate_.per_second();
   is_busy_ = false;

@@ -49,22 +49,33 @@ struct linear_kernel {
   TROUPE_KERNEL void add_up(const Stored* w, const float* rows_of_x, int lane,
                             int count, float* sums) const {
     constexpr std::int64_t step = std::int64_t{warp_size} * columns_at_once;
+    // Then all rows of both begin at multiples of 16 bytes.
+    const bool whole = cols % columns_at_once == 0;
     for (std::int64_t k = std::int64_t{lane} * columns_at_once; k < cols;
          k += step) {
       float some[columns_at_once];
-      const int n = static_cast<int>(
-          cols - k < columns_at_once ? cols - k : columns_at_once);
-      for (int i = 0; i < columns_at_once; ++i)
-        some[i] = i < n ? to_float(w[k + i]) : 0.0f;
+      float of_row[columns_at_once];
+      read(w + k, cols - k, whole, some);
       for (int r = 0; r < rows_at_once; ++r) {
         if (r >= count)
           break;
-        const float* row = rows_of_x + r * cols + k;
+        read(rows_of_x + r * cols + k, cols - k, whole, of_row);
         for (int i = 0; i < columns_at_once; ++i)
-          if (i < n)
-            sums[r] = fmaf(row[i], some[i], sums[r]);
+          sums[r] = fmaf(of_row[i], some[i], sums[r]);
       }
     }
+  }
+
+  /// What is beyond the end counts as 0.
+  template <class T>
+  TROUPE_KERNEL static void read(const T* from, std::int64_t left, bool whole,
+                                 float* to) {
+    if (whole) {
+      read_floats<columns_at_once>(from, to);
+      return;
+    }
+    for (int i = 0; i < columns_at_once; ++i)
+      to[i] = i < left ? to_float(from[i]) : 0.0f;
   }
 };
 

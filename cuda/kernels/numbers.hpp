@@ -65,4 +65,21 @@ TROUPE_KERNEL f16 to_f16(float value) {
   return {static_cast<std::uint16_t>(sign | out)};
 }
 
+/// N numbers that lie at a multiple of their size: one read on a GPU.
+template <class Stored, int N>
+struct alignas(sizeof(Stored) * N) pack {
+  Stored at[N];
+};
+
+template <int N, class Stored>
+TROUPE_KERNEL void read_floats(const Stored* from, float* to) {
+  // No more than 16 bytes are read at once.
+  constexpr int n = sizeof(Stored) * N > 16 ? int{16 / sizeof(Stored)} : N;
+  for (int i = 0; i < N; i += n) {
+    const auto some = *reinterpret_cast<const pack<Stored, n>*>(from + i);
+    for (int j = 0; j < n; ++j)
+      to[i + j] = to_float(some.at[j]);
+  }
+}
+
 } // namespace troupe::cuda

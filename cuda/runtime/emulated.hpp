@@ -101,6 +101,16 @@ private:
 /// is none.
 class emulated_device {
 public:
+  explicit emulated_device(std::int64_t blocks_wanted = 0)
+      : blocks_wanted_(blocks_wanted) {
+    // nop
+  }
+
+  /// So many blocks of a launch would keep it busy.
+  std::int64_t blocks_wanted() const {
+    return blocks_wanted_;
+  }
+
   std::string name() const {
     return "emulated";
   }
@@ -129,6 +139,8 @@ public:
   }
 
 private:
+  std::int64_t blocks_wanted_;
+
   template <class Kernel>
   void run_block(const launch_shape& shape, const Kernel& kernel,
                  emulated_block* block, unsigned x, unsigned y) {

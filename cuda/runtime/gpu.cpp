@@ -27,15 +27,18 @@ result<std::unique_ptr<gpu_device>> gpu_device::open(int number) {
   if (auto why = cudaGetDeviceCount(&count); why != cudaSuccess)
     return failed(why);
   if (number < 0 || number >= count)
-    return error{errc::unavailable,
-                 "no GPU " + std::to_string(number) +
-                     "; this process may use " + std::to_string(count)};
+    return error{errc::unavailable, "no GPU " + std::to_string(number) +
+                                        "; this process may use " +
+                                        std::to_string(count)};
   cudaDeviceProp about;
   if (auto why = cudaGetDeviceProperties(&about, number); why != cudaSuccess)
     return failed(why);
   std::unique_ptr<gpu_device> out{new gpu_device};
   out->number_ = number;
-  out->name_ = "sm" + std::to_string(about.major) + std::to_string(about.minor);
+  out->name_ = "sm" + std::to_string(about.major) +
+               std::to_string(about.minor) + "-cuda" +
+               std::to_string(CUDART_VERSION / 1000);
+  out->blocks_wanted_ = 4 * std::int64_t{about.multiProcessorCount};
   out->description_ = std::string{about.name} + ", " + out->name_;
   if (auto why = cudaSetDevice(number); why != cudaSuccess)
     return failed(why);

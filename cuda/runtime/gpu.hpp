@@ -30,13 +30,18 @@ public:
   gpu_device(const gpu_device&) = delete;
   gpu_device& operator=(const gpu_device&) = delete;
 
-  /// "sm90": equal ones compute equal bits.
+  /// "sm90-cuda13": equal ones compute equal bits.
   const std::string& name() const {
     return name_;
   }
-  /// "NVIDIA H200, sm90"
+  /// "NVIDIA H200, sm90-cuda13"
   const std::string& description() const {
     return description_;
+  }
+
+  /// So many blocks of a launch keep it busy: four per multiprocessor.
+  std::int64_t blocks_wanted() const {
+    return blocks_wanted_;
   }
 
   void* allocate(std::size_t bytes);
@@ -59,6 +64,7 @@ private:
 
   int number_ = 0;
   std::string name_, description_;
+  std::int64_t blocks_wanted_ = 0;
   cudaStream_t stream_ = nullptr;
 };
 

@@ -3,6 +3,7 @@
 #include "engine/ops/backend.hpp"
 #include "engine/ops/tensor.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -18,6 +19,9 @@ std::int64_t dense_bytes(std::span<const matrix_view> parts);
 
 /// Bytes of a GPU's store of keys and values: f16.
 std::int64_t dense_kv_bytes(const kv_shape& shape);
+
+/// What the GPU's backend takes for itself.
+inline constexpr std::size_t gpu_workspace_bytes = std::size_t{64} << 20;
 
 /// Floats of a head at most, on a GPU.
 inline constexpr std::int32_t gpu_head_dim_max = 512;

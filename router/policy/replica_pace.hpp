@@ -5,36 +5,46 @@
 
 namespace troupe::router {
 
-/// How fast a replica computes, as it says itself with its tokens: the time of
-/// one step of a certain size. What a choice spends there would not do: that is
-/// longer where much waits, on the fastest machine too.
+/// Times of a replica's steps in microseconds, of few rows and of many; 0 = not
+/// known.
+struct step_times {
+  std::uint32_t few_us = 0;
+  std::uint32_t many_us = 0;
+};
+
+/// How fast a replica computes, as it says itself with its tokens. What a
+/// choice spends there would not do: that is longer where much waits, on the
+/// fastest machine too.
 class replica_pace {
 public:
   using time_point = std::chrono::steady_clock::time_point;
 
-  /// `step_us` = 0 says nothing.
-  void told(std::uint32_t step_us, time_point now) {
-    if (step_us == 0)
+  void told(const step_times& what, time_point now) {
+    if (what.few_us == 0 && what.many_us == 0)
       return;
-    step_us_ = step_us;
+    told_ = what;
     told_at_ = now;
   }
 
-  /// Microseconds; 0 = not known, and again half a minute after the last word:
-  /// one that was slow has to be tried again.
-  std::uint32_t step_us(time_point now) const {
-    return now - told_at_ > forgotten_after ? 0 : step_us_;
+  /// Nothing is known again half a minute after the last word: one that was
+  /// slow has to be tried again.
+  step_times value(time_point now) const {
+    return now - told_at_ > forgotten_after ? step_times{} : told_;
   }
 
 private:
   static constexpr std::chrono::seconds forgotten_after{30};
 
-  std::uint32_t step_us_ = 0;
+  step_times told_;
   time_point told_at_;
 };
 
-/// How many times slower than the fastest it is, from 1 to 8. Within three
-/// times it is noise, and an unknown pace is none: 1.
-double slowness_of(std::uint32_t step_us, std::uint32_t fastest_us);
+/// The least of each, where one is known.
+step_times fastest_of(const step_times&, const step_times&);
+
+/// How many times slower than the fastest it is, from 1 to 8, in steps of few
+/// rows or of many. Up to three it is noise, and what is unknown is not
+/// slow: 1.
+double slowness_of(const step_times&, const step_times& fastest);
 
 } // namespace troupe::router

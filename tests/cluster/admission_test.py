@@ -6,7 +6,7 @@ import client
 from cluster import wait_for
 from nodes import application, model
 
-BODY = {"model": "narrow", "prompt": "Once upon a time", "max_tokens": 150,
+BODY = {"model": "narrow", "prompt": "Once upon a time", "max_tokens": 300,
         "temperature": 0, "ignore_eos": True}
 
 

@@ -123,9 +123,10 @@ TEST_CASE("more replicas by as much as clients wait too long, twice at most") {
 TEST_CASE("a set-point that cannot be kept asks for a replica per request") {
   CHECK(target({30, {}}, one_second, view_of(4, 6)) == 6);
   CHECK(target({30, {}}, one_second, view_of(6, 6)) == 6);
-  // And for fewer when there are fewer.
+  CHECK(target({30, {}}, one_second, view_of(6, 5)) == 6);
+  // And for one less when there are fewer.
   scaling_state waited{-25, start};
-  CHECK(target({30, {}}, one_second, view_of(6, 2), waited) == 2);
+  CHECK(target({30, {}}, one_second, view_of(6, 2), waited) == 5);
 }
 
 TEST_CASE("a change is waited for") {

@@ -219,6 +219,59 @@ TEST_CASE("attention sees what it should across blocks and spans") {
       std::equal(whole.end() - heads * d, whole.end(), last.end() - heads * d));
 }
 
+TEST_CASE("attention gives the same bits whole and divided") {
+  // Over three parts of 1024 positions, the last of them begun.
+  constexpr std::int32_t heads = 2, d = 16, length = 2100;
+  constexpr std::int64_t stride = (heads + 2) * d;
+  std::vector<std::int32_t> positions(length), sequences(length, 0), table;
+  for (std::int32_t i = 0; i < length; ++i)
+    positions[i] = i;
+  for (std::int32_t i = 0; i < (length + 15) / 16; ++i)
+    table.push_back(i);
+  std::vector<std::span<const std::int32_t>> tables{table};
+  auto values = random_floats(length * stride, 11);
+  ops::rope_params none;
+  none.dims = 0;
+  const ops::batch_view all{positions, sequences, tables};
+  const auto blocks = static_cast<std::int32_t>(table.size());
+  for (std::int32_t window : {0, 1500, 30}) {
+    INFO("window " << window);
+    auto run = [&](ops::backend& b, std::vector<std::int32_t> which) {
+      auto pool = b.make_kv_pool({1, 1, d, 16, blocks}).value();
+      auto qkv = b.upload(values);
+      b.rope_and_store(qkv->data(), heads, none, all, 0, *pool);
+      auto rows = b.allocate(static_cast<std::int64_t>(which.size()) * stride);
+      b.gather_rows(qkv->data(), which, stride, rows->data());
+      auto out =
+          b.allocate(static_cast<std::int64_t>(which.size()) * heads * d);
+      std::vector<std::int32_t> of(which.size(), 0);
+      b.attention(rows->data(), {heads, .3f, 0, window, 0}, {which, of, tables},
+                  0, *pool, out->data());
+      return downloaded(b, *out);
+    };
+    const std::vector<std::int32_t> some{0, 1023, 1024, 2047, 2099};
+    auto naive = make_naive_backend();
+    auto expected = run(*naive, some);
+    if (on_gpu()) { // few rows there are divided, many are not
+      auto gpu = make_gpu();
+      auto got = run(*gpu, some);
+      auto many = run(*gpu, positions);
+      for (std::size_t i = 0; i < some.size(); ++i)
+        CHECK(std::equal(got.begin() + i * heads * d,
+                         got.begin() + (i + 1) * heads * d,
+                         many.begin() + some[i] * heads * d));
+      continue;
+    }
+    auto whole = run(*cuda::make_emulated_backend(0), some);
+    auto divided = run(*cuda::make_emulated_backend(1'000'000), some);
+    CHECK((whole == divided));
+    float worst = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i)
+      worst = std::max(worst, std::abs(whole[i] - expected[i]));
+    CHECK(worst < 1e-3f); // values are rounded to f16
+  }
+}
+
 TEST_CASE("experts are those with the best scores, of equal ones the first") {
   two_backends both;
   const std::vector<float> scores{1, 3, 3, 0, 2, -1, 5, 5, 5, 5};

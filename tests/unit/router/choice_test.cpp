@@ -93,7 +93,7 @@ struct bench {
     auto [incarnation, id] = places.at(request);
     protocol::token_batch batch;
     batch.incarnation = incarnation;
-    batch.step_us = step_us[incarnation];
+    batch.few_rows_us = step_us[incarnation];
     protocol::choice_tokens news;
     news.id = id;
     if (reason != finish::error)

@@ -204,23 +204,34 @@ TEST_CASE("a rate is work per second of a choice, whatever the number of "
 }
 
 TEST_CASE("slowness is against the fastest, without noise and bounded") {
-  CHECK(slowness_of(0, 50) == 1);
-  CHECK(slowness_of(50, 0) == 1);
-  CHECK(slowness_of(50, 50) == 1);
-  CHECK(slowness_of(149, 50) == 1);
-  CHECK(slowness_of(200, 50) == 4);
-  CHECK(slowness_of(5000, 50) == 8);
+  auto of = [](std::uint32_t few, std::uint32_t fastest) {
+    return slowness_of({few, 0}, {fastest, 0});
+  };
+  CHECK(of(0, 50) == 1);
+  CHECK(of(50, 0) == 1);
+  CHECK(of(50, 50) == 1);
+  CHECK(of(149, 50) == 1);
+  CHECK(of(200, 50) == 4);
+  CHECK(of(5000, 50) == 8);
+  // The worse of both sizes; steps of one size say nothing about the other.
+  CHECK(slowness_of({50, 700}, {50, 100}) == 7);
+  CHECK(slowness_of({200, 100}, {50, 100}) == 4);
+  CHECK(slowness_of({0, 900}, {50, 0}) == 1);
+  auto fastest = fastest_of({50, 0}, {70, 900});
+  CHECK(fastest.few_us == 50);
+  CHECK(fastest.many_us == 900);
   CHECK(work_of(800, 20) == 120);
 }
 
 TEST_CASE("a pace is what was told last, for half a minute") {
   time_point now{100s};
   replica_pace one;
-  CHECK(one.step_us(now) == 0);
-  one.told(700, now);
-  one.told(0, now + 1s); // says nothing
-  CHECK(one.step_us(now + 30s) == 700);
-  CHECK(one.step_us(now + 31s) == 0);
+  CHECK(one.value(now).few_us == 0);
+  one.told({700, 9000}, now);
+  one.told({0, 0}, now + 1s); // says nothing
+  CHECK(one.value(now + 30s).few_us == 700);
+  CHECK(one.value(now + 30s).many_us == 9000);
+  CHECK(one.value(now + 31s).few_us == 0);
 }
 
 TEST_CASE("a replica is left out after two failures in a row, and comes back "
