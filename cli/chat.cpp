@@ -33,28 +33,33 @@ constexpr auto help =
     "/quit         end (as Ctrl-D)\n"
     "Ctrl-C stops an answer.\n";
 
-/// While it lives a SIGINT ends a read of the terminal and nothing else; one
-/// that comes before the read waits for it.
-class held_interrupts {
+/// Whether a SIGINT is delivered to this thread, until it dies.
+class interrupt_mask {
 public:
-  held_interrupts() {
-    struct sigaction action = {};
-    action.sa_handler = [](int) {};
-    sigaction(SIGINT, &action, nullptr);
+  /// `how`: SIG_BLOCK or SIG_UNBLOCK.
+  explicit interrupt_mask(int how) {
     sigset_t interrupt;
     sigemptyset(&interrupt);
     sigaddset(&interrupt, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &interrupt, &before_);
+    pthread_sigmask(how, &interrupt, &before_);
   }
-  held_interrupts(const held_interrupts&) = delete;
-  held_interrupts& operator=(const held_interrupts&) = delete;
-  ~held_interrupts() {
+  interrupt_mask(const interrupt_mask&) = delete;
+  interrupt_mask& operator=(const interrupt_mask&) = delete;
+  ~interrupt_mask() {
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
 
 private:
   sigset_t before_;
 };
+
+/// From now on a SIGINT that is delivered ends a read of the terminal and
+/// nothing else.
+void take_interrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGINT, &action, nullptr);
+}
 
 /// Lines of standard input. The terminal itself lets the user edit them.
 class input {
@@ -124,6 +129,8 @@ public:
       if (!failed)
         io.stop();
     });
+    // Ends before the set, which leaves a SIGINT to end the program.
+    interrupt_mask delivered{SIG_UNBLOCK};
     std::string answered;
     std::string failure;
     auto ask = [&]() -> asio::awaitable<void> {
@@ -181,12 +188,12 @@ int converse(chat_session& session, const std::string& model) {
   fmt::print("{}; /help tells what else there is, Ctrl-D ends.\n", model);
   input lines;
   std::string line;
+  // But for answers and reads: one that comes between them waits for the read.
+  interrupt_mask held{SIG_BLOCK};
   for (;;) {
-    auto got = [&] {
-      held_interrupts held;
-      print("> ");
-      return lines.read_line(line);
-    }();
+    take_interrupts();
+    print("> ");
+    auto got = lines.read_line(line);
     if (got == input::outcome::end)
       break;
     if (got == input::outcome::interrupted) {
