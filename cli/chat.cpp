@@ -6,7 +6,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <fmt/format.h>
 
 #include <cerrno>
@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <string>
 #include <string_view>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 namespace troupe::cli {
@@ -33,23 +34,27 @@ constexpr auto help =
     "/quit         end (as Ctrl-D)\n"
     "Ctrl-C stops an answer.\n";
 
-/// Whether a SIGINT is delivered to this thread, until it dies.
-class interrupt_mask {
+/// While it lives a SIGINT waits, for this thread and those that it starts.
+class held_interrupts {
 public:
-  /// `how`: SIG_BLOCK or SIG_UNBLOCK.
-  explicit interrupt_mask(int how) {
-    sigset_t interrupt;
-    sigemptyset(&interrupt);
-    sigaddset(&interrupt, SIGINT);
-    pthread_sigmask(how, &interrupt, &before_);
+  held_interrupts() {
+    sigemptyset(&interrupt_);
+    sigaddset(&interrupt_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &interrupt_, &before_);
   }
-  interrupt_mask(const interrupt_mask&) = delete;
-  interrupt_mask& operator=(const interrupt_mask&) = delete;
-  ~interrupt_mask() {
+  held_interrupts(const held_interrupts&) = delete;
+  held_interrupts& operator=(const held_interrupts&) = delete;
+  ~held_interrupts() {
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
 
+  /// A descriptor that can be read when one waits. The caller's.
+  int descriptor() const {
+    return ::signalfd(-1, &interrupt_, SFD_NONBLOCK | SFD_CLOEXEC);
+  }
+
 private:
+  sigset_t interrupt_;
   sigset_t before_;
 };
 
@@ -121,16 +126,21 @@ public:
 
   /// Asks, and prints the answer while it comes. False if there is none.
   bool say(const std::string& text) {
+    held_interrupts held;
     asio::io_context io;
-    asio::signal_set interrupt{io, SIGINT};
+    asio::posix::stream_descriptor interrupt{io, held.descriptor()};
     bool stopped = false;
-    interrupt.async_wait([&](boost::system::error_code failed, int) {
-      stopped = !failed;
-      if (!failed)
-        io.stop();
-    });
-    // Ends before the set, which leaves a SIGINT to end the program.
-    interrupt_mask delivered{SIG_UNBLOCK};
+    interrupt.async_wait(asio::posix::stream_descriptor::wait_read,
+                         [&](boost::system::error_code failed) {
+                           if (failed)
+                             return;
+                           stopped = true;
+                           signalfd_siginfo taken;
+                           boost::system::error_code ignored;
+                           interrupt.read_some(
+                               asio::buffer(&taken, sizeof taken), ignored);
+                           io.stop();
+                         });
     std::string answered;
     std::string failure;
     auto ask = [&]() -> asio::awaitable<void> {
@@ -188,10 +198,10 @@ int converse(chat_session& session, const std::string& model) {
   fmt::print("{}; /help tells what else there is, Ctrl-D ends.\n", model);
   input lines;
   std::string line;
-  // But for answers and reads: one that comes between them waits for the read.
-  interrupt_mask held{SIG_BLOCK};
+  // One that comes between an answer and a read waits for the read.
+  take_interrupts();
+  held_interrupts held;
   for (;;) {
-    take_interrupts();
     print("> ");
     auto got = lines.read_line(line);
     if (got == input::outcome::end)
