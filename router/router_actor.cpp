@@ -17,16 +17,6 @@ namespace {
 constexpr std::chrono::milliseconds load_interval{100};
 constexpr std::chrono::milliseconds load_interval_max{1'000};
 
-/// A model can be in both: its first replica has just gone or come.
-void add(std::vector<protocol::router_load>& to, protocol::router_load more) {
-  for (auto& one : to)
-    if (one.application == more.application && one.model == more.model) {
-      one.waiting += more.waiting;
-      return;
-    }
-  to.push_back(std::move(more));
-}
-
 } // namespace
 
 connect_replica connect_over_tls() {
@@ -149,8 +139,7 @@ void router_state::tell_load() {
   auto models = table_->load(now());
   if (args_.sleepers) {
     args_.sleepers->expire(std::chrono::steady_clock::now());
-    for (auto& waiting : args_.sleepers->load())
-      add(models, std::move(waiting));
+    models = args_.sleepers->load(std::move(models));
   }
   auto used = args_.accounts ? args_.accounts->used()
                              : std::vector<protocol::tenant_use>{};

@@ -6,6 +6,20 @@
 
 namespace troupe::router {
 
+namespace {
+
+void add_waiting(std::vector<protocol::router_load>& to,
+                 const wake_queue::model_key& model, std::uint32_t count) {
+  for (auto& one : to)
+    if (one.application == model.first && one.model == model.second) {
+      one.waiting += count;
+      return;
+    }
+  to.push_back({model.first, model.second, count, 0});
+}
+
+} // namespace
+
 bool wake_queue::add(const model_key& model, waiter who, time_point now) {
   std::lock_guard lock{mutex_};
   auto& line = waiting_[model];
@@ -64,17 +78,16 @@ std::vector<wake_queue::model_key> wake_queue::models() const {
   return out;
 }
 
-std::vector<protocol::router_load> wake_queue::load() {
+std::vector<protocol::router_load>
+wake_queue::load(std::vector<protocol::router_load> held) {
   std::lock_guard lock{mutex_};
-  std::vector<protocol::router_load> out;
   for (auto& [model, line] : waiting_) {
     std::erase_if(line, [](const entry& one) { return !one.who.waits(); });
     if (!line.empty())
-      out.push_back({model.first, model.second,
-                     static_cast<std::uint32_t>(line.size()), 0});
+      add_waiting(held, model, static_cast<std::uint32_t>(line.size()));
   }
   std::erase_if(waiting_, [](const auto& one) { return one.second.empty(); });
-  return out;
+  return held;
 }
 
 } // namespace troupe::router

@@ -55,8 +55,11 @@ public:
 
   std::vector<model_key> models() const;
 
-  /// Who waits, by model; forgets who has left.
-  std::vector<protocol::router_load> load();
+  /// Who waits, by model, added to what the router holds beside them: a model
+  /// can be in both, its first replica has just gone or come. Forgets who has
+  /// left.
+  std::vector<protocol::router_load>
+  load(std::vector<protocol::router_load> held = {});
 
 private:
   struct entry {

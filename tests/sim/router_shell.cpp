@@ -18,15 +18,6 @@ constexpr nanoseconds load_interval_max = 1s;
 /// As long as for a replica.
 constexpr router::wake_queue::limits wake_limits{1024, 30s};
 
-void add(std::vector<protocol::router_load>& to, protocol::router_load more) {
-  for (auto& one : to)
-    if (one.application == more.application && one.model == more.model) {
-      one.waiting += more.waiting;
-      return;
-    }
-  to.push_back(std::move(more));
-}
-
 } // namespace
 
 router_shell::router_shell(process& self, surroundings around, ledger& book,
@@ -144,9 +135,7 @@ void router_shell::tell_load(load_sink to) {
 void router_shell::say_load() {
   self_.after(load_interval, [this] { say_load(); });
   sleepers_.expire(self_.now());
-  auto models = table_.load(self_.now());
-  for (auto& waiting : sleepers_.load())
-    add(models, std::move(waiting));
+  auto models = sleepers_.load(table_.load(self_.now()));
   if (told_at_ && models == told_.models &&
       self_.now() < *told_at_ + load_interval_max)
     return;
