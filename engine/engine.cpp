@@ -4,6 +4,7 @@
 #include "engine/memory_plan.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/encoder.hpp"
+#include "engine/model/rank_runner.hpp"
 #include "engine/model_files.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
@@ -11,6 +12,7 @@
 #include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 #include <thread>
 
@@ -96,6 +98,26 @@ bool on_gpu(const options& o) {
   return o.device == "cuda";
 }
 
+std::int32_t ranks_of(const options& o) {
+  return static_cast<std::int32_t>(
+      std::max<std::uint32_t>(o.tensor_parallel_size, 1));
+}
+
+/// The threads of one rank: they all run on this machine.
+int threads_of(const options& o) {
+  const int all =
+      o.threads > 0
+          ? o.threads
+          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return ranks_of(o) == 1 ? o.threads : std::max(1, all / ranks_of(o));
+}
+
+/// A rank's, to size what it takes; null if there is only one.
+std::unique_ptr<ops::communicator> sizing_ranks_of(const options& o) {
+  return ranks_of(o) == 1 ? nullptr
+                          : ops::make_sizing_communicator(ranks_of(o));
+}
+
 std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   using ops::cpu::kept_by;
   return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
@@ -109,13 +131,16 @@ std::uint64_t backend_bytes(const options& o) {
 /// Bytes of all that is not the KV cache.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   auto backend = sizing_backend_of(o);
-  auto size = model::decoder_size(*model.files.checkpoint, model.config,
-                                  *backend, limits_of(bounds_of(o), 1));
+  auto ranks = sizing_ranks_of(o);
+  auto size =
+      model::decoder_size(*model.files.checkpoint, model.config, *backend,
+                          limits_of(bounds_of(o), 1), ranks.get());
   if (!size)
     return size.error();
   return size->weights + size->workspace + backend_bytes(o);
 }
 
+/// Of one rank.
 struct planned_memory {
   std::uint64_t block_bytes = 0;
   memory_plan plan;
@@ -124,8 +149,9 @@ struct planned_memory {
 result<planned_memory> plan_for(const options& o, const opened_model& model,
                                 ops::backend& backend,
                                 std::uint64_t available_bytes) {
-  auto block_bytes = model::kv_block_bytes(model.config, backend,
-                                           static_cast<int>(o.block_size));
+  auto ranks = sizing_ranks_of(o);
+  auto block_bytes = model::kv_block_bytes(
+      model.config, backend, static_cast<int>(o.block_size), ranks.get());
   if (!block_bytes)
     return block_bytes.error();
   auto others = other_bytes(o, model);
@@ -138,13 +164,26 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .max_model_len = static_cast<std::uint32_t>(model.config.context_length),
        .max_model_len_asked = o.max_model_len,
        .kv_cache_bytes_asked = o.kv_cache_bytes,
-       .available_bytes = available_bytes,
+       .available_bytes =
+           available_bytes / static_cast<std::uint64_t>(ranks_of(o)),
        .utilization_asked = o.memory_utilization,
        .other_bytes = *others});
   if (!plan)
     return error{plan.error().code,
                  model.files.checkpoint->name() + ": " + plan.error().message};
   return planned_memory{*block_bytes, *plan};
+}
+
+/// Whether all ranks have loaded their part; an error names the first that has
+/// not, and why.
+template <class Loaded>
+result<void> agree(ops::communicator& ranks, const result<Loaded>& own) {
+  const auto said = ranks.tell_all(own ? "" : own.error().message);
+  for (std::size_t rank = 0; rank < said.size(); ++rank)
+    if (!said[rank].empty())
+      return error{errc::unavailable,
+                   fmt::format("rank {}: {}", rank, said[rank])};
+  return {};
 }
 
 /// Loads a model step by step.
@@ -156,15 +195,44 @@ public:
 
   result<loaded_model> run() {
     using step = result<void> (loader::*)();
-    for (step one : {&loader::open, &loader::make_backend, &loader::make_card,
-                     &loader::plan, &loader::make_runner})
-      if (auto done = (this->*one)(); !done)
+    for (step one : {&loader::check_ranks, &loader::open, &loader::make_backend,
+                     &loader::make_card, &loader::plan, &loader::make_runner})
+      if (auto done = (this->*one)(); !done) {
+        if (ranks() != nullptr && !is_plan_shared_)
+          share_plan({}); // it will never come
         return done.error();
+      }
     describe();
     return std::move(model_);
   }
 
 private:
+  ops::communicator* ranks() const {
+    return options_.ranks.get();
+  }
+
+  result<void> check_ranks() {
+    if (on_gpu(options_) && ranks_of(options_) > 1)
+      return error{errc::unsupported,
+                   "tensor_parallel_size: above 1 on GPUs: not supported yet"};
+    const auto there = ranks() == nullptr ? 1 : ranks()->size();
+    if (there != ranks_of(options_))
+      return error{errc::invalid_argument,
+                   fmt::format("tensor_parallel_size: {}, but there are {} "
+                               "ranks here",
+                               ranks_of(options_), there)};
+    return {};
+  }
+
+  /// To the other ranks, which wait for it; nothing = there is none.
+  void share_plan(std::optional<std::uint32_t> kv_blocks) {
+    is_plan_shared_ = true;
+    std::vector<std::byte> bytes(kv_blocks ? sizeof *kv_blocks : 0);
+    if (kv_blocks)
+      std::memcpy(bytes.data(), &*kv_blocks, sizeof *kv_blocks);
+    ranks()->broadcast(bytes);
+  }
+
   result<void> open() {
     auto opened = open_model(options_);
     if (!opened)
@@ -181,7 +249,7 @@ private:
     if (on_gpu(options_))
       return open_gpu();
     auto backend =
-        ops::cpu::make_backend({.threads = options_.threads, .isa = {}});
+        ops::cpu::make_backend({.threads = threads_of(options_), .isa = {}});
     if (!backend)
       return backend.error();
     model_.backend = std::move(*backend);
@@ -221,6 +289,8 @@ private:
   }
 
   result<void> plan_pooled() {
+    if (ranks() != nullptr) // says why not
+      return model::config_of(source_.config, {0, ranks()->size()}).error();
     auto longest = longest_text(options_, source_);
     if (!longest)
       return longest.error();
@@ -266,14 +336,27 @@ private:
   }
 
   result<void> make_decoder() {
+    if (ranks() != nullptr)
+      share_plan(model_.config.kv_blocks);
     auto runner = model::decoder::make(
         *source_.files.checkpoint, source_.config, *model_.backend,
-        limits_of(model_.config.bounds, model_.config.kv_blocks), progress_);
+        limits_of(model_.config.bounds, model_.config.kv_blocks), progress_,
+        ranks());
+    if (ranks() != nullptr)
+      if (auto agreed = agree(*ranks(), runner); !agreed)
+        return agreed.error();
     if (!runner)
       return runner.error();
-    model_.about.weight_bytes = (*runner)->weight_bytes();
-    model_.about.kv_cache_bytes = (*runner)->kv_cache_bytes();
-    model_.runner = std::move(*runner);
+    const auto parts = static_cast<std::uint64_t>(ranks_of(options_));
+    model_.about.weight_bytes = (*runner)->weight_bytes() * parts;
+    model_.about.kv_cache_bytes = (*runner)->kv_cache_bytes() * parts;
+    if (ranks() == nullptr) {
+      model_.runner = std::move(*runner);
+    } else {
+      model_.ranks = options_.ranks;
+      model_.runner =
+          std::make_unique<model::rank_runner>(std::move(*runner), *ranks());
+    }
     return {};
   }
 
@@ -281,15 +364,18 @@ private:
     model_.about.arithmetic_class = arithmetic_class_of(
         source_.files.checkpoint->content_hash(threads_for_hash(options_)),
         model_.backend->arithmetic() +
-            (source_.config.short_rope ? "/short-rope" : ""));
+            (source_.config.short_rope ? "/short-rope" : "") +
+            (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));
     model_.about.device =
-        options_.device + ": " + model_.backend->description();
+        options_.device + ": " + model_.backend->description() +
+        (ranks() ? fmt::format(", {} ranks", ranks()->size()) : "");
     model_.about.kv_blocks = model_.config.kv_blocks;
     model_.about.max_num_seqs = options_.max_num_seqs;
   }
 
   const options& options_;
   const load_progress& progress_;
+  bool is_plan_shared_ = false;
   std::uint64_t gpu_bytes_ = 0; // free before anything is loaded
   opened_model source_;
   loaded_model model_;
@@ -315,13 +401,15 @@ result<memory_use> measure_pooled(const options& o,
                     .max_model_len = *longest};
 }
 
-/// A GPU fails by exceptions.
+/// A GPU, and ranks, fail by exceptions.
 result<loaded_model> run_loader(const options& o,
                                 const load_progress& progress) {
-  if (!on_gpu(o))
+  if (!on_gpu(o) && !o.ranks)
     return loader{o, progress}.run();
   try {
     return loader{o, progress}.run();
+  } catch (const ops::rank_lost& why) {
+    return error{errc::unavailable, why.what()};
   } catch (const std::bad_alloc&) {
     return error{errc::limit, "the GPU has no room for the model beside what "
                               "else is there"};
@@ -342,18 +430,80 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   auto planned = plan_for(o, *source, *backend, available_bytes);
   if (!planned)
     return planned.error();
-  auto size =
-      model::decoder_size(*source->files.checkpoint, source->config, *backend,
-                          limits_of(bounds_of(o), planned->plan.kv_blocks));
+  auto ranks = sizing_ranks_of(o);
+  auto size = model::decoder_size(
+      *source->files.checkpoint, source->config, *backend,
+      limits_of(bounds_of(o), planned->plan.kv_blocks), ranks.get());
   if (!size)
     return size.error();
-  return memory_use{.weight_bytes = size->weights,
-                    .kv_cache_bytes = size->kv_cache,
-                    .kv_block_bytes = planned->block_bytes,
-                    .workspace_bytes = size->workspace + backend_bytes(o),
+  const auto parts = static_cast<std::uint64_t>(ranks_of(o));
+  return memory_use{.weight_bytes = size->weights * parts,
+                    .kv_cache_bytes = size->kv_cache * parts,
+                    .kv_block_bytes = planned->block_bytes * parts,
+                    .workspace_bytes =
+                        (size->workspace + backend_bytes(o)) * parts,
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};
+}
+
+namespace {
+
+/// The number of KV blocks that rank 0 planned.
+result<std::uint32_t> shared_plan(ops::communicator& ranks) {
+  std::vector<std::byte> bytes;
+  ranks.broadcast(bytes);
+  std::uint32_t blocks = 0;
+  if (bytes.size() != sizeof blocks)
+    return error{errc::unavailable, "rank 0 could not load its part"};
+  std::memcpy(&blocks, bytes.data(), sizeof blocks);
+  return blocks;
+}
+
+/// What a rank but the first has of the model.
+struct rank_part {
+  opened_model source;
+  std::unique_ptr<ops::backend> backend;
+  std::unique_ptr<model::decoder> decoder;
+};
+
+result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
+                            const load_progress& progress) {
+  rank_part out;
+  auto source = open_model(o);
+  if (!source)
+    return source.error();
+  out.source = std::move(*source);
+  auto backend = ops::cpu::make_backend({.threads = threads_of(o), .isa = {}});
+  if (!backend)
+    return backend.error();
+  out.backend = std::move(*backend);
+  auto decoder = model::decoder::make(
+      *out.source.files.checkpoint, out.source.config, *out.backend,
+      limits_of(bounds_of(o), kv_blocks), progress, o.ranks.get());
+  if (!decoder)
+    return decoder.error();
+  out.decoder = std::move(*decoder);
+  return out;
+}
+
+} // namespace
+
+result<void> serve_rank(const options& o, const load_progress& progress) {
+  if (!o.ranks || o.ranks->rank() == 0)
+    return error{errc::invalid_argument,
+                 "only another rank than the first follows it"};
+  try {
+    auto kv_blocks = shared_plan(*o.ranks);
+    if (!kv_blocks)
+      return kv_blocks.error();
+    auto part = load_part(o, *kv_blocks, progress);
+    if (auto agreed = agree(*o.ranks, part); !agreed)
+      return agreed;
+    return model::follow(*part->decoder, *o.ranks);
+  } catch (const ops::rank_lost& why) {
+    return error{errc::unavailable, why.what()};
+  }
 }
 
 result<std::unique_ptr<engine>> engine::load(const options& o,

@@ -18,6 +18,10 @@
 /// All that the outside includes of the engine. One thread steps it; the
 /// outside reaches it through one inbox (submit, cancel) and one callback per
 /// step.
+namespace troupe::ops {
+class communicator;
+}
+
 namespace troupe::engine {
 
 /// What to load and the bounds to run in. 0 = choose.
@@ -58,13 +62,19 @@ struct options {
   bool enable_prefix_caching = true;
   /// "cpu", or "cuda": the first GPU that CUDA_VISIBLE_DEVICES leaves.
   std::string device = "cpu";
-  int threads = 0;           ///< 0 = the cores this process may use
+  /// 0 = the cores this process may use; of all ranks of the model.
+  int threads = 0;
   std::string chat_template; ///< overrides the model's own; empty = keep
   bool trust_request_template = false; ///< model_card has what these mean
   std::string template_kwargs;
   /// Sequences that may wait beside max_num_seqs running ones; one more is
   /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;
+  /// Ranks that hold the model together, each a process of its own; 0 = 1.
+  std::uint32_t tensor_parallel_size = 0;
+  /// This one's connection to the others, where there are several. Loaded is by
+  /// rank 0; the others call `serve_rank` with the same options.
+  std::shared_ptr<ops::communicator> ranks = nullptr;
   /// For `fetch`: variables that count before the process's own.
   std::vector<std::pair<std::string, std::string>> environment;
 };
@@ -205,6 +215,9 @@ struct step_result {
   std::vector<output> outputs;
   stats now;
   block_changes blocks = {};
+  /// Why the engine cannot go on: another rank is gone. No step follows, and
+  /// the choices that it has get nothing any more. Empty = it can.
+  std::string failed = {};
 };
 
 /// What the loaded engine is, for the routing table.
@@ -219,7 +232,8 @@ struct description {
   std::uint32_t max_num_seqs = 0;
 };
 
-/// What an engine with these options takes of the machine's memory.
+/// What an engine with these options takes of the machine's memory, all ranks
+/// together.
 struct memory_use {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_cache_bytes = 0;
@@ -241,6 +255,11 @@ struct memory_use {
 /// header: by the code that allocates, but without the weights' contents and
 /// without their memory. Errors: as `engine::load`.
 result<memory_use> measure(const options&, std::uint64_t available_bytes);
+
+/// One of the model's ranks but the first: loads its part, computes it in each
+/// step, and returns when rank 0's engine is destroyed. Errors: what keeps it
+/// from loading (rank 0 hears of it), or a rank that is gone.
+result<void> serve_rank(const options&, const load_progress&);
 
 class engine {
 public:

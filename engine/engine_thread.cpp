@@ -102,11 +102,25 @@ private:
       taken.clear();
       const stats before = core_->now();
       const auto begin = std::chrono::steady_clock::now();
-      step_result result = core_->step(watch_);
+      step_result result = step();
       time_step(before, result.now, std::chrono::steady_clock::now() - begin);
       publish(result.now);
-      if (!result.outputs.empty() || result.now.steps > before.steps)
+      const bool is_over = !result.failed.empty();
+      if (is_over || !result.outputs.empty() || result.now.steps > before.steps)
         on_step_(std::move(result));
+      if (is_over)
+        return;
+    }
+  }
+
+  step_result step() {
+    try {
+      return core_->step(watch_);
+    } catch (const ops::rank_lost& why) {
+      step_result out;
+      out.now = now_;
+      out.failed = why.what();
+      return out;
     }
   }
 

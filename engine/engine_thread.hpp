@@ -3,6 +3,7 @@
 #include "engine/engine.hpp"
 #include "engine/engine_core.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
 #include "engine/pooling_core.hpp"
 
 #include <memory>
@@ -13,7 +14,9 @@ namespace troupe::engine {
 struct loaded_model {
   text::model_card card;
   description about;
-  std::unique_ptr<ops::backend> backend; ///< outlives the runners; may be null
+  // Both outlive the runners, and may be null.
+  std::unique_ptr<ops::backend> backend;
+  std::shared_ptr<ops::communicator> ranks;
   // Of a model that draws tokens.
   engine_core::config config;
   std::unique_ptr<model_runner> runner;

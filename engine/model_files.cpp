@@ -127,8 +127,7 @@ result<void> check_task(const options& o, const model_files& files,
                      : card.pooled->what == text::pooled_output::kind::score
                          ? "score"
                          : "embed";
-  if (o.task.empty() || o.task == gives ||
-      (o.task == "pooling" && card.pooled))
+  if (o.task.empty() || o.task == gives || (o.task == "pooling" && card.pooled))
     return {};
   return error{errc::invalid_argument,
                fmt::format("task: {} is a model for '{}', not for '{}'",

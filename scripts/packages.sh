@@ -5,7 +5,7 @@ packages_build=(
   g++ cmake ninja-build ccache pkg-config
   libcaf-dev libboost1.81-dev libssl-dev libsqlite3-dev libsimdjson-dev
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev libpcre2-dev
-  libcurl4-openssl-dev
+  libcurl4-openssl-dev libgloo-dev
 )
 packages_weights=(python3 python3-pip ca-certificates)
 packages_ask=(curl)

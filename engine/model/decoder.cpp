@@ -169,8 +169,12 @@ struct decoder::state {
 
 result<std::uint64_t> kv_block_bytes(const model_config& config,
                                      ops::backend& backend,
-                                     std::int32_t block_tokens) {
-  auto pool = backend.make_kv_pool(kv_shape_of(config, block_tokens, 1));
+                                     std::int32_t block_tokens,
+                                     ops::communicator* ranks) {
+  auto part = config_of(config, rank_of(ranks));
+  if (!part)
+    return part.error();
+  auto pool = backend.make_kv_pool(kv_shape_of(*part, block_tokens, 1));
   if (!pool)
     return pool.error();
   return static_cast<std::uint64_t>((*pool)->bytes());
@@ -208,9 +212,15 @@ decoder::make(const weights::checkpoint& file, const model_config& config,
 result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    const model_config& config,
                                    ops::backend& backend,
-                                   const decoder_limits& limits) {
-  decoder::state sized{config, backend, limits, nullptr};
-  weight_loader source{file, backend, reading::shapes, {}};
+                                   const decoder_limits& limits,
+                                   ops::communicator* ranks) {
+  const auto rank = rank_of(ranks);
+  auto part = config_of(config, rank);
+  if (!part)
+    return part.error();
+  decoder::state sized{*part, backend, limits,
+                       rank.size == 1 ? nullptr : ranks};
+  weight_loader source{file, backend, reading::shapes, {}, rank};
   if (auto done = sized.load(source); !done)
     return done.error();
   if (auto done = sized.allocate(); !done)

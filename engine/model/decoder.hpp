@@ -21,10 +21,11 @@ struct decoder_limits {
 };
 
 /// Bytes of one KV block of this model in this backend, to turn a budget of
-/// memory into a number of blocks.
+/// memory into a number of blocks; of one of `ranks`, as for `decoder::make`.
 result<std::uint64_t> kv_block_bytes(const model_config& config,
                                      ops::backend& backend,
-                                     std::int32_t block_tokens);
+                                     std::int32_t block_tokens,
+                                     ops::communicator* ranks = nullptr);
 
 /// What a decoder keeps.
 struct decoder_bytes {
@@ -33,12 +34,14 @@ struct decoder_bytes {
   std::uint64_t workspace = 0; ///< activations and logits of one step
 };
 
-/// The sizes of a decoder that `decoder::make` would make, when `backend` is
-/// one that sizes (ops/cpu/sizing_backend.hpp): the weights are not read.
+/// The sizes of a decoder that `decoder::make` would make, when `backend` and
+/// `ranks` are ones that size (ops/cpu/sizing_backend.hpp,
+/// ops/communicator.hpp): the weights are not read.
 result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    const model_config& config,
                                    ops::backend& backend,
-                                   const decoder_limits& limits);
+                                   const decoder_limits& limits,
+                                   ops::communicator* ranks = nullptr);
 
 /// Runs any family of the table (architecture.hpp) on any backend. Everything
 /// that a step needs is allocated when it is made; a step allocates nothing
@@ -73,7 +76,8 @@ public:
 private:
   friend result<decoder_bytes> decoder_size(const weights::checkpoint&,
                                             const model_config&, ops::backend&,
-                                            const decoder_limits&);
+                                            const decoder_limits&,
+                                            ops::communicator*);
 
   decoder();
   struct state;

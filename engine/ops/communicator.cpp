@@ -11,13 +11,16 @@ namespace {
 /// What ranks of one process see of each other.
 struct meeting {
   explicit meeting(std::int32_t size)
-      : here(size), given(static_cast<std::size_t>(size)) {
+      : here(size), given(static_cast<std::size_t>(size)),
+        said(static_cast<std::size_t>(size)) {
     // nop
   }
 
   std::barrier<> here;
   std::vector<const float*> given; // by rank, between two meetings
   std::vector<float> sums;
+  std::vector<std::byte> bytes; // rank 0's
+  std::vector<std::string> said;
 };
 
 class thread_communicator final : public communicator {
@@ -66,6 +69,24 @@ public:
     all.here.arrive_and_wait(); // x may change
   }
 
+  void broadcast(std::vector<std::byte>& bytes) override {
+    auto& all = *with_;
+    if (rank_ == 0)
+      all.bytes = bytes;
+    all.here.arrive_and_wait();
+    bytes = all.bytes;
+    all.here.arrive_and_wait(); // all have them
+  }
+
+  std::vector<std::string> tell_all(const std::string& own) override {
+    auto& all = *with_;
+    all.said[static_cast<std::size_t>(rank_)] = own;
+    all.here.arrive_and_wait();
+    auto out = all.said;
+    all.here.arrive_and_wait(); // all have it
+    return out;
+  }
+
 private:
   void show(const float* x) {
     with_->given[static_cast<std::size_t>(rank_)] = x;
@@ -81,7 +102,49 @@ private:
   std::int32_t size_;
 };
 
+class sizing_communicator final : public communicator {
+public:
+  explicit sizing_communicator(std::int32_t size) : size_(size) {
+    // nop
+  }
+
+  std::int32_t rank() const override {
+    return 0;
+  }
+
+  std::int32_t size() const override {
+    return size_;
+  }
+
+  void all_reduce(float*, std::int64_t) override {
+    none();
+  }
+
+  void all_gather(const float*, std::int64_t, std::int64_t, float*) override {
+    none();
+  }
+
+  void broadcast(std::vector<std::byte>&) override {
+    none();
+  }
+
+  std::vector<std::string> tell_all(const std::string&) override {
+    none();
+  }
+
+private:
+  [[noreturn]] static void none() {
+    throw rank_lost{"there are no ranks to compute with"};
+  }
+
+  std::int32_t size_;
+};
+
 } // namespace
+
+std::unique_ptr<communicator> make_sizing_communicator(std::int32_t size) {
+  return std::make_unique<sizing_communicator>(size);
+}
 
 std::vector<std::unique_ptr<communicator>>
 make_thread_communicators(std::int32_t size) {

@@ -1,14 +1,24 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace troupe::ops {
 
+/// Another rank is gone, or was not heard in time: what the ranks hold together
+/// cannot be used any more.
+class rank_lost : public std::runtime_error {
+public:
+  using std::runtime_error::runtime_error;
+};
+
 /// What the ranks of one model hand each other. All ranks make the same calls
 /// in the same order, each on a thread of its own; a call returns when this
-/// rank has its result. Pointers are the backend's memory.
+/// rank has its result, or throws rank_lost. Pointers are the backend's memory.
 class communicator {
 public:
   virtual ~communicator() = default;
@@ -24,7 +34,18 @@ public:
   /// out[r][rank * cols + c] = that rank's x[r][c], on all ranks.
   virtual void all_gather(const float* x, std::int64_t rows, std::int64_t cols,
                           float* out) = 0;
+
+  /// Rank 0's bytes come to all ranks, which wait for them as long as it takes.
+  virtual void broadcast(std::vector<std::byte>& bytes) = 0;
+
+  /// What each rank says, in their order, on all ranks; each waits for the
+  /// others as long as it takes.
+  virtual std::vector<std::string> tell_all(const std::string& own) = 0;
 };
+
+/// Of as many ranks, of which it is the first, to size what one of them takes
+/// (ops/cpu/sizing_backend.hpp): nothing can be computed with it.
+std::unique_ptr<communicator> make_sizing_communicator(std::int32_t size);
 
 /// Ranks that are threads of this process, over the host's memory. One per
 /// rank, in order; they keep what they share alive.

@@ -1,0 +1,56 @@
+#include "engine/model/rank_runner.hpp"
+
+#include "engine/model/plan_record.hpp"
+
+#include <utility>
+
+namespace troupe::model {
+
+rank_runner::rank_runner(std::unique_ptr<decoder> own, ops::communicator& ranks)
+    : own_(std::move(own)), ranks_(ranks) {
+  // nop
+}
+
+// No bytes are no plan: they end the others.
+rank_runner::~rank_runner() {
+  plan_.clear();
+  try {
+    ranks_.broadcast(plan_);
+  } catch (const ops::rank_lost&) {
+    // Then there is nobody to end.
+  }
+}
+
+void rank_runner::submit(const engine::step_plan& plan) {
+  encode(plan, plan_);
+  ranks_.broadcast(plan_);
+  own_->submit(plan);
+}
+
+std::span<const float> rank_runner::collect() {
+  return own_->collect();
+}
+
+std::int32_t rank_runner::vocabulary() const {
+  return own_->vocabulary();
+}
+
+std::uint64_t rank_runner::weight_bytes_read() const {
+  return own_->weight_bytes_read() * static_cast<std::uint64_t>(ranks_.size());
+}
+
+result<void> follow(decoder& own, ops::communicator& ranks) {
+  std::vector<std::byte> bytes;
+  for (;;) {
+    ranks.broadcast(bytes);
+    if (bytes.empty())
+      return {};
+    auto plan = decode_step_plan(bytes);
+    if (!plan)
+      return plan.error();
+    own.submit(*plan);
+    own.collect();
+  }
+}
+
+} // namespace troupe::model

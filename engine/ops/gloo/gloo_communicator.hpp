@@ -1,0 +1,44 @@
+#pragma once
+
+#include "engine/codec/error.hpp"
+#include "engine/ops/communicator.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace troupe::ops {
+
+/// Where ranks learn each other's addresses before they are connected. Any
+/// thread.
+class rank_meeting {
+public:
+  virtual ~rank_meeting() = default;
+
+  /// To be read by all; once per key.
+  virtual void put(const std::string& key, const std::vector<char>& value) = 0;
+
+  /// Waits until somebody has put it. Throws rank_lost if that takes too long.
+  virtual std::vector<char> get(const std::string& key) = 0;
+};
+
+/// Ranks within one process, for tests.
+std::unique_ptr<rank_meeting> make_local_meeting();
+
+struct gloo_options {
+  std::int32_t rank = 0;
+  std::int32_t size = 1;
+  std::string address = "127.0.0.1"; ///< numeric; where this rank listens
+  /// A rank that is not heard for so long, where an answer is due, is lost.
+  std::chrono::milliseconds timeout{60'000};
+};
+
+/// Ranks in processes of their own, over TCP (Gloo), without encryption: what
+/// listens takes who knows the address. Returns when all are connected. A sum
+/// is made by each rank from what all have, so its order is that of the ranks.
+result<std::unique_ptr<communicator>>
+connect_ranks(const gloo_options&, std::shared_ptr<rank_meeting>);
+
+} // namespace troupe::ops
