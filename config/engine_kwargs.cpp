@@ -12,6 +12,7 @@ namespace troupe::config {
 namespace {
 
 constexpr double lengths_max = 1 << 24;
+constexpr double ranks_max = 64;
 constexpr double sequences_max = 1 << 14;
 constexpr double batched_tokens_max = 1 << 16;
 
@@ -203,8 +204,8 @@ engine_kwargs read_engine_kwargs(const located& value) {
 
   for (auto key : {"model", "served_model_name"})
     in.refuse(key, "comes from model_loading_config; remove it here");
-  for (auto key :
-       {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"})
+  out.tensor_parallel_size = count("tensor_parallel_size", ranks_max);
+  for (auto key : {"pipeline_parallel_size", "data_parallel_size"})
     only_one(in, key);
   only_text(in, "kv_cache_dtype", {"auto", "float16"});
   only_text(in, "tokenizer_mode", {"auto"});

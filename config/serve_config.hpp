@@ -87,6 +87,7 @@ struct engine_kwargs {
   bool generation_defaults = true; ///< generation_config: auto
   bool trust_request_chat_template = false;
   std::string default_chat_template_kwargs; ///< a JSON object; empty = none
+  std::uint32_t tensor_parallel_size = 0;
 };
 
 struct llm_config {

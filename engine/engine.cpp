@@ -10,6 +10,7 @@
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
 #include "engine/ops/dense_layout.hpp"
+#include "engine/ops/gloo/gloo_communicator.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -174,6 +175,17 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
   return planned_memory{*block_bytes, *plan};
 }
 
+/// Returns when all ranks are there.
+result<std::unique_ptr<ops::communicator>> connect_ranks(const options& o) {
+  if (!o.meeting)
+    return error{errc::unsupported,
+                 "tensor_parallel_size: above 1 in one process: the ranks are "
+                 "processes that a node starts"};
+  return ops::connect_ranks(
+      {.rank = static_cast<std::int32_t>(o.rank), .size = ranks_of(o)},
+      o.meeting);
+}
+
 /// Whether all ranks have loaded their part; an error names the first that has
 /// not, and why.
 template <class Loaded>
@@ -195,7 +207,7 @@ public:
 
   result<loaded_model> run() {
     using step = result<void> (loader::*)();
-    for (step one : {&loader::check_ranks, &loader::open, &loader::make_backend,
+    for (step one : {&loader::meet_ranks, &loader::open, &loader::make_backend,
                      &loader::make_card, &loader::plan, &loader::make_runner})
       if (auto done = (this->*one)(); !done) {
         if (ranks() != nullptr && !is_plan_shared_)
@@ -208,19 +220,19 @@ public:
 
 private:
   ops::communicator* ranks() const {
-    return options_.ranks.get();
+    return model_.ranks.get();
   }
 
-  result<void> check_ranks() {
-    if (on_gpu(options_) && ranks_of(options_) > 1)
+  result<void> meet_ranks() {
+    if (ranks_of(options_) == 1)
+      return {};
+    if (on_gpu(options_))
       return error{errc::unsupported,
                    "tensor_parallel_size: above 1 on GPUs: not supported yet"};
-    const auto there = ranks() == nullptr ? 1 : ranks()->size();
-    if (there != ranks_of(options_))
-      return error{errc::invalid_argument,
-                   fmt::format("tensor_parallel_size: {}, but there are {} "
-                               "ranks here",
-                               ranks_of(options_), there)};
+    auto ranks = connect_ranks(options_);
+    if (!ranks)
+      return ranks.error();
+    model_.ranks = std::move(*ranks);
     return {};
   }
 
@@ -353,7 +365,6 @@ private:
     if (ranks() == nullptr) {
       model_.runner = std::move(*runner);
     } else {
-      model_.ranks = options_.ranks;
       model_.runner =
           std::make_unique<model::rank_runner>(std::move(*runner), *ranks());
     }
@@ -387,6 +398,8 @@ namespace {
 
 result<memory_use> measure_pooled(const options& o,
                                   const opened_model& source) {
+  if (auto part = model::config_of(source.config, {0, ranks_of(o)}); !part)
+    return part.error();
   auto longest = longest_text(o, source);
   if (!longest)
     return longest.error();
@@ -404,7 +417,7 @@ result<memory_use> measure_pooled(const options& o,
 /// A GPU, and ranks, fail by exceptions.
 result<loaded_model> run_loader(const options& o,
                                 const load_progress& progress) {
-  if (!on_gpu(o) && !o.ranks)
+  if (!on_gpu(o) && ranks_of(o) == 1)
     return loader{o, progress}.run();
   try {
     return loader{o, progress}.run();
@@ -468,6 +481,7 @@ struct rank_part {
 };
 
 result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
+                            ops::communicator& ranks,
                             const load_progress& progress) {
   rank_part out;
   auto source = open_model(o);
@@ -480,7 +494,7 @@ result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
   out.backend = std::move(*backend);
   auto decoder = model::decoder::make(
       *out.source.files.checkpoint, out.source.config, *out.backend,
-      limits_of(bounds_of(o), kv_blocks), progress, o.ranks.get());
+      limits_of(bounds_of(o), kv_blocks), progress, &ranks);
   if (!decoder)
     return decoder.error();
   out.decoder = std::move(*decoder);
@@ -490,17 +504,19 @@ result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
 } // namespace
 
 result<void> serve_rank(const options& o, const load_progress& progress) {
-  if (!o.ranks || o.ranks->rank() == 0)
-    return error{errc::invalid_argument,
-                 "only another rank than the first follows it"};
+  if (o.rank == 0)
+    return error{errc::invalid_argument, "rank 0 follows nobody"};
+  auto ranks = connect_ranks(o);
+  if (!ranks)
+    return ranks.error();
   try {
-    auto kv_blocks = shared_plan(*o.ranks);
+    auto kv_blocks = shared_plan(**ranks);
     if (!kv_blocks)
       return kv_blocks.error();
-    auto part = load_part(o, *kv_blocks, progress);
-    if (auto agreed = agree(*o.ranks, part); !agreed)
+    auto part = load_part(o, *kv_blocks, **ranks, progress);
+    if (auto agreed = agree(**ranks, part); !agreed)
       return agreed;
-    return model::follow(*part->decoder, *o.ranks);
+    return model::follow(*part->decoder, **ranks);
   } catch (const ops::rank_lost& why) {
     return error{errc::unavailable, why.what()};
   }

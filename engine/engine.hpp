@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
+#include "engine/ops/rank_meeting.hpp"
 #include "engine/sampling/candidate.hpp"
 #include "engine/sampling/sampling_params.hpp"
 #include "engine/text/model_card.hpp"
@@ -18,10 +19,6 @@
 /// All that the outside includes of the engine. One thread steps it; the
 /// outside reaches it through one inbox (submit, cancel) and one callback per
 /// step.
-namespace troupe::ops {
-class communicator;
-}
-
 namespace troupe::engine {
 
 /// What to load and the bounds to run in. 0 = choose.
@@ -72,9 +69,10 @@ struct options {
   std::uint32_t max_waiting = 4096;
   /// Ranks that hold the model together, each a process of its own; 0 = 1.
   std::uint32_t tensor_parallel_size = 0;
-  /// This one's connection to the others, where there are several. Loaded is by
-  /// rank 0; the others call `serve_rank` with the same options.
-  std::shared_ptr<ops::communicator> ranks = nullptr;
+  /// Which of them this is. Rank 0 is loaded, the others call `serve_rank`.
+  std::uint32_t rank = 0;
+  /// Where the ranks find each other, if there are several.
+  std::shared_ptr<ops::rank_meeting> meeting = nullptr;
   /// For `fetch`: variables that count before the process's own.
   std::vector<std::pair<std::string, std::string>> environment;
 };
@@ -256,9 +254,10 @@ struct memory_use {
 /// without their memory. Errors: as `engine::load`.
 result<memory_use> measure(const options&, std::uint64_t available_bytes);
 
-/// One of the model's ranks but the first: loads its part, computes it in each
-/// step, and returns when rank 0's engine is destroyed. Errors: what keeps it
-/// from loading (rank 0 hears of it), or a rank that is gone.
+/// One of the model's ranks but the first: meets the others, loads its part,
+/// computes it in each step, and returns when rank 0's engine is destroyed.
+/// Errors: what keeps it from loading (rank 0 hears of it), or a rank that is
+/// gone.
 result<void> serve_rank(const options&, const load_progress&);
 
 class engine {

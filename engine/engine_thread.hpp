@@ -16,7 +16,7 @@ struct loaded_model {
   description about;
   // Both outlive the runners, and may be null.
   std::unique_ptr<ops::backend> backend;
-  std::shared_ptr<ops::communicator> ranks;
+  std::unique_ptr<ops::communicator> ranks;
   // Of a model that draws tokens.
   engine_core::config config;
   std::unique_ptr<model_runner> runner;

@@ -246,6 +246,7 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.generation_defaults = model.engine.generation_defaults;
   spec.trust_request_chat_template = model.engine.trust_request_chat_template;
   spec.default_chat_template_kwargs = model.engine.default_chat_template_kwargs;
+  spec.tensor_parallel_size = model.engine.tensor_parallel_size;
   spec.environment = model.env_vars;
   const auto& bounds = model.deployment;
   // Ray's default of 10^9 means no bound; a replica then keeps its own.

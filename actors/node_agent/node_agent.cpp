@@ -1,5 +1,6 @@
 #include "actors/node_agent/node_agent.hpp"
 
+#include "actors/node_agent/rank_meetings.hpp"
 #include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/load_messages.hpp"
 #include "actors/runtime/link.hpp"
@@ -32,7 +33,7 @@ using reached_atom = caf::atom_constant<caf::atom("reached")>;
 using ended_atom = caf::atom_constant<caf::atom("ended")>;
 
 /// The agent with what it hears in its own process.
-using agent_shell_actor = node_agent_actor::extend<
+using agent_shell_actor = meeting_agent_actor::extend<
     caf::reacts_to<tick_atom>,
     // It is published at this port.
     caf::reacts_to<listens_atom, std::uint16_t>,
@@ -352,6 +353,7 @@ struct agent_state {
     spdlog::log(level, "replica process {:016x} {}", which, end.to_string());
     replicas.erase(which);
     tunes.erase(which);
+    meetings.close(which);
     peers->forget(which);
     auto directory = run_directory_of(which);
     auto running = runtime::read_step_journal(directory / journal_name);
@@ -370,9 +372,38 @@ struct agent_state {
       return;
     }
     peers->expect(x.incarnation); // it registers here
-    host->spawn(x.incarnation,
-                {options->replica_executable, options->replica_arguments,
-                 encode(*launch), x.spec.memory_bytes});
+    auto ranks = std::max<std::uint32_t>(x.spec.tensor_parallel_size, 1);
+    process_plan plan{options->replica_executable,
+                      options->replica_arguments,
+                      {},
+                      x.spec.memory_bytes / ranks};
+    if (ranks > 1)
+      meetings.open(x.incarnation);
+    for (launch->rank = 0; launch->rank < ranks; ++launch->rank)
+      plan.launches.push_back(encode(*launch));
+    host->spawn(x.incarnation, std::move(plan));
+  }
+
+  // -- what ranks say to each other ------------------------------------------
+
+  caf::result<bool> put_word(std::uint64_t which, const std::string& key,
+                             const codec::bytes& word) {
+    if (auto done = meetings.put(which, key, word); !done)
+      return caf::make_error(caf::sec::invalid_argument, done.error().message);
+    return true;
+  }
+
+  caf::typed_response_promise<codec::bytes> get_word(std::uint64_t which,
+                                                     const std::string& key) {
+    auto promise = self->make_response_promise<codec::bytes>();
+    meetings.get(which, key, [promise](result<codec::bytes> word) mutable {
+      if (word)
+        promise.deliver(std::move(*word));
+      else
+        promise.deliver(
+            caf::make_error(caf::sec::runtime_error, word.error().message));
+    });
+    return promise;
   }
 
   void obey(const signal_process& x) {
@@ -460,6 +491,7 @@ struct agent_state {
   std::map<std::uint64_t, replica_actor>
       replicas;                                ///< connected, by incarnation
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
+  rank_meetings meetings;
   std::shared_ptr<runtime::peer_directory> peers =
       std::make_shared<runtime::peer_directory>();
   std::vector<caf::typed_response_promise<bool>> draining;
@@ -499,6 +531,13 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
         state->watch_router(router, port);
       },
       [state](drain_atom, std::uint32_t ms) { return state->drain(ms); },
+      [state](meet_atom, std::uint64_t which, const std::string& key,
+              const codec::bytes& word) {
+        return state->put_word(which, key, word);
+      },
+      [state](meet_atom, std::uint64_t which, const std::string& key) {
+        return state->get_word(which, key);
+      },
       [state](tick_atom) { state->tick(); },
       [state](listens_atom, std::uint16_t port) { state->listens(port); },
       [state](reached_atom, std::uint64_t attempt) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <fcntl.h>
+#include <map>
 #include <mutex>
 #include <poll.h>
 #include <spawn.h>
@@ -179,7 +180,7 @@ public:
   void signal(std::uint64_t incarnation, int number) override {
     post([this, incarnation, number] {
       for (auto& x : processes_)
-        if (x.incarnation == incarnation)
+        if (x.incarnation == incarnation && x.is_first)
           ::kill(x.pid, number); // not reaped yet: still ours
     });
   }
@@ -187,6 +188,7 @@ public:
 private:
   struct process {
     std::uint64_t incarnation = 0;
+    bool is_first = true;
     pid_t pid = 0;
     file handle;   ///< pidfd: readable once the process has ended
     file lifeline; ///< write end
@@ -200,14 +202,40 @@ private:
   }
 
   result<void> try_spawn(std::uint64_t incarnation, const process_plan& plan) {
-    auto line = make_lifeline(plan.launch);
+    std::vector<process> made;
+    for (const auto& launch : plan.launches) {
+      auto one = try_start(plan, launch);
+      if (!one) {
+        for (const auto& x : made) {
+          ::kill(x.pid, SIGKILL);
+          wait_for(x.pid);
+        }
+        return one.error();
+      }
+      one->incarnation = incarnation;
+      one->is_first = made.empty();
+      made.push_back(std::move(*one));
+    }
+    auto first = made.front().pid;
+    for (auto& x : made)
+      processes_.push_back(std::move(x));
+    handlers_.spawned(incarnation, first);
+    return {};
+  }
+
+  static result<process> try_start(const process_plan& plan,
+                                   const codec::bytes& launch) {
+    auto line = make_lifeline(launch);
     if (!line)
       return line.error();
     auto pid = start_process(plan, line->read.get());
     if (!pid)
       return pid.error();
-    file handle{::pidfd_open(*pid, 0)};
-    auto limited = handle.get() < 0
+    process out;
+    out.pid = *pid;
+    out.handle = file{::pidfd_open(*pid, 0)};
+    out.lifeline = std::move(line->write);
+    auto limited = out.handle.get() < 0
                        ? result<void>{system_error("pidfd_open", errno)}
                        : limit_process(*pid, plan.memory_bytes);
     if (!limited) {
@@ -215,10 +243,7 @@ private:
       wait_for(*pid);
       return limited.error();
     }
-    processes_.push_back(
-        {incarnation, *pid, std::move(handle), std::move(line->write)});
-    handlers_.spawned(incarnation, *pid);
-    return {};
+    return out;
   }
 
   void run() {
@@ -240,7 +265,20 @@ private:
   void reap(std::size_t index) {
     auto ended = std::move(processes_[index]);
     processes_.erase(processes_.begin() + static_cast<std::ptrdiff_t>(index));
-    handlers_.ended(ended.incarnation, wait_for(ended.pid));
+    auto end = wait_for(ended.pid);
+    auto [first, is_new] = ends_.try_emplace(ended.incarnation, end);
+    bool any_left = false;
+    for (const auto& x : processes_)
+      if (x.incarnation == ended.incarnation) {
+        any_left = true;
+        if (is_new)
+          ::kill(x.pid, SIGKILL);
+      }
+    if (any_left)
+      return;
+    end = std::move(first->second);
+    ends_.erase(first);
+    handlers_.ended(ended.incarnation, std::move(end));
   }
 
   void obey() {
@@ -260,7 +298,9 @@ private:
   std::mutex mutex_;
   std::deque<std::function<void()>> orders_;
   std::vector<process> processes_; ///< the thread's
-  bool ending_ = false;            ///< the thread's
+  /// Of replicas that still have a process: how the first one ended.
+  std::map<std::uint64_t, process_end> ends_;
+  bool ending_ = false; ///< the thread's
   std::thread thread_;
 };
 

@@ -39,6 +39,7 @@ using blocks_atom = caf::atom_constant<caf::atom("blocks")>;
 using nodes_atom = caf::atom_constant<caf::atom("nodes")>;
 using ended_atom = caf::atom_constant<caf::atom("ended")>;
 using others_atom = caf::atom_constant<caf::atom("others")>;
+using meet_atom = caf::atom_constant<caf::atom("meet")>;
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 
 /// Takes the tokens of the choices it asked for.
@@ -120,6 +121,16 @@ using node_agent_actor = caf::typed_actor<
   // Stop all replicas and answer when none is left, at the latest after so many
   // milliseconds.
   caf::replies_to<drain_atom, std::uint32_t>::with<bool>>;
+
+/// A node agent as the processes that it starts see it. They connect to the
+/// interface above.
+using meeting_agent_actor = node_agent_actor::extend<
+  // From one of a replica's ranks, for the others: the start's incarnation, a
+  // key and a word. Once per key.
+  caf::replies_to<meet_atom, std::uint64_t, std::string,
+                  codec::bytes>::with<bool>,
+  // The word under a key, once it is there.
+  caf::replies_to<meet_atom, std::uint64_t, std::string>::with<codec::bytes>>;
 
 /// Owns what is deployed, where it runs and the routing table.
 using controller_actor = caf::typed_actor<

@@ -59,6 +59,7 @@ struct layout<replica_spec> {
       number(40, &r::trust_request_chat_template),
       number(41, &r::default_chat_template_kwargs),
       number(42, &r::task),
+      droppable_since(7, 43, &r::tensor_parallel_size),
   };
 };
 

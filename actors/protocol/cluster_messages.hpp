@@ -62,6 +62,8 @@ struct replica_spec {
   bool generation_defaults = true;
   bool trust_request_chat_template = false;
   std::string default_chat_template_kwargs; ///< a JSON object, or empty
+  /// Processes that hold the model together; 0 = one. Since version 7.
+  std::uint32_t tensor_parallel_size = 0;
 
   bool operator==(const replica_spec&) const = default;
 };

@@ -26,6 +26,9 @@ struct launch_record {
   bool log_json = false;
   /// File of the step journal (actors/runtime/step_journal.hpp); empty = none.
   std::string journal;
+  /// Which of the replica's processes it is (replica_spec
+  /// ::tensor_parallel_size); the first is the replica to everybody else.
+  std::uint32_t rank = 0;
 
   bool operator==(const launch_record&) const = default;
 };

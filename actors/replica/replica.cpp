@@ -184,8 +184,12 @@ struct replica_state {
       ready(*news.loaded);
     if (news.failed)
       failed(*news.failed);
-    for (auto& step : news.steps)
+    for (auto& step : news.steps) {
+      auto why = std::move(step.failed);
       run(table.step(std::move(step)));
+      if (!why.empty())
+        failed({errc::unavailable, why});
+    }
     end_if_drained();
   }
 

@@ -3,6 +3,7 @@
 #include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/record_layout.hpp"
 #include "actors/replica/journal_watch.hpp"
+#include "actors/replica/rank_process.hpp"
 #include "actors/replica/replica.hpp"
 #include "actors/replica/session_table.hpp"
 #include "actors/runtime/blob_listener.hpp"
@@ -54,6 +55,7 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.generation_defaults = spec.generation_defaults;
   out.trust_request_template = spec.trust_request_chat_template;
   out.template_kwargs = spec.default_chat_template_kwargs;
+  out.tensor_parallel_size = spec.tensor_parallel_size;
   out.environment = spec.environment;
   return out;
 }
@@ -114,6 +116,13 @@ void hold_lifeline(int fd) {
     }
     ::_exit(exit_orphaned);
   }}.detach();
+}
+
+std::string name_of(const launch_record& launch) {
+  auto out = "replica " + launch.spec.replica;
+  if (launch.rank > 0)
+    out += ", rank " + std::to_string(launch.rank);
+  return out;
 }
 
 void apply_environment(const protocol::replica_spec& spec) {
@@ -196,7 +205,9 @@ private:
       return fetched.error();
     for (const auto& note : fetched->notes)
       spdlog::warn("{}", note);
-    return std::move(fetched->with);
+    if (launch_.spec.tensor_parallel_size <= 1)
+      return std::move(fetched->with);
+    return lead_ranks(system_, launch_, std::move(fetched->with));
   }
 
   /// Without it deaths are not blamed on requests, which is better than no
@@ -243,14 +254,16 @@ int run_replica(int lifeline, const engine_loader& load,
   apply_environment(launch->spec);
   hold_lifeline(lifeline);
   auto level = launch->log_level.empty() ? "info" : launch->log_level;
-  if (auto set = runtime::set_up_logging(
-          {level, launch->log_json, "replica " + launch->spec.replica});
+  if (auto set =
+          runtime::set_up_logging({level, launch->log_json, name_of(*launch)});
       !set) {
     spdlog::error("{}", set.error().message);
     return exit_launch;
   }
   runtime::credentials files{launch->certificate, launch->key,
                              launch->authority};
+  if (launch->rank > 0)
+    return run_rank(*launch, files);
   return replica_life{*launch, files, overrides.version}.run(load);
 }
 

@@ -2,27 +2,14 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/communicator.hpp"
+#include "engine/ops/rank_meeting.hpp"
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 namespace troupe::ops {
-
-/// Where ranks learn each other's addresses before they are connected. Any
-/// thread.
-class rank_meeting {
-public:
-  virtual ~rank_meeting() = default;
-
-  /// To be read by all; once per key.
-  virtual void put(const std::string& key, const std::vector<char>& value) = 0;
-
-  /// Waits until somebody has put it. Throws rank_lost if that takes too long.
-  virtual std::vector<char> get(const std::string& key) = 0;
-};
 
 /// Ranks within one process, for tests.
 std::unique_ptr<rank_meeting> make_local_meeting();

@@ -46,7 +46,7 @@ std::string shown(const config::serve_config& all) {
           e.enable_prefix_caching, e.chat_template, e.memory_utilization,
           e.quantization, e.dtype, e.load_format, e.seed.value_or(0),
           e.generation_defaults, e.trust_request_chat_template,
-          e.default_chat_template_kwargs);
+          e.default_chat_template_kwargs, e.tensor_parallel_size);
       for (const auto& [name, amount] : d.resources)
         out += fmt::format("resource {}={}\n", name, amount);
       for (const auto& bundle : model.bundles) {

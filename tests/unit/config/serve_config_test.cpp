@@ -36,7 +36,7 @@ applications:
           accelerator_config: {kind: cpu}
           placement_group_config: {bundles: [{CPU: 2}], strategy: STRICT_PACK}
           deployment_config: {num_replicas: 3, max_ongoing_requests: 64}
-          engine_kwargs: {max_model_len: 2_048, tensor_parallel_size: 1}
+          engine_kwargs: {max_model_len: 2_048, tensor_parallel_size: 4}
 )");
   REQUIRE(errors_of(loaded) == "");
   const auto& values = loaded.values;
@@ -224,8 +224,8 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       row{"          lora_config: {dynamic_lora_loading_path: s3://b}\n",
           "lora_config: not supported yet"},
       row{"          server_cls: x\n", "server_cls: not supported yet"},
-      row{"          engine_kwargs: {tensor_parallel_size: 2}\n",
-          "tensor_parallel_size: above 1: not supported yet"},
+      row{"          engine_kwargs: {pipeline_parallel_size: 2}\n",
+          "pipeline_parallel_size: above 1: not supported yet"},
       row{"          engine_kwargs: {quantization: bitsandbytes}\n",
           "\"bitsandbytes\": not supported yet; allowed now: q8_0, q4_0, gguf"},
       row{"          engine_kwargs: {model: x}\n",

@@ -3,12 +3,14 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <condition_variable>
 #include <csignal>
 #include <fstream>
 #include <mutex>
 #include <optional>
 #include <sstream>
+#include <thread>
 
 using namespace troupe;
 using namespace troupe::node_agent;
@@ -16,21 +18,25 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A host, and the end of the one process that it is asked for.
+/// A host, and the end of the one replica that it is asked for.
 class one_process {
 public:
-  /// Runs a line of shell; it must first read what is on its lifeline.
-  explicit one_process(const std::string& line,
-                       std::uint64_t memory_bytes = 0) {
+  /// Runs a line of shell, in so many processes.
+  explicit one_process(const std::string& line, std::uint64_t memory_bytes = 0,
+                       std::size_t processes = 1) {
     process_host::events events;
     events.spawned = [](std::uint64_t, std::int64_t) {};
     events.ended = [this](std::uint64_t, process_end end) {
       std::lock_guard guard{mutex_};
+      CHECK_FALSE(end_.has_value());
       end_ = end;
       changed_.notify_all();
     };
     host_ = make_process_host(std::move(events));
-    host_->spawn(1, {"/bin/sh", {"-c", line}, {}, memory_bytes});
+    host_->spawn(1, {"/bin/sh",
+                     {"-c", line},
+                     std::vector<codec::bytes>(processes),
+                     memory_bytes});
   }
 
   process_end wait() {
@@ -94,4 +100,46 @@ TEST_CASE("a process has its memory limit and leaves no core dump") {
   }
   CHECK(found_data == data);
   CHECK(core == "1"); // less than the smallest dump, and not ignored
+}
+
+TEST_CASE("a replica's processes end together, as the first to end does") {
+  test::temporary_directory tmp;
+  auto count = [&] {
+    std::size_t out = 0;
+    for ([[maybe_unused]] const auto& file :
+         std::filesystem::directory_iterator{tmp.path()})
+      ++out;
+    return out;
+  };
+  // Each says that it is there; one of them, that has the directory to itself,
+  // ends when all are.
+  const auto here = tmp.path().string();
+  auto line = "touch " + here + "/$$; mkdir " + here +
+              "/first 2>/dev/null || exec sleep 1000; "
+              "until [ $(ls " +
+              here + " | wc -l) = 5 ]; do sleep 0.02; done; ";
+  SECTION("by itself") {
+    CHECK(one_process{line + "exit 7", 0, 4}.wait().exit_code == 7);
+  }
+  SECTION("by a signal") {
+    CHECK(one_process{line + "kill -SEGV $$", 0, 4}.wait().signal == SIGSEGV);
+  }
+  REQUIRE(count() == 5);
+  for (const auto& file : std::filesystem::directory_iterator{tmp.path()})
+    if (auto pid = std::atoi(file.path().filename().c_str()); pid != 0)
+      CHECK(::kill(pid, 0) != 0); // nobody is left
+}
+
+TEST_CASE("a signal is for a replica's first process") {
+  test::temporary_directory tmp;
+  const auto here = tmp.path().string();
+  one_process replica{"echo $$ >> " + here + "/pids; exec sleep 1000", 0, 3};
+  auto lines = [&] {
+    auto text = content_of(tmp.path() / "pids");
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  while (lines() < 3)
+    std::this_thread::sleep_for(10ms);
+  replica.host().signal(1, SIGTERM);
+  CHECK(replica.wait().signal == SIGTERM);
 }

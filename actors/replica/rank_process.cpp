@@ -1,0 +1,141 @@
+#include "actors/replica/rank_process.hpp"
+
+#include "actors/protocol/actors.hpp"
+#include "actors/replica/replica.hpp"
+#include "actors/replica/replica_process.hpp"
+#include "actors/runtime/link.hpp"
+#include "actors/runtime/system_config.hpp"
+
+#include <caf/actor_system.hpp>
+#include <caf/scoped_actor.hpp>
+#include <spdlog/spdlog.h>
+
+#include <stdexcept>
+#include <thread>
+
+namespace troupe::replica {
+
+namespace {
+
+using namespace std::chrono_literals;
+using protocol::launch_record;
+using protocol::meet_atom;
+
+constexpr std::chrono::milliseconds agent_timeout{10'000};
+
+/// How long a rank that failed waits for the first one to say so to the node
+/// agent, which ends them all then.
+constexpr auto farewell = 10s;
+
+/// The key under which the first rank says where the model and its tokenizer
+/// lie.
+constexpr const char* source_key = "source";
+
+/// Words at the node agent. A word is waited for as long as the process lives,
+/// which ends with its node agent.
+class agent_meeting final : public ops::rank_meeting {
+public:
+  agent_meeting(caf::actor_system& system, protocol::meeting_agent_actor agent,
+                std::uint64_t incarnation)
+      : system_(system), agent_(std::move(agent)), incarnation_(incarnation) {
+    // nop
+  }
+
+  void put(const std::string& key, const std::vector<char>& word) override {
+    codec::bytes bytes(word.begin(), word.end());
+    caf::scoped_actor self{system_};
+    self->request(agent_, caf::duration{agent_timeout}, meet_atom::value,
+                  incarnation_, key, bytes)
+        .receive([](bool) {}, [this](const caf::error& why) { fail(why); });
+  }
+
+  std::vector<char> get(const std::string& key) override {
+    std::vector<char> out;
+    caf::scoped_actor self{system_};
+    self->request(agent_, caf::infinite, meet_atom::value, incarnation_, key)
+        .receive(
+            [&](const codec::bytes& word) {
+              out.assign(word.begin(), word.end());
+            },
+            [this](const caf::error& why) { fail(why); });
+    return out;
+  }
+
+private:
+  [[noreturn]] void fail(const caf::error& why) const {
+    throw std::runtime_error{system_.render(why)};
+  }
+
+  caf::actor_system& system_;
+  protocol::meeting_agent_actor agent_;
+  std::uint64_t incarnation_;
+};
+
+result<std::shared_ptr<ops::rank_meeting>>
+meeting_of(caf::actor_system& system, const launch_record& launch) {
+  auto agent = runtime::connect_now<protocol::node_agent_actor>(
+      system, launch.agent, agent_timeout);
+  if (!agent)
+    return agent.error();
+  return std::make_shared<agent_meeting>(
+      system, caf::actor_cast<protocol::meeting_agent_actor>(*agent),
+      launch.incarnation);
+}
+
+/// The two paths in one word.
+std::vector<char> source_word(const engine::options& with) {
+  auto text = with.model.string() + '\0' + with.tokenizer.string();
+  return {text.begin(), text.end()};
+}
+
+void read_source(const std::vector<char>& word, engine::options& to) {
+  std::string text{word.begin(), word.end()};
+  auto end = std::min(text.find('\0'), text.size());
+  to.model = text.substr(0, end);
+  to.tokenizer = text.substr(std::min(end + 1, text.size()));
+}
+
+result<void> follow(caf::actor_system& system, const launch_record& launch) {
+  auto meeting = meeting_of(system, launch);
+  if (!meeting)
+    return meeting.error();
+  auto options = engine_options(launch.spec);
+  options.rank = launch.rank;
+  options.meeting = *meeting;
+  try {
+    read_source((*meeting)->get(source_key), options);
+  } catch (const std::exception& why) {
+    return error{errc::unavailable, why.what()};
+  }
+  return engine::serve_rank(options, {});
+}
+
+} // namespace
+
+result<engine::options> lead_ranks(caf::actor_system& system,
+                                   const launch_record& launch,
+                                   engine::options with) {
+  auto meeting = meeting_of(system, launch);
+  if (!meeting)
+    return meeting.error();
+  with.meeting = *meeting;
+  try {
+    with.meeting->put(source_key, source_word(with));
+  } catch (const std::exception& why) {
+    return error{errc::unavailable, why.what()};
+  }
+  return with;
+}
+
+int run_rank(const launch_record& launch, const runtime::credentials& files) {
+  runtime::system_config config{{files}};
+  caf::actor_system system{config};
+  auto done = follow(system, launch);
+  if (done)
+    return exit_stopped;
+  spdlog::error("{}", done.error().message);
+  std::this_thread::sleep_for(farewell);
+  return exit_failed;
+}
+
+} // namespace troupe::replica
