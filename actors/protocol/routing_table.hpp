@@ -11,7 +11,7 @@ namespace troupe::protocol {
 
 /// Version of the messages between processes; a peer more than one apart is
 /// refused by name at registration.
-inline constexpr std::uint32_t protocol_version = 6;
+inline constexpr std::uint32_t protocol_version = 7;
 
 /// True if processes of these two versions work together.
 constexpr bool understand_each_other(std::uint32_t one, std::uint32_t other) {

@@ -475,10 +475,10 @@ TEST_CASE("a router hears of much work of others at once, of little with its "
 }
 
 TEST_CASE("a router of before version 6 hears of no others") {
-  session_table table{"m#1", 7, {}};
+  session_table table{"m#1", 7, {}, 6};
   table.open();
-  REQUIRE(table.attach(router_a, protocol::protocol_version).has_value());
-  REQUIRE(table.attach(router_b, protocol::protocol_version - 1).has_value());
+  REQUIRE(table.attach(router_a, 6).has_value());
+  REQUIRE(table.attach(router_b, 5).has_value());
   auto out = table.generate(router_a, long_record(1, 1000, 100), start);
   CHECK_FALSE(others_of(out, router_b));
 }
