@@ -159,6 +159,16 @@ command_list request_table::tokens(protocol::token_batch batch,
       (replica->second.phase != link_phase::attached &&
        replica->second.phase != link_phase::resting))
     return out; // there is no session, or it is another one's
+  if (batch.no_session) {
+    // What was sent over a connection before this one says nothing about it.
+    auto& sent = replica->second.sent;
+    if (std::any_of(batch.choices.begin(), batch.choices.end(),
+                    [&](auto& news) { return sent.count(news.id) != 0; })) {
+      link_down(batch.incarnation, now, out);
+      out.push_back(command::detach{batch.incarnation});
+    }
+    return out;
+  }
   auto model = replica->second.model;
   replica->second.waiting = batch.waiting;
   replica->second.others_tokens = batch.others_tokens;

@@ -100,7 +100,7 @@ struct attach {
   protocol::endpoint where;
 };
 
-/// Close the session; nothing is outstanding there.
+/// Close the session; nothing is outstanding there any more.
 struct detach {
   std::uint64_t incarnation = 0;
 };

@@ -59,7 +59,10 @@ token_batch full_tokens() {
   last.stop_token = 2;
   last.code = errc::limit;
   last.message = "too long";
-  return {"smollm2#1", 77, 12, {first, last, {}}, {4, true, 16, {5, 6}, {7}}};
+  token_batch x{
+      "smollm2#1", 77, 12, {first, last, {}}, {4, true, 16, {5, 6}, {7}}};
+  x.no_session = true;
+  return x;
 }
 
 endpoint full_endpoint() {

@@ -180,6 +180,18 @@ TEST_CASE("attaching again replaces the session") {
   CHECK(choices[0].tokens == std::vector<token_id>{2});
 }
 
+TEST_CASE("who has no session is told so for each record") {
+  table_with_two_routers table;
+  auto said = table.without_session(record(9));
+  REQUIRE(said.has_value());
+  CHECK(said->incarnation == 7);
+  CHECK(said->no_session);
+  REQUIRE(said->choices.size() == 1);
+  CHECK(said->choices[0].id == 9);
+  CHECK(said->choices[0].reason == protocol::finish::cancelled);
+  CHECK_FALSE(table.without_session(codec::bytes{1, 2}).has_value());
+}
+
 TEST_CASE("a router of a far protocol version is refused by name") {
   for (std::uint32_t own : {4, 9}) {
     session_table table{"m#1", 7, {}, own};
