@@ -159,6 +159,16 @@ command_list request_table::tokens(protocol::token_batch batch,
       (replica->second.phase != link_phase::attached &&
        replica->second.phase != link_phase::resting))
     return out; // there is no session, or it is another one's
+  if (batch.no_session) {
+    // What was sent over a connection before this one says nothing about it.
+    auto& sent = replica->second.sent;
+    if (std::any_of(batch.choices.begin(), batch.choices.end(),
+                    [&](auto& news) { return sent.count(news.id) != 0; })) {
+      link_down(batch.incarnation, now, out);
+      out.push_back(command::detach{batch.incarnation});
+    }
+    return out;
+  }
   auto model = replica->second.model;
   replica->second.waiting = batch.waiting;
   replica->second.others_tokens = batch.others_tokens;
@@ -257,25 +267,35 @@ command_list request_table::route_by(const protocol::routing_table& table,
 
 void request_table::heed(const protocol::others_load& others, time_point now) {
   heeded_at_ = now;
-  for (auto& [key, model] : models_)
+  for (auto& [key, model] : models_) {
     model.waiting_elsewhere = 0;
+    model.tenants_elsewhere.clear();
+  }
   for (const auto& load : others.models)
     if (auto model = models_.find({load.application, load.model});
-        model != models_.end())
+        model != models_.end()) {
       model->second.waiting_elsewhere = load.waiting;
+      for (const auto& one : load.tenants)
+        model->second.tenants_elsewhere[one.tenant] = one.waiting;
+    }
 }
 
 // With the others' queues it is too long; or, where there are several tenants,
-// this one, which has just added to it, had enough of it before.
+// this one, which has just added to it, had enough of it before, at all routers
+// together.
 bool request_table::queue_is_full(const model_state& model,
                                   const std::string& tenant,
                                   time_point now) const {
   auto waits = model.waiting.size();
-  if (now < heeded_at_ + limits_.others_max)
+  auto has = tenant.empty() ? 0 : model.waiting.size_of(tenant);
+  if (now < heeded_at_ + limits_.others_max) {
     waits += model.waiting_elsewhere;
+    if (auto more = model.tenants_elsewhere.find(tenant);
+        has != 0 && more != model.tenants_elsewhere.end())
+      has += more->second;
+  }
   if (waits > model.waiting_max)
     return true;
-  auto has = tenant.empty() ? 0 : model.waiting.size_of(tenant);
   return has != 0 && has_enough(has - 1, model.waiting_max - waits);
 }
 
@@ -375,6 +395,9 @@ std::vector<protocol::router_load> request_table::load(time_point now) const {
       if (auto first = model.waiting.oldest())
         held[key].oldest_ms = static_cast<std::uint32_t>(
             std::max<std::int64_t>(since(*first, now).count(), 0));
+      auto by_tenant = model.waiting.sizes();
+      by_tenant.erase(""); // nobody in particular
+      held[key].tenants = protocol::most_waiting(by_tenant);
     }
   for (const auto& [incarnation, replica] : replicas_)
     if (!replica.sent.empty())

@@ -100,7 +100,7 @@ struct attach {
   protocol::endpoint where;
 };
 
-/// Close the session; nothing is outstanding there.
+/// Close the session; nothing is outstanding there any more.
 struct detach {
   std::uint64_t incarnation = 0;
 };
@@ -337,7 +337,8 @@ private:
     bool listed = true;
     replica_chooser chooser{{}, 0};
     std::size_t waiting_max = 0;
-    std::size_t waiting_elsewhere = 0;   // in other routers
+    std::size_t waiting_elsewhere = 0;                      // in other routers
+    std::map<std::string, std::uint32_t> tenants_elsewhere; // of those, whose
     std::vector<std::uint64_t> replicas; // incarnations, listed ones
     waiting_room waiting;
     fair_shares shares;

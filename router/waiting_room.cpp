@@ -51,6 +51,14 @@ std::size_t waiting_room::size_of(const std::string& tenant) const {
   return out;
 }
 
+std::map<std::string, std::uint32_t> waiting_room::sizes() const {
+  std::map<std::string, std::uint32_t> out;
+  for (const auto& [priority, tenants] : totals_)
+    for (const auto& [tenant, total] : tenants)
+      out[tenant] += static_cast<std::uint32_t>(total.choices);
+  return out;
+}
+
 double waiting_room::ahead_of(const standing& who, double share) const {
   double all = 0;
   double own = 0;

@@ -65,6 +65,9 @@ public:
   /// Of `tenant` alone.
   std::size_t size_of(const std::string& tenant) const;
 
+  /// Of each tenant that has something.
+  std::map<std::string, std::uint32_t> sizes() const;
+
   /// Work that goes before one who comes now, at most: all that is as urgent,
   /// or, if that is less, its tenant's own as long as others take their shares.
   double ahead_of(const standing&, double share) const;

@@ -266,7 +266,8 @@ void controller_state::tell_others() {
   for (const auto& change : routers.due(now())) {
     auto to = members.find(change.node);
     if (to != members.end() && to->second.version >= first_with_others)
-      self->send(to->second.agent, others_atom::value, encode(change.others));
+      self->send(to->second.agent, others_atom::value,
+                 encode(change.others, to->second.version));
   }
 }
 

@@ -63,6 +63,8 @@ std::vector<router_loads::view> router_loads::due(time_point now) {
       auto& sum = all[{load.application, load.model}];
       sum.waiting += load.waiting;
       sum.sent += load.sent;
+      for (const auto& one : load.tenants)
+        sum.by_tenant[one.tenant] += one.waiting;
     }
   std::vector<view> out;
   for (auto& [node, router] : routers_) {
@@ -84,14 +86,20 @@ others_load router_loads::others_of(const router& of, const loads& all) const {
     auto& sum = rest[{load.application, load.model}];
     sum.waiting -= load.waiting;
     sum.sent -= load.sent;
+    for (const auto& one : load.tenants)
+      sum.by_tenant[one.tenant] -= one.waiting;
   }
   others_load out;
   // As good as random, and never that of another join.
   out.life = of.said.node_epoch ^ (of.said.incarnation * 0x9e3779b97f4a7c15u);
-  for (auto& [key, load] : rest) {
+  for (const auto& [key, sum] : rest) {
+    if (sum.waiting == 0 && sum.sent == 0)
+      continue;
+    auto& load = out.models.emplace_back();
     std::tie(load.application, load.model) = key;
-    if (load.waiting != 0 || load.sent != 0)
-      out.models.push_back(std::move(load));
+    load.waiting = sum.waiting;
+    load.sent = sum.sent;
+    load.tenants = protocol::most_waiting(sum.by_tenant);
   }
   for (const auto& [name, use] : had_) {
     auto own = of.had.find(name);

@@ -38,8 +38,14 @@ public:
 
 private:
   using uses = std::map<std::string, protocol::tenant_use>; ///< by tenant
+
+  struct model_load {
+    std::uint32_t waiting = 0;
+    std::uint32_t sent = 0;
+    std::map<std::string, std::uint32_t> by_tenant; ///< of those that wait
+  };
   using loads = std::map<std::pair<std::string, std::string>,
-                         protocol::router_load>; ///< by application and model
+                         model_load>; ///< by application and model
 
   struct router {
     protocol::router_report said;

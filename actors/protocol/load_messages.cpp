@@ -2,7 +2,19 @@
 
 #include "actors/protocol/record_layout.hpp"
 
+#include <algorithm>
+
 namespace troupe::protocol {
+
+template <>
+struct layout<tenant_waiting> {
+  using r = tenant_waiting;
+  static constexpr std::string_view name = "tenant_waiting";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::tenant),
+      number(2, &r::waiting),
+  };
+};
 
 template <>
 struct layout<router_load> {
@@ -16,6 +28,7 @@ struct layout<router_load> {
       droppable_since(6, 5, &r::oldest_ms),
       droppable_since(6, 6, &r::first_tokens),
       droppable_since(6, 7, &r::next_tokens),
+      droppable_since(7, 8, &r::tenants),
   };
 };
 
@@ -79,12 +92,26 @@ struct layout<scale_order> {
   };
 };
 
+std::vector<tenant_waiting>
+most_waiting(const std::map<std::string, std::uint32_t>& by_tenant) {
+  std::vector<tenant_waiting> out;
+  for (const auto& [tenant, waiting] : by_tenant)
+    if (waiting != 0)
+      out.push_back({tenant, waiting});
+  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) {
+    return a.waiting > b.waiting;
+  });
+  if (out.size() > tenants_waiting_max)
+    out.resize(tenants_waiting_max);
+  return out;
+}
+
 codec::bytes encode(const router_report& from, std::uint32_t version) {
   return encode_record(from, version);
 }
 
-codec::bytes encode(const others_load& from) {
-  return encode_record(from);
+codec::bytes encode(const others_load& from, std::uint32_t version) {
+  return encode_record(from, version);
 }
 
 codec::bytes encode(const replica_load_news& from) {

@@ -4,7 +4,9 @@
 #include "engine/codec/error.hpp"
 #include "engine/codec/tagged.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,22 @@
 // autoscaler, and what the autoscaler orders.
 
 namespace troupe::protocol {
+
+/// Choices of a tenant that wait for a model.
+struct tenant_waiting {
+  std::string tenant;
+  std::uint32_t waiting = 0;
+
+  bool operator==(const tenant_waiting&) const = default;
+};
+
+/// Of one model, in one message.
+inline constexpr std::size_t tenants_waiting_max = 64;
+
+/// Those who have something, `tenants_waiting_max` at most: who has most,
+/// first.
+std::vector<tenant_waiting>
+most_waiting(const std::map<std::string, std::uint32_t>& by_tenant);
 
 /// What a router holds of one model, in choices.
 struct router_load {
@@ -26,6 +44,10 @@ struct router_load {
   /// counts by latency_places; empty = none yet.
   std::vector<std::uint64_t> first_tokens = {};
   std::vector<std::uint64_t> next_tokens = {};
+  // Since version 7.
+  /// Whose choices wait, as `most_waiting` says; those of nobody in particular
+  /// are not in it.
+  std::vector<tenant_waiting> tenants = {};
 
   bool operator==(const router_load&) const = default;
 };
@@ -101,7 +123,8 @@ struct scale_order {
 /// For a reader of protocol version `version`.
 codec::bytes encode(const router_report&,
                     std::uint32_t version = protocol_version);
-codec::bytes encode(const others_load&);
+codec::bytes encode(const others_load&,
+                    std::uint32_t version = protocol_version);
 codec::bytes encode(const replica_load_news&);
 codec::bytes encode(const scale_order&);
 result<router_report> decode_router_report(codec::bytes_view);

@@ -60,6 +60,7 @@ struct layout<token_batch> {
       droppable_since(6, 7, &r::others_tokens),
       droppable_since(6, 8, &r::few_rows_us),
       droppable_since(6, 9, &r::many_rows_us),
+      number(10, &r::no_session),
   };
 };
 

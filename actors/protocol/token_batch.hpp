@@ -56,6 +56,10 @@ struct token_batch {
   /// As in engine::stats. Since version 6.
   std::uint32_t few_rows_us = 0;
   std::uint32_t many_rows_us = 0;
+  /// It has no session over the connection that these choices came by: they are
+  /// not there, and none that comes by it would be. A router of before version
+  /// 7 cannot read it, and gives its session up for that, as it should.
+  bool no_session = false;
 
   bool operator==(const token_batch&) const = default;
 };

@@ -78,10 +78,28 @@ struct replica_state {
       spdlog::warn("refused a router: {}", todo.error().message);
       return caf::make_error(caf::sec::invalid_argument, todo.error().message);
     }
+    run(*todo); // ends, for who had the session
     sinks[router] = sink;
     runtime::watch(self, sink);
-    run(*todo);
     return {report.incarnation, report.version};
+  }
+
+  void generate(std::uint64_t router, const codec::bytes& record) {
+    auto sender = caf::actor_cast<token_sink_actor>(self->current_sender());
+    if (!sender || is_session_of(router, sender))
+      run(table.generate(router, record, now()));
+    else if (auto batch = table.without_session(record))
+      self->send(sender, tokens_atom::value, encode(*batch));
+  }
+
+  /// Not of the same router over a connection before: handles of that are
+  /// others.
+  bool is_session_of(std::uint64_t router,
+                     const token_sink_actor& sender) const {
+    auto i = sinks.find(router);
+    return i != sinks.end() &&
+           caf::actor_cast<caf::actor_control_block*>(i->second) ==
+               caf::actor_cast<caf::actor_control_block*>(sender);
   }
 
   void lost(const caf::actor_addr& source) {
@@ -333,7 +351,7 @@ shell(replica_shell_actor::stateful_pointer<replica_state> self,
         return state->attach(router, version, sink);
       },
       [state](generate_atom, std::uint64_t router, const codec::bytes& record) {
-        state->run(state->table.generate(router, record, state->now()));
+        state->generate(router, record);
       },
       [state](cancel_atom, std::uint64_t router, std::uint64_t id) {
         state->run(state->table.cancel(router, id));

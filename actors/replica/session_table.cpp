@@ -88,6 +88,21 @@ result<session_commands> session_table::attach(std::uint64_t router,
   return out;
 }
 
+std::optional<protocol::token_batch>
+session_table::without_session(codec::bytes_view record) const {
+  auto id = id_of(record);
+  if (!id)
+    return std::nullopt;
+  protocol::token_batch out;
+  out.replica = replica_;
+  out.incarnation = incarnation_;
+  auto& news = out.choices.emplace_back();
+  news.id = *id;
+  news.reason = finish::cancelled;
+  out.no_session = true;
+  return out;
+}
+
 session_commands session_table::generate(std::uint64_t router,
                                          codec::bytes_view bytes,
                                          clock::time_point now) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -56,10 +57,20 @@ public:
                 std::uint32_t version = protocol::protocol_version);
 
   /// A router opens a session. Its choices of an older session of the same
-  /// incarnation are cancelled, and it hears so: it may have meant another
-  /// replica, which listened here before, and still count on them. Errors: a
+  /// incarnation are cancelled, and it hears so over the connection that it had
+  /// for them: it may have meant another replica, which listened here before,
+  /// or have meant this session to be older than that one, and still count on
+  /// them. Errors: a
   /// protocol version more than one apart, too many routers.
   result<session_commands> attach(std::uint64_t router, std::uint32_t version);
+
+  /// What is said to who sent an encoded request_record for a router that has
+  /// no session over this connection: over none, or over another one.
+  /// Connections may be lost and made anew in ways that the two ends see in
+  /// different orders; without a word the router would wait for ever. Nothing
+  /// if the record's id cannot be read.
+  std::optional<protocol::token_batch>
+  without_session(codec::bytes_view record) const;
 
   /// Starts the choice of an encoded request_record, or refuses it with an
   /// error to its router (if the id can be read). A router without a session

@@ -1,5 +1,6 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/launch_record.hpp"
+#include "actors/protocol/load_messages.hpp"
 #include "actors/protocol/record_layout.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/protocol/token_batch.hpp"
@@ -58,11 +59,10 @@ token_batch full_tokens() {
   last.stop_token = 2;
   last.code = errc::limit;
   last.message = "too long";
-  return {"smollm2#1",
-          77,
-          12,
-          {first, last, {}},
-          {4, true, 16, {5, 6}, {7}}};
+  token_batch x{
+      "smollm2#1", 77, 12, {first, last, {}}, {4, true, 16, {5, 6}, {7}}};
+  x.no_session = true;
+  return x;
 }
 
 endpoint full_endpoint() {
@@ -326,6 +326,21 @@ TEST_CASE("an older reader reads what is written for it") {
   auto routes = full_table();
   routes.models.front().choice = {}; // came with version 5
   CHECK(*table == routes);
+}
+
+TEST_CASE("whose choices wait is told from version 7 on") {
+  router_report report;
+  report.models.push_back({"app", "m", 5, 0});
+  report.models[0].tenants = {{"loud", 4}, {"quiet", 1}};
+  others_load others{7, report.models, {}};
+  CHECK(decode_router_report(encode(report)).value() == report);
+  CHECK(decode_others_load(encode(others)).value() == others);
+  auto older_report = decode_router_report(encode(report, 6));
+  auto older_others = decode_others_load(encode(others, 6));
+  report.models[0].tenants.clear();
+  others.models[0].tenants.clear();
+  CHECK(older_report.value() == report);
+  CHECK(older_others.value() == others);
 }
 
 TEST_CASE("an older reader refuses what is written for a newer one") {

@@ -21,6 +21,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
+#include <map>
 #include <mutex>
 #include <optional>
 
@@ -66,6 +67,9 @@ public:
   std::vector<replica_report> registrations;
   replica_report last; ///< registered or reported
   std::vector<choice_tokens> news;
+  /// Who heard of the ends of choices; and that it has no session.
+  std::map<std::uint64_t, caf::actor_addr> cancelled;
+  std::map<std::uint64_t, caf::actor_addr> disowned;
   int agent_links_lost = 0;
   bool is_wanted = true; ///< the answer to registrations
 
@@ -120,11 +124,16 @@ recording_agent(node_agent_actor::stateful_pointer<agent_state> self,
   };
 }
 
-token_sink_actor::behavior_type
-recording_sink(token_sink_actor::pointer, heard* from, std::uint32_t version) {
+token_sink_actor::behavior_type recording_sink(token_sink_actor::pointer self,
+                                               heard* from,
+                                               std::uint32_t version) {
   return {[=](tokens_atom, const codec::bytes& bytes) {
     auto batch = decode_token_batch(bytes, version).value();
     from->note([&] {
+      for (const auto& one : batch.choices)
+        if (one.reason == finish::cancelled)
+          (batch.no_session ? from->disowned : from->cancelled)[one.id] =
+              self->address();
       for (auto& one : batch.choices)
         from->news.push_back(std::move(one));
     });
@@ -181,13 +190,21 @@ public:
     actor = *peer;
   }
 
+  /// The router's actor as it is seen over one connection.
+  token_sink_actor add_sink(std::uint32_t version = protocol_version) {
+    return sinks.emplace_back(system.spawn(recording_sink, &from, version));
+  }
+
   /// As a router that speaks `version`.
   session attach(std::uint32_t version = protocol_version) {
-    sinks.push_back(system.spawn(recording_sink, &from, version));
+    return attach(add_sink(version), version);
+  }
+
+  session attach(const token_sink_actor& sink, std::uint32_t version) {
     session out;
     caf::scoped_actor self{system};
     self->request(actor, caf::duration{5s}, attach_atom::value, router_life,
-                  version, sinks.back())
+                  version, sink)
         .receive(
             [&](std::uint64_t incarnation, std::uint32_t theirs) {
               out = {incarnation, theirs, {}};
@@ -200,6 +217,12 @@ public:
                 std::uint32_t version = protocol_version) {
     caf::anon_send(actor, generate_atom::value, router_life,
                    encode(record, version));
+  }
+
+  /// From the router over the connection of this one.
+  void generate(const token_sink_actor& sink, const request_record& record) {
+    caf::send_as(sink, actor, generate_atom::value, router_life,
+                 encode(record));
   }
 
   void tune(const replica_spec& to) {
@@ -466,6 +489,39 @@ TEST_CASE("the journal names the choices of the step that killed a replica") {
   std::sort(running->begin(), running->end());
   CHECK(*running ==
         std::vector<runtime::step_member>{{router_life, 1}, {router_life, 2}});
+}
+
+TEST_CASE("an attach that comes late, by another connection, leaves nobody "
+          "waiting") {
+  live_replica replica;
+  replica.wait_ready();
+  auto& from = replica.from;
+  auto live = replica.add_sink();
+  auto dead = replica.add_sink();
+  auto told = [&](auto& whom, std::uint64_t id) {
+    caf::actor_addr out;
+    from.wait([&] {
+      if (auto known = whom.find(id); known != whom.end())
+        out = known->second;
+      return static_cast<bool>(out);
+    });
+    return out;
+  };
+  replica.generate(live, ask(1, 10, endless)); // ahead of any session
+  CHECK(told(from.disowned, 1) == live.address());
+  REQUIRE(replica.attach(live, protocol_version).refusal == "");
+  replica.generate(live, ask(2, 10, endless));
+  REQUIRE(replica.wait_for_tokens(2, 3));
+  REQUIRE(replica.attach(dead, protocol_version).refusal == "");
+  // Who counts on the choices of the session that is replaced hears of it, ...
+  CHECK(told(from.cancelled, 2) == live.address());
+  // ... and then that there is no session.
+  replica.generate(live, ask(3, 10, endless));
+  CHECK(told(from.disowned, 3) == live.address());
+  replica.generate(dead, ask(4, 10, 3));
+  auto end = replica.wait_for_end(4);
+  REQUIRE(end.has_value());
+  CHECK(end->reason == finish::length);
 }
 
 TEST_CASE("a replica that stood still cancels what nobody waits for") {

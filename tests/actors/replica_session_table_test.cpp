@@ -180,6 +180,18 @@ TEST_CASE("attaching again replaces the session") {
   CHECK(choices[0].tokens == std::vector<token_id>{2});
 }
 
+TEST_CASE("who has no session is told so for each record") {
+  table_with_two_routers table;
+  auto said = table.without_session(record(9));
+  REQUIRE(said.has_value());
+  CHECK(said->incarnation == 7);
+  CHECK(said->no_session);
+  REQUIRE(said->choices.size() == 1);
+  CHECK(said->choices[0].id == 9);
+  CHECK(said->choices[0].reason == protocol::finish::cancelled);
+  CHECK_FALSE(table.without_session(codec::bytes{1, 2}).has_value());
+}
+
 TEST_CASE("a router of a far protocol version is refused by name") {
   for (std::uint32_t own : {4, 9}) {
     session_table table{"m#1", 7, {}, own};
@@ -475,10 +487,10 @@ TEST_CASE("a router hears of much work of others at once, of little with its "
 }
 
 TEST_CASE("a router of before version 6 hears of no others") {
-  session_table table{"m#1", 7, {}};
+  session_table table{"m#1", 7, {}, 6};
   table.open();
-  REQUIRE(table.attach(router_a, protocol::protocol_version).has_value());
-  REQUIRE(table.attach(router_b, protocol::protocol_version - 1).has_value());
+  REQUIRE(table.attach(router_a, 6).has_value());
+  REQUIRE(table.attach(router_b, 5).has_value());
   auto out = table.generate(router_a, long_record(1, 1000, 100), start);
   CHECK_FALSE(others_of(out, router_b));
 }

@@ -318,6 +318,50 @@ TEST_CASE_METHOD(fixture, "a lost replica is attached to again after a pause, "
   CHECK(sink->failures == 0);
 }
 
+TEST_CASE_METHOD(fixture, "a replica that has no session any more is attached "
+                          "to again") {
+  auto& replica = start(5);
+  list({5});
+  auto [one, sink] = ask();
+  tell(replica, replica.asked[0].id, {10});
+  auto say_so = [&](std::uint64_t id) {
+    protocol::token_batch batch;
+    batch.incarnation = 5;
+    batch.choices.resize(1);
+    batch.choices[0].id = id;
+    batch.no_session = true;
+    self->send(replica.sink, protocol::tokens_atom::value,
+               protocol::encode(batch));
+    settle();
+    advance(400ms);
+  };
+  say_so(replica.asked[0].id + 100); // of a session before
+  CHECK(replica.sessions == 1);
+  CHECK(replica.asked.size() == 1);
+  say_so(replica.asked[0].id);
+  CHECK(replica.sessions == 2);
+  REQUIRE(replica.asked.size() == 2);
+  CHECK(replica.asked[1].output == std::vector<token_id>{10});
+  tell(replica, replica.asked[1].id, {11}, finish::length);
+  CHECK(sink->tokens == std::vector<token_id>{10, 11});
+}
+
+TEST_CASE_METHOD(fixture, "a replica whose news cannot be read is attached to "
+                          "again") {
+  auto& replica = start(5);
+  list({5});
+  auto [one, sink] = ask();
+  codec::writer newer;
+  newer.put(2, std::uint64_t{5});
+  newer.put(999, true);
+  caf::send_as(replicas[5], replica.sink, protocol::tokens_atom::value,
+               newer.take());
+  settle();
+  advance(400ms);
+  CHECK(replica.sessions == 2);
+  CHECK(replica.asked.size() == 2);
+}
+
 TEST_CASE_METHOD(fixture, "what no replica takes fails after the limit") {
   list({});
   auto [request, sink] = ask();

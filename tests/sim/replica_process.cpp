@@ -85,7 +85,7 @@ void replica_process::on_message(link_id from, message& what) {
     attach(from, what);
     break;
   case topic::generate:
-    run(table_.generate(what.a, what.body, now()));
+    generate(from, what);
     break;
   case topic::cancel:
     run(table_.cancel(what.a, what.b));
@@ -110,13 +110,25 @@ void replica_process::attach(link_id from, const message& ask) {
     answer(from, ask, {});
     return;
   }
+  run(std::move(*todo)); // ends, for who had the session
   sinks_[ask.a] = from;
   watch(from);
-  run(std::move(*todo));
   message out;
   out.a = incarnation();
   out.b = protocol_version;
   answer(from, ask, std::move(out));
+}
+
+void replica_process::generate(link_id from, const message& what) {
+  auto session = sinks_.find(what.a);
+  if (session != sinks_.end() && session->second == from) {
+    run(table_.generate(what.a, what.body, now()));
+  } else if (auto batch = table_.without_session(what.body)) {
+    message out;
+    out.what = topic::tokens;
+    out.body = encode(*batch);
+    send(from, std::move(out));
+  }
 }
 
 void replica_process::on_down(link_id link) {

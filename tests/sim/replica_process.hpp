@@ -72,6 +72,7 @@ public:
 private:
   // Routers.
   void attach(link_id, const message&);
+  void generate(link_id, const message&);
   void drain(nanoseconds);
   void end_if_drained();
   void leave();

@@ -279,7 +279,8 @@ void router_shell::attach_failed(std::uint64_t incarnation) {
 
 void router_shell::carry_out(const router::command::detach& what) {
   around_.world.trace("detach", self_.name(), what.incarnation);
-  sessions_.erase(what.incarnation);
+  if (sessions_.erase(what.incarnation) != 0)
+    ledger_.lost(incarnation_, what.incarnation, self_.now());
 }
 
 void router_shell::carry_out(const router::command::generate& what) {

@@ -1,4 +1,5 @@
 #include "actors/controller/controller.hpp"
+#include "actors/controller/router_loads.hpp"
 #include "actors/controller/status_query.hpp"
 #include "tests/actors/deterministic.hpp"
 #include "tests/unit/controller/fake_store.hpp"
@@ -209,6 +210,50 @@ TEST_CASE("deaths reach every agent") {
   h.settle();
   CHECK(first.deaths == std::vector{notice});
   CHECK(second.deaths == std::vector{notice});
+}
+
+TEST_CASE("routers are told whose choices wait at the others") {
+  router_loads loads;
+  std::uint64_t sequence = 0;
+  auto say = [&](const std::string& node, std::vector<tenant_waiting> tenants) {
+    router_report report;
+    report.node = node;
+    report.node_epoch = 1;
+    report.incarnation = 7;
+    report.sequence = ++sequence;
+    auto& load = report.models.emplace_back(router_load{"app", "m", 0, 1});
+    for (const auto& one : tenants)
+      load.waiting += one.waiting;
+    load.tenants = std::move(tenants);
+    loads.hear(report);
+  };
+  auto told = [&](router_loads::time_point now) {
+    std::map<std::string, std::vector<tenant_waiting>> out;
+    for (const auto& view : loads.due(now))
+      out[view.node] = view.others.models.at(0).tenants;
+    return out;
+  };
+  router_loads::time_point now{};
+  say("a", {{"loud", 9}, {"quiet", 1}});
+  say("b", {{"loud", 2}});
+  say("c", {{"quiet", 3}});
+  using list = std::vector<tenant_waiting>;
+  auto first = told(now);
+  CHECK(first["a"] == list{{"quiet", 3}, {"loud", 2}});
+  CHECK(first["b"] == list{{"loud", 9}, {"quiet", 4}});
+  CHECK(first["c"] == list{{"loud", 11}, {"quiet", 1}});
+  // That it is another's is news, though all have as much as before.
+  say("b", {{"quiet", 2}});
+  auto then = told(now + 100ms);
+  CHECK(then.count("b") == 0);
+  CHECK(then["c"] == list{{"loud", 9}, {"quiet", 3}});
+  list many;
+  for (int i = 0; i < 100; ++i)
+    many.push_back({"t" + std::to_string(i), 1});
+  say("a", many);
+  CHECK(told(now + 200ms)["b"].size() == tenants_waiting_max);
+  loads.forget("a");
+  CHECK(told(now + 300ms)["b"] == list{{"quiet", 3}});
 }
 
 TEST_CASE("routers are told what the others hold, without themselves") {

@@ -236,6 +236,49 @@ TEST_CASE_METHOD(served, "one tenant does not fill the queue alone") {
   CHECK(failed.count(2000) == 0);
 }
 
+TEST_CASE_METHOD(served, "what a tenant has in other routers counts too") {
+  begin(1);
+  protocol::others_load others;
+  others.models.push_back({"app", "m", 600, 0});
+  others.models[0].tenants = {{"flood", 500}, {"other", 100}};
+  table.heed(others, now);
+  for (std::uint64_t i = 1; i <= 500; ++i)
+    submit(of("flood", i, 5));
+  // It has 4 times as many as are free: 740 of 1024, and 100 are another's.
+  CHECK(table.choices_waiting() == 240);
+  for (std::uint64_t i = 1001; i <= 1100; ++i)
+    submit(of("quiet", i, 5));
+  CHECK(failed.lower_bound(1001) == failed.end());
+  // Nobody has said so for a while: the head is gone.
+  advance(3s);
+  submit(of("flood", 2000, 5));
+  CHECK(failed.count(2000) == 0);
+  // It has nothing there any more.
+  table.heed({}, now);
+  submit(of("flood", 2001, 5));
+  CHECK(failed.count(2001) == 0);
+}
+
+TEST_CASE_METHOD(served, "a router tells whose choices wait, those who have "
+                         "most first, and not of all") {
+  begin(1);
+  submit(of("first", 1, 5)); // at the replica, as is the next one
+  submit(ask(2, 5));
+  std::uint64_t next = 3;
+  submit(ask(next++, 5)); // nobody's
+  for (int i = 0; i < 70; ++i)
+    submit(of("t" + std::to_string(100 + i), next++, 5));
+  for (auto priority : {-1, 0, 1})
+    submit(of("loud", next++, 5, priority));
+  auto load = table.load(now);
+  REQUIRE(load.size() == 1);
+  CHECK(load[0].waiting == 74);
+  const auto& tenants = load[0].tenants;
+  REQUIRE(tenants.size() == protocol::tenants_waiting_max);
+  CHECK(tenants[0] == protocol::tenant_waiting{"loud", 3});
+  CHECK(tenants[1] == protocol::tenant_waiting{"t100", 1});
+}
+
 TEST_CASE_METHOD(served, "choices that replicas keep refusing are sent again "
                          "no oftener than the budget allows") {
   begin(0);
