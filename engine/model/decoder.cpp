@@ -2,6 +2,7 @@
 
 #include "engine/model/layers.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -15,6 +16,27 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
                           std::int32_t blocks) {
   return {config.layers, config.kv_heads, config.head_dim, block_tokens,
           blocks};
+}
+
+ops::step_bounds bounds_of(const model_config& config,
+                           const decoder_limits& limits) {
+  ops::step_bounds out;
+  out.rows = std::max(limits.rows_max, limits.logit_rows_max);
+  out.sequences = limits.sequences_max > 0
+                      ? std::min(limits.sequences_max, limits.rows_max)
+                      : limits.rows_max;
+  const auto room = std::int64_t{limits.kv_blocks} * limits.kv_block_tokens;
+  const auto positions =
+      limits.positions_max > 0
+          ? std::min<std::int64_t>(limits.positions_max, room)
+          : room;
+  out.positions = static_cast<std::int32_t>(positions);
+  // Sequences may share blocks.
+  const auto blocks =
+      (positions + limits.kv_block_tokens - 1) / limits.kv_block_tokens;
+  out.table_entries = out.sequences * blocks;
+  out.ropes = config.ropes();
+  return out;
 }
 
 shard rank_of(const ops::communicator* ranks) {
@@ -69,6 +91,10 @@ struct decoder::state {
     logits = backend.allocate(chosen * config.vocabulary);
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
+    auto prepared = backend.prepare(bounds_of(config, limits));
+    if (!prepared)
+      return prepared.error();
+    step_bytes = *prepared;
     return {};
   }
 
@@ -77,11 +103,14 @@ struct decoder::state {
   }
 
   std::uint64_t workspace_bytes() const {
-    // The logits lie in the backend's memory and in the host's.
     const auto floats = blocks.floats() + gathered->size() +
-                        gathered_normed->size() + 2 * logits->size() +
+                        gathered_normed->size() + logits->size() +
                         (part_of_logits ? part_of_logits->size() : 0);
-    return static_cast<std::uint64_t>(floats) * sizeof(float);
+    return static_cast<std::uint64_t>(floats) * sizeof(float) + step_bytes;
+  }
+
+  std::uint64_t host_bytes() const {
+    return static_cast<std::uint64_t>(logits->size()) * sizeof(float);
   }
 
   std::int64_t rows() const {
@@ -162,6 +191,7 @@ struct decoder::state {
   std::unique_ptr<ops::buffer> part_of_logits; ///< of one of several ranks
   std::vector<float> host_logits;
   std::uint64_t weight_bytes = 0;
+  std::uint64_t step_bytes = 0; ///< of the backend, for its steps
   engine::step_plan plan;
   std::vector<std::span<const std::int32_t>> tables; ///< views into the plan
   bool submitted = false;
@@ -227,7 +257,7 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
     return done.error();
   return decoder_bytes{sized.weight_bytes,
                        static_cast<std::uint64_t>(sized.pool->bytes()),
-                       sized.workspace_bytes()};
+                       sized.workspace_bytes(), sized.host_bytes()};
 }
 
 void decoder::submit(const engine::step_plan& plan) {

@@ -24,4 +24,32 @@ std::int64_t dense_kv_bytes(const kv_shape& shape) {
          shape.block_tokens * shape.head_dim * number;
 }
 
+std::size_t gpu_step_layout::list_bytes(const step_bounds& bounds) {
+  return static_cast<std::size_t>(bounds.rows) * sizeof(std::int32_t);
+}
+
+std::size_t gpu_step_layout::rows_bytes(const step_bounds& bounds) {
+  const auto numbers =
+      3 * bounds.rows + bounds.sequences + bounds.table_entries;
+  return static_cast<std::size_t>(numbers) * sizeof(std::int32_t);
+}
+
+std::int64_t gpu_step_layout::turned_positions(std::int64_t positions) {
+  constexpr std::int64_t step = 256;
+  return (positions + step - 1) / step * step;
+}
+
+std::size_t gpu_step_layout::turns_bytes(const rope_params& rope,
+                                         std::int64_t positions) {
+  return static_cast<std::size_t>(turned_positions(positions)) *
+         static_cast<std::size_t>(rope.dims / 2) * 2 * sizeof(float);
+}
+
+std::size_t gpu_step_layout::bytes(const step_bounds& bounds) {
+  auto out = lists * list_bytes(bounds) + rows_bytes(bounds);
+  for (const auto& rope : bounds.ropes)
+    out += turns_bytes(rope, bounds.positions);
+  return out;
+}
+
 } // namespace troupe::ops
