@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cuda/device_drawer.hpp"
 #include "cuda/device_memory.hpp"
 #include "cuda/kernels/attention.hpp"
 #include "cuda/kernels/linear.hpp"
@@ -24,7 +25,7 @@ class device_backend final : public ops::backend {
 public:
   explicit device_backend(std::unique_ptr<Device> device)
       : device_(std::move(device)), lists_(*device_),
-        partials_(*device_, ops::gpu_workspace_bytes) {
+        partials_(*device_, ops::gpu_workspace_bytes), drawer_(*device_) {
     // nop
   }
 
@@ -86,12 +87,18 @@ public:
     assert(bounds.ropes.size() <= ropes_max);
     try {
       lists_.make_room(bounds);
+      if (bounds.drawn_rows > 0)
+        drawer_.make_room(bounds.drawn_rows, bounds.logits);
       for (const auto& rope : bounds.ropes)
         turns_for(rope).cover(*device_, bounds.positions);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
     }
     return ops::gpu_step_layout::bytes(bounds);
+  }
+
+  ops::drawer* drawer_of(std::int64_t logits) override {
+    return logits <= ops::gpu_drawn_logits_max ? &drawer_ : nullptr;
   }
 
   void embed(const ops::weight& table, std::span<const std::int32_t> ids,
@@ -261,6 +268,7 @@ private:
   static constexpr std::int64_t launch_rows = 32'768;
   static constexpr std::size_t ropes_max = 4;
   static_assert(ops::gpu_head_dim_max <= head_dim_max);
+  static_assert(ops::gpu_drawn_logits_max <= draw_kernel::cols_max);
 
   struct device_weight final : ops::weight {
     std::int64_t rows() const override {
@@ -446,6 +454,7 @@ private:
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
   memory partials_;
+  device_drawer<Device> drawer_;
   std::list<device_turns> turns_;
   std::vector<float> host_scores_;
 };

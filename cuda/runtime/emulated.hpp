@@ -76,6 +76,12 @@ public:
     return over_warp(x, [](float a, float b) { return a > b ? a : b; });
   }
 
+  std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
+    const auto before = *word;
+    *word += x;
+    return before;
+  }
+
 private:
   /// The same tree as the GPU's butterfly.
   template <class F>

@@ -91,7 +91,13 @@ struct decoder::state {
     logits = backend.allocate(chosen * config.vocabulary);
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
-    auto prepared = backend.prepare(bounds_of(config, limits));
+    auto bounds = bounds_of(config, limits);
+    if (ranks == nullptr) { // else all logits come to the host
+      bounds.drawn_rows = limits.logit_rows_max;
+      bounds.logits = config.vocabulary;
+      drawer = backend.drawer_of(config.vocabulary);
+    }
+    auto prepared = backend.prepare(bounds);
     if (!prepared)
       return prepared.error();
     step_bytes = *prepared;
@@ -168,7 +174,27 @@ struct decoder::state {
     if (config.final_soft_cap > 0)
       backend.soft_cap(logits->data(), config.final_soft_cap, chosen,
                        config.vocabulary);
-    backend.download(logits->data(), wanted_logits());
+  }
+
+  /// Runs what was submitted, once. False if there are no logits of it.
+  bool run_submitted() {
+    if (!std::exchange(submitted, false) || rows() == 0)
+      return false;
+    run();
+    return !plan.logit_rows.empty();
+  }
+
+  void draw(const ops::draw_plan& draws) {
+    assert(draws.rows.size() == plan.logit_rows.size());
+    drawn.resize(draws.rows.size());
+    drawer->draw(logits->data(), config.vocabulary, draws, drawn);
+  }
+
+  std::span<const float> download_row(std::size_t row) {
+    const auto width = static_cast<std::size_t>(config.vocabulary);
+    const auto to = std::span{host_logits}.first(width);
+    backend.download(logits->data() + row * width, to);
+    return to;
   }
 
   std::span<float> wanted_logits() {
@@ -190,6 +216,8 @@ struct decoder::state {
   std::unique_ptr<ops::buffer> logits;
   std::unique_ptr<ops::buffer> part_of_logits; ///< of one of several ranks
   std::vector<float> host_logits;
+  ops::drawer* drawer = nullptr; ///< the backend's, if it has one
+  std::vector<ops::drawn_row> drawn;
   std::uint64_t weight_bytes = 0;
   std::uint64_t step_bytes = 0; ///< of the backend, for its steps
   engine::step_plan plan;
@@ -267,9 +295,24 @@ void decoder::submit(const engine::step_plan& plan) {
 }
 
 std::span<const float> decoder::collect() {
-  if (std::exchange(state_->submitted, false) && state_->rows() > 0)
-    state_->run();
+  if (state_->run_submitted())
+    state_->backend.download(state_->logits->data(), state_->wanted_logits());
   return state_->wanted_logits();
+}
+
+bool decoder::draws() const {
+  return state_->drawer != nullptr;
+}
+
+std::span<const ops::drawn_row>
+decoder::collect_drawn(const ops::draw_plan& plan) {
+  if (state_->run_submitted())
+    state_->draw(plan);
+  return std::span{state_->drawn}.first(state_->plan.logit_rows.size());
+}
+
+std::span<const float> decoder::logits_of(std::size_t logit_row) {
+  return state_->download_row(logit_row);
 }
 
 std::int32_t decoder::vocabulary() const {

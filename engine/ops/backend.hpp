@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
+#include "engine/ops/draw.hpp"
 #include "engine/ops/tensor.hpp"
 
 #include <cstdint>
@@ -82,6 +83,8 @@ struct step_bounds {
   std::int64_t table_entries = 0; ///< blocks of all sequences' tables together
   std::int32_t positions = 0;     ///< of a sequence
   std::vector<rope_params> ropes; ///< all that differ
+  std::int64_t drawn_rows = 0;    ///< from which tokens are drawn
+  std::int64_t logits = 0;        ///< of such a row
 };
 
 /// How a layer attends.
@@ -149,6 +152,12 @@ public:
   /// Nothing, by a backend whose memory is the host's.
   virtual result<std::uint64_t> prepare(const step_bounds&) {
     return std::uint64_t{0};
+  }
+
+  /// Draws from rows of so many logits in the backend's memory; null if the
+  /// host has to.
+  virtual drawer* drawer_of([[maybe_unused]] std::int64_t logits) {
+    return nullptr;
   }
 
   /// out[r][:] = row ids[r] of the table, as floats. rows = ids.size().
