@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cuda/device_drawer.hpp"
 #include "cuda/device_memory.hpp"
 #include "cuda/kernels/attention.hpp"
 #include "cuda/kernels/linear.hpp"
@@ -24,7 +25,7 @@ class device_backend final : public ops::backend {
 public:
   explicit device_backend(std::unique_ptr<Device> device)
       : device_(std::move(device)), lists_(*device_),
-        partials_(*device_, ops::gpu_workspace_bytes) {
+        partials_(*device_, ops::gpu_workspace_bytes), drawer_(*device_) {
     // nop
   }
 
@@ -80,6 +81,24 @@ public:
       return done.error();
     device_->zero(made->memory.template as<void>(), made->memory.bytes());
     return std::unique_ptr<ops::kv_pool>{std::move(made)};
+  }
+
+  result<std::uint64_t> prepare(const ops::step_bounds& bounds) override {
+    assert(bounds.ropes.size() <= ropes_max);
+    try {
+      lists_.make_room(bounds);
+      if (bounds.drawn_rows > 0)
+        drawer_.make_room(bounds.drawn_rows, bounds.logits);
+      for (const auto& rope : bounds.ropes)
+        turns_for(rope).cover(*device_, bounds.positions);
+    } catch (const std::bad_alloc&) {
+      return error{errc::limit, "the GPU has no room for what steps need"};
+    }
+    return ops::gpu_step_layout::bytes(bounds);
+  }
+
+  ops::drawer* drawer_of(std::int64_t logits) override {
+    return logits <= ops::gpu_drawn_logits_max ? &drawer_ : nullptr;
   }
 
   void embed(const ops::weight& table, std::span<const std::int32_t> ids,
@@ -138,13 +157,12 @@ public:
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) override {
     auto& turns = turns_for(params);
-    turns.cover(*device_, batch.positions);
+    turns.cover(*device_, most_of(batch.positions) + 1);
     const auto kv = view_of(pool);
     over_rows(batch.positions.size(), 1,
               rope_kernel{qkv, turns.values.template as<float>(), heads,
-                          static_cast<std::int32_t>(turns.table.pairs()),
-                          params.interleaved, layer, lists_.rows_of(batch),
-                          kv});
+                          params.dims / 2, params.interleaved, layer,
+                          lists_.rows_of(batch), kv});
   }
 
   void attention(const float* qkv, const ops::attention_params& how,
@@ -248,7 +266,9 @@ private:
   using memory = device_memory<Device>;
 
   static constexpr std::int64_t launch_rows = 32'768;
+  static constexpr std::size_t ropes_max = 4;
   static_assert(ops::gpu_head_dim_max <= head_dim_max);
+  static_assert(ops::gpu_drawn_logits_max <= draw_kernel::cols_max);
 
   struct device_weight final : ops::weight {
     std::int64_t rows() const override {
@@ -293,33 +313,32 @@ private:
     device_backend::memory memory;
   };
 
-  /// The turns of a rope for positions from 0 on; grows, twice as far each
-  /// time.
+  /// The turns of a rope for positions from 0 on. Grows where nobody prepared.
   struct device_turns {
-    explicit device_turns(const ops::rope_params& params) : table(params) {
+    explicit device_turns(const ops::rope_params& params) : rope(params) {
       // nop
     }
 
-    void cover(Device& device, std::span<const std::int32_t> positions) {
-      std::int32_t most = 0;
-      for (auto position : positions)
-        most = std::max(most, position);
-      if (most < covered)
+    void cover(Device& device, std::int64_t positions) {
+      using layout = ops::gpu_step_layout;
+      if (positions <= covered)
         return;
-      covered = std::max(2 * covered, (most / 256 + 1) * 256);
-      table.cover(covered - 1);
+      covered = layout::turned_positions(positions);
+      ops::cpu::rope_table table{rope}; // the host needs none
+      table.cover(static_cast<std::int32_t>(covered - 1));
       const auto floats = static_cast<std::size_t>(table.pairs() * 2);
       std::vector<float> all(floats * static_cast<std::size_t>(covered));
       for (std::int32_t p = 0; p < covered; ++p)
         std::copy_n(table.row(p), floats,
                     all.data() + floats * static_cast<std::size_t>(p));
-      values = memory{device, all.size() * sizeof(float)};
-      device.copy_in(values.template as<void>(), all.data(),
-                     all.size() * sizeof(float));
+      values = {}; // two at once are not planned
+      values = memory{device, layout::turns_bytes(rope, covered)};
+      assert(values.bytes() == all.size() * sizeof(float));
+      device.copy_in(values.template as<void>(), all.data(), values.bytes());
     }
 
-    ops::cpu::rope_table table;
-    std::int32_t covered = 0;
+    ops::rope_params rope;
+    std::int64_t covered = 0;
     device_backend::memory values;
   };
 
@@ -410,21 +429,24 @@ private:
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
     if (rows * heads >= device_->blocks_wanted())
       return 1;
-    std::int32_t most = 0;
-    for (auto position : batch.positions)
-      most = std::max(most, position);
-    const auto parts = most / part_positions + 1;
+    const auto parts = most_of(batch.positions) / part_positions + 1;
     const auto floats = rows * heads * parts * (head_dim + 2);
     const auto room = static_cast<std::int64_t>(partials_.bytes());
     return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
   }
 
+  static std::int32_t most_of(std::span<const std::int32_t> positions) {
+    std::int32_t most = 0;
+    for (auto position : positions)
+      most = std::max(most, position);
+    return most;
+  }
+
   device_turns& turns_for(const ops::rope_params& params) {
     for (auto& one : turns_)
-      if (one.table.is_for(params))
+      if (one.rope == params)
         return one;
-    constexpr std::size_t most = 4;
-    if (turns_.size() == most)
+    if (turns_.size() == ropes_max)
       turns_.pop_front();
     return turns_.emplace_back(params);
   }
@@ -432,6 +454,7 @@ private:
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
   memory partials_;
+  device_drawer<Device> drawer_;
   std::list<device_turns> turns_;
   std::vector<float> host_scores_;
 };

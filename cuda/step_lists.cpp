@@ -6,20 +6,20 @@
 
 namespace troupe::cuda {
 
-packed_rows pack_rows(const ops::batch_view& batch) {
-  packed_rows out;
+void pack_rows(const ops::batch_view& batch, packed_rows& out) {
   auto& to = out.numbers;
   to.assign(batch.positions.begin(), batch.positions.end());
   out.sequences = to.size();
   to.insert(to.end(), batch.sequences.begin(), batch.sequences.end());
   out.tables = to.size();
-  std::vector<std::int32_t> begins;
-  for (const auto& table : batch.tables) {
-    begins.push_back(static_cast<std::int32_t>(to.size() - out.tables));
+  for (const auto& table : batch.tables)
     to.insert(to.end(), table.begin(), table.end());
-  }
   out.table_begins = to.size();
-  to.insert(to.end(), begins.begin(), begins.end());
+  std::int32_t begin = 0;
+  for (const auto& table : batch.tables) {
+    to.push_back(begin);
+    begin += static_cast<std::int32_t>(table.size());
+  }
   out.last = to.size();
   // Rows of a sequence stand together, in ascending positions.
   const auto rows = batch.positions.size();
@@ -28,7 +28,6 @@ packed_rows pack_rows(const ops::batch_view& batch) {
     auto ends = r + 1 == rows || batch.sequences[r + 1] != batch.sequences[r];
     to[out.last + r] = ends ? batch.positions[r] : to[out.last + r + 1];
   }
-  return out;
 }
 
 void choose_experts(std::span<const float> scores, std::int32_t experts,

@@ -44,15 +44,19 @@ scheduler::bounds bounds_of(const options& o) {
           .block_size = o.block_size};
 }
 
+/// `longest`: tokens of a choice; 0: as many as the blocks have room for.
 model::decoder_limits limits_of(const scheduler::bounds& bounds,
-                                std::uint32_t kv_blocks) {
+                                std::uint32_t kv_blocks,
+                                std::uint32_t longest = 0) {
   const std::uint32_t logit_rows =
       std::min(bounds.max_num_batched_tokens,
                bounds.max_num_seqs + bounds.max_scored_rows);
   return {.rows_max = static_cast<int>(bounds.max_num_batched_tokens),
           .logit_rows_max = static_cast<int>(logit_rows),
           .kv_block_tokens = static_cast<int>(bounds.block_size),
-          .kv_blocks = static_cast<int>(kv_blocks)};
+          .kv_blocks = static_cast<int>(kv_blocks),
+          .sequences_max = static_cast<int>(bounds.max_num_seqs),
+          .positions_max = static_cast<int>(longest)};
 }
 
 /// A model and what its header says.
@@ -124,21 +128,32 @@ std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
 }
 
+/// What a decoder's steps take: of the device, where that is the host too.
+std::uint64_t workspace_of(const options& o, const model::decoder_bytes& size) {
+  return size.workspace + (on_gpu(o) ? 0 : size.host);
+}
+
 /// Of the backend itself.
 std::uint64_t backend_bytes(const options& o) {
   return on_gpu(o) ? ops::gpu_workspace_bytes : 0;
 }
 
-/// Bytes of all that is not the KV cache.
+/// Bytes of all that is not the KV cache, at most: a store that has room for
+/// the longest choice that may be asked for.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   auto backend = sizing_backend_of(o);
   auto ranks = sizing_ranks_of(o);
-  auto size =
-      model::decoder_size(*model.files.checkpoint, model.config, *backend,
-                          limits_of(bounds_of(o), 1), ranks.get());
+  const auto longest =
+      o.max_model_len > 0
+          ? o.max_model_len
+          : static_cast<std::uint32_t>(model.config.context_length);
+  const auto blocks = (longest + o.block_size - 1) / o.block_size;
+  auto size = model::decoder_size(
+      *model.files.checkpoint, model.config, *backend,
+      limits_of(bounds_of(o), blocks, longest), ranks.get());
   if (!size)
     return size.error();
-  return size->weights + size->workspace + backend_bytes(o);
+  return size->weights + workspace_of(o, *size) + backend_bytes(o);
 }
 
 /// Of one rank.
@@ -352,8 +367,9 @@ private:
       share_plan(model_.config.kv_blocks);
     auto runner = model::decoder::make(
         *source_.files.checkpoint, source_.config, *model_.backend,
-        limits_of(model_.config.bounds, model_.config.kv_blocks), progress_,
-        ranks());
+        limits_of(model_.config.bounds, model_.config.kv_blocks,
+                  model_.config.max_model_len),
+        progress_, ranks());
     if (ranks() != nullptr)
       if (auto agreed = agree(*ranks(), runner); !agreed)
         return agreed.error();
@@ -409,7 +425,7 @@ result<memory_use> measure_pooled(const options& o,
   if (!size)
     return size.error();
   return memory_use{.weight_bytes = size->weights,
-                    .workspace_bytes = size->workspace,
+                    .workspace_bytes = size->workspace + backend_bytes(o),
                     .block_size = o.block_size,
                     .max_model_len = *longest};
 }
@@ -444,9 +460,11 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   if (!planned)
     return planned.error();
   auto ranks = sizing_ranks_of(o);
-  auto size = model::decoder_size(
-      *source->files.checkpoint, source->config, *backend,
-      limits_of(bounds_of(o), planned->plan.kv_blocks), ranks.get());
+  auto size =
+      model::decoder_size(*source->files.checkpoint, source->config, *backend,
+                          limits_of(bounds_of(o), planned->plan.kv_blocks,
+                                    planned->plan.max_model_len),
+                          ranks.get());
   if (!size)
     return size.error();
   const auto parts = static_cast<std::uint64_t>(ranks_of(o));
@@ -454,7 +472,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
                     .kv_cache_bytes = size->kv_cache * parts,
                     .kv_block_bytes = planned->block_bytes * parts,
                     .workspace_bytes =
-                        (size->workspace + backend_bytes(o)) * parts,
+                        (workspace_of(o, *size) + backend_bytes(o)) * parts,
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};

@@ -12,6 +12,14 @@ bool contains(std::span<const token_id> ids, token_id id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+/// First the token's, then the best.
+std::vector<candidate> candidates_of(const ops::drawn_row& row) {
+  std::vector<candidate> out{{row.id, row.logprob}};
+  for (auto [id, logprob] : row.best)
+    out.push_back({id, logprob});
+  return out;
+}
+
 /// For a sequence that has all the blocks that it needs.
 class no_more_blocks final : public scheduler::kv_view {
 public:
@@ -32,7 +40,8 @@ engine_core::engine_core(config c, model_runner& runner)
                                        config_.max_model_len,
                                        config_.kv_blocks *
                                            config_.bounds.block_size},
-      sampler_(runner.vocabulary()), pool_(config_.kv_blocks) {
+      sampler_(runner.vocabulary()), pool_(config_.kv_blocks),
+      draw_planner_(runner.vocabulary()) {
   stats_.kv_blocks_total = config_.kv_blocks;
 }
 
@@ -101,7 +110,13 @@ step_result engine_core::step(step_watch* watch) {
     if (watch)
       tell(*watch);
     runner_.submit(step_);
-    apply(runner_.collect());
+    if (runner_.draws()) {
+      plan_draws();
+      drawn_ = runner_.collect_drawn(draw_planner_.plan());
+    } else {
+      logits_ = runner_.collect();
+    }
+    apply();
     if (watch)
       watch->end();
     ++stats_.steps;
@@ -314,14 +329,21 @@ bool engine_core::wants_logits(const sequence& s,
 
 // -- apply --------------------------------------------------------------------
 
-void engine_core::apply(std::span<const float> logits) {
+void engine_core::plan_draws() {
+  draw_planner_.clear();
+  for (const auto& [s, position] : logit_uses_)
+    if (const auto next = position + 1; next < s->size())
+      draw_planner_.add_score(s->tokens[next], s->params.prompt_logprobs);
+    else
+      draw_planner_.add_draw(
+          {{}, s->prompt(), s->output(), config_.eos_ids, s->params});
+}
+
+void engine_core::apply() {
   for (const auto& [s, rows] : shares_)
     rows_done(*s, rows);
-  const auto vocabulary = static_cast<std::size_t>(runner_.vocabulary());
-  assert(logits.size() == logit_uses_.size() * vocabulary);
-  for (const auto& [s, position] : logit_uses_) {
-    const auto row = logits.first(vocabulary);
-    logits = logits.subspan(vocabulary);
+  for (std::size_t row = 0; row < logit_uses_.size(); ++row) {
+    const auto& [s, position] = logit_uses_[row];
     if (s->is_finished)
       continue;
     if (position + 1 < s->size())
@@ -358,17 +380,40 @@ void engine_core::publish_blocks(sequence& s) {
                   s.names[s.published]);
 }
 
-void engine_core::record_prompt_logprobs(sequence& s,
-                                         std::span<const float> logits) {
+bool engine_core::is_drawn(std::size_t logit_row) const {
+  return runner_.draws() && drawn_[logit_row].id >= 0;
+}
+
+/// Of a row that the runner has not drawn.
+std::span<const float> engine_core::logits_of(std::size_t logit_row) {
+  if (runner_.draws())
+    return runner_.logits_of(logit_row);
+  const auto vocabulary = static_cast<std::size_t>(runner_.vocabulary());
+  assert(logits_.size() == logit_uses_.size() * vocabulary);
+  return logits_.subspan(logit_row * vocabulary, vocabulary);
+}
+
+void engine_core::record_prompt_logprobs(sequence& s, std::size_t logit_row) {
+  if (is_drawn(logit_row)) {
+    s.prompt_logprobs.push_back(candidates_of(drawn_[logit_row]));
+    return;
+  }
   const token_id token = s.tokens[s.prompt_logprobs.size()];
-  auto found =
-      sampler_.log_probabilities(logits, token, s.params.prompt_logprobs);
+  auto found = sampler_.log_probabilities(logits_of(logit_row), token,
+                                          s.params.prompt_logprobs);
   if (!found)
     return fail(s, found.error());
   s.prompt_logprobs.push_back(std::move(*found));
 }
 
-void engine_core::draw(sequence& s, std::span<const float> logits) {
+void engine_core::draw(sequence& s, std::size_t logit_row) {
+  if (is_drawn(logit_row)) {
+    const auto& drawn = drawn_[logit_row];
+    return take_token(s, drawn.id,
+                      s.params.logprobs >= 0 ? candidates_of(drawn)
+                                             : std::vector<candidate>{});
+  }
+  const auto logits = logits_of(logit_row);
   const auto drawn = sampler_.draw(
       {logits, s.prompt(), s.output(), config_.eos_ids, s.params});
   if (!drawn)
@@ -380,12 +425,17 @@ void engine_core::draw(sequence& s, std::span<const float> logits) {
       return fail(s, found.error());
     logprobs = std::move(*found);
   }
+  take_token(s, *drawn, std::move(logprobs));
+}
+
+void engine_core::take_token(sequence& s, token_id token,
+                             std::vector<candidate> logprobs) {
   answer_tokens_ -= answer_left(s);
-  s.tokens.push_back(*drawn);
+  s.tokens.push_back(token);
   answer_tokens_ += answer_left(s);
   ++stats_.output_tokens;
   output& news = start_news(s);
-  news.tokens.push_back(*drawn);
+  news.tokens.push_back(token);
   if (s.params.logprobs >= 0)
     news.logprobs.push_back(std::move(logprobs));
   const finish_reason end = end_after_last(s);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/core.hpp"
+#include "engine/draw_planner.hpp"
 #include "engine/kv_cache/block_pool.hpp"
 #include "engine/model/runner.hpp"
 #include "engine/request_check.hpp"
@@ -85,11 +86,15 @@ private:
   void take_blocks(sequence&, std::uint32_t positions);
   bool wants_logits(const sequence&, std::uint32_t position) const;
 
-  void apply(std::span<const float> logits);
+  void plan_draws();
+  void apply();
   void rows_done(sequence&, std::uint32_t rows);
   void publish_blocks(sequence&);
-  void record_prompt_logprobs(sequence&, std::span<const float> logits);
-  void draw(sequence&, std::span<const float> logits);
+  void record_prompt_logprobs(sequence&, std::size_t logit_row);
+  void draw(sequence&, std::size_t logit_row);
+  void take_token(sequence&, token_id, std::vector<candidate> logprobs);
+  bool is_drawn(std::size_t logit_row) const;
+  std::span<const float> logits_of(std::size_t logit_row);
 
   output& start_news(sequence&);
   void finish(sequence&, output& news, finish_reason);
@@ -134,6 +139,9 @@ private:
   std::vector<step_share> shares_;
   step_plan step_;
   std::vector<logit_use> logit_uses_;
+  draw_planner draw_planner_;             ///< of a runner that draws
+  std::span<const ops::drawn_row> drawn_; ///< by it
+  std::span<const float> logits_;         ///< of one that does not
   std::vector<owner> owners_;
 };
 

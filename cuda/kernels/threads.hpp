@@ -20,9 +20,11 @@
 //   shared()              floats of the block, of the size that was launched
 //   sync()                waits for all threads of the block
 //   warp_sum(x), warp_max(x)  over the 32 threads of a warp, in a fixed order
+//   add(word, x)          adds to a word of shared memory to which others may
+//                         add at the same time; gives what was there
 //
-// All threads of a block make the same calls of the last three, in the same
-// order. `count()` is a multiple of 32.
+// All threads of a block make the same calls of sync, warp_sum and warp_max, in
+// the same order. `count()` is a multiple of 32.
 
 #ifdef __CUDACC__
 #define TROUPE_KERNEL __device__ __forceinline__

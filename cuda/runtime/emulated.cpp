@@ -115,6 +115,25 @@ void emulated_block::arrive(wait what) {
   f.back_to_scheduler();
 }
 
+void* emulated_device::allocate(std::size_t bytes) {
+  auto* out = ::operator new(bytes);
+  sizes_.emplace(out, bytes);
+  if (usage_ != nullptr) {
+    ++usage_->allocations;
+    usage_->bytes += bytes;
+    usage_->bytes_most = std::max(usage_->bytes_most, usage_->bytes);
+  }
+  return out;
+}
+
+void emulated_device::release(void* memory) {
+  auto found = sizes_.find(memory);
+  if (usage_ != nullptr)
+    usage_->bytes -= found->second;
+  sizes_.erase(found);
+  ::operator delete(memory);
+}
+
 void emulated_device::zero(void* memory, std::size_t bytes) {
   std::memset(memory, 0, bytes);
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace troupe::cuda {
@@ -75,6 +76,12 @@ public:
     return over_warp(x, [](float a, float b) { return a > b ? a : b; });
   }
 
+  std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
+    const auto before = *word;
+    *word += x;
+    return before;
+  }
+
 private:
   /// The same tree as the GPU's butterfly.
   template <class F>
@@ -97,12 +104,21 @@ private:
   float* shared_;
 };
 
+/// What a device was asked for.
+struct emulated_usage {
+  std::size_t allocations = 0; ///< so far
+  std::size_t bytes = 0;       ///< that are allocated
+  std::size_t bytes_most = 0;
+};
+
 /// A device that is this process: for tests of what runs on a GPU where there
 /// is none.
 class emulated_device {
 public:
-  explicit emulated_device(std::int64_t blocks_wanted = 0)
-      : blocks_wanted_(blocks_wanted) {
+  /// `usage`, if it is given, outlives the device.
+  explicit emulated_device(std::int64_t blocks_wanted = 0,
+                           emulated_usage* usage = nullptr)
+      : blocks_wanted_(blocks_wanted), usage_(usage) {
     // nop
   }
 
@@ -118,12 +134,8 @@ public:
     return "emulated GPU";
   }
 
-  void* allocate(std::size_t bytes) {
-    return ::operator new(bytes);
-  }
-  void release(void* memory) {
-    ::operator delete(memory);
-  }
+  void* allocate(std::size_t bytes);
+  void release(void* memory);
   void zero(void* memory, std::size_t bytes);
   void copy_in(void* to, const void* from, std::size_t bytes);
   void copy_out(void* to, const void* from, std::size_t bytes);
@@ -140,6 +152,8 @@ public:
 
 private:
   std::int64_t blocks_wanted_;
+  emulated_usage* usage_;
+  std::unordered_map<void*, std::size_t> sizes_;
 
   template <class Kernel>
   void run_block(const launch_shape& shape, const Kernel& kernel,

@@ -85,7 +85,7 @@ struct gpu_thread {
     return blockIdx.y;
   }
   __device__ float* shared() const {
-    extern __shared__ float of_the_block[];
+    extern __shared__ __align__(16) float of_the_block[];
     return of_the_block;
   }
   __device__ void sync() const {
@@ -102,6 +102,10 @@ struct gpu_thread {
       x = x > other ? x : other;
     }
     return x;
+  }
+  __device__ std::uint64_t add(std::uint64_t* word, std::uint64_t x) const {
+    using number = unsigned long long;
+    return atomicAdd(reinterpret_cast<number*>(word), static_cast<number>(x));
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include "engine/model/layers.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -15,6 +16,27 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
                           std::int32_t blocks) {
   return {config.layers, config.kv_heads, config.head_dim, block_tokens,
           blocks};
+}
+
+ops::step_bounds bounds_of(const model_config& config,
+                           const decoder_limits& limits) {
+  ops::step_bounds out;
+  out.rows = std::max(limits.rows_max, limits.logit_rows_max);
+  out.sequences = limits.sequences_max > 0
+                      ? std::min(limits.sequences_max, limits.rows_max)
+                      : limits.rows_max;
+  const auto room = std::int64_t{limits.kv_blocks} * limits.kv_block_tokens;
+  const auto positions =
+      limits.positions_max > 0
+          ? std::min<std::int64_t>(limits.positions_max, room)
+          : room;
+  out.positions = static_cast<std::int32_t>(positions);
+  // Sequences may share blocks.
+  const auto blocks =
+      (positions + limits.kv_block_tokens - 1) / limits.kv_block_tokens;
+  out.table_entries = out.sequences * blocks;
+  out.ropes = config.ropes();
+  return out;
 }
 
 shard rank_of(const ops::communicator* ranks) {
@@ -69,6 +91,16 @@ struct decoder::state {
     logits = backend.allocate(chosen * config.vocabulary);
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
+    auto bounds = bounds_of(config, limits);
+    if (ranks == nullptr) { // else all logits come to the host
+      bounds.drawn_rows = limits.logit_rows_max;
+      bounds.logits = config.vocabulary;
+      drawer = backend.drawer_of(config.vocabulary);
+    }
+    auto prepared = backend.prepare(bounds);
+    if (!prepared)
+      return prepared.error();
+    step_bytes = *prepared;
     return {};
   }
 
@@ -77,11 +109,14 @@ struct decoder::state {
   }
 
   std::uint64_t workspace_bytes() const {
-    // The logits lie in the backend's memory and in the host's.
     const auto floats = blocks.floats() + gathered->size() +
-                        gathered_normed->size() + 2 * logits->size() +
+                        gathered_normed->size() + logits->size() +
                         (part_of_logits ? part_of_logits->size() : 0);
-    return static_cast<std::uint64_t>(floats) * sizeof(float);
+    return static_cast<std::uint64_t>(floats) * sizeof(float) + step_bytes;
+  }
+
+  std::uint64_t host_bytes() const {
+    return static_cast<std::uint64_t>(logits->size()) * sizeof(float);
   }
 
   std::int64_t rows() const {
@@ -139,7 +174,27 @@ struct decoder::state {
     if (config.final_soft_cap > 0)
       backend.soft_cap(logits->data(), config.final_soft_cap, chosen,
                        config.vocabulary);
-    backend.download(logits->data(), wanted_logits());
+  }
+
+  /// Runs what was submitted, once. False if there are no logits of it.
+  bool run_submitted() {
+    if (!std::exchange(submitted, false) || rows() == 0)
+      return false;
+    run();
+    return !plan.logit_rows.empty();
+  }
+
+  void draw(const ops::draw_plan& draws) {
+    assert(draws.rows.size() == plan.logit_rows.size());
+    drawn.resize(draws.rows.size());
+    drawer->draw(logits->data(), config.vocabulary, draws, drawn);
+  }
+
+  std::span<const float> download_row(std::size_t row) {
+    const auto width = static_cast<std::size_t>(config.vocabulary);
+    const auto to = std::span{host_logits}.first(width);
+    backend.download(logits->data() + row * width, to);
+    return to;
   }
 
   std::span<float> wanted_logits() {
@@ -161,7 +216,10 @@ struct decoder::state {
   std::unique_ptr<ops::buffer> logits;
   std::unique_ptr<ops::buffer> part_of_logits; ///< of one of several ranks
   std::vector<float> host_logits;
+  ops::drawer* drawer = nullptr; ///< the backend's, if it has one
+  std::vector<ops::drawn_row> drawn;
   std::uint64_t weight_bytes = 0;
+  std::uint64_t step_bytes = 0; ///< of the backend, for its steps
   engine::step_plan plan;
   std::vector<std::span<const std::int32_t>> tables; ///< views into the plan
   bool submitted = false;
@@ -227,7 +285,7 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
     return done.error();
   return decoder_bytes{sized.weight_bytes,
                        static_cast<std::uint64_t>(sized.pool->bytes()),
-                       sized.workspace_bytes()};
+                       sized.workspace_bytes(), sized.host_bytes()};
 }
 
 void decoder::submit(const engine::step_plan& plan) {
@@ -237,9 +295,24 @@ void decoder::submit(const engine::step_plan& plan) {
 }
 
 std::span<const float> decoder::collect() {
-  if (std::exchange(state_->submitted, false) && state_->rows() > 0)
-    state_->run();
+  if (state_->run_submitted())
+    state_->backend.download(state_->logits->data(), state_->wanted_logits());
   return state_->wanted_logits();
+}
+
+bool decoder::draws() const {
+  return state_->drawer != nullptr;
+}
+
+std::span<const ops::drawn_row>
+decoder::collect_drawn(const ops::draw_plan& plan) {
+  if (state_->run_submitted())
+    state_->draw(plan);
+  return std::span{state_->drawn}.first(state_->plan.logit_rows.size());
+}
+
+std::span<const float> decoder::logits_of(std::size_t logit_row) {
+  return state_->download_row(logit_row);
 }
 
 std::int32_t decoder::vocabulary() const {

@@ -18,6 +18,10 @@ struct decoder_limits {
   std::int32_t logit_rows_max = 0; ///< of them, rows whose logits are wanted
   std::int32_t kv_block_tokens = 0;
   std::int32_t kv_blocks = 0;
+  /// Sequences of one step; 0: as many as rows.
+  std::int32_t sequences_max = 0;
+  /// Of a sequence; 0: as many as the store has room for.
+  std::int32_t positions_max = 0;
 };
 
 /// Bytes of one KV block of this model in this backend, to turn a budget of
@@ -31,7 +35,8 @@ result<std::uint64_t> kv_block_bytes(const model_config& config,
 struct decoder_bytes {
   std::uint64_t weights = 0;
   std::uint64_t kv_cache = 0;
-  std::uint64_t workspace = 0; ///< activations and logits of one step
+  std::uint64_t workspace = 0; ///< in the backend's memory, of one step
+  std::uint64_t host = 0;      ///< logits, in the host's memory
 };
 
 /// The sizes of a decoder that `decoder::make` would make, when `backend` and
@@ -66,6 +71,10 @@ public:
 
   void submit(const engine::step_plan& plan) override;
   std::span<const float> collect() override;
+  bool draws() const override;
+  std::span<const ops::drawn_row>
+  collect_drawn(const ops::draw_plan& plan) override;
+  std::span<const float> logits_of(std::size_t logit_row) override;
   std::int32_t vocabulary() const override;
   std::uint64_t weight_bytes_read() const override;
 

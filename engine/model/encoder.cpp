@@ -134,9 +134,8 @@ struct encoder::state {
   norm_weights norm(weight_loader& source, const std::string& name) {
     norm_weights out;
     out.weight = source.floats({{name + ".weight"}});
-    out.bias = config.family->biased_norms
-                   ? source.floats({{name + ".bias"}})
-                   : backend.upload(std::vector<float>(width()));
+    out.bias = config.family->biased_norms ? source.floats({{name + ".bias"}})
+                                           : source.zeros(width());
     return out;
   }
 
@@ -172,14 +171,28 @@ struct encoder::state {
     // A norm by these weights divides by the vector's length.
     unit = backend.upload(std::vector<float>(
         width(), 1 / std::sqrt(static_cast<float>(config.embedding))));
+    auto prepared = backend.prepare(bounds());
+    if (!prepared)
+      return prepared.error();
+    step_bytes = *prepared;
     return {};
+  }
+
+  ops::step_bounds bounds() const {
+    ops::step_bounds out;
+    out.rows = limits.rows_max;
+    out.sequences = limits.sequences_max;
+    out.table_entries = pool->shape().blocks;
+    out.positions = std::min(limits.rows_max, config.context_length);
+    out.ropes = config.ropes();
+    return out;
   }
 
   std::uint64_t workspace_bytes() const {
     const auto floats = blocks.floats() + pooled->size() + other->size() +
                         scores->size() + unit->size();
     return static_cast<std::uint64_t>(floats) * sizeof(float) +
-           static_cast<std::uint64_t>(pool->bytes());
+           static_cast<std::uint64_t>(pool->bytes()) + step_bytes;
   }
 
   // -- running ----------------------------------------------------------------
@@ -317,7 +330,8 @@ struct encoder::state {
   std::unique_ptr<ops::buffer> unit;
   std::vector<float> results;
   std::uint64_t weight_bytes = 0;
-  step_rows rows; ///< of the step under way
+  std::uint64_t step_bytes = 0; ///< of the backend, for its steps
+  step_rows rows;               ///< of the step under way
 };
 
 encoder::encoder() = default;

@@ -32,8 +32,7 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
   if (!biases.empty())
     out.bias = source.floats(biases);
   else if (step.op == block_op::layer_norm)
-    out.bias = backend_.upload(
-        std::vector<float>(static_cast<std::size_t>(config_.embedding)));
+    out.bias = source.zeros(static_cast<std::size_t>(config_.embedding));
   steps_.push_back(std::move(out));
   return {};
 }

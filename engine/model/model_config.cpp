@@ -615,6 +615,15 @@ const ops::rope_params& model_config::rope_of(std::int32_t layer) const {
   return has_window(layer) ? window_rope : rope;
 }
 
+std::vector<ops::rope_params> model_config::ropes() const {
+  std::vector<ops::rope_params> out;
+  for (std::int32_t layer = 0; layer < layers; ++layer)
+    if (const auto& one = rope_of(layer);
+        std::find(out.begin(), out.end(), one) == out.end())
+      out.push_back(one);
+  return out;
+}
+
 ops::attention_params model_config::attention_of(std::int32_t layer) const {
   auto out = attention;
   out.window = has_window(layer) ? window : 0;

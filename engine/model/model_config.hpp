@@ -70,6 +70,8 @@ struct model_config {
   std::int64_t of(width) const;
   std::int64_t of(slot) const;
   const ops::rope_params& rope_of(std::int32_t layer) const;
+  /// Those of all layers, each once.
+  std::vector<ops::rope_params> ropes() const;
   ops::attention_params attention_of(std::int32_t layer) const;
   bool has_window(std::int32_t layer) const;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
+#include "engine/ops/draw.hpp"
 #include "engine/sampling/sampling_params.hpp"
 
 #include <cstdint>
@@ -33,6 +34,25 @@ public:
   /// Logits of the submitted plan, [logit_rows][vocabulary], raw. Valid until
   /// the next submit.
   virtual std::span<const float> collect() = 0;
+
+  /// Whether tokens can be drawn where the logits are: then `collect_drawn`
+  /// stands for `collect`.
+  virtual bool draws() const {
+    return false;
+  }
+
+  /// What the plan draws of the submitted plan's logits, row by row. Valid
+  /// until the next submit.
+  virtual std::span<const ops::drawn_row>
+  collect_drawn([[maybe_unused]] const ops::draw_plan& plan) {
+    return {};
+  }
+
+  /// One row of the logits, after `collect_drawn`; until the next call.
+  virtual std::span<const float>
+  logits_of([[maybe_unused]] std::size_t logit_row) {
+    return {};
+  }
 
   virtual std::int32_t vocabulary() const = 0;
 

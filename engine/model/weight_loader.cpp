@@ -127,6 +127,15 @@ weight_loader::floats(const std::vector<part>& parts) {
                     whole.begin() + first + count);
     advance(tensor.bytes.size());
   }
+  return upload(values);
+}
+
+std::unique_ptr<ops::buffer> weight_loader::zeros(std::size_t count) {
+  return upload(std::vector<float>(count));
+}
+
+std::unique_ptr<ops::buffer>
+weight_loader::upload(const std::vector<float>& values) {
   resident_bytes_ += values.size() * sizeof(float);
   return backend_.upload(values);
 }

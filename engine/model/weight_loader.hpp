@@ -51,6 +51,9 @@ public:
   /// Vectors, one after the other.
   std::unique_ptr<ops::buffer> floats(const std::vector<part>& parts);
 
+  /// A vector that no file has.
+  std::unique_ptr<ops::buffer> zeros(std::size_t count);
+
   /// Bytes of all that was loaded, as the backend keeps it.
   std::uint64_t resident_bytes() const {
     return resident_bytes_;
@@ -63,6 +66,7 @@ private:
     std::uint64_t bytes = 0;
   };
 
+  std::unique_ptr<ops::buffer> upload(const std::vector<float>& values);
   const weights::tensor& find(const std::string& name) const;
   result<read_matrices> read_all(const std::vector<part>& parts) const;
   result<std::unique_ptr<ops::weight>>

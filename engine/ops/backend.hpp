@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/codec/error.hpp"
+#include "engine/ops/draw.hpp"
 #include "engine/ops/tensor.hpp"
 
 #include <cstdint>
@@ -71,6 +72,19 @@ struct rope_params {
   bool interleaved = true;
   std::vector<float> factors;
   float scale = 1.0f; ///< of cosine and sine (YaRN, LongRoPE)
+
+  bool operator==(const rope_params&) const = default;
+};
+
+/// What the steps of a model have at most.
+struct step_bounds {
+  std::int64_t rows = 0;
+  std::int64_t sequences = 0;
+  std::int64_t table_entries = 0; ///< blocks of all sequences' tables together
+  std::int32_t positions = 0;     ///< of a sequence
+  std::vector<rope_params> ropes; ///< all that differ
+  std::int64_t drawn_rows = 0;    ///< from which tokens are drawn
+  std::int64_t logits = 0;        ///< of such a row
 };
 
 /// How a layer attends.
@@ -132,6 +146,19 @@ public:
   virtual std::unique_ptr<buffer> upload(std::span<const float> values) = 0;
 
   virtual result<std::unique_ptr<kv_pool>> make_kv_pool(const kv_shape&) = 0;
+
+  /// Makes room for what steps need beside their caller's buffers, so that none
+  /// within the bounds allocates backend memory. Gives the bytes that it took.
+  /// Nothing, by a backend whose memory is the host's.
+  virtual result<std::uint64_t> prepare(const step_bounds&) {
+    return std::uint64_t{0};
+  }
+
+  /// Draws from rows of so many logits in the backend's memory; null if the
+  /// host has to.
+  virtual drawer* drawer_of([[maybe_unused]] std::int64_t logits) {
+    return nullptr;
+  }
 
   /// out[r][:] = row ids[r] of the table, as floats. rows = ids.size().
   virtual void embed(const weight& table, std::span<const std::int32_t> ids,

@@ -17,7 +17,7 @@ struct cuda_device {
 
 /// Raised with every change of backend.hpp or of this file: what module and
 /// program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-1";
+inline constexpr const char* cuda_module_version = "troupe-cuda-3";
 
 /// Opens GPU `number` (of those that CUDA_VISIBLE_DEVICES leaves). All that
 /// needs CUDA is in a module, libtroupe_cuda.so, which is opened at run time:

@@ -1,5 +1,7 @@
 #include "engine/ops/dense_layout.hpp"
 
+#include "engine/ops/draw.hpp"
+
 #include <algorithm>
 
 namespace troupe::ops {
@@ -22,6 +24,47 @@ std::int64_t dense_kv_bytes(const kv_shape& shape) {
   constexpr std::int64_t number = 2; // bytes
   return std::int64_t{shape.layers} * shape.blocks * shape.kv_heads * 2 *
          shape.block_tokens * shape.head_dim * number;
+}
+
+gpu_draw_layout::gpu_draw_layout(std::int64_t row_count, std::int64_t cols) {
+  constexpr std::size_t number = 4; // bytes
+  const auto count = static_cast<std::size_t>(row_count);
+  rows = count * sizeof(draw_row);
+  changes = draw_plan::changes_max * sizeof(logit_change);
+  raw = draw_plan::changes_max * number;
+  masks = count * static_cast<std::size_t>((cols + 31) / 32) * number;
+  drawn = count * 2 * number; // id and log-probability
+  best = drawn * draw_row::best_max;
+}
+
+std::size_t gpu_step_layout::list_bytes(const step_bounds& bounds) {
+  return static_cast<std::size_t>(bounds.rows) * sizeof(std::int32_t);
+}
+
+std::size_t gpu_step_layout::rows_bytes(const step_bounds& bounds) {
+  const auto numbers =
+      3 * bounds.rows + bounds.sequences + bounds.table_entries;
+  return static_cast<std::size_t>(numbers) * sizeof(std::int32_t);
+}
+
+std::int64_t gpu_step_layout::turned_positions(std::int64_t positions) {
+  constexpr std::int64_t step = 256;
+  return (positions + step - 1) / step * step;
+}
+
+std::size_t gpu_step_layout::turns_bytes(const rope_params& rope,
+                                         std::int64_t positions) {
+  return static_cast<std::size_t>(turned_positions(positions)) *
+         static_cast<std::size_t>(rope.dims / 2) * 2 * sizeof(float);
+}
+
+std::size_t gpu_step_layout::bytes(const step_bounds& bounds) {
+  auto out = lists * list_bytes(bounds) + rows_bytes(bounds);
+  for (const auto& rope : bounds.ropes)
+    out += turns_bytes(rope, bounds.positions);
+  if (bounds.drawn_rows > 0)
+    out += gpu_draw_layout{bounds.drawn_rows, bounds.logits}.bytes();
+  return out;
 }
 
 } // namespace troupe::ops

@@ -20,8 +20,39 @@ std::int64_t dense_bytes(std::span<const matrix_view> parts);
 /// Bytes of a GPU's store of keys and values: f16.
 std::int64_t dense_kv_bytes(const kv_shape& shape);
 
-/// What the GPU's backend takes for itself.
+/// What drawing on a GPU needs (cuda/device_drawer.hpp), in bytes.
+struct gpu_draw_layout {
+  /// For so many rows of so many logits.
+  gpu_draw_layout(std::int64_t row_count, std::int64_t cols);
+
+  std::size_t rows, changes, raw, masks, drawn, best;
+
+  std::size_t bytes() const {
+    return rows + changes + raw + masks + drawn + best;
+  }
+};
+
+/// What a GPU's steps need beside the caller's buffers (ops::backend::prepare):
+/// lists that are sent along with a step, and the turns of ropes.
+struct gpu_step_layout {
+  static constexpr std::size_t lists = 16; ///< of a step, apart from its rows
+
+  /// Each of `lists`: ids, rows or shares.
+  static std::size_t list_bytes(const step_bounds& bounds);
+  /// Positions, sequences and tables (cuda/step_lists.hpp).
+  static std::size_t rows_bytes(const step_bounds& bounds);
+  /// Positions whose turns are made, so that there are enough for so many.
+  static std::int64_t turned_positions(std::int64_t positions);
+  static std::size_t turns_bytes(const rope_params& rope,
+                                 std::int64_t positions);
+  static std::size_t bytes(const step_bounds& bounds);
+};
+
+/// What the GPU's backend takes for itself, whatever the model.
 inline constexpr std::size_t gpu_workspace_bytes = std::size_t{64} << 20;
+
+/// Logits of a row at most from which a GPU draws.
+inline constexpr std::int64_t gpu_drawn_logits_max = 1 << 20;
 
 /// Floats of a head at most, on a GPU.
 inline constexpr std::int32_t gpu_head_dim_max = 512;

@@ -5,7 +5,8 @@
 
 /// Exponential and logarithm that give the same bits on every machine:
 /// additions, multiplications and divisions in one written-down order, nothing
-/// of libm. Compiled with -ffp-contract=off (DESIGN.md, "Exactness").
+/// of libm. Compiled with -ffp-contract=off (DESIGN.md, "Exactness"). constexpr
+/// makes them functions of a GPU too (cuda/kernels/draw.hpp).
 namespace troupe::sampling {
 
 inline constexpr double ln2 = 0.693147180559945309417232;
@@ -17,7 +18,7 @@ inline constexpr double lowest_exponent = -700.0;
 /// Without a branch, so that a loop over it becomes vector code.
 ///
 /// x = n ln2 + r with |r| <= ln2 / 2; e^r by its Taylor series to degree 13.
-inline double exp_in_range(double x) {
+constexpr double exp_in_range(double x) {
   constexpr double log2_e = 1.44269504088896340735992;
   constexpr double round_shift = 6755399441055744.0; // 1.5 * 2^52
   constexpr double ln2_high = 0x1.62e42fefap-1;      // exact times n
@@ -45,14 +46,14 @@ inline double exp_in_range(double x) {
 }
 
 /// e^x for every x <= 0, minus infinity included.
-inline double fixed_exp(double x) {
+constexpr double fixed_exp(double x) {
   return x > lowest_exponent ? exp_in_range(x) : 0.0;
 }
 
 /// Natural logarithm of a finite x >= 1.
 ///
 /// x = m 2^n with m in [0.7, 1.5); log m = 2 atanh((m - 1) / (m + 1)).
-inline double fixed_log(double x) {
+constexpr double fixed_log(double x) {
   std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
   auto n = static_cast<std::int64_t>(bits >> 52) - 1023;
   bits = (bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull;

@@ -1,6 +1,7 @@
 #include "engine/sampling/logit_stages.hpp"
 
-#include <algorithm>
+#include "engine/sampling/draw_math.hpp"
+
 #include <array>
 #include <limits>
 
@@ -8,20 +9,13 @@ namespace troupe::sampling {
 
 namespace {
 
-constexpr float largest_logit = std::numeric_limits<float>::max();
-
-/// Changed logits stay finite whatever the parameters are.
-float finite(float logit) {
-  return std::clamp(logit, -largest_logit, largest_logit);
-}
-
 bool has_bias(const draw_input& in) {
   return !in.params.logit_bias.empty();
 }
 
 void add_bias(const draw_input& in, token_counts&, std::span<float> logits) {
   for (auto [id, bias] : in.params.logit_bias)
-    logits[id] = finite(logits[id] + bias);
+    logits[id] = biased(logits[id], bias);
 }
 
 bool has_repetition_penalty(const draw_input& in) {
@@ -33,10 +27,8 @@ void penalise_repetition(const draw_input& in, token_counts& counts,
   const float penalty = in.params.repetition_penalty;
   counts.add(in.prompt);
   counts.add(in.output);
-  for (token_id id : counts.distinct()) {
-    float& logit = logits[id];
-    logit = finite(logit > 0 ? logit / penalty : logit * penalty);
-  }
+  for (token_id id : counts.distinct())
+    logits[id] = repeated(logits[id], penalty);
   counts.clear();
 }
 
@@ -47,11 +39,10 @@ bool has_output_penalty(const draw_input& in) {
 void penalise_output(const draw_input& in, token_counts& counts,
                      std::span<float> logits) {
   counts.add(in.output);
-  for (token_id id : counts.distinct()) {
-    const float times = static_cast<float>(counts[id]);
-    logits[id] = finite(logits[id] - in.params.frequency_penalty * times -
-                        in.params.presence_penalty);
-  }
+  for (token_id id : counts.distinct())
+    logits[id] =
+        penalised(logits[id], in.params.frequency_penalty,
+                  static_cast<float>(counts[id]), in.params.presence_penalty);
   counts.clear();
 }
 

@@ -1,5 +1,7 @@
 #include "engine/sampling/nucleus.hpp"
 
+#include "engine/sampling/draw_math.hpp"
+
 #include <algorithm>
 
 namespace troupe::sampling {
@@ -8,11 +10,18 @@ namespace {
 
 constexpr std::size_t few = 32;
 
-double sum_of(const std::vector<ranked_logit>& entries,
-              const softmax_weights& weights) {
-  double sum = 0;
+std::uint64_t sum_of(const std::vector<ranked_logit>& entries,
+                     const softmax_weights& weights) {
+  std::uint64_t sum = 0;
   for (const ranked_logit& entry : entries)
-    sum += weights[entry.id];
+    sum += fixed_weight(weights[entry.id]);
+  return sum;
+}
+
+std::uint64_t sum_of_all(const softmax_weights& weights) {
+  std::uint64_t sum = 0;
+  for (double weight : weights.all())
+    sum += fixed_weight(weight);
   return sum;
 }
 
@@ -21,28 +30,28 @@ double sum_of(const std::vector<ranked_logit>& entries,
 ranked_logit nucleus_finder::find(std::span<const float> logits,
                                   const softmax_weights& weights,
                                   double share) {
-  const double wanted = share * weights.sum();
-  double before = 0; // weight of what is better than all candidates
   collect(logits, weights, share);
+  const std::uint64_t wanted = fixed_share(share, sum_of_all(weights));
+  std::uint64_t before = 0; // weight of what is better than all candidates
   while (candidates_.size() > few) {
     const ranked_logit pivot = candidates_[candidates_.size() / 2];
     split(pivot);
     if (better_.empty()) {
-      before += weights[pivot.id];
+      before += fixed_weight(weights[pivot.id]);
       if (before >= wanted)
         return pivot;
       std::erase_if(others_, [&](auto& e) { return e.id == pivot.id; });
       std::swap(candidates_, others_);
       continue;
     }
-    const double sum = sum_of(better_, weights);
+    const std::uint64_t sum = sum_of(better_, weights);
     const bool ends_in_better = before + sum >= wanted;
     before += ends_in_better ? 0 : sum;
     std::swap(candidates_, ends_in_better ? better_ : others_);
   }
   std::sort(candidates_.begin(), candidates_.end());
   for (const ranked_logit& entry : candidates_) {
-    before += weights[entry.id];
+    before += fixed_weight(weights[entry.id]);
     if (before >= wanted)
       return entry;
   }

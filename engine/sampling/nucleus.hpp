@@ -11,7 +11,9 @@ namespace troupe::sampling {
 class nucleus_finder {
 public:
   /// The last of the fewest best whose weights together reach `share` (below 1)
-  /// of the sum of all. Expected time is linear, whatever the shape of the
+  /// of the sum of all. Weights are added up as whole numbers
+  /// (`fixed_weight`), so that no order of sums decides where the border is.
+  /// Expected time is linear, whatever the shape of the
   /// distribution: nothing is sorted but the last few.
   ranked_logit find(std::span<const float> logits,
                     const softmax_weights& weights, double share);

@@ -1,6 +1,6 @@
 #include "engine/sampling/sampler.hpp"
 
-#include "engine/sampling/fixed_math.hpp"
+#include "engine/sampling/draw_math.hpp"
 #include "engine/sampling/philox.hpp"
 
 #include <algorithm>
@@ -67,8 +67,7 @@ sampler::log_probabilities(std::span<const float> logits, token_id chosen,
   weights_.compute(logits, *max, 1.0);
   const double log_sum = fixed_log(weights_.sum());
   auto logprob = [&](token_id id) {
-    return candidate{id,
-                     static_cast<float>((double{logits[id]} - *max) - log_sum)};
+    return candidate{id, logprob_of(logits[id], *max, log_sum)};
   };
   find_best(logits, static_cast<std::size_t>(best), best_);
   std::vector<candidate> result;

@@ -1,6 +1,6 @@
 #include "engine/sampling/softmax.hpp"
 
-#include "engine/sampling/fixed_math.hpp"
+#include "engine/sampling/draw_math.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -9,16 +9,12 @@ namespace troupe::sampling {
 
 namespace {
 
-constexpr std::size_t run_size = 256;
-constexpr std::size_t lanes = 8;
-
 double sum_of_run(const double* run) {
-  double lane[lanes] = {};
-  for (std::size_t i = 0; i < run_size; i += lanes)
-    for (std::size_t j = 0; j < lanes; ++j)
+  double lane[run_lanes] = {};
+  for (int i = 0; i < run_size; i += run_lanes)
+    for (int j = 0; j < run_lanes; ++j)
       lane[j] += run[i + j];
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-         ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+  return sum_of_lanes(lane);
 }
 
 /// In loops without a branch, so that each becomes vector code; the compiler
@@ -27,8 +23,9 @@ double sum_of_run(const double* run) {
 __attribute__((target_clones("avx512f", "avx2", "default"))) void
 weigh_run(std::span<const float> logits, double max, double inverse,
           double* to) {
-  std::size_t i = 0;
-  for (; i < logits.size(); ++i)
+  const auto count = static_cast<int>(logits.size());
+  int i = 0;
+  for (; i < count; ++i)
     to[i] = (logits[i] - max) * inverse;
   for (; i < run_size; ++i)
     to[i] = lowest_exponent;
@@ -75,13 +72,14 @@ std::optional<float> largest(std::span<const float> logits) {
 
 void softmax_weights::compute(std::span<const float> logits, float max,
                               double temperature) {
-  const std::size_t runs = (logits.size() + run_size - 1) / run_size;
+  constexpr std::size_t size = run_size;
+  const std::size_t runs = (logits.size() + size - 1) / size;
   weights_.resize(runs * run_size);
   run_sums_.resize(runs);
   const double inverse = 1.0 / temperature;
   for (std::size_t run = 0; run < runs; ++run) {
     const auto rest = logits.subspan(run * run_size);
-    weigh_run(rest.first(std::min(rest.size(), run_size)), max, inverse,
+    weigh_run(rest.first(std::min(rest.size(), size)), max, inverse,
               weights_.data() + run * run_size);
   }
   add_up();
@@ -126,8 +124,7 @@ std::size_t softmax_weights::pick(double fraction) const {
   // Rounding may carry the target past the end of its run: the last weight of
   // the run stands for it.
   std::size_t chosen = chosen_run * run_size;
-  for (std::size_t i = 0; i < run_size; ++i) {
-    const std::size_t id = chosen_run * run_size + i;
+  for (std::size_t id = chosen; id < (chosen_run + 1) * run_size; ++id) {
     if (weights_[id] == 0)
       continue;
     chosen = id;

@@ -14,7 +14,7 @@ namespace troupe::sampling {
 std::optional<float> largest(std::span<const float> logits);
 
 /// Weights e^((logit - max) / temperature) of a row, and their sums in one
-/// fixed order: lanes of 8 within a run of 256 ids, then run after run.
+/// fixed order (draw_math.hpp): lanes within a run of ids, then run after run.
 class softmax_weights {
 public:
   void compute(std::span<const float> logits, float max, double temperature);
@@ -27,6 +27,11 @@ public:
 
   double operator[](std::size_t id) const {
     return weights_[id];
+  }
+
+  /// By id; what is beyond the vocabulary is 0.
+  std::span<const double> all() const {
+    return weights_;
   }
 
   double sum() const {

@@ -108,6 +108,10 @@ public:
     return std::unique_ptr<kv_pool>{std::move(*laid_out)};
   }
 
+  result<std::uint64_t> prepare(const step_bounds& bounds) override {
+    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds) : 0;
+  }
+
   // There is nothing to compute with.
   void embed(const weight&, std::span<const std::int32_t>, float*) override {
     std::abort();

@@ -1,5 +1,4 @@
 #include "cuda/emulated_backend.hpp"
-#include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
@@ -323,21 +322,5 @@ TEST_CASE("on the GPU's backend every family gives the reference's logits, and "
     feed(*model.decoder, {{&batched, 1}, {&other, 1}});
     CHECK(std::equal(batched.logits.begin(), batched.logits.end(),
                      whole.logits.begin()));
-  }
-}
-
-TEST_CASE("what a GPU keeps is known before it is there") {
-  for (const std::string name : {"llama.gguf", "qwen3moe.gguf", "gemma3"}) {
-    INFO(name);
-    constexpr model::decoder_limits limits{16, 4, 16, 3};
-    const auto path = reference_folder() / "families" / name;
-    auto loaded = load_model(path, make_gpu(), limits);
-    auto file = model::open_checkpoint(path);
-    REQUIRE(file.has_value());
-    auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);
-    auto planned = model::decoder_size(**file, loaded.config, *sizes, limits);
-    REQUIRE(planned.has_value());
-    CHECK(planned->weights == loaded.decoder->weight_bytes());
-    CHECK(planned->kv_cache == loaded.decoder->kv_cache_bytes());
   }
 }

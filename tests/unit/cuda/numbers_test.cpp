@@ -83,7 +83,9 @@ TEST_CASE("a step's rows are packed with where each sequence ends") {
   const std::vector<std::int32_t> sequences{1, 1, 1, 0, 2};
   const std::vector<std::int32_t> one{7}, two{3, 4}, three{5, 6, 8};
   const std::vector<std::span<const std::int32_t>> tables{one, two, three};
-  auto packed = pack_rows({positions, sequences, tables});
+  packed_rows packed;
+  packed.numbers.assign(3, 1); // what was there before goes
+  pack_rows({positions, sequences, tables}, packed);
   const auto* n = packed.numbers.data();
   for (int r = 0; r < 5; ++r) {
     CHECK(n[r] == positions[r]);

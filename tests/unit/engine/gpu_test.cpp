@@ -1,5 +1,6 @@
 #include "engine/engine.hpp"
 #include "engine/ops/cuda_module.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -96,4 +97,26 @@ TEST_CASE("memory is planned for the device that is asked for") {
   REQUIRE(gpu.has_value());
   CHECK(gpu->weight_bytes > 1.5 * cpu->weight_bytes); // bf16 against q8_0
   CHECK(gpu->kv_block_bytes == cpu->kv_block_bytes);
+  // Longer choices have more turns of ropes and more blocks in their tables.
+  CHECK(gpu->workspace_bytes > ops::gpu_workspace_bytes);
+  o.max_model_len = gpu->max_model_len / 4;
+  auto shorter = measure(o, 1 << 30);
+  REQUIRE(shorter.has_value());
+  CHECK(shorter->workspace_bytes < gpu->workspace_bytes);
+}
+
+TEST_CASE("a share of a GPU's memory is what all takes together") {
+  options o;
+  o.device = "cuda";
+  o.model = tiny / "q8_0-mha.gguf";
+  o.max_num_seqs = 4096;
+  o.memory_utilization = 0.5;
+  constexpr std::uint64_t all = 256 << 20;
+  auto use = measure(o, all);
+  REQUIRE(use.has_value());
+  CHECK(use->bytes() <= all / 2);
+  o.model = tiny.parent_path() / "encoders/bert-embedding";
+  auto pooled = measure(o, all);
+  REQUIRE(pooled.has_value());
+  CHECK(pooled->workspace_bytes > ops::gpu_workspace_bytes);
 }

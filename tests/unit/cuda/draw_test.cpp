@@ -1,0 +1,394 @@
+#include "cuda/emulated_backend.hpp"
+#include "engine/draw_planner.hpp"
+#include "engine/ops/cuda_module.hpp"
+#include "engine/sampling/sampler.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <string>
+
+using namespace troupe;
+using engine::draw_planner;
+using sampling::draw_input;
+using sampling::sampler;
+
+// A GPU draws what the CPU's sampler draws, to the bit: by the emulator, or
+// with TROUPE_TEST_DEVICE=cuda by a GPU (scripts/gpu-check.sh).
+
+namespace {
+
+const std::vector<token_id> eos_ids{3, 11};
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+std::unique_ptr<ops::backend> make_gpu() {
+  const char* asked = std::getenv("TROUPE_TEST_DEVICE");
+  if (asked == nullptr || std::string{asked} != "cuda")
+    return cuda::make_emulated_backend();
+  auto device = ops::open_cuda(0);
+  INFO((device ? std::string{} : device.error().message));
+  REQUIRE(device.has_value());
+  return std::move(device->backend);
+}
+
+/// A choice at the moment of a draw, or a token to be scored.
+struct scene {
+  std::vector<float> logits;
+  std::vector<token_id> prompt{1, 2, 2, 7};
+  std::vector<token_id> output{2, 5, 5, 9};
+  sampling_params params;
+  token_id scored = -1;
+};
+
+/// Both samplers over one vocabulary.
+class two_samplers {
+public:
+  explicit two_samplers(std::int32_t vocabulary)
+      : vocabulary_(vocabulary), planner_(vocabulary), cpu_(vocabulary) {
+    gpu_ = make_gpu();
+    drawer_ = gpu_->drawer_of(vocabulary);
+    REQUIRE(drawer_ != nullptr);
+  }
+
+  /// What the GPU gives, all rows in one call.
+  std::vector<ops::drawn_row> gpu(const std::vector<scene>& all) {
+    planner_.clear();
+    std::vector<float> logits;
+    for (const auto& one : all) {
+      add(one);
+      logits.insert(logits.end(), one.logits.begin(), one.logits.end());
+    }
+    std::vector<ops::drawn_row> out(all.size());
+    auto in = gpu_->upload(logits);
+    drawer_->draw(in->data(), vocabulary_, planner_.plan(), out);
+    std::vector<float> after(logits.size());
+    gpu_->download(in->data(), after);
+    CHECK(std::memcmp(after.data(), logits.data(),
+                      logits.size() * sizeof(float)) == 0);
+    return out;
+  }
+
+  /// What the CPU gives; id -1 for an error.
+  ops::drawn_row cpu(const scene& one) {
+    ops::drawn_row out;
+    out.id = one.scored;
+    if (out.id < 0) {
+      auto drawn = cpu_.draw(input_of(one));
+      if (!drawn)
+        return {};
+      out.id = *drawn;
+    }
+    const auto best = one.params.logprobs;
+    if (best < 0)
+      return out;
+    auto found = cpu_.log_probabilities(one.logits, out.id, best);
+    if (!found)
+      return {};
+    out.logprob = found->front().logprob;
+    for (std::size_t i = 1; i < found->size(); ++i)
+      out.best.emplace_back((*found)[i].id, (*found)[i].logprob);
+    return out;
+  }
+
+  void check_same(const std::vector<scene>& all) {
+    const auto got = gpu(all);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      INFO("row " << i);
+      const auto expected = cpu(all[i]);
+      CHECK(got[i].id == expected.id);
+      if (expected.id < 0)
+        continue;
+      CHECK(got[i].logprob == expected.logprob);
+      CHECK((got[i].best == expected.best));
+    }
+  }
+
+  static draw_input input_of(const scene& one) {
+    return {one.logits, one.prompt, one.output, eos_ids, one.params};
+  }
+
+private:
+  void add(const scene& one) {
+    if (one.scored >= 0)
+      planner_.add_score(one.scored, one.params.logprobs);
+    else
+      planner_.add_draw(input_of(one));
+  }
+
+  std::int32_t vocabulary_;
+  draw_planner planner_;
+  sampler cpu_;
+  std::unique_ptr<ops::backend> gpu_;
+  ops::drawer* drawer_ = nullptr;
+};
+
+scene make_scene(std::int32_t vocabulary, unsigned seed, bool ties) {
+  std::mt19937 random{seed};
+  std::normal_distribution<float> normal{0, 3};
+  scene out;
+  for (std::int32_t i = 0; i < vocabulary; ++i) {
+    const float logit = normal(random);
+    out.logits.push_back(ties ? std::round(logit) : logit);
+  }
+  for (auto* tokens : {&out.prompt, &out.output})
+    for (auto& id : *tokens)
+      id = std::min(id, vocabulary - 1);
+  out.params.seed = seed * 7919u;
+  return out;
+}
+
+/// Any mixture of parameters, each left out half of the time.
+void mix(sampling_params& params, std::mt19937& random,
+         std::int32_t vocabulary) {
+  auto between = [&](float low, float high) {
+    return std::uniform_real_distribution<float>{low, high}(random);
+  };
+  auto maybe = [&] { return random() % 2 == 0; };
+  auto some_id = [&] { return static_cast<token_id>(random() % vocabulary); };
+  if (random() % 6 == 0)
+    params.temperature = 0;
+  else if (maybe())
+    params.temperature = between(0.2f, 3);
+  if (maybe())
+    params.top_p = between(0.05f, 1);
+  if (maybe())
+    params.top_k = 1 + static_cast<int>(random() % (2 * vocabulary));
+  if (maybe())
+    params.min_p = between(0, 0.3f);
+  if (maybe())
+    params.frequency_penalty = between(-2, 2);
+  if (maybe())
+    params.presence_penalty = between(-2, 2);
+  if (maybe())
+    params.repetition_penalty = between(0.5f, 2);
+  if (maybe())
+    params.logit_bias = {{0, between(-5, 5)}, {vocabulary - 1, 3}};
+  if (maybe()) {
+    params.min_tokens = static_cast<unsigned>(random() % 8);
+    params.stop_token_ids = {some_id(), some_id()};
+  }
+  params.logprobs = static_cast<int>(random() % 8) - 2;
+  params.logprobs = std::max(params.logprobs, -1);
+}
+
+} // namespace
+
+TEST_CASE("a GPU draws the CPU's tokens for any mixture of parameters") {
+  for (std::int32_t vocabulary : {12, 48, 255, 256, 257, 3000}) {
+    INFO("vocabulary " << vocabulary);
+    two_samplers both{vocabulary};
+    std::mt19937 random{static_cast<unsigned>(vocabulary)};
+    for (bool ties : {false, true}) {
+      std::vector<scene> all;
+      for (unsigned i = 0; i < 60; ++i) {
+        all.push_back(make_scene(vocabulary, i, ties));
+        mix(all.back().params, random, vocabulary);
+        if (i % 10 == 9) {
+          all.back().scored = static_cast<token_id>(random() % vocabulary);
+          all.back().params.logprobs = std::max(all.back().params.logprobs, 0);
+        }
+      }
+      both.check_same(all);
+    }
+  }
+}
+
+TEST_CASE("a GPU draws the CPU's tokens from a wide vocabulary") {
+  constexpr std::int32_t wide = 151'936;
+  two_samplers both{wide};
+  std::mt19937 random{5};
+  std::vector<scene> all;
+  for (unsigned i = 0; i < 16; ++i) {
+    all.push_back(make_scene(wide, i, i % 2 == 1));
+    if (i >= 8)
+      mix(all.back().params, random, wide);
+  }
+  all[0].params.top_p = 0.9f;
+  all[1].params.top_p = 0.9f;
+  all[2].params.top_k = 50;
+  all[3].params.top_k = 50;
+  all[3].params.top_p = 0.5f;
+  all[4].params.temperature = 0;
+  all[5].params.logprobs = 32;
+  all[6].params.min_p = 0.05f;
+  both.check_same(all);
+}
+
+TEST_CASE("a GPU's draws are spread as the CPU's, by seed, choice and place") {
+  constexpr std::int32_t vocabulary = 40;
+  two_samplers both{vocabulary};
+  std::vector<scene> all;
+  std::vector<int> count(vocabulary);
+  for (unsigned i = 0; i < 300; ++i) {
+    all.push_back(make_scene(vocabulary, 1, false));
+    all.back().params.temperature = 3;
+    all.back().params.seed = i / 3;
+    all.back().params.choice = i % 3;
+    all.back().output.resize(i % 7, 2);
+  }
+  both.check_same(all);
+  std::vector<bool> drawn(vocabulary);
+  for (const auto& one : both.gpu(all))
+    drawn[static_cast<std::size_t>(one.id)] = true;
+  CHECK(std::count(drawn.begin(), drawn.end(), true) > 20);
+}
+
+TEST_CASE("ties at every border of a GPU's draw go to the lowest id") {
+  constexpr std::int32_t vocabulary = 600;
+  two_samplers both{vocabulary};
+  std::vector<scene> all;
+  for (unsigned i = 0; i < 40; ++i) {
+    scene one;
+    one.logits.assign(vocabulary, i % 2 ? 1.0f : -1.0f);
+    // Zeros of both signs are the same.
+    for (std::int32_t id = 0; id < vocabulary && i % 4 == 0; ++id)
+      one.logits[id] = id % 3 == 0 ? -0.0f : 0.0f;
+    one.params.seed = i;
+    one.params.logprobs = 5;
+    if (i % 5 == 0)
+      one.params.top_k = 3;
+    else if (i % 5 == 1)
+      one.params.top_p = 2.5f / vocabulary;
+    else if (i % 5 == 2)
+      one.params.min_p = 1;
+    else if (i % 5 == 3)
+      one.params.temperature = 0;
+    all.push_back(one);
+  }
+  both.check_same(all);
+}
+
+TEST_CASE("a row that holds what is no number, or nothing to draw, is left to "
+          "the host") {
+  constexpr std::int32_t vocabulary = 48;
+  two_samplers both{vocabulary};
+  std::vector<scene> all;
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), infinity})
+    for (int at : {0, 17, 47})
+      for (float temperature : {0.0f, 1.0f}) {
+        all.push_back(make_scene(vocabulary, 1, false));
+        all.back().logits[at] = bad;
+        all.back().params.temperature = temperature;
+      }
+  all.push_back(make_scene(vocabulary, 2, false));
+  all.back().logits.assign(vocabulary, -infinity);
+  all.push_back(make_scene(vocabulary, 3, false));
+  all.back().params.min_tokens = 100;
+  for (token_id id = 0; id < vocabulary; ++id)
+    all.back().params.stop_token_ids.push_back(id);
+  for (const auto& one : both.gpu(all))
+    CHECK(one.id == -1);
+  both.check_same(all);
+  // What a bias makes finite can be drawn, but not scored.
+  scene biased = make_scene(vocabulary, 4, false);
+  biased.logits[7] = infinity;
+  biased.params.logit_bias = {{7, 1.0f}};
+  CHECK(both.gpu({biased})[0].id == 7);
+  both.check_same({biased});
+  biased.params.logprobs = 0;
+  CHECK(both.gpu({biased})[0].id == -1);
+  both.check_same({biased});
+  // Some of minus infinity are only never drawn.
+  scene some = make_scene(vocabulary, 5, false);
+  for (int id = 0; id < 40; ++id)
+    some.logits[id] = -infinity;
+  both.check_same({some});
+}
+
+TEST_CASE("extreme parameters are the same on a GPU") {
+  constexpr std::int32_t vocabulary = 48;
+  two_samplers both{vocabulary};
+  std::vector<scene> all(6, make_scene(vocabulary, 1, false));
+  all[0].params.repetition_penalty = 1e-38f;
+  all[0].params.frequency_penalty = 3e38f;
+  all[0].params.logit_bias = {{3, 3e38f}, {4, -3e38f}};
+  all[1].params.temperature = 1e-30f;
+  all[2].params.temperature = 1e30f;
+  all[3].params.top_p = 1e-30f;
+  all[4].params.top_k = std::numeric_limits<std::int32_t>::max();
+  all[5].params.min_p = 1;
+  all[5].params.top_p = 0.5f;
+  both.check_same(all);
+}
+
+TEST_CASE("an id that a mask does not have is never drawn") {
+  constexpr std::int32_t vocabulary = 100;
+  auto gpu = make_gpu();
+  auto* drawer = gpu->drawer_of(vocabulary);
+  REQUIRE(drawer != nullptr);
+  sampler cpu{vocabulary};
+  draw_planner planner{vocabulary};
+  std::mt19937 random{3};
+  std::vector<scene> all;
+  std::vector<float> logits;
+  ops::draw_plan plan;
+  for (unsigned i = 0; i < 40; ++i) {
+    auto one = make_scene(vocabulary, i, i % 2 == 0);
+    mix(one.params, random, vocabulary);
+    one.params.logprobs = -1;
+    one.params.stop_token_ids.clear();
+    one.params.min_tokens = 0;
+    planner.add_draw(two_samplers::input_of(one));
+    // The CPU's sampler is told by ids that must not come.
+    std::vector<std::uint32_t> words((vocabulary + 31) / 32);
+    one.params.min_tokens = 1000;
+    one.params.stop_token_ids = eos_ids;
+    for (token_id id = 0; id < vocabulary; ++id)
+      if (random() % 4 == 0 && id != 3 && id != 11)
+        words[id / 32] |= 1u << id % 32;
+      else
+        one.params.stop_token_ids.push_back(id);
+    plan.masks.insert(plan.masks.end(), words.begin(), words.end());
+    logits.insert(logits.end(), one.logits.begin(), one.logits.end());
+    all.push_back(std::move(one));
+  }
+  plan.rows = planner.plan().rows;
+  plan.changes = planner.plan().changes;
+  for (std::size_t i = 0; i < plan.rows.size(); ++i)
+    if (i != 7)
+      plan.rows[i].mask = static_cast<std::int32_t>(i);
+  std::vector<ops::drawn_row> drawn(all.size());
+  auto in = gpu->upload(logits);
+  drawer->draw(in->data(), vocabulary, plan, drawn);
+  all[7].params.min_tokens = 0; // has no mask
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    INFO("row " << i);
+    CHECK(drawn[i].id == cpu.draw(two_samplers::input_of(all[i])).value());
+  }
+}
+
+TEST_CASE("what a plan cannot hold is the host's") {
+  constexpr std::int32_t vocabulary = 70'000;
+  draw_planner planner{vocabulary};
+  auto plain = make_scene(vocabulary, 1, false);
+  auto twice = plain, many = plain, best = plain;
+  twice.params.logit_bias = {{3, 1}, {4, 1}, {3, 1}};
+  many.params.repetition_penalty = 2;
+  for (token_id id = 0; id < vocabulary; ++id)
+    many.prompt.push_back(id);
+  best.params.logprobs = 33;
+  for (const auto* one : {&twice, &many, &plain, &best})
+    planner.add_draw(two_samplers::input_of(*one));
+  planner.add_score(1, 33);
+  auto some = plain;
+  some.params.repetition_penalty = 2;
+  planner.add_draw(two_samplers::input_of(some));
+  const auto& rows = planner.plan().rows;
+  std::vector<int> by_host;
+  for (const auto& row : rows)
+    by_host.push_back(row.by_host);
+  CHECK(by_host == std::vector{1, 1, 0, 1, 1, 0});
+  CHECK(rows.back().first_change == 0);
+  CHECK(rows.back().changes == 5); // 1, 2, 7, 5, 9
+  auto gpu = make_gpu();
+  std::vector<ops::drawn_row> drawn(rows.size());
+  auto in = gpu->upload(std::vector<float>(rows.size() * vocabulary));
+  gpu->drawer_of(vocabulary)
+      ->draw(in->data(), vocabulary, planner.plan(), drawn);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    CHECK((drawn[i].id == -1) == (by_host[i] == 1));
+  CHECK(gpu->drawer_of(std::int64_t{1} << 21) == nullptr);
+}
