@@ -133,6 +133,12 @@ std::uint64_t workspace_of(const options& o, const model::decoder_bytes& size) {
   return size.workspace + (on_gpu(o) ? 0 : size.host);
 }
 
+/// What else a GPU's memory is for is little: contexts, and what is not ours.
+double utilization_of(const options& o) {
+  constexpr double usual = 0.9;
+  return on_gpu(o) && o.memory_utilization <= 0 ? usual : o.memory_utilization;
+}
+
 /// Of the backend itself.
 std::uint64_t backend_bytes(const options& o) {
   return on_gpu(o) ? ops::gpu_workspace_bytes : 0;
@@ -182,7 +188,7 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .kv_cache_bytes_asked = o.kv_cache_bytes,
        .available_bytes =
            available_bytes / static_cast<std::uint64_t>(ranks_of(o)),
-       .utilization_asked = o.memory_utilization,
+       .utilization_asked = utilization_of(o),
        .other_bytes = *others});
   if (!plan)
     return error{plan.error().code,
@@ -295,7 +301,8 @@ private:
     if (!device)
       return device.error();
     model_.backend = std::move(device->backend);
-    gpu_bytes_ = device->free_bytes;
+    gpu_bytes_ =
+        gpu_budget(device->all_bytes, device->free_bytes, options_.gpu_share);
     return {};
   }
 
@@ -403,7 +410,7 @@ private:
   const options& options_;
   const load_progress& progress_;
   bool is_plan_shared_ = false;
-  std::uint64_t gpu_bytes_ = 0; // free before anything is loaded
+  std::uint64_t gpu_bytes_ = 0; // that may be taken
   opened_model source_;
   loaded_model model_;
 };
@@ -476,6 +483,10 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};
+}
+
+result<void> find_gpu_engine() {
+  return ops::find_cuda_module();
 }
 
 namespace {

@@ -38,8 +38,8 @@ struct options {
   std::uint32_t block_size = 16;    ///< positions per KV block
   std::uint64_t kv_cache_bytes = 0; ///< 0 = a share of the free memory
   /// The share of the free memory that weights, KV cache and activations may
-  /// take together, (0, 1]; 0 = a quarter of it for the KV cache. Means nothing
-  /// beside kv_cache_bytes.
+  /// take together, (0, 1]; 0 = a quarter of it for the KV cache. On a GPU: of
+  /// its memory (gpu_share), 0 = 0.9. Means nothing beside kv_cache_bytes.
   double memory_utilization = 0;
   /// "q8_0", "q4_0": matrices of floats are quantised when they are loaded
   /// (weights/converted_checkpoint.hpp). "gguf", "awq", "gptq",
@@ -59,6 +59,8 @@ struct options {
   bool enable_prefix_caching = true;
   /// "cpu", or "cuda": the first GPU that CUDA_VISIBLE_DEVICES leaves.
   std::string device = "cpu";
+  /// Of that GPU's memory, (0, 1]; 0 = all of it.
+  double gpu_share = 0;
   /// 0 = the cores this process may use; of all ranks of the model.
   int threads = 0;
   std::string chat_template; ///< overrides the model's own; empty = keep
@@ -253,6 +255,10 @@ struct memory_use {
 /// header: by the code that allocates, but without the weights' contents and
 /// without their memory. Errors: as `engine::load`.
 result<memory_use> measure(const options&, std::uint64_t available_bytes);
+
+/// Whether this build can load engines with device "cuda", if there is a GPU;
+/// the error says what is lacking.
+result<void> find_gpu_engine();
 
 /// One of the model's ranks but the first: meets the others, loads its part,
 /// computes it in each step, and returns when rank 0's engine is destroyed.

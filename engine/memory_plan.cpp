@@ -63,6 +63,13 @@ std::uint64_t available_memory_bytes() {
   return std::min(machine, *most - std::min(*most, *used));
 }
 
+std::uint64_t gpu_budget(std::uint64_t all, std::uint64_t free, double share) {
+  if (share <= 0 || share >= 1)
+    return free;
+  return std::min(free,
+                  static_cast<std::uint64_t>(static_cast<double>(all) * share));
+}
+
 result<memory_plan> plan_memory(const memory_demand& d) {
   const bool has_length = d.max_model_len_asked > 0;
   if (d.max_model_len_asked > d.max_model_len)

@@ -10,6 +10,10 @@ namespace troupe::engine {
 /// what its memory cgroup leaves, if that is less. 0 if neither can be read.
 std::uint64_t available_memory_bytes();
 
+/// Bytes of a GPU that an engine may take: its share of all, at most what is
+/// free; 0 = all. Pure.
+std::uint64_t gpu_budget(std::uint64_t all, std::uint64_t free, double share);
+
 /// What the size of the KV cache follows from.
 struct memory_demand {
   std::uint64_t block_bytes = 1; ///< of one KV block, all layers

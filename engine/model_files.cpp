@@ -40,6 +40,8 @@ result<void> check(const options& o) {
   if (!(o.memory_utilization >= 0 && o.memory_utilization <= 1))
     return error{errc::invalid_argument,
                  "gpu_memory_utilization: is not in 0 to 1"};
+  if (!(o.gpu_share >= 0 && o.gpu_share <= 1))
+    return error{errc::invalid_argument, "a share of a GPU is not in 0 to 1"};
   return {};
 }
 

@@ -95,6 +95,11 @@ private:
 
   void measure_shares(const model_deployment& model) {
     auto& plan = plans_.back();
+    if (model.spec.gpus > 0) {
+      plan.warnings.push_back("its size is not known: a GPU's memory is planned "
+                              "when it is loaded there");
+      return;
+    }
     for (auto& share : plan.shares) {
       auto use = measure_(model.spec, memory_of(share.node));
       if (!use) {

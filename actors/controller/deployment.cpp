@@ -337,6 +337,7 @@ model_deployment to_model(const config::llm_config& model,
   out.route_prefix = application.route_prefix;
   out.replicas = static_cast<std::uint32_t>(model.deployment.replicas());
   out.demand = to_demand(model, wants_gpu(model) && !cpu_only);
+  out.spec.gpus = sum_of(out.demand)["GPU"];
   out.created = now;
   // Ray's -1 means no bound of its own; the router then has one.
   out.max_queued_requests = static_cast<std::uint32_t>(std::clamp<std::int64_t>(

@@ -1,6 +1,8 @@
 #include "actors/node_agent/node_agent.hpp"
 
+#include "actors/node_agent/gpu_allotment.hpp"
 #include "actors/node_agent/rank_meetings.hpp"
+#include "actors/node_agent/resources.hpp"
 #include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/load_messages.hpp"
 #include "actors/runtime/link.hpp"
@@ -91,6 +93,7 @@ struct agent_state {
     fs::remove_all(options->run_directory, ignored);
     if (auto shared = runtime::peers_of(self->system()))
       peers = std::move(shared);
+    gpus = gpu_allotment{gpu_names(options->self.gpus)};
     host = options->make_host(host_events());
     self->set_down_handler([this](const caf::down_msg& x) { lost(x.source); });
   }
@@ -354,6 +357,7 @@ struct agent_state {
     replicas.erase(which);
     tunes.erase(which);
     meetings.close(which);
+    gpus.give_back(which);
     peers->forget(which);
     auto directory = run_directory_of(which);
     auto running = runtime::read_step_journal(directory / journal_name);
@@ -425,7 +429,7 @@ struct agent_state {
       self->send(i->second, tune_atom::value, spec);
   }
 
-  result<launch_record> make_launch_record(const spawn_process& x) const {
+  result<launch_record> make_launch_record(const spawn_process& x) {
     auto directory = run_directory_of(x.incarnation);
     if (auto made = make_own_directory(options->run_directory); !made)
       return made.error();
@@ -442,6 +446,10 @@ struct agent_state {
     out.log_level = options->replica_logging.level;
     out.log_json = options->replica_logging.json;
     out.journal = (directory / journal_name).string();
+    auto own = gpus.take(x.incarnation, x.spec.gpus);
+    if (!own)
+      return own.error();
+    out.gpus = std::move(*own);
     return out;
   }
 
@@ -492,6 +500,7 @@ struct agent_state {
       replicas;                                ///< connected, by incarnation
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
   rank_meetings meetings;
+  gpu_allotment gpus;
   std::shared_ptr<runtime::peer_directory> peers =
       std::make_shared<runtime::peer_directory>();
   std::vector<caf::typed_response_promise<bool>> draining;

@@ -2,12 +2,14 @@
 
 #include "actors/node_agent/cgroup.hpp"
 #include "actors/node_agent/gpu_name.hpp"
+#include "engine/engine.hpp"
 
 #include <simdjson.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <set>
 #include <string_view>
@@ -82,6 +84,24 @@ private:
   int (*device_)(unsigned, void**) = nullptr;
   int (*name_)(void*, char*, unsigned) = nullptr;
 };
+
+/// What CUDA_VISIBLE_DEVICES lists; nothing = it is not set. As CUDA reads it,
+/// what stands behind a name that is none ("-1") does not count.
+std::optional<std::vector<std::string>> visible_gpus() {
+  const char* set = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (set == nullptr)
+    return std::nullopt;
+  std::vector<std::string> out;
+  std::string_view rest = set;
+  while (!rest.empty()) {
+    auto name = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(name.size() + 1, rest.size()));
+    if (name.empty() || name.front() == '-')
+      break;
+    out.emplace_back(name);
+  }
+  return out;
+}
 
 // -- what the user says
 // ----------------------------------------------------------
@@ -162,10 +182,24 @@ std::vector<protocol::resource> resources_of(const protocol::node_joined& node,
 
 } // namespace
 
+std::vector<std::string> gpu_names(std::uint32_t count) {
+  std::vector<std::string> out;
+  if (auto listed = visible_gpus()) {
+    out = std::move(*listed);
+    out.resize(std::min<std::size_t>(out.size(), count));
+    return out;
+  }
+  for (std::uint32_t i = 0; i < count; ++i)
+    out.push_back(std::to_string(i));
+  return out;
+}
+
 gpu_inventory find_gpus() {
   nvml library;
   gpu_inventory out;
   out.count = library.count();
+  if (auto listed = visible_gpus())
+    out.count = std::min(out.count, static_cast<std::uint32_t>(listed->size()));
   if (out.count != 0)
     out.type = accelerator_type_of(library.name_of(0));
   return out;
@@ -198,6 +232,8 @@ protocol::node_joined describe_node(const std::string& name,
   if (out.gpus != 0)
     out.accelerator_type = found.type;
   out.engines = {"cpu"};
+  if (out.gpus != 0 && engine::find_gpu_engine())
+    out.engines.push_back("cuda");
   out.labels = given.labels;
   out.resources = resources_of(out, given);
   return out;

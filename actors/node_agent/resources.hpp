@@ -20,13 +20,18 @@ struct given_resources {
   std::vector<std::pair<std::string, std::string>> labels;
 };
 
-/// GPUs of this machine as NVML sees them. The library is opened at run time;
-/// without it, or without a driver, there are none.
+/// GPUs of this machine as NVML sees them, of those that CUDA_VISIBLE_DEVICES
+/// leaves to this process. The library is opened at run time; without it, or
+/// without a driver, there are none.
 struct gpu_inventory {
   std::uint32_t count = 0;
   std::string type; ///< "H200", "A10G", ...: Ray's name; empty = unknown
 };
 gpu_inventory find_gpus();
+
+/// The names under which CUDA_VISIBLE_DEVICES lists them: what it says now, of
+/// this process, else the first so many numbers.
+std::vector<std::string> gpu_names(std::uint32_t count);
 
 /// Cores and memory that this process may use: affinity and cgroup limits
 /// counted.

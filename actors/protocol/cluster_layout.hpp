@@ -60,6 +60,7 @@ struct layout<replica_spec> {
       number(41, &r::default_chat_template_kwargs),
       number(42, &r::task),
       droppable_since(7, 43, &r::tensor_parallel_size),
+      droppable_since(7, 44, &r::gpus),
   };
 };
 

@@ -64,6 +64,9 @@ struct replica_spec {
   std::string default_chat_template_kwargs; ///< a JSON object, or empty
   /// Processes that hold the model together; 0 = one. Since version 7.
   std::uint32_t tensor_parallel_size = 0;
+  /// What it takes of them, a part of one or several; 0 = it runs on the CPU.
+  /// Since version 7.
+  double gpus = 0;
 
   bool operator==(const replica_spec&) const = default;
 };

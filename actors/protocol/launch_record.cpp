@@ -14,7 +14,7 @@ struct layout<launch_record> {
       number(5, &r::certificate), number(6, &r::key),
       number(7, &r::authority),   number(8, &r::log_level),
       number(9, &r::log_json),    number(10, &r::journal),
-      number(11, &r::rank),
+      number(11, &r::rank),       number(12, &r::gpus),
   };
 };
 

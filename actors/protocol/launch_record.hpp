@@ -29,6 +29,7 @@ struct launch_record {
   /// Which of the replica's processes it is (replica_spec
   /// ::tensor_parallel_size); the first is the replica to everybody else.
   std::uint32_t rank = 0;
+  std::string gpus; ///< for CUDA_VISIBLE_DEVICES; empty = it gets none
 
   bool operator==(const launch_record&) const = default;
 };

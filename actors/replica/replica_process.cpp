@@ -56,6 +56,10 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.trust_request_template = spec.trust_request_chat_template;
   out.template_kwargs = spec.default_chat_template_kwargs;
   out.tensor_parallel_size = spec.tensor_parallel_size;
+  if (spec.gpus > 0)
+    out.device = "cuda";
+  if (spec.gpus < 1)
+    out.gpu_share = spec.gpus;
   out.environment = spec.environment;
   return out;
 }
@@ -125,9 +129,11 @@ std::string name_of(const launch_record& launch) {
   return out;
 }
 
-void apply_environment(const protocol::replica_spec& spec) {
-  for (const auto& [name, value] : spec.environment)
+/// Which GPUs it may use is not the deployment's to say.
+void apply_environment(const launch_record& launch) {
+  for (const auto& [name, value] : launch.spec.environment)
     ::setenv(name.c_str(), value.c_str(), 1);
+  ::setenv("CUDA_VISIBLE_DEVICES", launch.gpus.c_str(), 1);
 }
 
 /// A replica from the launch record to its end.
@@ -251,7 +257,7 @@ int run_replica(int lifeline, const engine_loader& load,
     spdlog::error("{}", launch.error().message);
     return exit_launch;
   }
-  apply_environment(launch->spec);
+  apply_environment(*launch);
   hold_lifeline(lifeline);
   auto level = launch->log_level.empty() ? "info" : launch->log_level;
   if (auto set =

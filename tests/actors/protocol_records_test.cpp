@@ -118,6 +118,7 @@ replica_spec full_spec() {
   x.seed = {std::uint64_t{1} << 63};
   x.generation_defaults = false;
   x.tensor_parallel_size = 4;
+  x.gpus = 0.25;
   return x;
 }
 
@@ -177,7 +178,8 @@ death_notice full_notice() {
 
 launch_record full_launch() {
   return {full_spec(), 8,        full_endpoint(), "127.0.0.1", "/c.pem",
-          "/k.pem",    "/a.pem", "debug",         true,        "/journal"};
+          "/k.pem",    "/a.pem", "debug",         true,        "/journal",
+          2,           "0,3"};
 }
 
 /// Calls `check(value, decode)` for a filled value of every record type.
@@ -312,8 +314,10 @@ TEST_CASE("an older reader reads what is written for it") {
   auto told = decode_node_assignment(encode(assignment, 2), 2);
   REQUIRE(told.has_value());
   assignment.revoked.clear(); // came with version 3
-  for (auto& spec : assignment.replicas)
-    spec.tensor_parallel_size = 0; // came with version 7
+  for (auto& spec : assignment.replicas) { // came with version 7
+    spec.tensor_parallel_size = 0;
+    spec.gpus = 0;
+  }
   CHECK(*told == assignment);
   auto tokens = decode_token_batch(encode(full_tokens(), 1), 1);
   REQUIRE(tokens.has_value());

@@ -120,6 +120,7 @@ TEST_CASE("who wants a GPU takes one of the type it names, unless all is CPU") {
   config::llm_config fraction;
   fraction.deployment.num_gpus = 0.5;
   CHECK(only_model(fraction).demand.engine == "cuda");
+  CHECK(only_model(fraction).spec.gpus == 0.5);
   CHECK(only_model(fraction).demand.bundles ==
         std::vector<amounts>{{{"GPU", 0.5}}});
   config::llm_config bundled;

@@ -75,3 +75,10 @@ TEST_CASE("a share of the memory is for weights, activations and KV cache") {
 TEST_CASE("the available memory of this machine can be read") {
   CHECK(available_memory_bytes() > 1 << 20);
 }
+
+TEST_CASE("a part of a GPU is a part of its memory, as far as it is free") {
+  CHECK(gpu_budget(1000, 900, 0) == 900);
+  CHECK(gpu_budget(1000, 900, 1) == 900);
+  CHECK(gpu_budget(1000, 900, 0.25) == 250);
+  CHECK(gpu_budget(1000, 100, 0.25) == 100);
+}

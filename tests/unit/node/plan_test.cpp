@@ -116,6 +116,16 @@ TEST_CASE("a model that cannot be read has a place but no size") {
   CHECK(text.find("east: 1 replica\n") != std::string::npos);
 }
 
+TEST_CASE("a model on a GPU is not measured by its node's memory") {
+  auto wanted = model("a", 1, 1);
+  wanted.spec.gpus = 0.5;
+  auto plans = plan({wanted}, {machine("n1", 4, 1000)});
+  REQUIRE(plans.size() == 1);
+  REQUIRE(plans[0].shares.size() == 1);
+  CHECK(plans[0].shares[0].each.bytes() == 0);
+  CHECK(warns(plans[0], "a GPU's memory is planned when it is loaded there"));
+}
+
 TEST_CASE("the nodes of a plan are the living ones of a status") {
   auto nodes = node::nodes_of_status(
       R"({"nodes":[{"node":"east","alive":true,"memory_bytes":5,)"

@@ -1,0 +1,107 @@
+"""What a node does with GPUs. There are none here: a fake of NVML says that
+there are two, and a module computes by the CPU what a GPU would."""
+
+import json
+import pathlib
+
+import pytest
+
+from cluster import BINARY, ROOT, model_config, serve_config, wait_for
+
+BUILD = BINARY.parent
+TINY = ROOT / "tests/reference/tiny/bf16-llama3.gguf"
+
+
+def built(pattern):
+    (path,) = BUILD.rglob(pattern)
+    return path
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """The file that tells which process opened which GPUs."""
+    log = tmp_path / "gpus"
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(built("libnvidia-ml.so.1").parent))
+    monkeypatch.setenv("TROUPE_CUDA_MODULE", str(built("libemulated_gpu.so")))
+    monkeypatch.setenv("EMULATED_GPU_LOG", str(log))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return log
+
+
+def tiny(name="tiny", kind="gpu", **more):
+    entry = model_config(name, **{
+        "engine_kwargs": {"max_model_len": 64, "max_num_seqs": 2,
+                          "max_num_batched_tokens": 16}, **more})
+    entry["model_loading_config"]["model_source"] = str(TINY)
+    entry["accelerator_config"] = {"kind": kind}
+    return entry
+
+
+def opened(log):
+    """GPUs by process."""
+    return dict(line.split(" ", 1) for line in log.read_text().splitlines())
+
+
+def ask(cluster, model="tiny"):
+    answer = cluster.complete("abc", model=model, max_tokens=4, logprobs=3)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["logprobs"]
+
+
+def test_a_model_runs_on_a_gpu_of_the_node(start, two_gpus):
+    cluster = start(serve_config(
+        tiny(accelerator_type="A100-80G"), tiny("cpu", kind="cpu")), ready=False)
+    cluster.wait_for_models("tiny", "cpu")
+    (gpu,), (cpu,) = cluster.replicas("tiny"), cluster.replicas("cpu")
+    assert gpu["device"].startswith("cuda: ")
+    assert cpu["device"].startswith("cpu: ")
+    assert opened(two_gpus) == {str(gpu["pid"]): "0"}
+    ours, theirs = ask(cluster), ask(cluster, "cpu")
+    assert ours == ask(cluster)
+    for token, value in ours["top_logprobs"][0].items():
+        assert theirs["top_logprobs"][0].get(token, value) == pytest.approx(
+            value, abs=0.1)
+    (node,) = cluster.status()["nodes"]
+    assert set(node["engines"]) == {"cpu", "cuda"}
+
+
+def test_replicas_share_gpus_and_none_gets_what_is_not_left(start, two_gpus):
+    half = {"ray_actor_options": {"num_gpus": 0.5}, "num_replicas": 2}
+    whole = {"ray_actor_options": {"num_gpus": 1}}
+    cluster = start(serve_config(
+        tiny("halves", deployment_config=half,
+             placement_group_config={"bundles": [{"GPU": 0}]}),
+        tiny("whole", deployment_config=whole,
+             placement_group_config={"bundles": [{"GPU": 0}]}),
+        tiny("more", deployment_config=whole,
+             placement_group_config={"bundles": [{"GPU": 0}]})), ready=False)
+    names = ["halves", "whole", "more"]
+    wait_for(lambda: sum(len(cluster.replicas(name)) for name in names) == 3,
+             cluster.said())
+    by_gpu = {}
+    for pid, name in opened(two_gpus).items():
+        by_gpu.setdefault(name, []).append(pid)
+    assert set(by_gpu) == {"0", "1"}
+    assert sorted(map(len, by_gpu.values())) == [1, 2]
+    left = next(name for name in names if not cluster.replicas(name))
+    assert left != "halves"
+    assert "GPU" in json.dumps(cluster.model(left))
+
+
+def test_only_listed_gpus_are_the_nodes(start, two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    cluster = start(serve_config(tiny()), ready=False)
+    cluster.wait_for_models("tiny")
+    assert list(opened(two_gpus).values()) == ["1"]
+    (node,) = cluster.status()["nodes"]
+    assert node["resources"]["GPU"] == 1
+
+
+def test_without_the_module_a_model_that_wants_a_gpu_waits(start, two_gpus,
+                                                           monkeypatch):
+    monkeypatch.setenv("TROUPE_CUDA_MODULE", "/nowhere/libtroupe_cuda.so")
+    cluster = start(serve_config(tiny()), ready=False)
+    wait_for(lambda: "has no GPU engine" in json.dumps(cluster.model("tiny")),
+             "it does not say why")
+    (node,) = cluster.status()["nodes"]
+    assert node["engines"] == ["cpu"]
