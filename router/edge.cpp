@@ -212,7 +212,8 @@ void edge::take(std::shared_ptr<const protocol::routing_table> table) {
   wake(*table);
 }
 
-/// Who waits for a model that has a replica now, or gets none, goes on.
+/// Who waits for a model that has a replica now, or gets none, goes on. One that
+/// sleeps no more, since it was deployed anew, gets one without being woken.
 void edge::wake(const protocol::routing_table& table) {
   for (const auto& key : sleepers_->models()) {
     auto model =
@@ -223,7 +224,8 @@ void edge::wake(const protocol::routing_table& table) {
       sleepers_->failed(key, {errc::unavailable, "The model was removed."});
     else if (!model->replicas.empty())
       sleepers_->woken(key);
-    else if (model->without_replica != protocol::waking::wakes)
+    else if (model->without_replica != protocol::waking::wakes &&
+             !comes_back(*model))
       sleepers_->failed(key, {errc::unavailable, not_ready(*model).message});
   }
 }

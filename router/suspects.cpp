@@ -59,12 +59,13 @@ verdict weigh(const protocol::death_notice& notice, const sending& from,
               suspicion_list& known,
               std::chrono::steady_clock::time_point now) {
   auto before = known.find(from.what, now);
-  auto earlier =
-      from.watched || (before && before->death != notice.incarnation);
+  auto weighed = before && before->death == notice.incarnation;
+  auto earlier = from.watched || (before && !weighed);
   auto next = before.value_or(suspicion{});
   next.death = notice.incarnation;
   next.tokens = std::max(next.tokens, from.tokens);
-  next.strikes += from.watched ? 1 : 0;
+  // Several choices of a request may have been there.
+  next.strikes += from.watched && !weighed ? 1 : 0;
   known.forget(from.what);
   if (earlier && (notice.running.size() == 1 || next.strikes >= strikes_max))
     return verdict::guilty;

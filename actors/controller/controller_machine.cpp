@@ -349,9 +349,15 @@ controller_machine::refusal(const protocol::node_joined& from) const {
     if (!std::isfinite(amount) || amount < 0)
       return fmt::format("{} offers no valid amount of {}", from.node, name);
   auto known = nodes_.find(from.node);
-  if (known != nodes_.end() && known->second.alive &&
-      known->second.self.incarnation != from.incarnation)
+  if (known == nodes_.end())
+    return {};
+  const auto& last = known->second.self;
+  if (known->second.alive && last.incarnation != from.incarnation)
     return fmt::format("another process of the cluster is named {}", from.node);
+  // Its connection may be dead by now, and the newer one would be forgotten.
+  if (last.incarnation == from.incarnation && from.attempt != 0 &&
+      from.attempt < last.attempt)
+    return fmt::format("{} has registered anew since", from.node);
   return {};
 }
 

@@ -55,6 +55,7 @@ agent_commands agent_machine::registration(clock::time_point now) {
   auto node = self_;
   node.head_epoch = head_epoch_;
   node.replicas = replicas();
+  node.attempt = ++registrations_;
   return {register_node{std::move(node)}};
 }
 
@@ -89,13 +90,14 @@ agent_commands agent_machine::welcomed(const protocol::node_welcome& welcome,
                                        clock::time_point now) {
   if (phase_ != phase::registering && phase_ != phase::joined)
     return {};
+  if (phase_ == phase::registering || is_newer(welcome))
+    head_version_ =
+        welcome.version != 0 ? welcome.version : protocol::protocol_version - 1;
   if (!welcome.accepted || !is_newer(welcome))
     return phase_ == phase::registering ? try_again(now) : agent_commands{};
   phase_ = phase::joined;
   head_epoch_ = welcome.head_epoch;
   node_epoch_ = welcome.node_epoch;
-  head_version_ =
-      welcome.version != 0 ? welcome.version : protocol::protocol_version - 1;
   sequence_.reset();
   agent_commands out;
   for (auto& x : replicas())

@@ -105,7 +105,9 @@ public:
   std::uint64_t node_epoch() const {
     return node_epoch_;
   }
-  /// Protocol version of the head that it joined last.
+  /// Protocol version of the head that answered last; this node's own until
+  /// then. An older head refuses what it cannot read, without a version: the
+  /// next registration is written for it.
   std::uint32_t head_version() const {
     return head_version_;
   }
@@ -133,7 +135,8 @@ private:
   clock::time_point act_at_{};   ///< next attempt, or end of the wait
   std::uint64_t head_epoch_ = 0; ///< newest obeyed
   std::uint64_t node_epoch_ = 0;
-  std::uint32_t head_version_ = protocol::protocol_version - 1;
+  std::uint32_t head_version_ = protocol::protocol_version;
+  std::uint64_t registrations_ = 0;
   /// Of the newest assignment of this node epoch.
   std::optional<std::uint64_t> sequence_;
   /// The last one that came ahead of its welcome.

@@ -52,8 +52,6 @@ constexpr milliseconds tick_interval{100};
 /// The first protocol version with routers' load.
 constexpr std::uint32_t first_with_load = 5;
 
-/// What a head may speak that has not said what it speaks.
-constexpr auto oldest_head = protocol_version - 1;
 constexpr const char* loopback = "127.0.0.1";
 constexpr const char* journal_name = "steps";
 
@@ -174,7 +172,7 @@ struct agent_state {
       return;
     auto attempt = attempts;
     self->request(controller, caf::duration{options->head.answer_max},
-                  register_atom::value, encode(x.node, oldest_head),
+                  register_atom::value, encode(x.node, machine->head_version()),
                   caf::actor_cast<node_agent_actor>(self))
         .then([this, attempt](
                   const codec::bytes& answer) { welcomed(attempt, answer); },

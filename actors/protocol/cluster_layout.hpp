@@ -144,13 +144,21 @@ struct layout<node_joined> {
   using r = node_joined;
   static constexpr std::string_view name = "node_joined";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node),        number(2, &r::incarnation),
-      number(3, &r::cpus),        number(4, &r::memory_bytes),
-      number(5, &r::gpus),        number(6, &r::accelerator_type),
-      always(7, &r::version),     number(8, &r::address),
-      number(9, &r::http_port),   number(10, &r::engines),
-      number(11, &r::resources),  number(12, &r::labels),
-      number(13, &r::head_epoch), number(14, &r::replicas),
+      number(1, &r::node),
+      number(2, &r::incarnation),
+      number(3, &r::cpus),
+      number(4, &r::memory_bytes),
+      number(5, &r::gpus),
+      number(6, &r::accelerator_type),
+      always(7, &r::version),
+      number(8, &r::address),
+      number(9, &r::http_port),
+      number(10, &r::engines),
+      number(11, &r::resources),
+      number(12, &r::labels),
+      number(13, &r::head_epoch),
+      number(14, &r::replicas),
+      droppable_since(7, 15, &r::attempt),
   };
 };
 

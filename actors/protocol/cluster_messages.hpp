@@ -167,6 +167,9 @@ struct node_joined {
   std::vector<std::pair<std::string, std::string>> labels;
   std::uint64_t head_epoch = 0; ///< of the last head that it obeyed; 0 = none
   std::vector<running_replica> replicas; ///< that it has
+  /// Rises with each registration of a life, so that one that comes late, over
+  /// an older connection, is known as such. 0 = not told; since version 7.
+  std::uint64_t attempt = 0;
 
   bool operator==(const node_joined&) const = default;
 };

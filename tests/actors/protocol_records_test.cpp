@@ -165,6 +165,7 @@ node_joined full_node() {
   x.labels = {{"zone", "a"}, {"empty", ""}};
   x.head_epoch = 9;
   x.replicas = {{full_spec(), full_report()}, {}};
+  x.attempt = 4;
   return x;
 }
 

@@ -1,3 +1,4 @@
+#include "actors/protocol/load_messages.hpp"
 #include "actors/protocol/request_record.hpp"
 #include "actors/runtime/authority.hpp"
 #include "actors/runtime/blob_listener.hpp"
@@ -254,6 +255,28 @@ struct fixture {
     while (!service->ready() && std::chrono::steady_clock::now() < end)
       std::this_thread::sleep_for(1ms);
     REQUIRE(service->ready());
+  }
+
+  /// Until so many choices, or requests for models that sleep, wait.
+  bool wait_for_waiting(std::uint32_t count) {
+    auto said = std::make_shared<std::promise<void>>();
+    auto watcher =
+        system.spawn([=](protocol::load_sink_actor::pointer)
+                         -> protocol::load_sink_actor::behavior_type {
+          return {[=, done = false](protocol::load_atom,
+                                    const codec::bytes& bytes) mutable {
+            std::uint32_t waiting = 0;
+            for (const auto& one :
+                 protocol::decode_router_report(bytes)->models)
+              waiting += one.waiting;
+            if (waiting == count && !std::exchange(done, true))
+              said->set_value();
+          }};
+        });
+    caf::anon_send(service->actor(), protocol::watch_atom::value, watcher);
+    auto out = said->get_future().wait_for(patience);
+    caf::anon_send_exit(watcher, caf::exit_reason::kill);
+    return out == std::future_status::ready;
   }
 
   http_client start(std::string_view method, std::string_view target,
@@ -761,6 +784,34 @@ TEST_CASE_METHOD(fixture,
   CHECK(whole("POST", completions, R"({"prompt":[-1]})").status() == 400);
   CHECK(whole("POST", completions, R"({"prompt":"a","logit_bias":{"258":1}})")
             .status() == 400);
+}
+
+TEST_CASE_METHOD(fixture, "who waits for a model to wake goes on waiting when "
+                          "it is deployed anew, unless that fails") {
+  auto asleep = [](std::string name) {
+    auto route = model(std::move(name), "/", false);
+    route.status = "RUNNING";
+    route.without_replica = protocol::waking::wakes;
+    return route;
+  };
+  auto deployed = [](std::string name, std::string status) {
+    auto route = model(std::move(name), "/", false); // with min_replicas: 1
+    route.status = std::move(status);
+    return route;
+  };
+  serve({asleep("m"), asleep("n")});
+  auto one = start("POST", completions, R"({"model":"m","prompt":"a"})");
+  auto other = start("POST", completions, R"({"model":"n","prompt":"a"})");
+  REQUIRE(wait_for_waiting(2));
+  publish({deployed("m", "DEPLOYING"), deployed("n", "DEPLOYING")});
+  publish({model("m"), deployed("n", "DEPLOY_FAILED")});
+  auto asked = replica.next();
+  replica.say(asked.id, "b", finish::length);
+  one.read_all();
+  CHECK(one.status() == 200);
+  other.read_all();
+  CHECK(other.status() == 503);
+  CHECK(other.body().find("DEPLOY_FAILED") != std::string::npos);
 }
 
 TEST_CASE_METHOD(fixture, "the last message is continued where it ends") {

@@ -467,6 +467,38 @@ TEST_CASE("the same process over a new connection keeps what it has") {
   CHECK(w.routed() == 2);
 }
 
+TEST_CASE("a registration that comes after a newer one changes nothing") {
+  world w;
+  w.join("a");
+  w.deploy({a_model("m", 2)});
+  w.settle();
+  auto& self = w.agents["a"].self;
+  self.attempt = 2;
+  REQUIRE(w.join_again("a").accepted);
+  auto epoch = w.agents["a"].epoch;
+  auto late = self;
+  late.attempt = 1;
+  commands orders;
+  auto answer = w.machine->join(late, orders, w.now);
+  CHECK_FALSE(answer.accepted);
+  CHECK(answer.reason == "a has registered anew since");
+  CHECK(orders.empty());
+  CHECK(w.routed() == 2);
+  // The epoch that counts is the one before.
+  w.report(w.running_on("a").at(0), replica_phase::failed);
+  CHECK(w.routed() == 1);
+  CHECK(w.agents["a"].epoch == epoch);
+  // One of before version 7 does not tell, another life counts anew.
+  self.attempt = 0;
+  CHECK(w.join_again("a").accepted);
+  self.attempt = 5;
+  CHECK(w.join_again("a").accepted);
+  w.lose("a");
+  ++self.incarnation;
+  self.attempt = 1;
+  CHECK(w.join_again("a").accepted);
+}
+
 TEST_CASE("a node is refused for its name, version, newer head or amounts") {
   world w{3};
   CHECK(w.join("a").accepted);

@@ -143,7 +143,9 @@ TEST_CASE("an agent registers what it is once the head is reached") {
   CHECK(b.connects == 1);
   b.run(b.machine.head_connected(b.now));
   REQUIRE(b.registrations.size() == 1);
-  CHECK(b.registrations[0] == this_node());
+  auto said = this_node();
+  said.attempt = 1;
+  CHECK(b.registrations[0] == said);
   CHECK_FALSE(b.machine.joined());
   b.welcome(3, 5);
   CHECK(b.machine.joined());
@@ -180,6 +182,36 @@ TEST_CASE("a refused agent tries again") {
   CHECK_FALSE(b.machine.joined());
   CHECK(b.leaves == 1);
   b.join();
+}
+
+TEST_CASE("registrations are numbered, over all connections") {
+  bench b;
+  b.join(1, 1);
+  b.run(b.machine.router_port(8000, b.now));
+  b.welcome(1, 2);
+  b.run(b.machine.head_lost(b.now));
+  b.join(1, 3);
+  REQUIRE(b.registrations.size() == 3);
+  for (std::uint64_t i = 0; i < 3; ++i)
+    CHECK(b.registrations[i].attempt == i + 1);
+}
+
+TEST_CASE("an older head is written to as one, until a newer one answers") {
+  constexpr auto own = protocol::protocol_version;
+  bench b;
+  CHECK(b.machine.head_version() == own);
+  b.connect();
+  b.run(b.machine.welcomed({false, "unknown field"}, b.now));
+  CHECK(b.machine.head_version() == own - 1);
+  b.connect();
+  b.run(b.machine.welcomed({true, "", 1, 1, own - 1}, b.now));
+  CHECK(b.machine.head_version() == own - 1);
+  b.run(b.machine.head_lost(b.now));
+  b.connect();
+  b.run(b.machine.welcomed({true, "", 2, 2, own}, b.now));
+  CHECK(b.machine.head_version() == own);
+  b.run(b.machine.welcomed({false, "a late one"}, b.now));
+  CHECK(b.machine.head_version() == own);
 }
 
 TEST_CASE("a connection that comes too late is given up") {

@@ -141,6 +141,27 @@ TEST_CASE("nobody is guilty at the first death, nor by what others did") {
   CHECK(run.failed.at(1).code == errc::internal);
 }
 
+TEST_CASE("a death speaks once against a request, however many choices of it "
+          "were there") {
+  suspicion_list known{8, 10min};
+  auto die = [&](std::uint64_t incarnation, bool watched) {
+    protocol::death_notice notice;
+    notice.incarnation = incarnation;
+    notice.own_fault = true;
+    notice.running = {{1, 1}, {1, 2}};
+    sending choice;
+    choice.what = print(1);
+    choice.watched = watched;
+    auto first = weigh(notice, choice, known, at(0s));
+    auto second = weigh(notice, choice, known, at(0s));
+    return std::pair{first, second};
+  };
+  constexpr std::pair both{verdict::suspect, verdict::suspect};
+  CHECK(die(1, false) == both);
+  CHECK(die(2, true) == both);
+  CHECK(die(3, true).first == verdict::guilty);
+}
+
 TEST_CASE("a suspect is one until it has drawn more than can have been lost") {
   for (std::uint32_t drawn = 0; drawn <= protocol::alone_tokens; ++drawn) {
     CAPTURE(drawn);
