@@ -69,12 +69,9 @@ def test_replicas_share_gpus_and_none_gets_what_is_not_left(start, two_gpus):
     half = {"ray_actor_options": {"num_gpus": 0.5}, "num_replicas": 2}
     whole = {"ray_actor_options": {"num_gpus": 1}}
     cluster = start(serve_config(
-        tiny("halves", deployment_config=half,
-             placement_group_config={"bundles": [{"GPU": 0}]}),
-        tiny("whole", deployment_config=whole,
-             placement_group_config={"bundles": [{"GPU": 0}]}),
-        tiny("more", deployment_config=whole,
-             placement_group_config={"bundles": [{"GPU": 0}]})), ready=False)
+        tiny("halves", deployment_config=half),
+        tiny("whole", deployment_config=whole),
+        tiny("more", deployment_config=whole)), ready=False)
     names = ["halves", "whole", "more"]
     wait_for(lambda: sum(len(cluster.replicas(name)) for name in names) == 3,
              cluster.said())

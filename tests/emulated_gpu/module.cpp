@@ -5,7 +5,7 @@
 #include <string>
 #include <unistd.h>
 
-// What is found by dlopen in the place of cuda/module.cu: a GPU of 64 MiB for
+// What is found by dlopen in the place of cuda/module.cu: a GPU of 1 GiB for
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names.
 
@@ -13,7 +13,7 @@ namespace {
 
 using namespace troupe;
 
-constexpr std::uint64_t gpu_bytes = 64u << 20;
+constexpr std::uint64_t gpu_bytes = 1u << 30;
 
 std::string visible() {
   const char* set = std::getenv("CUDA_VISIBLE_DEVICES");
