@@ -212,8 +212,9 @@ void edge::take(std::shared_ptr<const protocol::routing_table> table) {
   wake(*table);
 }
 
-/// Who waits for a model that has a replica now, or gets none, goes on. One that
-/// sleeps no more, since it was deployed anew, gets one without being woken.
+/// Who waits for a model that has a replica now, or gets none, goes on. One
+/// that sleeps no more, since it was deployed anew, gets one without being
+/// woken.
 void edge::wake(const protocol::routing_table& table) {
   for (const auto& key : sleepers_->models()) {
     auto model =

@@ -142,6 +142,7 @@ cluster::habits(const std::string& arithmetic_class) {
   out.load_time = world_.between(20ms, 600ms);
   out.loads = !world_.chance(starts.cannot_load);
   out.arithmetic_class = arithmetic_class;
+  out.version = replica_version;
   return out;
 }
 

@@ -85,7 +85,10 @@ public:
     places_[node].clock.wall_at_start += by;
   }
 
-  start_faults starts; ///< set by the faults
+  start_faults starts;
+  /// The protocol version that replicas speak.
+  std::uint32_t replica_version =
+      protocol::protocol_version; ///< set by the faults
 
 private:
   struct place {

@@ -13,7 +13,7 @@
 #include <vector>
 
 // troupe_sim SEEDS [--first N] [--seconds S] [--jobs N] [--trace] [--hash]
-//   [--until-found]
+//   [--until-found] [--older-replicas]
 
 namespace {
 
@@ -29,7 +29,8 @@ struct choices {
   /// Every seed is run thrice, once with wall clocks that do not jump, and must
   /// be the same run.
   bool hash = false;
-  bool until_found = false; ///< good is if a seed fails; stops there
+  bool until_found = false;    ///< good is if a seed fails; stops there
+  bool older_replicas = false; ///< of the protocol version before
 };
 
 std::optional<std::uint64_t> to_number(std::string_view text) {
@@ -51,8 +52,12 @@ std::optional<choices> read_arguments(int argc, char** argv) {
       out.jobs = 1;
       continue;
     }
-    if (name == "--hash" || name == "--until-found") {
-      (name == "--hash" ? out.hash : out.until_found) = true;
+    auto* flag = name == "--hash"             ? &out.hash
+                 : name == "--until-found"    ? &out.until_found
+                 : name == "--older-replicas" ? &out.older_replicas
+                                              : nullptr;
+    if (flag != nullptr) {
+      *flag = true;
       continue;
     }
     auto* to = name == "--first"     ? &out.first
@@ -115,10 +120,10 @@ void run_seeds(const choices& chosen, totals& to, steady::time_point end,
     if (i >= chosen.seeds)
       return;
     auto seed = chosen.first + i;
-    auto report = run_seed(seed, chosen.trace);
+    auto report = run_seed(seed, chosen.trace, true, chosen.older_replicas);
     auto differs = [&](bool wall_clocks_jump) {
-      return run_seed(seed, false, wall_clocks_jump).trace_hash !=
-             report.trace_hash;
+      return run_seed(seed, false, wall_clocks_jump, chosen.older_replicas)
+                 .trace_hash != report.trace_hash;
     };
     if (chosen.hash && !report.found && differs(true))
       report.found = {"trace", "another run of this seed differs"};
@@ -160,7 +165,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr,
                  "usage: %s SEEDS [--first N] [--seconds S] "
                  "[--jobs N] [--trace] [--hash] "
-                 "[--until-found]\n",
+                 "[--until-found] [--older-replicas]\n",
                  argv[0]);
     return 2;
   }

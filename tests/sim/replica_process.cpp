@@ -20,6 +20,9 @@ constexpr nanoseconds agent_timeout = 5s;
 constexpr nanoseconds agent_retry = 200ms;
 constexpr nanoseconds last_word_timeout = 1s;
 
+/// The first protocol version that says so if there is no session.
+constexpr std::uint32_t first_with_word = 7;
+
 // Its exit statuses (replica.hpp).
 constexpr int exit_stopped = 0;
 constexpr int exit_failed = 1;
@@ -48,7 +51,8 @@ replica_process::replica_process(surroundings around, host_id host,
   report_.incarnation = record->incarnation;
   report_.phase = replica_phase::loading;
   table_ = replica::session_table{spec_.replica, record->incarnation,
-                                  limits_of(spec_)};
+                                  limits_of(spec_), habits_.version};
+  report_.version = habits_.version;
 }
 
 void replica_process::start() {
@@ -115,13 +119,14 @@ void replica_process::attach(link_id from, const message& ask) {
   watch(from);
   message out;
   out.a = incarnation();
-  out.b = protocol_version;
+  out.b = habits_.version;
   answer(from, ask, std::move(out));
 }
 
 void replica_process::generate(link_id from, const message& what) {
   auto session = sinks_.find(what.a);
-  if (session != sinks_.end() && session->second == from) {
+  if (habits_.version < first_with_word ||
+      (session != sinks_.end() && session->second == from)) {
     run(table_.generate(what.a, what.body, now()));
   } else if (auto batch = table_.without_session(what.body)) {
     message out;

@@ -20,6 +20,7 @@ struct engine_habits {
   null_engine_options engine;
   nanoseconds load_time = milliseconds{200};
   bool loads = true; ///< false: it cannot be loaded
+  std::uint32_t version = protocol::protocol_version; ///< that it speaks
   std::string arithmetic_class;
 };
 

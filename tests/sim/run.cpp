@@ -98,10 +98,13 @@ struct life {
 
 } // namespace
 
-run_report run_seed(std::uint64_t seed, bool print, bool wall_clocks_jump) {
+run_report run_seed(std::uint64_t seed, bool print, bool wall_clocks_jump,
+                    bool older_replicas) {
   run_report out;
   world w{seed, print};
   life all{w};
+  if (older_replicas)
+    all.nodes.replica_version = protocol::protocol_version - 1;
   try {
     all.begin();
     auto end = w.between(4s, 16s);

@@ -23,8 +23,9 @@ struct run_report {
 
 /// The life of a cluster from its start through faults to its healing and rest.
 /// The same seed gives the same run, whether wall clocks jump in it or not.
-/// `print`: the trace to standard output.
+/// `print`: the trace to standard output. `older_replicas`: they are of the
+/// protocol version before, with its faults.
 run_report run_seed(std::uint64_t seed, bool print = false,
-                    bool wall_clocks_jump = true);
+                    bool wall_clocks_jump = true, bool older_replicas = false);
 
 } // namespace troupe::sim
