@@ -209,6 +209,30 @@ TEST_CASE_METHOD(fixture, "a model may have a queue of its own length, and "
   CHECK(all<command::fail>(table.submit(ask(3), now)).empty());
 }
 
+TEST_CASE_METHOD(fixture, "the last place of a queue, however short, is for "
+                          "who has none") {
+  auto refused = [&](const std::string& tenant, std::uint64_t request) {
+    auto what = ask(request);
+    what.tenant = tenant;
+    return !all<command::fail>(table.submit(what, now)).empty();
+  };
+  auto routes = table_of(1, {});
+  routes.models[0].max_queued_requests = 3;
+  table.route_by(routes, now);
+  CHECK_FALSE(refused("loud", 1));
+  CHECK_FALSE(refused("loud", 2));
+  CHECK(refused("loud", 3));
+  CHECK_FALSE(refused("quiet", 4));
+  CHECK(refused("another", 5));
+  routes = table_of(2, {});
+  routes.models[0].max_queued_requests = 1;
+  table.route_by(routes, now);
+  table.cancel_request(1, now);
+  table.cancel_request(2, now);
+  table.cancel_request(4, now);
+  CHECK_FALSE(refused("loud", 6)); // there is no other place
+}
+
 TEST_CASE_METHOD(fixture, "waiting ends after the limit, with an error") {
   list({});
   table.submit(ask(1), now);
