@@ -3,7 +3,8 @@
 # (docs/gpu-status.md).
 #
 #   scripts/gpu-check.sh pack   here: builds, and puts what travels into
-#                               build/gpu-check (tests, module, libraries)
+#                               build/gpu-check (program, tests, module,
+#                               libraries, the official client)
 #   scripts/gpu-check.sh        there: runs it, says which part failed and goes on
 #                               with the others; results in $OUT (or
 #                               build/gpu-check/out)
@@ -11,19 +12,34 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 pack=build/gpu-check
 
+# The Pythons that the machine there may have.
+pythons=(310 311 312 313)
+
 make_pack() {
   set -e
   . scripts/packages.sh
   . scripts/build.sh
-  build_release ON troupe_cuda unit_cuda
-  rm -rf "$pack"
-  mkdir -p "$pack/lib"
-  cp build/release/libtroupe_cuda.so "$pack/"
-  cp "$(find build/release -name unit_cuda -type f)" "$pack/"
+  . scripts/python.sh
+  prepare_python
+  build_release ON troupe troupe_cuda unit_cuda
+  rm -rf "$pack" build/gpu-check.new
+  mkdir -p "$pack" build/gpu-check.new/lib build/gpu-check.new/wheels
+  local to=build/gpu-check.new version
+  cp build/release/libtroupe_cuda.so build/release/troupe \
+    "$(find build/release -name unit_cuda -type f)" "$to/"
+  strip "$to/troupe" "$to/unit_cuda"
   # What the bare machine may lack; its own C library stays.
-  ldd "$pack/unit_cuda" | awk '$3 ~ /^\// {print $3}' |
+  ldd "$to/unit_cuda" "$to/troupe" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
-    xargs -I{} cp -L {} "$pack/lib/"
+    xargs -I{} cp -L {} "$to/lib/"
+  for version in "${pythons[@]}"; do
+    "$python" -m pip download --quiet --disable-pip-version-check \
+      --only-binary=:all: --python-version "$version" \
+      --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+      --dest "$to/wheels" "$(grep ^openai tests/requirements.txt)"
+  done
+  tar -C build/gpu-check.new -cJf "$pack/pack.tar.xz" .
+  rm -rf build/gpu-check.new
   du -sh "$pack"
 }
 
@@ -35,10 +51,19 @@ part() {
   echo "$name: $result, $((SECONDS - start)) s" | tee -a "$out/summary.txt"
 }
 
+# A node that serves from the GPU.
+serve() {
+  python3 -m pip install --quiet --no-index --find-links "$pack/wheels" \
+    --target "$pack/python" openai &&
+    PYTHONPATH=$pack/python python3 scripts/gpu_serve_check.py "$pack/troupe" \
+      tests/reference/tiny/bf16-llama3.gguf "$out/serve.json"
+}
+
 check() {
   out=${OUT:-$pack/out}
   failed=0
   mkdir -p "$out"
+  [ ! -f "$pack/pack.tar.xz" ] || tar -C "$pack" -xJf "$pack/pack.tar.xz"
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   export LD_LIBRARY_PATH=$PWD/$pack/lib
@@ -46,6 +71,9 @@ check() {
     tee "$out/summary.txt"
   part kernels "$pack/unit_cuda" "~*family*" --durations yes
   part families "$pack/unit_cuda" "*family*" --durations yes
+  export -f serve
+  export pack out
+  part serve bash -c serve
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
       part "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \

@@ -2,7 +2,8 @@
 there are two, and a module computes by the CPU what a GPU would."""
 
 import json
-import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -102,3 +103,13 @@ def test_without_the_module_a_model_that_wants_a_gpu_waits(start, two_gpus,
              "it does not say why")
     (node,) = cluster.status()["nodes"]
     assert node["engines"] == ["cpu"]
+
+
+def test_the_check_for_a_real_gpu_passes_on_the_emulated_ones(two_gpus,
+                                                              tmp_path):
+    out = tmp_path / "seen.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/gpu_serve_check.py", BINARY, TINY, out],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["devices"] == ["cuda: emulated GPU"] * 2
