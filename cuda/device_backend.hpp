@@ -131,7 +131,7 @@ public:
   }
 
   void linear(const ops::weight& weight, const float* x, std::int64_t rows,
-              float* y, bool add) override {
+              float* y, bool add, ops::row_role) override {
     const auto& w = stored(weight);
     if (rows <= 0)
       return;

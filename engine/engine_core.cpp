@@ -35,11 +35,9 @@ public:
 } // namespace
 
 engine_core::engine_core(config c, model_runner& runner)
-    : config_(std::move(c)),
-      runner_(runner), request_bounds_{runner.vocabulary(),
-                                       config_.max_model_len,
-                                       config_.kv_blocks *
-                                           config_.bounds.block_size},
+    : config_(std::move(c)), runner_(runner), has_roles_(runner.has_roles()),
+      request_bounds_{runner.vocabulary(), config_.max_model_len,
+                      config_.kv_blocks * config_.bounds.block_size},
       sampler_(runner.vocabulary()), pool_(config_.kv_blocks),
       draw_planner_(runner.vocabulary()) {
   stats_.kv_blocks_total = config_.kv_blocks;
@@ -248,7 +246,12 @@ void engine_core::extend_keys(sequence& s, std::size_t blocks) const {
   while (s.keys.size() < blocks) {
     const auto before = s.keys.empty() ? kv_cache::root_key : s.keys.back();
     const auto tokens = std::span{s.tokens}.subspan(s.keys.size() * size, size);
-    s.keys.push_back(kv_cache::chain(config_.secret, before, tokens));
+    const std::size_t end = (s.keys.size() + 1) * size;
+    const std::size_t outputs =
+        has_roles_
+            ? std::min(end - std::min<std::size_t>(end, s.prompt_size), size)
+            : 0;
+    s.keys.push_back(kv_cache::chain(config_.secret, before, tokens, outputs));
     const auto named = s.names.empty() ? codec::root_name : s.names.back();
     s.names.push_back(codec::chain_name(named, tokens));
   }
@@ -290,13 +293,19 @@ void engine_core::fill_step() {
   step_.sequences.clear();
   step_.logit_rows.clear();
   logit_uses_.clear();
-  step_.tables.resize(shares_.size());
-  for (std::size_t i = 0; i < shares_.size(); ++i) {
-    const auto& [s, rows] = shares_[i];
+  std::size_t tables = 0;
+  for (const auto& [s, rows] : shares_) {
     take_blocks(*s, s->computed + rows);
-    step_.tables[i].assign(s->blocks.begin(), s->blocks.end());
-    add_rows(*s, rows, static_cast<std::int32_t>(i));
+    const auto end = s->computed + rows;
+    add_rows(*s, s->computed, has_roles_ ? std::min(end, s->prompt_size) : end,
+             tables);
   }
+  step_.prompt_rows = static_cast<std::int32_t>(step_.tokens.size());
+  if (has_roles_)
+    for (const auto& [s, rows] : shares_)
+      add_rows(*s, std::max(s->computed, s->prompt_size), s->computed + rows,
+               tables);
+  step_.tables.resize(tables);
 }
 
 void engine_core::take_blocks(sequence& s, std::uint32_t positions) {
@@ -304,9 +313,15 @@ void engine_core::take_blocks(sequence& s, std::uint32_t positions) {
     s.blocks.push_back(pool_.take());
 }
 
-void engine_core::add_rows(sequence& s, std::uint32_t rows,
-                           std::int32_t table) {
-  for (std::uint32_t p = s.computed; p < s.computed + rows; ++p) {
+void engine_core::add_rows(sequence& s, std::uint32_t begin, std::uint32_t end,
+                           std::size_t& tables) {
+  if (begin >= end)
+    return;
+  const auto table = static_cast<std::int32_t>(tables++);
+  if (step_.tables.size() < tables)
+    step_.tables.emplace_back();
+  step_.tables[tables - 1].assign(s.blocks.begin(), s.blocks.end());
+  for (std::uint32_t p = begin; p < end; ++p) {
     if (wants_logits(s, p)) {
       step_.logit_rows.push_back(
           static_cast<std::int32_t>(step_.tokens.size()));

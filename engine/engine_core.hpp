@@ -82,7 +82,9 @@ private:
   void admit(sequence&, const kv_cache::prefix_match& found);
   void tell(step_watch&);
   void fill_step();
-  void add_rows(sequence&, std::uint32_t rows, std::int32_t table);
+  /// Positions of a sequence; takes one of the step's tables.
+  void add_rows(sequence&, std::uint32_t begin, std::uint32_t end,
+                std::size_t& tables);
   void take_blocks(sequence&, std::uint32_t positions);
   bool wants_logits(const sequence&, std::uint32_t position) const;
 
@@ -115,6 +117,7 @@ private:
 
   config config_;
   model_runner& runner_;
+  const bool has_roles_; ///< the runner
   request_bounds request_bounds_;
   sampling::sampler sampler_;
   kv_cache::block_pool pool_;

@@ -83,7 +83,7 @@ block_key siphash(const hash_secret& secret, std::span<const std::byte> bytes) {
 }
 
 block_key chain(const hash_secret& secret, const block_key& before,
-                std::span<const token_id> tokens) {
+                std::span<const token_id> tokens, std::uint64_t outputs) {
   auto bits = [&](std::size_t i) {
     const token_id token = i < tokens.size() ? tokens[i] : -1;
     return std::uint64_t{static_cast<std::uint32_t>(token)};
@@ -93,7 +93,9 @@ block_key chain(const hash_secret& secret, const block_key& before,
   state.add(before.high);
   for (std::size_t i = 0; i < tokens.size(); i += 2)
     state.add(bits(i) | bits(i + 1) << 32);
-  return state.finish(16 + 4 * tokens.size(), {});
+  if (outputs > 0)
+    state.add(outputs);
+  return state.finish(16 + 4 * tokens.size() + (outputs > 0 ? 8 : 0), {});
 }
 
 } // namespace troupe::kv_cache

@@ -32,9 +32,10 @@ hash_secret random_secret();
 block_key siphash(const hash_secret& secret, std::span<const std::byte> bytes);
 
 /// The key of a block from the key of the block before it. Tokens are an even
-/// number or end with a padding word that no token has.
+/// number or end with a padding word that no token has. `outputs`: so many of
+/// them at the end are output, where that changes what the block holds.
 block_key chain(const hash_secret& secret, const block_key& before,
-                std::span<const token_id> tokens);
+                std::span<const token_id> tokens, std::uint64_t outputs = 0);
 
 struct block_key_hash {
   std::size_t operator()(const block_key& key) const {

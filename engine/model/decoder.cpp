@@ -19,11 +19,14 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
 }
 
 ops::step_bounds bounds_of(const model_config& config,
-                           const decoder_limits& limits) {
+                           const decoder_limits& limits, bool has_roles) {
   ops::step_bounds out;
   out.rows = std::max(limits.rows_max, limits.logit_rows_max);
-  out.sequences = limits.sequences_max > 0
-                      ? std::min(limits.sequences_max, limits.rows_max)
+  // Each may be in a step once per role.
+  const std::int64_t sequences =
+      std::int64_t{limits.sequences_max} * (has_roles ? 2 : 1);
+  out.sequences = sequences > 0
+                      ? std::min<std::int64_t>(sequences, limits.rows_max)
                       : limits.rows_max;
   const auto room = std::int64_t{limits.kv_blocks} * limits.kv_block_tokens;
   const auto positions =
@@ -91,7 +94,7 @@ struct decoder::state {
     logits = backend.allocate(chosen * config.vocabulary);
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
-    auto bounds = bounds_of(config, limits);
+    auto bounds = bounds_of(config, limits, backend.has_roles());
     if (ranks == nullptr) { // else all logits come to the host
       bounds.drawn_rows = limits.logit_rows_max;
       bounds.logits = config.vocabulary;
@@ -138,6 +141,7 @@ struct decoder::state {
       assert(static_cast<std::size_t>(plan.positions[row] /
                                       limits.kv_block_tokens) < table.size());
     }
+    assert(plan.prompt_rows >= 0 && plan.prompt_rows <= rows());
     for ([[maybe_unused]] auto row : plan.logit_rows)
       assert(row >= 0 && row < rows());
     for (const auto& table : plan.tables)
@@ -152,7 +156,7 @@ struct decoder::state {
     backend.embed(*embedding, plan.tokens, residual);
     if (config.embedding_scale != 1)
       backend.scale(residual, config.embedding_scale, rows(), config.embedding);
-    blocks.run(batch, *pool);
+    blocks.run(batch, plan.prompt_rows, *pool);
     if (!plan.logit_rows.empty())
       run_output();
   }
@@ -164,8 +168,11 @@ struct decoder::state {
     backend.rms_norm(gathered->data(), *output_norm, config.norm_epsilon,
                      chosen, config.embedding, gathered_normed->data());
     auto* product = ranks == nullptr ? logits->data() : part_of_logits->data();
+    const auto prompts = std::lower_bound(
+        plan.logit_rows.begin(), plan.logit_rows.end(), plan.prompt_rows);
     blocks.multiply(output ? *output : *embedding, gathered_normed->data(),
-                    chosen, product, false);
+                    {prompts - plan.logit_rows.begin(), chosen}, product,
+                    false);
     if (ranks != nullptr)
       ranks->all_gather(product, chosen, output->rows(), logits->data());
     if (config.logit_scale != 1)
@@ -298,6 +305,10 @@ std::span<const float> decoder::collect() {
   if (state_->run_submitted())
     state_->backend.download(state_->logits->data(), state_->wanted_logits());
   return state_->wanted_logits();
+}
+
+bool decoder::has_roles() const {
+  return state_->backend.has_roles();
 }
 
 bool decoder::draws() const {

@@ -71,6 +71,7 @@ public:
 
   void submit(const engine::step_plan& plan) override;
   std::span<const float> collect() override;
+  bool has_roles() const override;
   bool draws() const override;
   std::span<const ops::drawn_row>
   collect_drawn(const ops::draw_plan& plan) override;

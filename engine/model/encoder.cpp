@@ -201,7 +201,7 @@ struct encoder::state {
     rows.fill(all);
     check_rows();
     embed();
-    blocks.run(rows.view(), *pool);
+    blocks.run(rows.view(), row_count(), *pool);
     if (output_norm.weight)
       norm_rows(output_norm, blocks.at(slot::residual), row_count());
     pool_rows();
@@ -282,7 +282,7 @@ struct encoder::state {
   void score() {
     const auto count = sequence_count();
     auto* hidden = other->data();
-    blocks.multiply(*head.first, pooled->data(), count, hidden, false);
+    blocks.multiply(*head.first, pooled->data(), {count, count}, hidden, false);
     if (head.first_bias)
       backend.add_bias(hidden, *head.first_bias, count, config.embedding);
     if (config.family->gelu_head) {
@@ -291,7 +291,7 @@ struct encoder::state {
     } else {
       backend.soft_cap(hidden, 1, count, config.embedding); // tanh
     }
-    blocks.multiply(*head.last, hidden, count, scores->data(), false);
+    blocks.multiply(*head.last, hidden, {count, count}, scores->data(), false);
     backend.add_bias(scores->data(), *head.last_bias, count, 1);
     results.resize(count);
     backend.download(scores->data(), results);

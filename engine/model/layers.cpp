@@ -1,5 +1,6 @@
 #include "engine/model/layers.hpp"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -80,7 +81,9 @@ std::int64_t layers::floats() const {
   return sum;
 }
 
-void layers::run(const ops::batch_view& batch, ops::kv_pool& pool) {
+void layers::run(const ops::batch_view& batch, std::int64_t prompts,
+                 ops::kv_pool& pool) {
+  prompts_ = prompts;
   rows_ = static_cast<std::int64_t>(batch.positions.size());
   for (const auto& step : steps_)
     execute(step, batch, pool);
@@ -104,7 +107,7 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
   case block_op::add_linear:
     if (ranks_ != nullptr && is_reduced(*step.what))
       return add_up(step);
-    multiply(*step.weight, from, rows_, to,
+    multiply(*step.weight, from, {prompts_, rows_}, to,
              step.what->op == block_op::add_linear);
     if (step.bias)
       backend_.add_bias(to, *step.bias, rows_, step.weight->rows());
@@ -141,7 +144,7 @@ void layers::add_up(const loaded_step& step) {
                          config_.embedding, sum);
     mix_experts(step, sum);
   } else {
-    multiply(*step.weight, at(what.from), rows_, sum, false);
+    multiply(*step.weight, at(what.from), {prompts_, rows_}, sum, false);
   }
   ranks_->all_reduce(sum, rows_ * config_.embedding);
   if (step.bias)
@@ -189,22 +192,34 @@ void layers::mix_experts(const loaded_step& step, float* to) {
 void layers::run_expert(const loaded_step& step, const expert& weights,
                         const expert_rows& chosen, float* to) {
   const auto count = static_cast<std::int64_t>(chosen.rows.size());
+  const auto prompts =
+      std::lower_bound(chosen.rows.begin(), chosen.rows.end(), prompts_);
+  const product_rows rows{prompts - chosen.rows.begin(), count};
   backend_.gather_rows(at(step.what->from), chosen.rows, config_.embedding,
                        at(slot::expert_input));
-  multiply(*weights.gate_up, at(slot::expert_input), count,
+  multiply(*weights.gate_up, at(slot::expert_input), rows,
            at(slot::expert_gate_up), false);
   backend_.silu_mul(at(slot::expert_gate_up), count,
                     config_.expert_feed_forward, at(slot::expert_activated));
-  multiply(*weights.down, at(slot::expert_activated), count, at(slot::branch),
+  multiply(*weights.down, at(slot::expert_activated), rows, at(slot::branch),
            false);
   backend_.add_rows(at(slot::branch), chosen.rows, chosen.shares,
                     config_.embedding, to);
 }
 
 void layers::multiply(const ops::weight& weight, const float* x,
-                      std::int64_t count, float* y, bool add) {
-  backend_.linear(weight, x, count, y, add);
-  weight_bytes_read_ += static_cast<std::uint64_t>(weight.bytes());
+                      product_rows rows, float* y, bool add) {
+  auto some = [&](std::int64_t first, std::int64_t count, ops::row_role role) {
+    if (count == 0)
+      return;
+    backend_.linear(weight, x + first * weight.cols(), count,
+                    y + first * weight.rows(), add, role);
+    weight_bytes_read_ += static_cast<std::uint64_t>(weight.bytes());
+  };
+  if (!backend_.has_roles())
+    return some(0, rows.all, ops::row_role::output);
+  some(0, rows.prompts, ops::row_role::prompt);
+  some(rows.prompts, rows.all - rows.prompts, ops::row_role::output);
 }
 
 } // namespace troupe::model

@@ -40,11 +40,19 @@ public:
 
   /// Runs all layers over the rows of slot::residual, in place. Keys and values
   /// go through `pool`; if that has one layer, all use it, one after the other:
-  /// then they are the step's own.
-  void run(const ops::batch_view& batch, ops::kv_pool& pool);
+  /// then they are the step's own. The first `prompts` rows are prompt
+  /// positions.
+  void run(const ops::batch_view& batch, std::int64_t prompts,
+           ops::kv_pool& pool);
+
+  /// Rows of a product; the first `prompts` are prompt positions.
+  struct product_rows {
+    std::int64_t prompts = 0;
+    std::int64_t all = 0;
+  };
 
   /// y = weight(x), or y += it; counts what is read.
-  void multiply(const ops::weight& weight, const float* x, std::int64_t count,
+  void multiply(const ops::weight& weight, const float* x, product_rows rows,
                 float* y, bool add);
 
   std::uint64_t weight_bytes_read() const {
@@ -89,7 +97,8 @@ private:
   /// zeros.
   std::unique_ptr<ops::buffer> share_, zeros_;
   std::vector<std::int32_t> zero_rows_;
-  std::int64_t rows_ = 0; ///< of the step under way
+  std::int64_t rows_ = 0;    ///< of the step under way
+  std::int64_t prompts_ = 0; ///< of these, at its beginning
   std::uint64_t weight_bytes_read_ = 0;
 };
 

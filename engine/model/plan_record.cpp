@@ -78,6 +78,8 @@ void encode(const step_plan& plan, std::vector<std::byte>& out) {
   append(out, plan.positions);
   append(out, plan.sequences);
   append(out, plan.logit_rows);
+  const auto prompts = static_cast<std::uint32_t>(plan.prompt_rows);
+  append(out, &prompts, sizeof prompts);
   const auto tables = static_cast<std::uint32_t>(plan.tables.size());
   append(out, &tables, sizeof tables);
   for (const auto& table : plan.tables)
@@ -91,10 +93,12 @@ result<step_plan> decode_step_plan(std::span<const std::byte> from) {
   out.positions = in.list();
   out.sequences = in.list();
   out.logit_rows = in.list();
+  const auto prompts = in.length();
+  out.prompt_rows = static_cast<std::int32_t>(prompts);
   for (auto tables = in.length(); tables > 0 && in.good(); --tables)
     out.tables.push_back(in.list());
   if (!in.at_end() || out.positions.size() != out.tokens.size() ||
-      out.sequences.size() != out.tokens.size())
+      out.sequences.size() != out.tokens.size() || prompts > out.tokens.size())
     return error{errc::invalid_argument, "this is no plan of a step"};
   return out;
 }

@@ -31,6 +31,10 @@ std::span<const float> rank_runner::collect() {
   return own_->collect();
 }
 
+bool rank_runner::has_roles() const {
+  return own_->has_roles();
+}
+
 std::int32_t rank_runner::vocabulary() const {
   return own_->vocabulary();
 }

@@ -20,6 +20,7 @@ public:
 
   void submit(const engine::step_plan& plan) override;
   std::span<const float> collect() override;
+  bool has_roles() const override;
   std::int32_t vocabulary() const override;
   /// Of all ranks, which have equal parts.
   std::uint64_t weight_bytes_read() const override;

@@ -21,6 +21,10 @@ struct step_plan {
   std::vector<std::vector<std::int32_t>> tables;
   /// Rows whose logits are wanted, ascending.
   std::vector<std::int32_t> logit_rows;
+  /// If the runner has roles: so many rows come first that stand at prompt
+  /// positions; all others are output. A sequence with rows of both is two
+  /// here, with one table.
+  std::int32_t prompt_rows = 0;
 };
 
 /// Executes plans. Two halves, so that a GPU can work on one step while the
@@ -34,6 +38,11 @@ public:
   /// Logits of the submitted plan, [logit_rows][vocabulary], raw. Valid until
   /// the next submit.
   virtual std::span<const float> collect() = 0;
+
+  /// Whether a position's bits depend on its role, prompt or output.
+  virtual bool has_roles() const {
+    return false;
+  }
 
   /// Whether tokens can be drawn where the logits are: then `collect_drawn`
   /// stands for `collect`.

@@ -110,6 +110,9 @@ struct column_groups {
   std::int64_t cols = 0;
 };
 
+/// Where a row's position stands in its sequence (DESIGN.md, "Exactness").
+enum class row_role : std::uint8_t { prompt, output };
+
 /// The experts of some rows: row r's are `experts[r * chosen ...]`, best first,
 /// and `shares` what each contributes.
 struct routing_view {
@@ -177,9 +180,16 @@ public:
   virtual void rms_norm_groups(float* x, const column_groups& columns,
                                buffer& w, float eps, std::int64_t rows) = 0;
 
-  /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o] if `add`).
+  /// Whether products have an arithmetic per role. If not, `linear`'s does not
+  /// matter, and rows of both may come together.
+  virtual bool has_roles() const {
+    return false;
+  }
+
+  /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o] if `add`); all rows have the
+  /// role `of`.
   virtual void linear(const weight& w, const float* x, std::int64_t rows,
-                      float* y, bool add) = 0;
+                      float* y, bool add, row_role of = row_role::output) = 0;
 
   /// `qkv` rows are [heads * d | kv_heads * d | kv_heads * d]. Turns q and k in
   /// place by rope, then stores k and v of every row in the pool (rounded to

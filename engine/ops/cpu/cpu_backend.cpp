@@ -187,7 +187,7 @@ public:
   }
 
   void linear(const weight& w, const float* x, std::int64_t rows, float* y,
-              bool add) override {
+              bool add, row_role) override {
     const auto& weights = tiled(w);
     if (rows <= 0)
       return;

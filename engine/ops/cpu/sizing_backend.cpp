@@ -124,8 +124,8 @@ public:
                   std::int64_t, float*) override {
     std::abort();
   }
-  void linear(const weight&, const float*, std::int64_t, float*,
-              bool) override {
+  void linear(const weight&, const float*, std::int64_t, float*, bool,
+              row_role) override {
     std::abort();
   }
   void rope_and_store(float*, std::int32_t, const rope_params&,

@@ -70,8 +70,8 @@ inline engine_core::config tiny(std::mt19937& random, unsigned seats_max) {
 /// A core on a hash_runner, and what it said.
 class bench {
 public:
-  explicit bench(engine_core::config c)
-      : runner(vocabulary, c.kv_blocks, c.bounds.block_size),
+  explicit bench(engine_core::config c, bool has_roles = false)
+      : runner(vocabulary, c.kv_blocks, c.bounds.block_size, has_roles),
         core(std::move(c), runner) {
   }
 

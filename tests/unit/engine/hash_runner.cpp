@@ -23,7 +23,9 @@ void hash_runner::submit(const step_plan& plan) {
   std::size_t next_logits = 0;
   for (std::size_t row = 0; row < plan.tokens.size(); ++row) {
     const std::int32_t position = plan.positions[row];
-    slot_of(plan, row, position) = {plan.tokens[row], position};
+    const bool is_prompt =
+        has_roles_ && static_cast<std::int32_t>(row) < plan.prompt_rows;
+    slot_of(plan, row, position) = {plan.tokens[row], position, is_prompt};
     if (next_logits == plan.logit_rows.size() ||
         plan.logit_rows[next_logits] != static_cast<std::int32_t>(row))
       continue;
@@ -56,6 +58,7 @@ std::uint64_t hash_runner::hash_of_row(const step_plan& plan, std::size_t row) {
     if (s.position != p)
       throw std::logic_error{"a row reached a position never computed"};
     hash = mix(hash * 31 + static_cast<std::uint64_t>(s.token));
+    hash = s.is_prompt ? ~hash : hash;
   }
   return hash;
 }

@@ -199,7 +199,7 @@ public:
   }
 
   void linear(const ops::weight& w, const float* x, std::int64_t rows, float* y,
-              bool add) override {
+              bool add, ops::row_role) override {
     const auto& weight = dynamic_cast<const naive_weight&>(w);
     std::vector<float> rounded(x, x + rows * weight.cols_);
     if (rounding_ == rounding::as_cpu)

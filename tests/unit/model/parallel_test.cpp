@@ -221,6 +221,7 @@ TEST_CASE("a plan comes to other ranks as it is") {
   plan.positions = {3, 4, 0};
   plan.sequences = {0, 0, 1};
   plan.logit_rows = {1, 2};
+  plan.prompt_rows = 2;
   plan.tables = {{5, 9}, {}, {0}};
   std::vector<std::byte> bytes;
   model::encode(plan, bytes);
@@ -230,6 +231,7 @@ TEST_CASE("a plan comes to other ranks as it is") {
   CHECK(back->positions == plan.positions);
   CHECK(back->sequences == plan.sequences);
   CHECK(back->logit_rows == plan.logit_rows);
+  CHECK(back->prompt_rows == plan.prompt_rows);
   CHECK(back->tables == plan.tables);
   for (std::size_t n = 0; n < bytes.size(); ++n)
     CHECK_FALSE(model::decode_step_plan(std::span{bytes}.first(n)).has_value());
