@@ -1,0 +1,183 @@
+#include "cuda/product_cache.hpp"
+
+#include <cctype>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <sstream>
+#include <system_error>
+#include <unistd.h>
+#include <vector>
+
+namespace troupe::cuda {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view first_line = "troupe-products 1";
+constexpr std::string_view own = "own";
+constexpr std::size_t digits = 16; // of a word
+
+/// FNV-1a: against accidents, not against people.
+std::uint64_t sum_of(std::string_view text) {
+  std::uint64_t sum = 0xcbf29ce484222325ull;
+  for (const char c : text)
+    sum = (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return sum;
+}
+
+std::string hex(std::uint64_t word) {
+  char out[digits + 1];
+  std::snprintf(out, sizeof out, "%016llx",
+                static_cast<unsigned long long>(word));
+  return out;
+}
+
+template <class T>
+std::optional<T> number(std::string_view text, int base) {
+  T out{};
+  const auto* end = text.data() + text.size();
+  auto [at, failed] = std::from_chars(text.data(), end, out, base);
+  if (failed != std::errc{} || at != end)
+    return std::nullopt;
+  return out;
+}
+
+std::string_view name_of(ops::row_role role) {
+  return role == ops::row_role::prompt ? "prompt" : "output";
+}
+
+std::vector<std::string_view> split(std::string_view text, char at) {
+  std::vector<std::string_view> out;
+  for (;;) {
+    const auto end = text.find(at);
+    out.push_back(text.substr(0, end));
+    if (end == text.npos)
+      return out;
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::optional<product_choice> choice_of(std::string_view text) {
+  if (text == own)
+    return product_choice{};
+  product_algorithm out{};
+  if (text.size() != out.size() * digits)
+    return std::nullopt;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto word =
+        number<std::uint64_t>(text.substr(i * digits, digits), 16);
+    if (!word)
+      return std::nullopt;
+    out[i] = *word;
+  }
+  return product_choice{out};
+}
+
+/// A line of a choice into `to`; false if it is none.
+bool take_line(std::string_view line, product_choices& to) {
+  const auto words = split(line, ' ');
+  if (words.size() != 4)
+    return false;
+  const auto outputs = number<std::int64_t>(words[0], 10);
+  const auto cols = number<std::int64_t>(words[1], 10);
+  const auto choice = choice_of(words[3]);
+  if (!outputs || !cols || !choice)
+    return false;
+  for (auto role : {ops::row_role::prompt, ops::row_role::output})
+    if (words[2] == name_of(role))
+      return to.try_emplace({{*outputs, *cols}, role}, *choice).second;
+  return false;
+}
+
+/// A file's name of what has spaces and commas.
+std::string file_name(const std::string& device) {
+  std::string out = "products-";
+  for (const char c : device)
+    out += std::isalnum(static_cast<unsigned char>(c)) ? c : '-';
+  return out + ".txt";
+}
+
+} // namespace
+
+std::string write_choices(const std::string& device,
+                          const product_choices& choices) {
+  std::ostringstream out;
+  out << first_line << "\ndevice " << device << '\n';
+  for (const auto& [of, choice] : choices) {
+    const auto& [shape, role] = of;
+    out << shape.outputs << ' ' << shape.cols << ' ' << name_of(role) << ' ';
+    if (!choice)
+      out << own;
+    else
+      for (const auto word : *choice)
+        out << hex(word);
+    out << '\n';
+  }
+  const auto text = out.str();
+  return text + "sum " + hex(sum_of(text)) + '\n';
+}
+
+product_choices read_choices(std::string_view text, const std::string& device) {
+  const auto last = text.rfind("sum ");
+  if (last == text.npos ||
+      text.substr(last) != "sum " + hex(sum_of(text.substr(0, last))) + '\n')
+    return {};
+  const auto lines = split(text.substr(0, last), '\n');
+  if (lines.size() < 3 || lines[0] != first_line ||
+      lines[1] != "device " + device || !lines.back().empty())
+    return {};
+  product_choices out;
+  for (std::size_t i = 2; i + 1 < lines.size(); ++i)
+    if (!take_line(lines[i], out))
+      return {};
+  return out;
+}
+
+product_cache::product_cache(const fs::path& folder, std::string device)
+    : device_(std::move(device)) {
+  if (folder.empty())
+    return;
+  path_ = folder / file_name(device_);
+  std::ifstream in{path_, std::ios::binary};
+  const std::string text{std::istreambuf_iterator<char>{in}, {}};
+  choices_ = read_choices(text, device_);
+}
+
+const product_choice* product_cache::find(const product_shape& shape,
+                                          ops::row_role role) const {
+  const auto found = choices_.find({shape, role});
+  return found == choices_.end() ? nullptr : &found->second;
+}
+
+void product_cache::add(const product_shape& shape, ops::row_role role,
+                        const product_choice& choice) {
+  choices_.insert_or_assign({shape, role}, choice);
+  changed_ = true;
+}
+
+void product_cache::save() {
+  if (!changed_ || path_.empty())
+    return;
+  std::error_code failed;
+  fs::create_directories(path_.parent_path(), failed);
+  auto part = path_;
+  part += "." + std::to_string(::getpid());
+  {
+    std::ofstream out{part, std::ios::binary};
+    out << write_choices(device_, choices_);
+    if (!out.flush())
+      failed = std::make_error_code(std::errc::io_error);
+  }
+  if (!failed)
+    fs::rename(part, path_, failed);
+  if (failed)
+    fs::remove(part, failed);
+  else
+    changed_ = false;
+}
+
+} // namespace troupe::cuda
