@@ -2,9 +2,9 @@
 
 #include "cuda/device_drawer.hpp"
 #include "cuda/device_memory.hpp"
+#include "cuda/device_products.hpp"
 #include "cuda/kernels/attention.hpp"
-#include "cuda/kernels/linear.hpp"
-#include "cuda/kernels/rows.hpp"
+#include "cuda/launches.hpp"
 #include "cuda/step_lists.hpp"
 #include "cuda/stored_weight.hpp"
 #include "engine/ops/backend.hpp"
@@ -23,14 +23,17 @@ namespace troupe::cuda {
 template <class Device>
 class device_backend final : public ops::backend {
 public:
-  explicit device_backend(std::unique_ptr<Device> device)
+  /// Choices of products are kept in `cache_folder`, if there is one.
+  explicit device_backend(std::unique_ptr<Device> device,
+                          const std::filesystem::path& cache_folder = {})
       : device_(std::move(device)), lists_(*device_),
-        partials_(*device_, ops::gpu_workspace_bytes), drawer_(*device_) {
+        workspace_(*device_, ops::gpu_workspace_bytes), drawer_(*device_),
+        products_(*device_, workspace_, cache_folder) {
     // nop
   }
 
   std::string arithmetic() const override {
-    return "cuda-f16kv-1-" + device_->name();
+    return "cuda-f16kv-1-" + device_->name() + products_.name();
   }
 
   std::string description() const override {
@@ -50,6 +53,9 @@ public:
       return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
+    if (made->type == ops::element_type::bf16)
+      products_.add({made->rows_, made->cols_},
+                    made->memory.template as<const bf16>());
     return std::unique_ptr<ops::weight>{std::move(made)};
   }
 
@@ -91,10 +97,12 @@ public:
         drawer_.make_room(bounds.drawn_rows, bounds.logits);
       for (const auto& rope : bounds.ropes)
         turns_for(rope).cover(*device_, bounds.positions);
+      products_.choose();
+      products_.make_room(bounds.rows);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
     }
-    return ops::gpu_step_layout::bytes(bounds);
+    return ops::gpu_step_layout::bytes(bounds, products_.widest());
   }
 
   ops::drawer* drawer_of(std::int64_t logits) override {
@@ -130,25 +138,21 @@ public:
                columns.cols, x});
   }
 
+  bool has_roles() const override {
+    return products_.has_any();
+  }
+
   void linear(const ops::weight& weight, const float* x, std::int64_t rows,
-              float* y, bool add, ops::row_role) override {
+              float* y, bool add, ops::row_role of) override {
     const auto& w = stored(weight);
     if (rows <= 0)
       return;
-    launch_shape shape;
-    const auto outputs = std::int64_t{shape.threads / warp_size};
-    shape.blocks_x = static_cast<unsigned>((w.rows_ + outputs - 1) / outputs);
+    if (const auto* by = products_.algorithm_for({w.rows_, w.cols_}, of);
+        by != nullptr && w.type == ops::element_type::bf16)
+      return products_.multiply(*by, w.memory.template as<const bf16>(),
+                                {w.rows_, w.cols_}, x, rows, y, add);
     with_elements(w, [&](const auto* elements) {
-      using type = std::remove_cvref_t<decltype(*elements)>;
-      // A grid is at most 65,535 blocks high.
-      for (std::int64_t first = 0; first < rows; first += launch_rows) {
-        const auto some = std::min(rows - first, launch_rows);
-        shape.blocks_y =
-            static_cast<unsigned>((some + rows_at_once - 1) / rows_at_once);
-        device_->launch(shape, linear_kernel<type>{
-                                   elements, x + first * w.cols_, w.rows_,
-                                   w.cols_, some, y + first * w.rows_, add});
-      }
+      launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add);
     });
   }
 
@@ -176,7 +180,7 @@ public:
     const auto rows = batch.positions.size();
     kernel.parts = parts_for(batch, how.heads, kv.head_dim);
     if (kernel.parts > 1)
-      kernel.partials = partials_.template as<float>();
+      kernel.partials = workspace_.template as<float>();
     launch_shape shape;
     shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
     shape.threads = attention_threads;
@@ -265,7 +269,6 @@ public:
 private:
   using memory = device_memory<Device>;
 
-  static constexpr std::int64_t launch_rows = 32'768;
   static constexpr std::size_t ropes_max = 4;
   static_assert(ops::gpu_head_dim_max <= head_dim_max);
   static_assert(ops::gpu_drawn_logits_max <= draw_kernel::cols_max);
@@ -374,22 +377,10 @@ private:
       f(w.memory.template as<const bf16>());
   }
 
-  /// Blocks that share a row of so many columns.
-  static unsigned blocks_for(std::int64_t cols) {
-    constexpr std::int64_t columns = 1024, most = 64;
-    return static_cast<unsigned>(
-        std::clamp((cols + columns - 1) / columns, std::int64_t{1}, most));
-  }
-
   template <class Kernel>
   void over_rows(std::size_t rows, const launch_shape& of_row,
                  const Kernel& kernel) {
-    assert(rows <= launch_rows);
-    if (rows == 0)
-      return;
-    auto shape = of_row;
-    shape.blocks_y = static_cast<unsigned>(rows);
-    device_->launch(shape, kernel);
+    launch_over_rows(*device_, rows, of_row, kernel);
   }
 
   template <class Kernel>
@@ -431,7 +422,7 @@ private:
       return 1;
     const auto parts = most_of(batch.positions) / part_positions + 1;
     const auto floats = rows * heads * parts * (head_dim + 2);
-    const auto room = static_cast<std::int64_t>(partials_.bytes());
+    const auto room = static_cast<std::int64_t>(workspace_.bytes());
     return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
   }
 
@@ -453,8 +444,9 @@ private:
 
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
-  memory partials_;
+  memory workspace_; ///< of one operation, attention's parts or a product
   device_drawer<Device> drawer_;
+  device_products<Device> products_;
   std::list<device_turns> turns_;
   std::vector<float> host_scores_;
 };

@@ -4,10 +4,11 @@
 
 namespace troupe::cuda {
 
-std::unique_ptr<ops::backend> make_emulated_backend(std::int64_t blocks_wanted,
-                                                    emulated_usage* usage) {
+std::unique_ptr<ops::backend>
+make_emulated_backend(const emulated_options& how,
+                      const std::filesystem::path& cache_folder) {
   return std::make_unique<device_backend<emulated_device>>(
-      std::make_unique<emulated_device>(blocks_wanted, usage));
+      std::make_unique<emulated_device>(how), cache_folder);
 }
 
 } // namespace troupe::cuda

@@ -3,17 +3,15 @@
 #include "cuda/runtime/emulated.hpp"
 #include "engine/ops/backend.hpp"
 
-#include <cstdint>
+#include <filesystem>
 #include <memory>
 
 namespace troupe::cuda {
 
 /// The GPU's backend, kernels and all, run by the CPU: for tests. A thousand
-/// times slower than the CPU's own. `blocks_wanted`: launches of fewer blocks
-/// are divided further where they can be. `usage`, if it is given, outlives the
-/// backend.
+/// times slower than the CPU's own.
 std::unique_ptr<ops::backend>
-make_emulated_backend(std::int64_t blocks_wanted = 0,
-                      emulated_usage* usage = nullptr);
+make_emulated_backend(const emulated_options& how = {},
+                      const std::filesystem::path& cache_folder = {});
 
 } // namespace troupe::cuda

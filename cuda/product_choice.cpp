@@ -51,11 +51,14 @@ bool keeps_rows(product_trial& trial, const product_algorithm& algorithm) {
 }
 
 product_choice choose_product(product_trial& trial, ops::row_role role) {
+  const auto proposed = trial.proposed();
+  if (proposed.empty())
+    return {};
   std::vector<double> own;
   for (const auto rows : rows_of(role))
     own.push_back(trial.seconds({}, rows).value());
   std::vector<candidate> all{{{}, static_cast<double>(own.size()), true}};
-  for (const auto& one : trial.proposed())
+  for (const auto& one : proposed)
     all.push_back({one, score_of(trial, one, role, own), false});
   // Few are looked at: the fastest first, until one is admitted.
   std::vector<std::size_t> order(all.size());

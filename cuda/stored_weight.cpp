@@ -1,9 +1,9 @@
 #include "cuda/stored_weight.hpp"
 
+#include "cuda/kernels/numbers.hpp"
 #include "engine/ops/cpu/tiled_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
 
-#include <bit>
 #include <cstring>
 
 namespace troupe::cuda {
@@ -11,14 +11,6 @@ namespace troupe::cuda {
 namespace {
 
 using ops::element_type;
-
-std::uint16_t to_bf16(float value) {
-  auto bits = std::bit_cast<std::uint32_t>(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u)
-    return static_cast<std::uint16_t>(bits >> 16 | 0x40u); // no number
-  bits += 0x7fffu + (bits >> 16 & 1u);                     // to even
-  return static_cast<std::uint16_t>(bits >> 16);
-}
 
 result<void> append_rounded(const ops::matrix_view& part,
                             ops::cpu::team& workers, std::byte* to) {
@@ -31,8 +23,8 @@ result<void> append_rounded(const ops::matrix_view& part,
     for (auto r = begin; r < end; ++r) {
       rows.read_row(r, row.data());
       for (std::int64_t i = 0; i < part.cols; ++i) {
-        const auto bits = to_bf16(row[static_cast<std::size_t>(i)]);
-        std::memcpy(to + (r * part.cols + i) * 2, &bits, 2);
+        const auto stored = to_bf16(row[static_cast<std::size_t>(i)]);
+        std::memcpy(to + (r * part.cols + i) * 2, &stored.bits, 2);
       }
     }
   });

@@ -1,6 +1,7 @@
 #include "engine/engine.hpp"
 
 #include "engine/engine_thread.hpp"
+#include "engine/environment.hpp"
 #include "engine/memory_plan.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/encoder.hpp"
@@ -297,7 +298,10 @@ private:
                    fmt::format("max_num_batched_tokens: {} rows of a step are "
                                "more than the {} of a GPU",
                                options_.max_num_batched_tokens, rows_max)};
-    auto device = ops::open_cuda(0);
+    const auto caches = cache_folder(options_);
+    auto device = ops::open_cuda(
+        {.number = 0,
+         .cache_folder = caches.empty() ? caches : caches / "gpu"});
     if (!device)
       return device.error();
     model_.backend = std::move(device->backend);

@@ -1,4 +1,5 @@
 #include "engine/engine.hpp"
+#include "engine/environment.hpp"
 #include "engine/weights/download/fetch_model.hpp"
 
 #include <utility>
@@ -8,15 +9,6 @@ namespace troupe::engine {
 namespace {
 
 using stage = download::fetch_progress::stage;
-
-download::environment environment_of(const options& o) {
-  return [&o](const char* name) {
-    for (const auto& [given, value] : o.environment)
-      if (given == name)
-        return value;
-    return download::process_environment(name);
-  };
-}
 
 std::string doing(const std::string& source,
                   const download::fetch_progress& now) {

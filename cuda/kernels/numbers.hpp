@@ -65,6 +65,15 @@ TROUPE_KERNEL f16 to_f16(float value) {
   return {static_cast<std::uint16_t>(sign | out)};
 }
 
+/// Rounds to even.
+TROUPE_KERNEL bf16 to_bf16(float value) {
+  std::uint32_t bits = bits_of(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)}; // no number
+  bits += 0x7fffu + (bits >> 16 & 1u);
+  return {static_cast<std::uint16_t>(bits >> 16)};
+}
+
 /// N numbers that lie at a multiple of their size: one read on a GPU.
 template <class Stored, int N>
 struct alignas(sizeof(Stored) * N) pack {

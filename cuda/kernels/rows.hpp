@@ -198,4 +198,54 @@ struct mean_kernel {
   }
 };
 
+/// Rows of floats as bf16, for a library's products.
+struct round_kernel {
+  static constexpr bool collective = false;
+  const float* x;
+  unsigned blocks;
+  std::int64_t cols;
+  bf16* out;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const float* from = x + t.block_y() * cols;
+    bf16* to = out + t.block_y() * cols;
+    for_columns(t, blocks, cols,
+                [&](std::int64_t i) { to[i] = to_bf16(from[i]); });
+  }
+};
+
+/// A number of each row's bits: rows that differ have different ones but for a
+/// chance of 2^-64.
+struct row_sum_kernel {
+  static constexpr bool collective = true;
+  static constexpr std::size_t shared_floats = 2;
+  const float* x;
+  std::int64_t cols;
+  std::uint64_t* out;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    auto* all = reinterpret_cast<std::uint64_t*>(t.shared());
+    if (t.index() == 0)
+      *all = 0;
+    t.sync();
+    const float* row = x + t.block_y() * cols;
+    std::uint64_t sum = 0;
+    for (std::int64_t i = t.index(); i < cols; i += t.count())
+      sum += mixed(static_cast<std::uint64_t>(i) << 32 | bits_of(row[i]));
+    t.add(all, sum);
+    t.sync();
+    if (t.index() == 0)
+      out[t.block_y()] = *all;
+  }
+
+  TROUPE_KERNEL static std::uint64_t mixed(std::uint64_t x) {
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+  }
+};
+
 } // namespace troupe::cuda

@@ -1,12 +1,13 @@
 #pragma once
 
-#include "cuda/kernels/threads.hpp"
+#include "cuda/product.hpp"
 
 #include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -106,25 +107,35 @@ private:
 
 /// What a device was asked for.
 struct emulated_usage {
+  std::size_t products = 0;    ///< of its library, so far
   std::size_t allocations = 0; ///< so far
   std::size_t bytes = 0;       ///< that are allocated
   std::size_t bytes_most = 0;
+};
+
+struct emulated_options {
+  /// Launches of fewer blocks are divided further where they can be.
+  std::int64_t blocks_wanted = 0;
+  /// If it is given, it outlives the device.
+  emulated_usage* usage = nullptr;
+  std::size_t bytes_most = std::numeric_limits<std::size_t>::max();
+  /// It has algorithms for products: one whose order of sums depends on the
+  /// number of rows, which is the fastest, one that fails, and a good one,
+  /// which pays for many rows.
+  bool has_library = false;
 };
 
 /// A device that is this process: for tests of what runs on a GPU where there
 /// is none.
 class emulated_device {
 public:
-  /// `usage`, if it is given, outlives the device.
-  explicit emulated_device(std::int64_t blocks_wanted = 0,
-                           emulated_usage* usage = nullptr)
-      : blocks_wanted_(blocks_wanted), usage_(usage) {
+  explicit emulated_device(const emulated_options& how = {}) : how_(how) {
     // nop
   }
 
   /// So many blocks of a launch would keep it busy.
   std::int64_t blocks_wanted() const {
-    return blocks_wanted_;
+    return how_.blocks_wanted;
   }
 
   std::string name() const {
@@ -140,8 +151,28 @@ public:
   void copy_in(void* to, const void* from, std::size_t bytes);
   void copy_out(void* to, const void* from, std::size_t bytes);
 
+  // -- products of a library --------------------------------------------------
+
+  std::string library() const {
+    return how_.has_library ? "emulated library 1" : "no library";
+  }
+  std::vector<product_algorithm> product_algorithms(const product_shape& shape,
+                                                    std::size_t workspace);
+  bool multiply(const product_algorithm& algorithm, const product& what);
+
+  /// Of f, nothing if that says that it cannot. Not the time, but what a GPU
+  /// would have to do: always the same.
+  template <class F>
+  std::optional<double> seconds(F f) {
+    const auto before = work_;
+    if (!f())
+      return std::nullopt;
+    return static_cast<double>(work_ - before);
+  }
+
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
+    work_ += std::uint64_t{shape.blocks_x} * shape.blocks_y * shape.threads;
     std::unique_ptr<emulated_block> block;
     if constexpr (Kernel::collective)
       block = std::make_unique<emulated_block>(shape.threads);
@@ -151,8 +182,9 @@ public:
   }
 
 private:
-  std::int64_t blocks_wanted_;
-  emulated_usage* usage_;
+  emulated_options how_;
+  std::uint64_t work_ = 0; ///< threads that ran
+  std::size_t bytes_ = 0;
   std::unordered_map<void*, std::size_t> sizes_;
 
   template <class Kernel>

@@ -1,6 +1,7 @@
 #include "cuda/runtime/gpu.hpp"
 
 #include <new>
+#include <utility>
 
 namespace troupe::cuda {
 
@@ -46,12 +47,34 @@ result<std::unique_ptr<gpu_device>> gpu_device::open(int number) {
           cudaStreamCreateWithFlags(&out->stream_, cudaStreamNonBlocking);
       why != cudaSuccess)
     return failed(why);
+  for (auto* event : {&out->begin_, &out->end_})
+    if (auto why = cudaEventCreate(event); why != cudaSuccess)
+      return failed(why);
+  auto products = cublas_lt::open();
+  if (!products)
+    return products.error();
+  out->products_ = std::move(*products);
   return out;
 }
 
 gpu_device::~gpu_device() {
+  for (auto* event : {begin_, end_})
+    if (event != nullptr)
+      cudaEventDestroy(event);
   if (stream_ != nullptr)
     cudaStreamDestroy(stream_);
+}
+
+void gpu_device::mark(cudaEvent_t event) {
+  check(cudaEventRecord(event, stream_), "a GPU's clock could not be read");
+}
+
+double gpu_device::seconds_between(cudaEvent_t from, cudaEvent_t to) {
+  check(cudaEventSynchronize(to), "a trial of products on a GPU failed");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, from, to),
+        "a GPU's clock could not be read");
+  return milliseconds / 1e3;
 }
 
 // Calls may come from another thread than the one that opened it.

@@ -3,13 +3,17 @@
 #include "engine/codec/error.hpp"
 
 #include "cuda/kernels/threads.hpp"
+#include "cuda/runtime/cublas_lt.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cuda_runtime.h>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace troupe::cuda {
 
@@ -51,6 +55,25 @@ public:
   /// Waits for all that was launched.
   void copy_out(void* to, const void* from, std::size_t bytes);
 
+  // -- products of NVIDIA's library
+  // --------------------------------------------
+
+  std::string library() const {
+    return products_->name();
+  }
+  std::vector<product_algorithm> product_algorithms(const product_shape& shape,
+                                                    std::size_t workspace) {
+    return products_->algorithms(shape, workspace);
+  }
+  bool multiply(const product_algorithm& algorithm, const product& what) {
+    return products_->multiply(algorithm, what, stream_);
+  }
+
+  /// Of one f, nothing if that says that it cannot: the best of a few means,
+  /// after a first run.
+  template <class F>
+  std::optional<double> seconds(F f);
+
   std::size_t free_bytes();
   std::size_t all_bytes();
 
@@ -62,11 +85,37 @@ public:
 private:
   gpu_device() = default;
 
+  /// What the stream has done until now, to be waited for.
+  void mark(cudaEvent_t event);
+  double seconds_between(cudaEvent_t from, cudaEvent_t to);
+
   int number_ = 0;
   std::string name_, description_;
   std::int64_t blocks_wanted_ = 0;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::unique_ptr<cublas_lt> products_;
 };
+
+template <class F>
+std::optional<double> gpu_device::seconds(F f) {
+  if (!f())
+    return std::nullopt;
+  const auto mean_of = [&](int times) {
+    mark(begin_);
+    for (int i = 0; i < times; ++i)
+      f();
+    mark(end_);
+    return seconds_between(begin_, end_) / times;
+  };
+  // As many as take some milliseconds.
+  constexpr double enough_s = 2e-3;
+  auto best = mean_of(1);
+  const auto times = static_cast<int>(std::clamp(enough_s / best, 1.0, 64.0));
+  for (int run = 0; run < 3; ++run)
+    best = std::min(best, mean_of(times));
+  return best;
+}
 
 #ifdef __CUDACC__
 

@@ -19,12 +19,11 @@ ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
 }
 
 ops::step_bounds bounds_of(const model_config& config,
-                           const decoder_limits& limits, bool has_roles) {
+                           const decoder_limits& limits) {
   ops::step_bounds out;
   out.rows = std::max(limits.rows_max, limits.logit_rows_max);
-  // Each may be in a step once per role.
-  const std::int64_t sequences =
-      std::int64_t{limits.sequences_max} * (has_roles ? 2 : 1);
+  // Each may be in a step once per role (step_plan::prompt_rows).
+  const auto sequences = 2 * std::int64_t{limits.sequences_max};
   out.sequences = sequences > 0
                       ? std::min<std::int64_t>(sequences, limits.rows_max)
                       : limits.rows_max;
@@ -82,6 +81,17 @@ struct decoder::state {
   }
 
   result<void> allocate() {
+    // First, since it may try products in memory that is free until then.
+    auto bounds = bounds_of(config, limits);
+    if (ranks == nullptr) { // else all logits come to the host
+      bounds.drawn_rows = limits.logit_rows_max;
+      bounds.logits = config.vocabulary;
+      drawer = backend.drawer_of(config.vocabulary);
+    }
+    auto prepared = backend.prepare(bounds);
+    if (!prepared)
+      return prepared.error();
+    step_bytes = *prepared;
     auto made = backend.make_kv_pool(
         kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks));
     if (!made)
@@ -94,16 +104,6 @@ struct decoder::state {
     logits = backend.allocate(chosen * config.vocabulary);
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
-    auto bounds = bounds_of(config, limits, backend.has_roles());
-    if (ranks == nullptr) { // else all logits come to the host
-      bounds.drawn_rows = limits.logit_rows_max;
-      bounds.logits = config.vocabulary;
-      drawer = backend.drawer_of(config.vocabulary);
-    }
-    auto prepared = backend.prepare(bounds);
-    if (!prepared)
-      return prepared.error();
-    step_bytes = *prepared;
     return {};
   }
 

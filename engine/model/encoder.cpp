@@ -154,13 +154,21 @@ struct encoder::state {
     return {};
   }
 
-  result<void> allocate() {
-    // Every sequence begins a block.
+  /// Every sequence begins a block.
+  std::int32_t blocks_max() const {
     const auto most = std::int64_t{limits.rows_max} +
                       std::int64_t{limits.sequences_max} * (block_tokens - 1);
-    auto made =
-        backend.make_kv_pool({1, config.kv_heads, config.head_dim, block_tokens,
-                              static_cast<std::int32_t>(most / block_tokens)});
+    return static_cast<std::int32_t>(most / block_tokens);
+  }
+
+  result<void> allocate() {
+    // First, since it may try products in memory that is free until then.
+    auto prepared = backend.prepare(bounds());
+    if (!prepared)
+      return prepared.error();
+    step_bytes = *prepared;
+    auto made = backend.make_kv_pool(
+        {1, config.kv_heads, config.head_dim, block_tokens, blocks_max()});
     if (!made)
       return made.error();
     pool = std::move(*made);
@@ -171,10 +179,6 @@ struct encoder::state {
     // A norm by these weights divides by the vector's length.
     unit = backend.upload(std::vector<float>(
         width(), 1 / std::sqrt(static_cast<float>(config.embedding))));
-    auto prepared = backend.prepare(bounds());
-    if (!prepared)
-      return prepared.error();
-    step_bytes = *prepared;
     return {};
   }
 
@@ -182,7 +186,7 @@ struct encoder::state {
     ops::step_bounds out;
     out.rows = limits.rows_max;
     out.sequences = limits.sequences_max;
-    out.table_entries = pool->shape().blocks;
+    out.table_entries = blocks_max();
     out.positions = std::min(limits.rows_max, config.context_length);
     out.ropes = config.ropes();
     return out;

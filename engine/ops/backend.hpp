@@ -150,9 +150,10 @@ public:
 
   virtual result<std::unique_ptr<kv_pool>> make_kv_pool(const kv_shape&) = 0;
 
-  /// Makes room for what steps need beside their caller's buffers, so that none
-  /// within the bounds allocates backend memory. Gives the bytes that it took.
-  /// Nothing, by a backend whose memory is the host's.
+  /// After the weights were loaded and before anything else: makes room for
+  /// what steps need beside their caller's buffers, so that none within the
+  /// bounds allocates backend memory, and decides how products are made. Gives
+  /// the bytes that it took. Nothing, by a backend whose memory is the host's.
   virtual result<std::uint64_t> prepare(const step_bounds&) {
     return std::uint64_t{0};
   }

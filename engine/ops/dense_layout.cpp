@@ -58,8 +58,16 @@ std::size_t gpu_step_layout::turns_bytes(const rope_params& rope,
          static_cast<std::size_t>(rope.dims / 2) * 2 * sizeof(float);
 }
 
-std::size_t gpu_step_layout::bytes(const step_bounds& bounds) {
-  auto out = lists * list_bytes(bounds) + rows_bytes(bounds);
+std::size_t gpu_step_layout::rounded_bytes(std::int64_t rows,
+                                           std::int64_t widest) {
+  constexpr std::size_t number = 2; // bytes
+  return static_cast<std::size_t>(rows * widest) * number;
+}
+
+std::size_t gpu_step_layout::bytes(const step_bounds& bounds,
+                                   std::int64_t widest) {
+  auto out = lists * list_bytes(bounds) + rows_bytes(bounds) +
+             rounded_bytes(bounds.rows, widest);
   for (const auto& rope : bounds.ropes)
     out += turns_bytes(rope, bounds.positions);
   if (bounds.drawn_rows > 0)

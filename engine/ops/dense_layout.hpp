@@ -33,7 +33,8 @@ struct gpu_draw_layout {
 };
 
 /// What a GPU's steps need beside the caller's buffers (ops::backend::prepare):
-/// lists that are sent along with a step, and the turns of ropes.
+/// lists that are sent along with a step, turns of ropes, rows that a library
+/// multiplies, and what draws take.
 struct gpu_step_layout {
   static constexpr std::size_t lists = 16; ///< of a step, apart from its rows
 
@@ -41,11 +42,14 @@ struct gpu_step_layout {
   static std::size_t list_bytes(const step_bounds& bounds);
   /// Positions, sequences and tables (cuda/step_lists.hpp).
   static std::size_t rows_bytes(const step_bounds& bounds);
+  /// A step's rows as bf16, of the widest weight that is bf16.
+  static std::size_t rounded_bytes(std::int64_t rows, std::int64_t widest);
   /// Positions whose turns are made, so that there are enough for so many.
   static std::int64_t turned_positions(std::int64_t positions);
   static std::size_t turns_bytes(const rope_params& rope,
                                  std::int64_t positions);
-  static std::size_t bytes(const step_bounds& bounds);
+  /// Of all.
+  static std::size_t bytes(const step_bounds& bounds, std::int64_t widest);
 };
 
 /// What the GPU's backend takes for itself, whatever the model.

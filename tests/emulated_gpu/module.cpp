@@ -35,8 +35,8 @@ void leave_word() {
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) void
-troupe_cuda_open(int number, result<ops::cuda_device>* out) {
-  if (number != 0 || visible().empty()) {
+troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
+  if (how.number != 0 || visible().empty()) {
     *out = error{errc::unavailable, "no GPU can be used here"};
     return;
   }

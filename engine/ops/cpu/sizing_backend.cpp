@@ -4,6 +4,7 @@
 #include "engine/ops/cpu/tiled_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace troupe::ops::cpu {
@@ -82,8 +83,12 @@ public:
 
   result<std::unique_ptr<weight>>
   load(std::span<const matrix_view> parts) override {
-    if (kept_by_ == kept_by::gpu)
-      return std::unique_ptr<weight>{std::make_unique<sized_weight>(parts)};
+    if (kept_by_ == kept_by::gpu) {
+      auto sized = std::make_unique<sized_weight>(parts);
+      if (dense_type(parts) == element_type::bf16)
+        widest_ = std::max(widest_, sized->cols());
+      return std::unique_ptr<weight>{std::move(sized)};
+    }
     auto laid_out = tiled_weight::lay_out(parts);
     if (!laid_out)
       return laid_out.error();
@@ -109,7 +114,8 @@ public:
   }
 
   result<std::uint64_t> prepare(const step_bounds& bounds) override {
-    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds) : 0;
+    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds, widest_)
+                                    : 0;
   }
 
   // There is nothing to compute with.
@@ -187,6 +193,7 @@ public:
 
 private:
   kept_by kept_by_;
+  std::int64_t widest_ = 0; ///< columns of a weight that a GPU keeps as bf16
 };
 
 } // namespace

@@ -29,7 +29,7 @@ bool on_gpu() {
 std::unique_ptr<ops::backend> make_gpu() {
   if (!on_gpu())
     return cuda::make_emulated_backend();
-  auto device = ops::open_cuda(0);
+  auto device = ops::open_cuda({});
   INFO((device ? std::string{} : device.error().message));
   REQUIRE(device.has_value());
   return std::move(device->backend);
@@ -39,8 +39,11 @@ const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
                                 "gemma2",  "gemma3",  "phi3",    "smollm3",
                                 "granite", "olmo2",   "qwen3moe"};
 
-/// Keys and values are kept in f16, weights of these files as they are.
-constexpr float tolerance = 0.02f;
+/// Keys and values are kept in f16, weights of these files as they are; a
+/// library's products read rows rounded to bf16.
+float tolerance_of(const ops::backend& backend) {
+  return backend.has_roles() ? 0.15f : 0.02f;
+}
 
 std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   std::mt19937_64 random{seed};
@@ -261,8 +264,9 @@ TEST_CASE("attention gives the same bits whole and divided") {
                          many.begin() + some[i] * heads * d));
       continue;
     }
-    auto whole = run(*cuda::make_emulated_backend(0), some);
-    auto divided = run(*cuda::make_emulated_backend(1'000'000), some);
+    auto whole = run(*cuda::make_emulated_backend(), some);
+    auto divided =
+        run(*cuda::make_emulated_backend({.blocks_wanted = 1'000'000}), some);
     CHECK((whole == divided));
     float worst = 0;
     for (std::size_t i = 0; i < whole.size(); ++i)
@@ -313,7 +317,7 @@ TEST_CASE("on the GPU's backend every family gives the reference's logits, and "
                                          expected.logits[at]));
       }
     INFO("worst " << worst);
-    CHECK(worst < tolerance);
+    CHECK(worst < tolerance_of(*model.backend));
     // Again in pieces, beside another one.
     fed_sequence batched{ids, {3, 1, 6, 5}, 0, {}};
     fed_sequence other{{ids.rbegin(), ids.rend()}, {2, 0, 7, 4}, 0, {}};

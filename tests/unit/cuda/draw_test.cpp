@@ -28,7 +28,7 @@ std::unique_ptr<ops::backend> make_gpu() {
   const char* asked = std::getenv("TROUPE_TEST_DEVICE");
   if (asked == nullptr || std::string{asked} != "cuda")
     return cuda::make_emulated_backend();
-  auto device = ops::open_cuda(0);
+  auto device = ops::open_cuda({});
   INFO((device ? std::string{} : device.error().message));
   REQUIRE(device.has_value());
   return std::move(device->backend);

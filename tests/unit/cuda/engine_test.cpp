@@ -22,9 +22,9 @@ constexpr model::decoder_limits limits{24, 12, 4, 60, 6, 40};
 class watched_runner final : public model_runner {
 public:
   explicit watched_runner(bool on_device)
-      : loaded_(
-            test::load_model(test::reference_folder() / "families/llama.gguf",
-                             cuda::make_emulated_backend(0, &usage), limits)),
+      : loaded_(test::load_model(
+            test::reference_folder() / "families/llama.gguf",
+            cuda::make_emulated_backend({.usage = &usage}), limits)),
         on_device_(on_device) {
     REQUIRE(loaded_.decoder->draws());
   }

@@ -50,8 +50,11 @@ TEST_CASE("a GPU's memory is what was planned, and steps allocate none") {
       INFO(name << ", " << blocks_wanted);
       const auto path = reference_folder() / "families" / (name + ".gguf");
       cuda::emulated_usage usage;
-      auto loaded = load_model(
-          path, cuda::make_emulated_backend(blocks_wanted, &usage), limits);
+      auto loaded =
+          load_model(path,
+                     cuda::make_emulated_backend(
+                         {.blocks_wanted = blocks_wanted, .usage = &usage}),
+                     limits);
       auto file = model::open_checkpoint(path);
       REQUIRE(file.has_value());
       auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);
@@ -80,7 +83,7 @@ TEST_CASE("so is the memory of a model that pools") {
     auto config = model::read_model_config(**file);
     REQUIRE(config.has_value());
     cuda::emulated_usage usage;
-    auto backend = cuda::make_emulated_backend(0, &usage);
+    auto backend = cuda::make_emulated_backend({.usage = &usage});
     auto made = model::encoder::make(**file, *config, *backend, pooled, {});
     REQUIRE(made.has_value());
     auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);

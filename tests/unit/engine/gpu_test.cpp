@@ -1,4 +1,5 @@
 #include "engine/engine.hpp"
+#include "engine/environment.hpp"
 #include "engine/ops/cuda_module.hpp"
 #include "engine/ops/dense_layout.hpp"
 
@@ -74,16 +75,28 @@ TEST_CASE("the module of this build opens, and there is a GPU or it is said "
   auto found = ops::find_cuda_module();
   INFO((found ? std::string{} : found.error().message));
   REQUIRE(found.has_value());
-  auto device = ops::open_cuda(0);
+  auto device = ops::open_cuda({});
   if (device) {
     CHECK(device->free_bytes > 0);
     CHECK(device->free_bytes <= device->all_bytes);
   } else {
     CHECK(says(device.error().message, "no GPU"));
   }
-  auto beyond = ops::open_cuda(1'000'000);
+  auto beyond = ops::open_cuda({.number = 1'000'000, .cache_folder = {}});
   REQUIRE(!beyond.has_value());
   CHECK(says(beyond.error().message, "no GPU"));
+}
+
+TEST_CASE("what is kept of a GPU lies with what else is kept") {
+  options o;
+  o.environment = {{"TROUPE_CACHE", ""}, {"XDG_CACHE_HOME", ""}, {"HOME", ""}};
+  CHECK(cache_folder(o).empty());
+  o.environment[2].second = "/home/a";
+  CHECK(cache_folder(o) == "/home/a/.cache/troupe");
+  o.environment[1].second = "/caches";
+  CHECK(cache_folder(o) == "/caches/troupe");
+  o.environment[0].second = "/own";
+  CHECK(cache_folder(o) == "/own");
 }
 
 TEST_CASE("memory is planned for the device that is asked for") {

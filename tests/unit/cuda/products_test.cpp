@@ -1,0 +1,298 @@
+#include "cuda/emulated_backend.hpp"
+#include "engine/engine_core.hpp"
+#include "engine/ops/cpu/sizing_backend.hpp"
+#include "engine/ops/dense_layout.hpp"
+#include "tests/unit/model/feeding.hpp"
+#include "tests/unit/model/reference_file.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <unistd.h>
+
+using namespace troupe;
+using namespace troupe::test;
+using ops::row_role;
+
+namespace fs = std::filesystem;
+
+// Products by a library: the emulated device has one whose fastest algorithm
+// must not be taken, and whose good one pays for prompts.
+
+namespace {
+
+constexpr model::decoder_limits limits{24, 12, 4, 60, 6, 40};
+
+struct folder {
+  fs::path path = fs::temp_directory_path() /
+                  ("troupe-library-" + std::to_string(::getpid()));
+  folder() {
+    fs::remove_all(path);
+  }
+  ~folder() {
+    fs::remove_all(path);
+  }
+};
+
+/// A weight of ones and the like in bf16, and rows to multiply.
+struct matrix {
+  std::int64_t outputs = 64, cols = 48;
+  std::vector<std::uint16_t> bits;
+  matrix() {
+    for (std::int64_t i = 0; i < outputs * cols; ++i)
+      bits.push_back(static_cast<std::uint16_t>(0x3f80 + i * 37 % 97));
+  }
+  ops::matrix_view view() const {
+    return {ops::element_type::bf16, outputs, cols,
+            std::as_bytes(std::span{bits})};
+  }
+};
+
+struct loaded_matrix {
+  std::unique_ptr<cuda::emulated_usage> usage =
+      std::make_unique<cuda::emulated_usage>();
+  std::unique_ptr<ops::backend> backend;
+  std::unique_ptr<ops::weight> weight;
+  std::size_t trials = 0; ///< products that the choice took
+
+  /// `rounded`: of numbers that are bf16 already.
+  std::vector<float> product(std::int64_t rows, row_role role, bool add,
+                             bool rounded = false) {
+    std::vector<float> x(static_cast<std::size_t>(rows * weight->cols()));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      x[i] = static_cast<float>(i % 31) * 0.0317f - 0.4f;
+      if (rounded)
+        x[i] = cuda::to_float(cuda::to_bf16(x[i]));
+    }
+    auto in = backend->upload(x);
+    std::vector<float> out(static_cast<std::size_t>(rows * weight->rows()), 2);
+    auto to = backend->upload(out);
+    backend->linear(*weight, in->data(), rows, to->data(), add, role);
+    backend->download(to->data(), out);
+    return out;
+  }
+};
+
+loaded_matrix load(cuda::emulated_options how, const fs::path& cache = {}) {
+  loaded_matrix out;
+  how.usage = out.usage.get();
+  out.backend = cuda::make_emulated_backend(how, cache);
+  const matrix m;
+  const auto view = m.view();
+  out.weight = out.backend->load({&view, 1}).value();
+  ops::step_bounds bounds;
+  bounds.rows = 300;
+  bounds.sequences = 1;
+  REQUIRE(out.backend->prepare(bounds).has_value());
+  out.trials = out.usage->products;
+  return out;
+}
+
+/// The engine's choices on such a device.
+class library_runner {
+public:
+  library_runner()
+      : loaded_(load_model(
+            path,
+            cuda::make_emulated_backend({.usage = &usage, .has_library = true}),
+            limits)) {
+    // nop
+  }
+
+  std::size_t planned() const {
+    auto file = model::open_checkpoint(path);
+    auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);
+    auto size = model::decoder_size(**file, loaded_.config, *sizes, limits);
+    REQUIRE(size.has_value());
+    return size->weights + size->kv_cache + size->workspace +
+           ops::gpu_workspace_bytes;
+  }
+
+  engine::model_runner& runner() {
+    return *loaded_.decoder;
+  }
+
+  const fs::path path = reference_folder() / "families/llama.gguf";
+  cuda::emulated_usage usage;
+
+private:
+  loaded_model loaded_;
+};
+
+/// How far the reference's logits are from those of prompt positions, whose
+/// products read rows rounded to bf16.
+float worst_of_prompt(engine::model_runner& runner) {
+  const auto reference = read_reference("families/llama.ref");
+  const auto& expected = reference.sequences.front();
+  engine::step_plan plan;
+  plan.tables = {{9, 0, 7}};
+  for (std::int32_t i = 0; i < 12; ++i) {
+    plan.tokens.push_back(expected.ids[static_cast<std::size_t>(i)]);
+    plan.positions.push_back(i);
+    plan.sequences.push_back(0);
+    plan.logit_rows.push_back(i);
+  }
+  plan.prompt_rows = 12;
+  runner.submit(plan);
+  const auto logits = runner.collect();
+  const auto width = static_cast<std::size_t>(runner.vocabulary());
+  float worst = 0;
+  for (std::size_t i = 0; i < 12 * reference.top_k; ++i) {
+    const auto at = i / reference.top_k * width +
+                    static_cast<std::size_t>(expected.best[i]);
+    worst = std::max(worst, std::abs(logits[at] - expected.logits[i]));
+  }
+  CHECK(worst > 1e-4f); // it is rounded
+  return worst;
+}
+
+engine::engine_core::config config_of(std::uint32_t rows) {
+  engine::engine_core::config c;
+  c.bounds = {.max_num_seqs = 6,
+              .max_num_batched_tokens = rows,
+              .max_scored_rows = 6,
+              .block_size = 4};
+  c.kv_blocks = 60;
+  c.max_model_len = 40;
+  c.max_waiting = 100;
+  return c;
+}
+
+engine::request ask(std::uint64_t id, std::vector<token_id> prompt) {
+  engine::request r;
+  r.id = id;
+  r.prompt = std::move(prompt);
+  r.params.max_tokens = 6;
+  r.params.seed = id;
+  r.params.logprobs = 3;
+  r.params.prompt_logprobs = 1;
+  r.params.ignore_eos = true;
+  return r;
+}
+
+struct answer {
+  std::vector<token_id> tokens;
+  std::vector<std::vector<candidate>> logprobs, of_prompt;
+  bool operator==(const answer&) const = default;
+};
+
+answer answer_to(engine::engine_core& core, std::uint64_t id) {
+  answer out;
+  while (core.living() > 0)
+    for (auto& news : core.step().outputs)
+      if (news.id == id) {
+        out.tokens.insert(out.tokens.end(), news.tokens.begin(),
+                          news.tokens.end());
+        for (auto& one : news.logprobs)
+          out.logprobs.push_back(one);
+        for (auto& one : news.prompt_logprobs)
+          out.of_prompt.push_back(one);
+      }
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("a library's algorithm is taken where it pays, and keeps rows") {
+  auto own = load({});
+  auto with = load({.has_library = true});
+  CHECK(own.trials == 0);
+  CHECK(with.trials > 0);
+  CHECK_FALSE(own.backend->has_roles());
+  CHECK(with.backend->has_roles());
+  CHECK(own.backend->arithmetic() != with.backend->arithmetic());
+  for (bool add : {false, true}) {
+    const auto prompt = with.product(300, row_role::prompt, add);
+    const auto output = with.product(300, row_role::output, add);
+    // Few rows do not pay: outputs are our own kernel's.
+    CHECK((output == own.product(300, row_role::output, add)));
+    CHECK((prompt != output));
+    for (std::size_t i = 0; i < prompt.size(); ++i)
+      REQUIRE(prompt[i] == Approx(output[i]).epsilon(0.01).margin(0.02));
+    // But for the rounding of what it reads it is the same product.
+    CHECK((prompt == with.product(300, row_role::prompt, add, true)));
+    const auto exact = own.product(300, row_role::output, add, true);
+    for (std::size_t i = 0; i < prompt.size(); ++i)
+      REQUIRE(prompt[i] == Approx(exact[i]).epsilon(1e-5).margin(1e-5));
+    for (std::int64_t rows : {1, 16, 17, 255}) {
+      const auto some = with.product(rows, row_role::prompt, add);
+      CHECK(std::equal(some.begin(), some.end(), prompt.begin()));
+    }
+  }
+}
+
+TEST_CASE("what was chosen is not searched for again, unless the file is "
+          "broken") {
+  folder here;
+  const auto first = load({.has_library = true}, here.path);
+  CHECK(first.trials > 0);
+  const auto again = load({.has_library = true}, here.path);
+  CHECK(again.trials == 0);
+  CHECK(again.backend->arithmetic() == first.backend->arithmetic());
+  const auto file = fs::directory_iterator {
+    here.path
+    } -> path();
+  std::ofstream{file, std::ios::app} << "x";
+  const auto broken = load({.has_library = true}, here.path);
+  CHECK(broken.trials > 0);
+  CHECK(broken.backend->arithmetic() == first.backend->arithmetic());
+  CHECK(load({.has_library = true}, here.path).trials == 0);
+}
+
+TEST_CASE("without room to try, products are our own and nothing is kept") {
+  folder here;
+  // A trial of this shape takes 1.1 MB.
+  const auto tight = load(
+      {.bytes_most = ops::gpu_workspace_bytes + (1 << 20), .has_library = true},
+      here.path);
+  CHECK_FALSE(tight.backend->has_roles());
+  CHECK(load({.has_library = true}, here.path).trials > 0);
+}
+
+TEST_CASE("with an arithmetic per role an engine gives the same in chunks, in "
+          "company, resumed and from the cache") {
+  library_runner library;
+  auto& runner = library.runner();
+  REQUIRE(runner.has_roles());
+  CHECK(library.usage.bytes == library.planned());
+  const auto allocations = library.usage.allocations;
+  CHECK(worst_of_prompt(runner) < 0.15f); // seen: 0.09, of up to 7.4
+  const std::vector<token_id> prompt{5, 9, 31, 7, 7, 12, 80, 3, 44};
+  engine::engine_core whole{config_of(24), runner};
+  whole.submit(ask(1, prompt));
+  const auto expected = answer_to(whole, 1);
+  REQUIRE(expected.tokens.size() == 6);
+  REQUIRE(expected.of_prompt.size() == prompt.size());
+
+  engine::engine_core chunked{config_of(2), runner};
+  chunked.submit(ask(1, prompt));
+  CHECK(answer_to(chunked, 1) == expected);
+
+  engine::engine_core crowd{config_of(7), runner};
+  crowd.submit(ask(2, {1, 2, 3}));
+  crowd.step();
+  crowd.submit(ask(3, {prompt.begin(), prompt.begin() + 5}));
+  crowd.submit(ask(1, prompt));
+  CHECK(answer_to(crowd, 1) == expected);
+
+  // From what the cache has, and after another engine had drawn three.
+  for (bool resumed : {false, true}) {
+    auto r = ask(4 + resumed, prompt);
+    r.params.seed = 1;
+    r.params.prompt_logprobs = -1;
+    auto rest = expected;
+    rest.of_prompt.clear();
+    if (resumed) {
+      r.resume.assign(expected.tokens.begin(), expected.tokens.begin() + 3);
+      rest.tokens.erase(rest.tokens.begin(), rest.tokens.begin() + 3);
+      rest.logprobs.erase(rest.logprobs.begin(), rest.logprobs.begin() + 3);
+    }
+    engine::engine_core other{config_of(24), runner};
+    other.submit(r);
+    CHECK(answer_to(other, r.id) == rest);
+    whole.submit(r);
+    CHECK(answer_to(whole, r.id) == rest);
+  }
+  CHECK(library.usage.allocations == allocations);
+}
