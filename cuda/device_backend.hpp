@@ -97,7 +97,8 @@ public:
         drawer_.make_room(bounds.drawn_rows, bounds.logits);
       for (const auto& rope : bounds.ropes)
         turns_for(rope).cover(*device_, bounds.positions);
-      products_.choose();
+      products_.choose(
+          static_cast<std::size_t>(ops::dense_kv_bytes(bounds.kv)));
       products_.make_room(bounds.rows);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};

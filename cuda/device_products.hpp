@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -52,12 +51,13 @@ public:
     return widest_;
   }
 
-  /// Chooses for all shapes that were added, as the file says or by search.
-  void choose() {
+  /// Chooses for all shapes that were added, as the file says or by trials,
+  /// which take no more than `spare_bytes`: what needs more is our own.
+  void choose(std::size_t spare_bytes) {
     for (const auto& [shape, weight] : loaded_)
       for (const auto role : {ops::row_role::prompt, ops::row_role::output})
         if (!choices_.contains({shape, role}))
-          if (const auto choice = choice_for(shape, weight, role))
+          if (const auto choice = choice_for(shape, weight, role, spare_bytes))
             choices_.emplace(std::pair{shape, role}, *choice);
     loaded_.clear();
     cache_.save();
@@ -122,20 +122,16 @@ private:
 
   /// Nothing: our own.
   product_choice choice_for(const product_shape& shape, const bf16* weight,
-                            ops::row_role role) {
+                            ops::row_role role, std::size_t spare_bytes) {
     if (const auto* known = cache_.find(shape, role);
         known != nullptr && (!*known || is_there(**known, shape)))
       return *known;
-    if (proposed(shape).empty())
-      return {};
-    try {
-      trial one{*this, shape, weight};
-      const auto choice = choose_product(one, role);
-      cache_.add(shape, role, choice);
-      return choice;
-    } catch (const std::bad_alloc&) {
-      return {}; // no room to try, so none to remember
-    }
+    if (trial::bytes_for(shape) > spare_bytes || proposed(shape).empty())
+      return {}; // not tried, so there is nothing to remember
+    trial one{*this, shape, weight};
+    const auto choice = choose_product(one, role);
+    cache_.add(shape, role, choice);
+    return choice;
   }
 
   std::vector<product_algorithm> proposed(const product_shape& shape) {
@@ -179,6 +175,13 @@ public:
     of.device_.copy_in(x_.template as<void>(), values.data(), x_.bytes());
     of.round(x_.template as<float>(), trial_rows_most, shape.cols, rounded());
     of.device_.zero(y_.template as<void>(), y_.bytes());
+  }
+
+  /// What it takes.
+  static std::size_t bytes_for(const product_shape& shape) {
+    return bytes_of(shape.cols, sizeof(float) + sizeof(bf16)) +
+           bytes_of(shape.outputs, sizeof(float)) +
+           bytes_of(1, sizeof(std::uint64_t));
   }
 
   std::vector<product_algorithm> proposed() override {

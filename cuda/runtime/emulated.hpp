@@ -118,7 +118,6 @@ struct emulated_options {
   std::int64_t blocks_wanted = 0;
   /// If it is given, it outlives the device.
   emulated_usage* usage = nullptr;
-  std::size_t bytes_most = std::numeric_limits<std::size_t>::max();
   /// It has algorithms for products: one whose order of sums depends on the
   /// number of rows, which is the fastest, one that fails, and a good one,
   /// which pays for many rows.

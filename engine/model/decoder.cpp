@@ -38,6 +38,7 @@ ops::step_bounds bounds_of(const model_config& config,
       (positions + limits.kv_block_tokens - 1) / limits.kv_block_tokens;
   out.table_entries = out.sequences * blocks;
   out.ropes = config.ropes();
+  out.kv = kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks);
   return out;
 }
 

@@ -161,14 +161,17 @@ struct encoder::state {
     return static_cast<std::int32_t>(most / block_tokens);
   }
 
+  ops::kv_shape kv() const {
+    return {1, config.kv_heads, config.head_dim, block_tokens, blocks_max()};
+  }
+
   result<void> allocate() {
     // First, since it may try products in memory that is free until then.
     auto prepared = backend.prepare(bounds());
     if (!prepared)
       return prepared.error();
     step_bytes = *prepared;
-    auto made = backend.make_kv_pool(
-        {1, config.kv_heads, config.head_dim, block_tokens, blocks_max()});
+    auto made = backend.make_kv_pool(kv());
     if (!made)
       return made.error();
     pool = std::move(*made);
@@ -187,6 +190,7 @@ struct encoder::state {
     out.rows = limits.rows_max;
     out.sequences = limits.sequences_max;
     out.table_entries = blocks_max();
+    out.kv = kv();
     out.positions = std::min(limits.rows_max, config.context_length);
     out.ropes = config.ropes();
     return out;

@@ -85,6 +85,7 @@ struct step_bounds {
   std::vector<rope_params> ropes; ///< all that differ
   std::int64_t drawn_rows = 0;    ///< from which tokens are drawn
   std::int64_t logits = 0;        ///< of such a row
+  kv_shape kv;                    ///< of the store that is made next
 };
 
 /// How a layer attends.
@@ -152,8 +153,10 @@ public:
 
   /// After the weights were loaded and before anything else: makes room for
   /// what steps need beside their caller's buffers, so that none within the
-  /// bounds allocates backend memory, and decides how products are made. Gives
-  /// the bytes that it took. Nothing, by a backend whose memory is the host's.
+  /// bounds allocates backend memory, and decides how products are made, for
+  /// which it takes no more for a time than the store of keys and values will.
+  /// Gives the bytes that it took. Nothing, by a backend whose memory is the
+  /// host's.
   virtual result<std::uint64_t> prepare(const step_bounds&) {
     return std::uint64_t{0};
   }

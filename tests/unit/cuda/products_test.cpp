@@ -22,7 +22,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr model::decoder_limits limits{24, 12, 4, 60, 6, 40};
+/// A store of keys and values in whose place the trials have room.
+constexpr model::decoder_limits limits{24, 12, 4, 30'000, 6, 40};
 
 struct folder {
   fs::path path = fs::temp_directory_path() /
@@ -74,7 +75,8 @@ struct loaded_matrix {
   }
 };
 
-loaded_matrix load(cuda::emulated_options how, const fs::path& cache = {}) {
+loaded_matrix load(cuda::emulated_options how, const fs::path& cache = {},
+                   std::int32_t kv_blocks = 1000) {
   loaded_matrix out;
   how.usage = out.usage.get();
   out.backend = cuda::make_emulated_backend(how, cache);
@@ -84,6 +86,7 @@ loaded_matrix load(cuda::emulated_options how, const fs::path& cache = {}) {
   ops::step_bounds bounds;
   bounds.rows = 300;
   bounds.sequences = 1;
+  bounds.kv = {1, 1, 64, 16, kv_blocks};
   REQUIRE(out.backend->prepare(bounds).has_value());
   out.trials = out.usage->products;
   return out;
@@ -240,14 +243,14 @@ TEST_CASE("what was chosen is not searched for again, unless the file is "
   CHECK(load({.has_library = true}, here.path).trials == 0);
 }
 
-TEST_CASE("without room to try, products are our own and nothing is kept") {
+TEST_CASE("what needs more room to try than the plan has is our own, and not "
+          "kept") {
   folder here;
-  // A trial of this shape takes 1.1 MB.
-  const auto tight = load(
-      {.bytes_most = ops::gpu_workspace_bytes + (1 << 20), .has_library = true},
-      here.path);
+  // A trial of this shape takes 1.1 MB, a block 4 KiB.
+  const auto tight = load({.has_library = true}, here.path, 200);
+  CHECK(tight.trials == 0);
   CHECK_FALSE(tight.backend->has_roles());
-  CHECK(load({.has_library = true}, here.path).trials > 0);
+  CHECK(load({.has_library = true}, here.path, 300).trials > 0);
 }
 
 TEST_CASE("with an arithmetic per role an engine gives the same in chunks, in "
@@ -256,6 +259,7 @@ TEST_CASE("with an arithmetic per role an engine gives the same in chunks, in "
   auto& runner = library.runner();
   REQUIRE(runner.has_roles());
   CHECK(library.usage.bytes == library.planned());
+  CHECK(library.usage.bytes_most == library.usage.bytes); // trials and all
   const auto allocations = library.usage.allocations;
   CHECK(worst_of_prompt(runner) < 0.15f); // seen: 0.09, of up to 7.4
   const std::vector<token_id> prompt{5, 9, 31, 7, 7, 12, 80, 3, 44};
