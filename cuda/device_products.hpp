@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -55,10 +56,7 @@ public:
   /// which take no more than `spare_bytes`: what needs more is our own.
   void choose(std::size_t spare_bytes) {
     for (const auto& [shape, weight] : loaded_)
-      for (const auto role : {ops::row_role::prompt, ops::row_role::output})
-        if (!choices_.contains({shape, role}))
-          if (const auto choice = choice_for(shape, weight, role, spare_bytes))
-            choices_.emplace(std::pair{shape, role}, *choice);
+      choose_for(shape, weight, spare_bytes);
     loaded_.clear();
     cache_.save();
   }
@@ -120,18 +118,32 @@ private:
                      round_kernel{x, shape.blocks_x, cols, to});
   }
 
-  /// Nothing: our own.
-  product_choice choice_for(const product_shape& shape, const bf16* weight,
-                            ops::row_role role, std::size_t spare_bytes) {
-    if (const auto* known = cache_.find(shape, role);
-        known != nullptr && (!*known || is_there(**known, shape)))
-      return *known;
-    if (trial::bytes_for(shape) > spare_bytes || proposed(shape).empty())
-      return {}; // not tried, so there is nothing to remember
-    trial one{*this, shape, weight};
-    const auto choice = choose_product(one, role);
-    cache_.add(shape, role, choice);
-    return choice;
+  void choose_for(const product_shape& shape, const bf16* weight,
+                  std::size_t spare_bytes) {
+    std::optional<trial> tried;
+    std::map<product_algorithm, bool> kept;
+    for (const auto role : {ops::row_role::prompt, ops::row_role::output}) {
+      auto choice = known(shape, role);
+      if (!choice) {
+        if (trial::bytes_for(shape) > spare_bytes || proposed(shape).empty())
+          return; // our own; not tried, so there is nothing to remember
+        if (!tried)
+          tried.emplace(*this, shape, weight);
+        choice = choose_product(*tried, role, kept);
+        cache_.add(shape, role, *choice);
+      }
+      if (*choice)
+        choices_.insert_or_assign({shape, role}, **choice);
+    }
+  }
+
+  /// What the file says; nothing if it says nothing that can be.
+  std::optional<product_choice> known(const product_shape& shape,
+                                      ops::row_role role) {
+    const auto* found = cache_.find(shape, role);
+    if (found == nullptr || (*found && !is_there(**found, shape)))
+      return std::nullopt;
+    return *found;
   }
 
   std::vector<product_algorithm> proposed(const product_shape& shape) {

@@ -18,8 +18,7 @@ std::span<const std::int64_t> rows_of(ops::row_role role) {
 
 struct candidate {
   product_choice what;
-  double score = 0;      ///< less is better
-  bool admitted = false; ///< once it was looked at
+  double score = 0; ///< less is better
 };
 
 /// Infinite if it cannot do one of the numbers of rows.
@@ -50,25 +49,30 @@ bool keeps_rows(product_trial& trial, const product_algorithm& algorithm) {
   return true;
 }
 
-product_choice choose_product(product_trial& trial, ops::row_role role) {
+product_choice choose_product(product_trial& trial, ops::row_role role,
+                              std::map<product_algorithm, bool>& kept) {
   const auto proposed = trial.proposed();
   if (proposed.empty())
     return {};
   std::vector<double> own;
   for (const auto rows : rows_of(role))
     own.push_back(trial.seconds({}, rows).value());
-  std::vector<candidate> all{{{}, static_cast<double>(own.size()), true}};
+  std::vector<candidate> all{{{}, static_cast<double>(own.size())}};
   for (const auto& one : proposed)
-    all.push_back({one, score_of(trial, one, role, own), false});
+    all.push_back({one, score_of(trial, one, role, own)});
   // Few are looked at: the fastest first, until one is admitted.
   std::vector<std::size_t> order(all.size());
   for (std::size_t i = 0; i < order.size(); ++i)
     order[i] = i;
   std::stable_sort(order.begin(), order.end(),
                    [&](auto a, auto b) { return all[a].score < all[b].score; });
-  const auto admit = [&](candidate& one) {
-    one.admitted = one.admitted || keeps_rows(trial, *one.what);
-    return one.admitted;
+  const auto admit = [&](const candidate& one) {
+    if (!one.what)
+      return true; // our own
+    const auto [found, is_new] = kept.try_emplace(*one.what, false);
+    if (is_new)
+      found->second = keeps_rows(trial, *one.what);
+    return found->second;
   };
   const auto best = *std::find_if(order.begin(), order.end(),
                                   [&](auto i) { return admit(all[i]); });

@@ -5,6 +5,7 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <vector>
@@ -59,6 +60,8 @@ bool keeps_rows(product_trial& trial, const product_algorithm& algorithm);
 /// sum of what it takes for the role's numbers of rows, each against our own
 /// kernel. Of those within 5 % of the best the first is taken (our own before
 /// all, then in the library's order), so that noise decides seldom.
-product_choice choose_product(product_trial& trial, ops::row_role role);
+/// What was looked at for another role is not looked at again (`kept`).
+product_choice choose_product(product_trial& trial, ops::row_role role,
+                              std::map<product_algorithm, bool>& kept);
 
 } // namespace troupe::cuda

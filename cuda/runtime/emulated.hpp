@@ -160,18 +160,21 @@ public:
   bool multiply(const product_algorithm& algorithm, const product& what);
 
   /// Of f, nothing if that says that it cannot. Not the time, but what a GPU
-  /// would have to do: always the same.
+  /// would have to do, which is always the same; it is not done.
   template <class F>
   std::optional<double> seconds(F f) {
-    const auto before = work_;
-    if (!f())
-      return std::nullopt;
-    return static_cast<double>(work_ - before);
+    work_ = 0;
+    only_counts_ = true;
+    const bool could = f();
+    only_counts_ = false;
+    return could ? std::optional{static_cast<double>(work_)} : std::nullopt;
   }
 
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
     work_ += std::uint64_t{shape.blocks_x} * shape.blocks_y * shape.threads;
+    if (only_counts_)
+      return;
     std::unique_ptr<emulated_block> block;
     if constexpr (Kernel::collective)
       block = std::make_unique<emulated_block>(shape.threads);
@@ -183,6 +186,7 @@ public:
 private:
   emulated_options how_;
   std::uint64_t work_ = 0; ///< threads that ran
+  bool only_counts_ = false;
   std::size_t bytes_ = 0;
   std::unordered_map<void*, std::size_t> sizes_;
 

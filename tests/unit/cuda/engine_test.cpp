@@ -80,13 +80,13 @@ std::vector<request> requests(std::int32_t vocabulary) {
   std::mt19937 random{17};
   auto one_in = [&](unsigned n) { return random() % n == 0; };
   std::vector<request> out;
-  for (std::uint64_t id = 0; id < 16; ++id) {
+  for (std::uint64_t id = 0; id < 9; ++id) {
     request r;
     r.id = id;
-    for (auto i = 1 + random() % 12; i > 0; --i)
+    for (auto i = 1 + random() % 6; i > 0; --i)
       r.prompt.push_back(static_cast<token_id>(random() % vocabulary));
     auto& p = r.params;
-    p.max_tokens = 8;
+    p.max_tokens = 5;
     p.seed = random();
     p.temperature = one_in(3) ? 0.0f : 1.5f;
     p.top_k = one_in(3) ? 7 : 0;
@@ -142,7 +142,7 @@ TEST_CASE("an engine gives the same whether the device draws or the host") {
   const auto all = requests(device.vocabulary());
   const auto before = device.usage.allocations;
   check_same(answers(device, all), answers(host, all));
-  CHECK(device.drawn > 100);
+  CHECK(device.drawn > 40);
   CHECK(device.rows_of_host == 0);
   CHECK(device.usage.allocations == before);
   CHECK(host.drawn == 0);
@@ -151,11 +151,12 @@ TEST_CASE("an engine gives the same whether the device draws or the host") {
 TEST_CASE("rows that the device does not draw come to the host one by one") {
   watched_runner device{true}, host{false};
   auto all = requests(device.vocabulary());
+  all.resize(5);
   all[1].params.logit_bias = {{5, 2}, {5, 2}};
   all[2].params.logprobs = 40;
   all[3].params.prompt_logprobs = 40;
   all[3].prompt.resize(5, 7);
   check_same(answers(device, all), answers(host, all));
-  CHECK(device.rows_of_host >= 20);
-  CHECK(device.rows_of_host < device.drawn / 2);
+  CHECK(device.rows_of_host >= 14); // two choices, and the other's prompt
+  CHECK(device.rows_of_host < device.drawn);
 }

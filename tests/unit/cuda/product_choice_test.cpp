@@ -70,7 +70,8 @@ private:
 /// -1: our own.
 int chosen(std::vector<made_up> all, row_role role = row_role::prompt) {
   fake_trial trial{std::move(all)};
-  const auto out = choose_product(trial, role);
+  std::map<product_algorithm, bool> kept;
+  const auto out = choose_product(trial, role, kept);
   return out ? static_cast<int>((*out)[0]) : -1;
 }
 
@@ -131,7 +132,10 @@ TEST_CASE("an algorithm that cannot do some number of rows is never taken") {
 
 TEST_CASE("no more algorithms are looked at than it takes") {
   fake_trial trial{{{.9}, {.2}, {.5}, {.3}}};
-  choose_product(trial, row_role::prompt);
+  std::map<product_algorithm, bool> kept;
+  choose_product(trial, row_role::prompt, kept);
+  CHECK(trial.begun == 1);
+  choose_product(trial, row_role::output, kept);
   CHECK(trial.begun == 1);
 }
 
