@@ -1,0 +1,300 @@
+"""The engine on a GPU beside what the GPU can do, and beside torch.compile.
+
+  bench/gpu_engine.py [--engine PROGRAM] [--device cuda|cpu] [--only NAME]
+                      [--out DIR] [--work DIR]
+
+Makes models of random weights in the shapes of Qwen2.5-0.5B, Qwen2.5-7B and
+Llama-3-8B (bf16), measures in this order: what the memory and the tensor cores
+give (a read of many bytes, a large product), the engine (bench_gpu_engine:
+decoding at batch 1, 32, 128 and 256 with a context of 1024, a prompt of 2048),
+and transformers under torch.compile with CUDA graphs. Writes
+DIR/gpu-engine-DATE.json and .md. A bound is bytes of weights and of keys and
+values over the bytes a second just measured; for prompts, operations over the
+operations a second just measured.
+
+`--device cpu` and a shape "tiny" are to try the script where there is no GPU;
+what needs PyTorch is left out where there is none, and the table says so.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BATCHES = (1, 32, 128, 256)
+CONTEXT = 1024
+PROMPT = 2048
+
+QWEN = dict(model_type="qwen2", architectures=["Qwen2ForCausalLM"],
+            rope_theta=1e6, rms_norm_eps=1e-6)
+LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"],
+             rope_theta=5e5, rms_norm_eps=1e-5)
+SHAPES = {
+    "tiny": dict(QWEN, hidden_size=64, num_hidden_layers=2,
+                 num_attention_heads=4, num_key_value_heads=2,
+                 intermediate_size=128, vocab_size=512,
+                 tie_word_embeddings=True),
+    "Qwen2.5-0.5B": dict(QWEN, hidden_size=896, num_hidden_layers=24,
+                         num_attention_heads=14, num_key_value_heads=2,
+                         intermediate_size=4864, vocab_size=151936,
+                         tie_word_embeddings=True),
+    "Qwen2.5-7B": dict(QWEN, hidden_size=3584, num_hidden_layers=28,
+                       num_attention_heads=28, num_key_value_heads=4,
+                       intermediate_size=18944, vocab_size=152064,
+                       tie_word_embeddings=False),
+    "Llama-3-8B": dict(LLAMA, hidden_size=4096, num_hidden_layers=32,
+                       num_attention_heads=32, num_key_value_heads=8,
+                       intermediate_size=14336, vocab_size=128256,
+                       tie_word_embeddings=False),
+}
+
+
+# -- models -------------------------------------------------------------------
+
+def tensors_of(shape):
+    """Names and shapes of all tensors, as Hugging Face has them."""
+    hidden, wide = shape["hidden_size"], shape["intermediate_size"]
+    keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
+    yield "model.embed_tokens.weight", (shape["vocab_size"], hidden)
+    for layer in range(shape["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        yield at + "input_layernorm.weight", (hidden,)
+        yield at + "post_attention_layernorm.weight", (hidden,)
+        for name, rows in ("q", hidden), ("k", keys), ("v", keys):
+            yield f"{at}self_attn.{name}_proj.weight", (rows, hidden)
+            if shape["model_type"] == "qwen2":
+                yield f"{at}self_attn.{name}_proj.bias", (rows,)
+        yield at + "self_attn.o_proj.weight", (hidden, hidden)
+        yield at + "mlp.gate_proj.weight", (wide, hidden)
+        yield at + "mlp.up_proj.weight", (wide, hidden)
+        yield at + "mlp.down_proj.weight", (hidden, wide)
+    yield "model.norm.weight", (hidden,)
+    if not shape["tie_word_embeddings"]:
+        yield "lm_head.weight", (shape["vocab_size"], hidden)
+
+
+def write_tokenizer(folder):
+    """256 tokens, one per byte: prompts are ids here."""
+    alphabet = [chr(c) for c in (*range(33, 127), *range(161, 173),
+                                 *range(174, 256))]
+    alphabet += [chr(256 + i) for i in range(256 - len(alphabet))]
+    (folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False,
+                          "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {c: i for i, c in
+                                           enumerate(alphabet)},
+                  "merges": []}}))
+
+
+def make_model(folder, shape):
+    folder.mkdir(parents=True)
+    write_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps({
+        **shape, "hidden_act": "silu", "torch_dtype": "bfloat16",
+        "max_position_embeddings": 32768, "eos_token_id": 0,
+        "bos_token_id": 0}))
+    sizes = [(name, of, int(np.prod(of))) for name, of in tensors_of(shape)]
+    header, at = {}, 0
+    for name, of, count in sizes:
+        header[name] = {"dtype": "BF16", "shape": list(of),
+                        "data_offsets": [at, at + 2 * count]}
+        at += 2 * count
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    # One block of random numbers again and again: only speed is looked at.
+    block = np.random.default_rng(7).normal(0, 0.02, 1 << 22)
+    block = (block.astype(np.float32).view(np.uint32) >> 16).astype("<u2")
+    ones = np.full(1 << 16, 0x3f80, "<u2")
+    with (folder / "model.safetensors").open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for name, _, left in sizes:
+            source = ones if "norm" in name else block
+            while left > 0:
+                part = source[:left]
+                out.write(part.tobytes())
+                left -= len(part)
+
+
+# -- what is measured ---------------------------------------------------------
+
+def timed(torch, work, repeats=20):
+    """Seconds of one call, the least of some after two that warm up."""
+    best = None
+    for number in range(repeats + 2):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - begin
+        if number >= 2:
+            best = seconds if best is None else min(best, seconds)
+    return best
+
+
+def ceilings():
+    """Bytes a second of a pure read, operations a second of a product."""
+    import torch
+    read = torch.ones(1 << 32, dtype=torch.uint8, device="cuda").view(
+        torch.int64)
+    bytes_s = read.numel() * 8 / timed(torch, lambda: read.sum())
+    del read
+    n = 8192
+    a = torch.randn(n, n, dtype=torch.bfloat16, device="cuda")
+    b = torch.randn(n, n, dtype=torch.bfloat16, device="cuda")
+    operations_s = 2 * n ** 3 / timed(torch, lambda: a @ b)
+    return {"device": torch.cuda.get_device_name(),
+            "read_bytes_s": bytes_s, "operations_s": operations_s}
+
+
+def run_engine(program, folder, device, small):
+    more = (["--batches", "1,2", "--context", "32", "--prompt", "64",
+             "--steps", "4"] if small else
+            ["--batches", ",".join(map(str, BATCHES)), "--context",
+             str(CONTEXT), "--prompt", str(PROMPT)])
+    done = subprocess.run([program, folder, "--device", device, *more],
+                          capture_output=True, text=True, timeout=400)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip() or f"status {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def run_torch(folder, batches):
+    """Seconds of a decoding step of transformers with a static cache, compiled
+    with CUDA graphs; by batch."""
+    import torch
+    import transformers
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, device_map="cuda")
+    out = {}
+    for batch in batches:
+        torch.compiler.reset()
+        cache = transformers.StaticCache(config=model.config,
+                                         max_cache_len=CONTEXT + 128)
+        step = torch.compile(model.forward, mode="reduce-overhead",
+                             fullgraph=True)
+        ids = torch.ones(batch, 1, dtype=torch.long, device="cuda")
+        position = torch.tensor([CONTEXT], device="cuda")
+
+        def decode():
+            with torch.inference_mode():
+                step(input_ids=ids, past_key_values=cache,
+                     cache_position=position, use_cache=True)
+
+        out[batch] = timed(torch, decode, repeats=30)
+        del cache, step
+        torch.cuda.empty_cache()
+    return out
+
+
+# -- bounds and tables --------------------------------------------------------
+
+def kv_bytes(shape):
+    """Of one token, in f16."""
+    head = shape["hidden_size"] // shape["num_attention_heads"]
+    return 2 * 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * head
+
+
+def operations(shape, tokens):
+    """Of a prompt: products with all matrices but the table of embeddings, and
+    half a square of attention."""
+    matrices = sum(int(np.prod(of)) for name, of in tensors_of(shape)
+                   if len(of) == 2 and "embed" not in name
+                   and "lm_head" not in name)
+    attention = (2 * shape["num_hidden_layers"] * shape["hidden_size"]
+                 * tokens * tokens)
+    return 2 * matrices * tokens + attention
+
+
+def rows_of(name, shape, seen, top, beside):
+    for one in seen["decode"]:
+        batch, step = one["batch"], one["step_s"]
+        read = seen["weight_bytes"] + batch * seen["context"] * kv_bytes(shape)
+        bound = read / top["read_bytes_s"] if top else None
+        yield {"model": name, "what": f"decode, batch {batch}",
+               "ms": step * 1e3, "tokens_s": batch / step,
+               "of_bound": bound / step if bound else None,
+               "torch_ms": beside.get(batch, 0) * 1e3 or None}
+    bound = (operations(shape, seen["prompt"]) / top["operations_s"]
+             if top else None)
+    seconds = seen["first_token_s"]
+    yield {"model": name, "what": f"prompt of {seen['prompt']}",
+           "ms": seconds * 1e3, "tokens_s": seen["prompt"] / seconds,
+           "of_bound": bound / seconds if bound else None, "torch_ms": None}
+
+
+def table(rows, top, missing):
+    def cell(value, form):
+        return "-" if value is None else format(value, form)
+    lines = [f"Device: {top['device'] if top else 'none measured'}."]
+    if top:
+        lines.append(f"A pure read: {top['read_bytes_s'] / 1e12:.2f} TB/s; a "
+                     f"product of 8192^3 in bf16: "
+                     f"{top['operations_s'] / 1e12:.0f} TFLOP/s.")
+    lines += [f"Not measured: {what}." for what in missing]
+    lines += ["", "| model | what | ms | tokens/s | of the bound | "
+              "torch.compile, ms |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += [f"| {r['model']} | {r['what']} | {r['ms']:.3f} | "
+              f"{r['tokens_s']:.0f} | {cell(r['of_bound'], '.0%')} | "
+              f"{cell(r['torch_ms'], '.3f')} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", default=ROOT
+                        / "build/release/bench/bench_gpu_engine")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--out", type=pathlib.Path,
+                        default=ROOT / "bench/results")
+    parser.add_argument("--work", type=pathlib.Path,
+                        default=ROOT / "build/bench/gpu-models")
+    given = parser.parse_args()
+    missing, rows, top = [], [], None
+
+    def attempt(what, work):
+        try:
+            return work()
+        except Exception as why:
+            missing.append(f"{what} ({type(why).__name__}: "
+                           f"{str(why).splitlines()[0] if str(why) else ''})")
+            print(f"{what}: {why}", file=sys.stderr)
+            return None
+
+    if given.device == "cuda":
+        top = attempt("what the GPU can do", ceilings)
+    for name in given.only or [name for name in SHAPES if name != "tiny"]:
+        folder = given.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        make_model(folder, SHAPES[name])
+        seen = attempt(f"the engine with {name}", lambda: run_engine(
+            given.engine, folder, given.device, name == "tiny"))
+        beside = None
+        if given.device == "cuda":
+            beside = attempt(f"torch.compile with {name}",
+                             lambda: run_torch(folder, BATCHES))
+        if seen:
+            rows += rows_of(name, SHAPES[name], seen, top, beside or {})
+        shutil.rmtree(folder)
+    given.out.mkdir(parents=True, exist_ok=True)
+    to = given.out / f"gpu-engine-{datetime.date.today().isoformat()}"
+    to.with_suffix(".json").write_text(json.dumps(
+        {"ceilings": top, "rows": rows, "missing": missing}, indent=1) + "\n")
+    text = table(rows, top, missing)
+    to.with_suffix(".md").write_text(text)
+    print(text)
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == "__main__":
+    main()
