@@ -21,13 +21,14 @@ make_pack() {
   . scripts/build.sh
   . scripts/python.sh
   prepare_python
-  build_release ON troupe troupe_cuda unit_cuda
+  build_release ON troupe troupe_cuda unit_cuda bench_gpu_engine
   rm -rf "$pack" build/gpu-check.new
   mkdir -p "$pack" build/gpu-check.new/lib build/gpu-check.new/wheels
   local to=build/gpu-check.new version
   cp build/release/libtroupe_cuda.so build/release/troupe \
+    build/release/bench/bench_gpu_engine \
     "$(find build/release -name unit_cuda -type f)" "$to/"
-  strip "$to/troupe" "$to/unit_cuda"
+  strip "$to/troupe" "$to/unit_cuda" "$to/bench_gpu_engine"
   # What the bare machine may lack; its own C library stays.
   ldd "$to/unit_cuda" "$to/troupe" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
@@ -43,11 +44,20 @@ make_pack() {
   du -sh "$pack"
 }
 
+# All parts together; a call there has ten minutes.
+budget_s=${GPU_CHECK_BUDGET_S:-570}
+
 # part NAME COMMAND...: one line of the summary.
 part() {
-  local name=$1 start=$SECONDS result=passed
+  local name=$1 start=$SECONDS left=$((budget_s - SECONDS)) result=passed
   shift
-  timeout 240 "$@" >"$out/$name.log" 2>&1 || { result=FAILED; failed=1; }
+  if [ "$left" -lt 5 ]; then
+    echo "$name: did not run, no time was left" | tee -a "$out/summary.txt"
+    failed=1
+    return
+  fi
+  timeout $((left < 240 ? left : 240)) "$@" >"$out/$name.log" 2>&1 ||
+    { result=FAILED; failed=1; }
   echo "$name: $result, $((SECONDS - start)) s" | tee -a "$out/summary.txt"
 }
 
@@ -59,6 +69,15 @@ serve() {
       tests/reference/tiny/bf16-llama3.gguf "$out/serve.json"
 }
 
+# The folder of a library that the toolkit has, or PyTorch brings.
+folder_of() {
+  local sites
+  sites=$(python3 -c 'import site; print(*site.getsitepackages())' 2>/dev/null)
+  # shellcheck disable=SC2086 # several folders
+  dirname "$(find /usr/local/cuda*/ $sites -name "$1" 2>/dev/null |
+    head -n 1)"
+}
+
 check() {
   out=${OUT:-$pack/out}
   failed=0
@@ -67,7 +86,8 @@ check() {
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   # cuBLAS is too large to travel.
-  export LD_LIBRARY_PATH=$PWD/$pack/lib:/usr/local/cuda/lib64
+  export LD_LIBRARY_PATH=$PWD/$pack/lib:$(folder_of libcublasLt.so.13)
+  export PATH=$PATH:/usr/local/cuda/bin
   nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader |
     tee "$out/summary.txt"
   part kernels "$pack/unit_cuda" "~*family*" --durations yes
@@ -75,6 +95,10 @@ check() {
   export -f serve
   export pack out
   part serve bash -c serve
+  for model in Qwen2.5-0.5B Qwen2.5-7B Llama-3-8B; do
+    part "bench-$model" python3 bench/gpu_engine.py --only "$model" \
+      --engine "$pack/bench_gpu_engine" --out "$out/$model"
+  done
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
       part "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
