@@ -126,7 +126,11 @@ private:
       auto choice = known(shape, role);
       if (!choice) {
         if (trial::bytes_for(shape) > spare_bytes || proposed(shape).empty())
-          return; // our own; not tried, so there is nothing to remember
+          return;      // our own; not tried, so there is nothing to remember
+        cache_.lock(); // another process may have chosen meanwhile
+        choice = known(shape, role);
+      }
+      if (!choice) {
         if (!tried)
           tried.emplace(*this, shape, weight);
         choice = choose_product(*tried, role, kept);

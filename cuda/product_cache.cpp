@@ -3,10 +3,12 @@
 #include <cctype>
 #include <charconv>
 #include <cstdio>
+#include <fcntl.h>
 #include <fstream>
 #include <iterator>
 #include <optional>
 #include <sstream>
+#include <sys/file.h>
 #include <system_error>
 #include <unistd.h>
 #include <vector>
@@ -142,9 +144,39 @@ product_cache::product_cache(const fs::path& folder, std::string device)
   if (folder.empty())
     return;
   path_ = folder / file_name(device_);
+  choices_ = read();
+}
+
+product_cache::~product_cache() {
+  unlock();
+}
+
+product_choices product_cache::read() const {
   std::ifstream in{path_, std::ios::binary};
   const std::string text{std::istreambuf_iterator<char>{in}, {}};
-  choices_ = read_choices(text, device_);
+  return read_choices(text, device_);
+}
+
+// Where that is not possible each searches for itself.
+void product_cache::lock() {
+  if (lock_ >= 0 || path_.empty())
+    return;
+  std::error_code ignored;
+  fs::create_directories(path_.parent_path(), ignored);
+  auto path = path_;
+  path += ".lock";
+  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0)
+    return;
+  while (::flock(lock_, LOCK_EX) != 0 && errno == EINTR) {
+  }
+  for (const auto& [of, choice] : read())
+    choices_.insert_or_assign(of, choice);
+}
+
+void product_cache::unlock() {
+  if (lock_ >= 0)
+    ::close(std::exchange(lock_, -1));
 }
 
 const product_choice* product_cache::find(const product_shape& shape,
@@ -160,6 +192,11 @@ void product_cache::add(const product_shape& shape, ops::row_role role,
 }
 
 void product_cache::save() {
+  write();
+  unlock();
+}
+
+void product_cache::write() {
   if (!changed_ || path_.empty())
     return;
   std::error_code failed;

@@ -37,14 +37,28 @@ public:
   void add(const product_shape& shape, ops::row_role role,
            const product_choice& choice);
 
+  /// From now on to `save` the file is this process's alone, as far as others
+  /// keep to it; what they have added counts. So processes that start together
+  /// do not search at once, and choose the same.
+  void lock();
+
   /// Writes the file anew if something was added: as a whole, or not at all.
   void save();
 
+  ~product_cache();
+  product_cache(const product_cache&) = delete;
+  product_cache& operator=(const product_cache&) = delete;
+
 private:
+  product_choices read() const;
+  void write();
+  void unlock();
+
   std::filesystem::path path_;
   std::string device_;
   product_choices choices_;
   bool changed_ = false;
+  int lock_ = -1; ///< file descriptor
 };
 
 } // namespace troupe::cuda

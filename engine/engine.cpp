@@ -233,7 +233,7 @@ public:
                      &loader::make_card, &loader::plan, &loader::make_runner})
       if (auto done = (this->*one)(); !done) {
         if (ranks() != nullptr && !is_plan_shared_)
-          share_plan({}); // it will never come
+          give_up_plan();
         return done.error();
       }
     describe();
@@ -256,6 +256,15 @@ private:
       return ranks.error();
     model_.ranks = std::move(*ranks);
     return {};
+  }
+
+  /// The others need not wait for it any more, if they are there.
+  void give_up_plan() {
+    try {
+      share_plan({});
+    } catch (const ops::rank_lost&) {
+      // Why there is no plan is what counts.
+    }
   }
 
   /// To the other ranks, which wait for it; nothing = there is none.
@@ -451,8 +460,10 @@ result<loaded_model> run_loader(const options& o,
   } catch (const ops::rank_lost& why) {
     return error{errc::unavailable, why.what()};
   } catch (const std::bad_alloc&) {
-    return error{errc::limit, "the GPU has no room for the model beside what "
-                              "else is there"};
+    return error{errc::limit,
+                 on_gpu(o) ? "the GPU has no room for the model beside what "
+                             "else is there"
+                           : "there is not enough memory for the model"};
   } catch (const std::exception& why) {
     return error{errc::unavailable, why.what()};
   }
@@ -536,6 +547,21 @@ result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
 
 } // namespace
 
+namespace {
+
+/// Rank 0 hears of what goes wrong, so it must be an error.
+result<rank_part> try_to_load(const options& o, std::uint32_t kv_blocks,
+                              ops::communicator& ranks,
+                              const load_progress& progress) {
+  try {
+    return load_part(o, kv_blocks, ranks, progress);
+  } catch (const std::bad_alloc&) {
+    return error{errc::limit, "there is not enough memory for its part"};
+  }
+}
+
+} // namespace
+
 result<void> serve_rank(const options& o, const load_progress& progress) {
   if (o.rank == 0)
     return error{errc::invalid_argument, "rank 0 follows nobody"};
@@ -546,7 +572,7 @@ result<void> serve_rank(const options& o, const load_progress& progress) {
     auto kv_blocks = shared_plan(**ranks);
     if (!kv_blocks)
       return kv_blocks.error();
-    auto part = load_part(o, *kv_blocks, **ranks, progress);
+    auto part = try_to_load(o, *kv_blocks, **ranks, progress);
     if (auto agreed = agree(**ranks, part); !agreed)
       return agreed;
     return model::follow(*part->decoder, **ranks);

@@ -56,7 +56,7 @@ part() {
     failed=1
     return
   fi
-  timeout $((left < 240 ? left : 240)) "$@" >"$out/$name.log" 2>&1 ||
+  timeout -k 5 $((left < 240 ? left : 240)) "$@" >"$out/$name.log" 2>&1 ||
     { result=FAILED; failed=1; }
   echo "$name: $result, $((SECONDS - start)) s" | tee -a "$out/summary.txt"
 }
@@ -71,11 +71,11 @@ serve() {
 
 # The folder of a library that the toolkit has, or PyTorch brings.
 folder_of() {
-  local sites
+  local sites found
   sites=$(python3 -c 'import site; print(*site.getsitepackages())' 2>/dev/null)
   # shellcheck disable=SC2086 # several folders
-  dirname "$(find /usr/local/cuda*/ $sites -name "$1" 2>/dev/null |
-    head -n 1)"
+  found=$(find /usr/local/cuda*/ $sites -name "$1" 2>/dev/null | head -n 1)
+  dirname "${found:-/usr/local/cuda/lib64/$1}"
 }
 
 check() {

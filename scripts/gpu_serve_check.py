@@ -107,16 +107,20 @@ def check(served):
     assert len(drawn) == 1, "the same seed, other tokens"
     seen["text"] = whole
 
-    # Each stream loses a replica on its way, or does not; none notices.
-    streams = [ask(model="m", stream=True, **LONG) for _ in range(4)]
-    firsts = [next(iter(one)) for one in streams]
-    os.kill(replicas[0]["pid"], signal.SIGKILL)
-    for first, rest in zip(firsts, streams):
-        assert text_of([first, *rest]) == whole, "a stream broke"
-    wait_for(lambda: len([one for one in served.replicas()
-                          if one["pid"] != replicas[0]["pid"]]) == 2,
-             "the killed replica does not come back")
-    seen["failover"] = "4 streams, one replica killed: all whole"
+    # Streams that lose their replica on the way do not notice. Short ones may
+    # be over before it is killed, so it is tried again until one has moved.
+    for attempt in range(1, 9):
+        replicas = wait_for(served.both, "a killed replica does not come back")
+        streams = [ask(model="m", stream=True, **LONG) for _ in range(8)]
+        firsts = [next(iter(one)) for one in streams]
+        os.kill(replicas[attempt % 2]["pid"], signal.SIGKILL)
+        for first, rest in zip(firsts, streams):
+            assert text_of([first, *rest]) == whole, "a stream broke"
+        moved = served.said().count("goes on at")
+        if moved > 0:
+            break
+    assert moved > 0, "no stream was there when its replica was killed"
+    seen["failover"] = f"{attempt} replicas killed, {moved} streams moved"
     return seen
 
 

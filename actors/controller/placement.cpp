@@ -41,8 +41,16 @@ bool full(const node_room& room, const replica_demand& demand) {
          room.replicas_of_model >= demand.replicas_per_node_max;
 }
 
+/// The engine computes on one GPU, or on a part of one.
+bool wants_several_gpus(const replica_demand& demand) {
+  if (demand.engine != "cuda")
+    return false;
+  return amount_of(sum_of(demand), "GPU") > 1;
+}
+
 bool usable(const node_room& room, const replica_demand& demand) {
-  return has_engine(room, demand) && !full(room, demand);
+  return has_engine(room, demand) && !full(room, demand) &&
+         !wants_several_gpus(demand);
 }
 
 /// How often `free` holds `asked`.
@@ -110,6 +118,10 @@ std::string sentence(const node_room& room, const misfit& why) {
 
 /// What no node can help; empty = nothing.
 std::string why_never(const replica_demand& demand) {
+  if (wants_several_gpus(demand))
+    return fmt::format("a replica computes on one GPU, {} are asked for: not "
+                       "supported yet",
+                       amount_of(sum_of(demand), "GPU"));
   if (demand.bundles.size() <= demand.nodes_max || demand.bundles.size() <= 1 ||
       demand.strategy != placement_strategy::strict_spread)
     return {};

@@ -266,6 +266,10 @@ private:
     auto ended = std::move(processes_[index]);
     processes_.erase(processes_.begin() + static_cast<std::ptrdiff_t>(index));
     auto end = wait_for(ended.pid);
+    // Another one that ends well was told to by the first, whose end counts.
+    if (!ended.is_first && end.signal == 0 && end.exit_code == 0 &&
+        has_first(ended.incarnation))
+      return;
     auto [first, is_new] = ends_.try_emplace(ended.incarnation, end);
     bool any_left = false;
     for (const auto& x : processes_)
@@ -279,6 +283,13 @@ private:
     end = std::move(first->second);
     ends_.erase(first);
     handlers_.ended(ended.incarnation, std::move(end));
+  }
+
+  bool has_first(std::uint64_t incarnation) const {
+    for (const auto& x : processes_)
+      if (x.incarnation == incarnation && x.is_first)
+        return true;
+    return false;
   }
 
   void obey() {

@@ -25,7 +25,8 @@ struct process_plan {
 };
 
 /// Replicas' processes of the node, known by the incarnation of their start.
-/// When one of several ends, the others are killed. Their end is
+/// When the first of several ends, or another one badly, all others are killed.
+/// Their end is
 /// bound to that of this process: by the lifeline, and by the parent-death
 /// signal, which belongs to the thread that starts them and so to the host.
 class process_host {
@@ -35,7 +36,7 @@ public:
     /// All processes; told is the first one's id.
     std::function<void(std::uint64_t incarnation, std::int64_t pid)> spawned;
     /// Exactly once per `spawn`, when no process is left: how the one ended
-    /// that was the first to end.
+    /// that made the others end.
     std::function<void(std::uint64_t incarnation, process_end)> ended;
   };
 

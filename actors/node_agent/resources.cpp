@@ -164,6 +164,7 @@ std::vector<protocol::resource> resources_of(const protocol::node_joined& node,
   std::vector<protocol::resource> out;
   auto cpus = given.cpus ? sound(*given.cpus) : node.cpus;
   auto gpus = given.gpus ? sound(*given.gpus) : node.gpus;
+  gpus = std::min<double>(gpus, node.gpus);
   out.push_back({"CPU", cpus});
   out.push_back({"memory", static_cast<double>(node.memory_bytes)});
   if (gpus > 0)
@@ -229,6 +230,8 @@ protocol::node_joined describe_node(const std::string& name,
   out.memory_bytes = given.memory_bytes.value_or(usable_memory_bytes());
   auto found = find_gpus();
   out.gpus = given.gpus ? whole(*given.gpus) : found.count;
+  if (auto listed = visible_gpus())
+    out.gpus = std::min(out.gpus, static_cast<std::uint32_t>(listed->size()));
   if (out.gpus != 0)
     out.accelerator_type = found.type;
   out.engines = {"cpu"};

@@ -96,6 +96,7 @@ def test_the_end_of_one_is_the_end_of_all_and_of_no_stream(three, whole, which):
 
     assert stream_with(three, kill) == whole
     wait_for(lambda: not any(one.lives() for one in before), "one is left")
+    assert "goes on at" in three.said()
     after = ranks_of(three)
     assert len(after) == RANKS
     assert not {one.pid for one in after} & {one.pid for one in before}

@@ -106,7 +106,7 @@ public:
 
   void broadcast(std::vector<std::byte>& bytes) override {
     std::uint64_t length = bytes.size();
-    from_first(&length, sizeof length, no_limit);
+    from_first(&length, sizeof length, rank() == 0 ? timeout_ : no_limit);
     bytes.resize(length);
     from_first(bytes.data(), length, timeout_);
   }
@@ -146,7 +146,7 @@ private:
   void together(Transfer transfer) {
     try {
       transfer(++slot_);
-    } catch (const gloo::Exception& why) {
+    } catch (const std::exception& why) { // also of its assertions
       throw rank_lost{why.what()};
     }
   }

@@ -137,3 +137,17 @@ TEST_CASE("replicas placed together leave room as if placed one by one") {
   }
   CHECK(together[15].reason == place(wants, rooms).reason);
 }
+
+TEST_CASE("no replica gets several GPUs as long as it computes on one") {
+  auto with_gpus = room("n1", {{"GPU", 4}});
+  with_gpus.engines = {"cpu", "cuda"};
+  auto wants = demand({{{"GPU", 1}}, {{"GPU", 0.5}}});
+  wants.engine = "cuda";
+  auto none = place(wants, {with_gpus});
+  CHECK(none.nodes.empty());
+  CHECK(none.reason == "a replica computes on one GPU, 1.5 are asked for: not "
+                       "supported yet");
+  CHECK_FALSE(takes(with_gpus, wants));
+  wants.bundles.pop_back();
+  CHECK_FALSE(place(wants, {with_gpus}).nodes.empty());
+}

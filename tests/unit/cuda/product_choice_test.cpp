@@ -2,6 +2,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -156,6 +160,30 @@ TEST_CASE("a file that was changed or cut says nothing") {
     CHECK(read_choices(std::string_view{text}.substr(0, i), device).empty());
   }
   CHECK(read_choices(text + "x", device).empty());
+}
+
+TEST_CASE("processes that start together choose one after the other, and lose "
+          "nothing of each other's") {
+  folder here;
+  product_cache one{here.path, device};
+  product_cache two{here.path, device};
+  one.lock();
+  std::atomic<bool> has_lock = false;
+  std::thread other{[&] {
+    two.lock();
+    has_lock = true;
+  }};
+  one.add({1, 2}, row_role::prompt, {});
+  std::this_thread::sleep_for(std::chrono::milliseconds{50});
+  CHECK_FALSE(has_lock);
+  one.save();
+  other.join();
+  CHECK(two.find({1, 2}, row_role::prompt) != nullptr);
+  two.add({3, 4}, row_role::prompt, {});
+  two.save();
+  product_cache both{here.path, device};
+  CHECK(both.find({1, 2}, row_role::prompt) != nullptr);
+  CHECK(both.find({3, 4}, row_role::prompt) != nullptr);
 }
 
 TEST_CASE(
