@@ -93,21 +93,36 @@ private:
     return 0;
   }
 
+  /// What a replica finds there: the node's memory, or its part of a GPU's.
+  std::uint64_t memory_for(const protocol::replica_spec& spec,
+                           const std::string& node) const {
+    if (spec.gpus <= 0)
+      return memory_of(node);
+    for (const auto& one : nodes_)
+      if (one.room.node == node)
+        return static_cast<std::uint64_t>(
+            static_cast<double>(one.gpu_memory_bytes) *
+            std::min(spec.gpus, 1.0));
+    return 0;
+  }
+
   void measure_shares(const model_deployment& model) {
     auto& plan = plans_.back();
-    if (model.spec.gpus > 0) {
-      plan.warnings.push_back("its size is not known: a GPU's memory is planned "
-                              "when it is loaded there");
-      return;
-    }
     for (auto& share : plan.shares) {
-      auto use = measure_(model.spec, memory_of(share.node));
+      auto memory = memory_for(model.spec, share.node);
+      if (memory == 0) {
+        plan.warnings.push_back("its size is not known: " + share.node +
+                                " does not say how much memory a GPU has");
+        return;
+      }
+      auto use = measure_(model.spec, memory);
       if (!use) {
         plan.warnings.push_back("its size is not known: " +
                                 use.error().message);
         return;
       }
       share.each = *use;
+      share.on_gpu = model.spec.gpus > 0;
       if (auto bound = model.spec.memory_bytes;
           bound != 0 && use->bytes() > bound)
         plan.warnings.push_back(fmt::format(
@@ -140,7 +155,7 @@ private:
       model_plan* last = nullptr;
       for (auto& plan : plans_)
         for (const auto& share : plan.shares)
-          if (share.node == node.room.node) {
+          if (share.node == node.room.node && !share.on_gpu) {
             sum += share.replicas * share.each.bytes();
             last = &plan;
           }
@@ -180,6 +195,9 @@ plan_node from_joined(const protocol::node_joined& node) {
   out.room.free = out.room.total;
   out.room.engines = node.engines;
   out.memory_bytes = node.memory_bytes;
+  if (auto gpus = out.room.total["GPU"]; gpus > 0)
+    out.gpu_memory_bytes =
+        static_cast<std::uint64_t>(out.room.total["gpu_memory"] / gpus);
   return out;
 }
 
@@ -234,7 +252,7 @@ std::string to_text(const std::vector<model_plan>& plans,
     std::uint64_t sum = 0;
     for (const auto& plan : plans)
       for (const auto& share : plan.shares)
-        if (share.node == node.room.node)
+        if (share.node == node.room.node && !share.on_gpu)
           sum += share.replicas * share.each.bytes();
     out += fmt::format("  {}: {} of {} MiB\n", node.room.node, mebibytes(sum),
                        mebibytes(node.memory_bytes));

@@ -14,7 +14,8 @@ namespace troupe::node {
 /// A node as a plan sees it, with nothing placed on it.
 struct plan_node {
   controller::node_room room;
-  std::uint64_t memory_bytes = 0; ///< that replicas may take together
+  std::uint64_t memory_bytes = 0;     ///< that replicas may take together
+  std::uint64_t gpu_memory_bytes = 0; ///< of one GPU; 0 = not known
 };
 
 /// What a node would run of one model.
@@ -22,6 +23,7 @@ struct planned_share {
   std::string node;
   std::uint32_t replicas = 0;
   engine::memory_use each; ///< of one replica; all 0 if it is not known
+  bool on_gpu = false;     ///< then it is of a GPU's memory
 };
 
 struct model_plan {

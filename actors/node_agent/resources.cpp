@@ -39,6 +39,7 @@ public:
     find(count_, "nvmlDeviceGetCount_v2");
     find(device_, "nvmlDeviceGetHandleByIndex_v2");
     find(name_, "nvmlDeviceGetName");
+    find(memory_, "nvmlDeviceGetMemoryInfo");
     usable_ =
         init_ && shutdown_ && count_ && device_ && name_ && init_() == success;
   }
@@ -68,8 +69,23 @@ public:
     return text.data();
   }
 
+  /// 0 if it is not known.
+  std::uint64_t memory_of(std::uint32_t index) const {
+    void* device = nullptr;
+    memory_info out{};
+    if (!usable_ || memory_ == nullptr || device_(index, &device) != success ||
+        memory_(device, &out) != success)
+      return 0;
+    return out.total;
+  }
+
 private:
   static constexpr int success = 0;
+
+  /// nvmlMemory_t.
+  struct memory_info {
+    unsigned long long total, free, used;
+  };
 
   template <class Function>
   void find(Function*& to, const char* name) {
@@ -83,6 +99,7 @@ private:
   int (*count_)(unsigned*) = nullptr;
   int (*device_)(unsigned, void**) = nullptr;
   int (*name_)(void*, char*, unsigned) = nullptr;
+  int (*memory_)(void*, memory_info*) = nullptr;
 };
 
 /// What CUDA_VISIBLE_DEVICES lists; nothing = it is not set. As CUDA reads it,
@@ -160,7 +177,8 @@ std::uint32_t cores_by_affinity() {
 }
 
 std::vector<protocol::resource> resources_of(const protocol::node_joined& node,
-                                             const given_resources& given) {
+                                             const given_resources& given,
+                                             std::uint64_t gpu_bytes) {
   std::vector<protocol::resource> out;
   auto cpus = given.cpus ? sound(*given.cpus) : node.cpus;
   auto gpus = given.gpus ? sound(*given.gpus) : node.gpus;
@@ -169,6 +187,8 @@ std::vector<protocol::resource> resources_of(const protocol::node_joined& node,
   out.push_back({"memory", static_cast<double>(node.memory_bytes)});
   if (gpus > 0)
     out.push_back({"GPU", gpus});
+  if (gpus > 0 && gpu_bytes > 0)
+    out.push_back({"gpu_memory", gpus * static_cast<double>(gpu_bytes)});
   for (const auto& type :
        {node.accelerator_type, accelerator_family_of(node.accelerator_type)})
     if (gpus > 0 && !type.empty())
@@ -203,6 +223,7 @@ gpu_inventory find_gpus() {
     out.count = std::min(out.count, static_cast<std::uint32_t>(listed->size()));
   if (out.count != 0)
     out.type = accelerator_type_of(library.name_of(0));
+  out.memory_bytes = out.count != 0 ? library.memory_of(0) : 0;
   return out;
 }
 
@@ -238,7 +259,7 @@ protocol::node_joined describe_node(const std::string& name,
   if (out.gpus != 0 && engine::find_gpu_engine())
     out.engines.push_back("cuda");
   out.labels = given.labels;
-  out.resources = resources_of(out, given);
+  out.resources = resources_of(out, given, found.memory_bytes);
   return out;
 }
 

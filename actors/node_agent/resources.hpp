@@ -26,6 +26,7 @@ struct given_resources {
 struct gpu_inventory {
   std::uint32_t count = 0;
   std::string type; ///< "H200", "A10G", ...: Ray's name; empty = unknown
+  std::uint64_t memory_bytes = 0; ///< of the first; 0 = unknown
 };
 gpu_inventory find_gpus();
 

@@ -116,14 +116,29 @@ TEST_CASE("a model that cannot be read has a place but no size") {
   CHECK(text.find("east: 1 replica\n") != std::string::npos);
 }
 
-TEST_CASE("a model on a GPU is not measured by its node's memory") {
-  auto wanted = model("a", 1, 1);
+TEST_CASE("a model on a GPU is measured by its part of the GPU's memory") {
+  auto wanted = model("a", 2, 1);
   wanted.spec.gpus = 0.5;
+  auto with_gpu = machine("n1", 4, 500);
+  with_gpu.gpu_memory_bytes = 8000;
+  auto plans = plan({wanted}, {with_gpu});
+  REQUIRE(plans.size() == 1);
+  REQUIRE(plans[0].shares.size() == 1);
+  CHECK(plans[0].shares[0].each.kv_cache_bytes == 1000);
+  // 2200 bytes are more than the node's own memory, which they do not take.
+  CHECK(plans[0].warnings.empty());
+  CHECK(node::to_text(plans, {with_gpu}).find("n1: 0 of 1 MiB") !=
+        std::string::npos);
+}
+
+TEST_CASE("a GPU whose memory nobody knows gives no size") {
+  auto wanted = model("a", 1, 1);
+  wanted.spec.gpus = 1;
   auto plans = plan({wanted}, {machine("n1", 4, 1000)});
   REQUIRE(plans.size() == 1);
   REQUIRE(plans[0].shares.size() == 1);
   CHECK(plans[0].shares[0].each.bytes() == 0);
-  CHECK(warns(plans[0], "a GPU's memory is planned when it is loaded there"));
+  CHECK(warns(plans[0], "n1 does not say how much memory a GPU has"));
 }
 
 TEST_CASE("the nodes of a plan are the living ones of a status") {

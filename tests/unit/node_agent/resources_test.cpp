@@ -153,11 +153,13 @@ TEST_CASE("GPUs are those of NVML, if it is there") {
   CHECK(node.accelerator_type == "A100-80G");
   CHECK(amount_of(node, "GPU") == 2);
   CHECK(amount_of(node, "accelerator_type:A100-80G") == 2);
+  CHECK(amount_of(node, "gpu_memory") == 160.0 * (1ull << 30));
   CHECK(amount_of(node, "accelerator_type:A100") == 2);
   CHECK(without.gpus == 0);
   CHECK(without.accelerator_type.empty());
   CHECK(amount_of(without, "GPU") == -1);
   CHECK(amount_of(without, "accelerator_type:A100") == -1);
+  CHECK(amount_of(without, "gpu_memory") == -1);
 }
 
 TEST_CASE("a node describes what was found") {

@@ -25,6 +25,15 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
   return 0;
 }
 
+int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
+  if (!device)
+    return 2;
+  memory[0] = 80ull << 30; // total, free, used
+  memory[1] = 79ull << 30;
+  memory[2] = 1ull << 30;
+  return 0;
+}
+
 int nvmlDeviceGetName(void* device, char* name, unsigned length) {
   constexpr char text[] = "NVIDIA A100-SXM4-80GB";
   if (!device || length < sizeof text)
