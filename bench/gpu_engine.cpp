@@ -5,15 +5,13 @@
 //                    [--context 1024] [--prompt 2048] [--steps 64]
 
 #include "bench/measuring.hpp"
+#include "bench/step_log.hpp"
 #include "engine/engine.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <fmt/format.h>
-#include <functional>
-#include <mutex>
 #include <optional>
 #include <random>
 #include <string>
@@ -23,38 +21,6 @@
 using namespace troupe;
 
 namespace {
-
-struct seen_step {
-  double at = 0; ///< seconds, at the step's end
-  engine::stats now;
-};
-
-/// The steps that the engine told of.
-class step_log {
-public:
-  void put(const engine::step_result& step) {
-    std::lock_guard guard{mutex_};
-    steps_.push_back({bench::now(), step.now});
-    changed_.notify_one();
-  }
-
-  std::vector<seen_step>
-  wait(const std::function<bool(const std::vector<seen_step>&)>& enough) {
-    std::unique_lock guard{mutex_};
-    changed_.wait(guard, [&] { return enough(steps_); });
-    return steps_;
-  }
-
-  void clear() {
-    std::lock_guard guard{mutex_};
-    steps_.clear();
-  }
-
-private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<seen_step> steps_;
-};
 
 struct wishes {
   std::string model;
@@ -106,8 +72,8 @@ public:
   }
 
 private:
-  static std::vector<double> times_of(const std::vector<seen_step>& steps,
-                                      std::uint32_t batch) {
+  static std::vector<double>
+  times_of(const std::vector<bench::seen_step>& steps, std::uint32_t batch) {
     std::vector<double> out;
     for (std::size_t i = 1; i < steps.size(); ++i)
       if (steps[i].now.prompt_tokens == steps[i - 1].now.prompt_tokens &&
@@ -138,7 +104,7 @@ private:
 
   engine::engine& engine_;
   const wishes& what_;
-  step_log log_;
+  bench::step_log log_{&bench::now};
   std::mt19937 random_{7};
   std::uint64_t last_id_ = 0;
   std::uint64_t first_running_ = 1;

@@ -14,16 +14,14 @@
 // positions that they attend to.
 
 #include "bench/measuring.hpp"
+#include "bench/step_log.hpp"
 #include "engine/engine.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
-#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -60,43 +58,6 @@ double processor_seconds() {
   return static_cast<double>(out.tv_sec) +
          static_cast<double>(out.tv_nsec) * 1e-9;
 }
-
-struct seen_step {
-  double at = 0; ///< processor time of the engine's thread at the step's end
-  engine::stats now;
-};
-
-/// The steps that the engine told of.
-class step_log {
-public:
-  void put(const engine::step_result& step) {
-    {
-      std::lock_guard guard{mutex_};
-      steps_.push_back({processor_seconds(), step.now});
-    }
-    changed_.notify_one();
-  }
-
-  /// Waits until `enough` says so of all steps since `clear`.
-  std::vector<seen_step>
-  wait(const std::function<bool(const std::vector<seen_step>&)>& enough) {
-    std::unique_lock guard{mutex_};
-    changed_.wait(guard, [&] { return enough(steps_); });
-    return steps_;
-  }
-
-  /// Forgets all but the last, which the next one is measured from.
-  void clear() {
-    std::lock_guard guard{mutex_};
-    if (steps_.size() > 1)
-      steps_.erase(steps_.begin(), steps_.end() - 1);
-  }
-
-private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<seen_step> steps_;
-};
 
 class step_timer {
 public:
@@ -205,7 +166,7 @@ private:
 
   engine::engine& engine_;
   std::size_t repeats_;
-  step_log log_;
+  step_log log_{&processor_seconds};
   std::mt19937_64 random_{1};
   std::uint64_t last_id_ = 0;
   std::vector<std::uint64_t> decoders_;

@@ -25,7 +25,8 @@ namespace {
 /// Prompt rows whose logits may be wanted in one step: a bound on memory.
 constexpr std::uint32_t max_scored_rows = 64;
 
-int threads_for_hash(const options& o) {
+/// Of all ranks together, which run on this machine.
+int threads_in_all(const options& o) {
   const unsigned machine = std::max(1u, std::thread::hardware_concurrency());
   return o.threads > 0 ? o.threads : static_cast<int>(machine);
 }
@@ -109,13 +110,10 @@ std::int32_t ranks_of(const options& o) {
       std::max<std::uint32_t>(o.tensor_parallel_size, 1));
 }
 
-/// The threads of one rank: they all run on this machine.
+/// Of one rank; 0 = the backend's own choice.
 int threads_of(const options& o) {
-  const int all =
-      o.threads > 0
-          ? o.threads
-          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return ranks_of(o) == 1 ? o.threads : std::max(1, all / ranks_of(o));
+  return ranks_of(o) == 1 ? o.threads
+                          : std::max(1, threads_in_all(o) / ranks_of(o));
 }
 
 /// A rank's, to size what it takes; null if there is only one.
@@ -409,7 +407,7 @@ private:
 
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
-        source_.files.checkpoint->content_hash(threads_for_hash(options_)),
+        source_.files.checkpoint->content_hash(threads_in_all(options_)),
         model_.backend->arithmetic() +
             (source_.config.short_rope ? "/short-rope" : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));

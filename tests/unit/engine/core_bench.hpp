@@ -90,6 +90,16 @@ public:
     return core.living() == 0;
   }
 
+  /// Submits them in order, with up to `most` steps between two.
+  void submit_all(const std::vector<request>& requests, std::mt19937& random,
+                  std::uint32_t most) {
+    for (const request& r : requests) {
+      core.submit(r);
+      for (std::uint32_t steps = random() % (most + 1); steps > 0; --steps)
+        step();
+    }
+  }
+
   told reply_to(request r) {
     const std::uint64_t id = r.id;
     core.submit(std::move(r));

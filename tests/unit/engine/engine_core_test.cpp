@@ -252,11 +252,7 @@ TEST_CASE("a choice gives the same tokens alone and in any company") {
     for (std::uint64_t id = 0; id < 40; ++id)
       requests.push_back(random_request(id, random));
     bench crowd{roomy()};
-    for (const request& r : requests) {
-      crowd.core.submit(r);
-      for (std::uint32_t steps = random() % 3; steps > 0; --steps)
-        crowd.step();
-    }
+    crowd.submit_all(requests, random, 2);
     REQUIRE(crowd.run());
     for (const request& r : requests) {
       INFO("seed " << seed << " id " << r.id);

@@ -37,11 +37,7 @@ TEST_CASE(
     std::mt19937 random{seed};
     const auto requests = some_requests(random);
     bench crowd{tiny(random, 6), has_roles};
-    for (const request& r : requests) {
-      crowd.core.submit(r);
-      for (std::uint32_t steps = random() % 4; steps > 0; --steps)
-        crowd.step();
-    }
+    crowd.submit_all(requests, random, 3);
     REQUIRE(crowd.run());
     for (const request& r : requests) {
       INFO("seed " << seed << " id " << r.id);
