@@ -23,6 +23,16 @@ std::vector<simdjson::dom::element> items(simdjson::dom::element object,
   return {list.begin(), list.end()};
 }
 
+/// What is used of a replica's GPU.
+void print_gpu(simdjson::dom::element gpu) {
+  fmt::print(", GPU {}: {} of {} MiB", text(gpu, "gpu"),
+             number(gpu, "memory_used_bytes") >> 20,
+             number(gpu, "memory_total_bytes") >> 20);
+  std::uint64_t busy = 0;
+  if (gpu["busy_percent"].get(busy) == simdjson::SUCCESS)
+    fmt::print(", {} % busy", busy);
+}
+
 void print_replica(simdjson::dom::element replica) {
   fmt::print("    {} {}", text(replica, "replica"), text(replica, "phase"));
   if (!text(replica, "node").empty())
@@ -43,6 +53,8 @@ void print_replica(simdjson::dom::element replica) {
     fmt::print(", {} running, {} waiting, KV {}/{} blocks, {}",
                number(load, "running"), number(load, "waiting"), used, total,
                text(replica, "device"));
+    for (auto gpu : items(replica, "gpus"))
+      print_gpu(gpu);
   }
   if (!text(replica, "reason").empty())
     fmt::print(": {}", text(replica, "reason"));

@@ -72,7 +72,7 @@ router::cluster_load load_of(const protocol::cluster_status& status) {
     for (const auto& replica : model.replicas)
       if (replica.phase == protocol::replica_phase::ready)
         out.replicas.push_back({model.application, model.model, replica.replica,
-                                replica.node, replica.load});
+                                replica.node, replica.load, replica.gpus});
   }
   return out;
 }

@@ -109,6 +109,41 @@ void write_loads(const std::vector<engine_load>& loads, text_writer& to) {
   }
 }
 
+struct gpu_gauge {
+  std::string_view name;
+  std::string_view help;
+  double (*value)(const protocol::gpu_use&); ///< below 0: not known
+};
+
+constexpr gpu_gauge gpu_gauges[] = {
+    {"troupe_gpu_memory_used_bytes",
+     "Memory in use of a replica's GPU, by whomever.",
+     [](const protocol::gpu_use& g) {
+       return static_cast<double>(g.memory_used);
+     }},
+    {"troupe_gpu_memory_total_bytes", "Memory of a replica's GPU.",
+     [](const protocol::gpu_use& g) {
+       return static_cast<double>(g.memory_total);
+     }},
+    {"troupe_gpu_busy_ratio",
+     "Share of the time that a replica's GPU computed, of late, 0 to 1.",
+     [](const protocol::gpu_use& g) { return g.busy_percent / 100.0; }},
+};
+
+void write_gpus(const std::vector<engine_load>& loads, text_writer& to) {
+  for (const auto& gauge : gpu_gauges) {
+    to.family(gauge.name, "gauge", gauge.help);
+    for (const auto& one : loads)
+      for (const auto& gpu : one.gpus)
+        if (const auto value = gauge.value(gpu); value >= 0)
+          to.sample(fmt::format("{},replica=\"{}\",node=\"{}\",gpu=\"{}\"",
+                                model_labels(one.application, one.model),
+                                label_value(one.replica), label_value(one.node),
+                                label_value(gpu.gpu)),
+                    value);
+  }
+}
+
 void write_counts(const std::vector<replica_count>& models, text_writer& to) {
   auto gauge = [&](std::string_view name, std::string_view help,
                    std::uint32_t replica_count::*member) {
@@ -314,6 +349,7 @@ std::string metrics::text(
         "From a request's arrival to the end of its answer.",
         &model_metrics::whole);
   write_loads(loads.replicas, to);
+  write_gpus(loads.replicas, to);
   write_counts(loads.models, to);
   return std::move(to.out);
 }

@@ -21,6 +21,7 @@ struct engine_load {
   std::string replica;
   std::string node;
   protocol::replica_load load;
+  std::vector<protocol::gpu_use> gpus;
 };
 
 /// How many replicas a model has.

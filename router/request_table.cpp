@@ -282,12 +282,17 @@ void request_table::heed(const protocol::others_load& others, time_point now) {
 
 // With the others' queues it is too long; or, where there are several tenants,
 // this one, which has just added to it, had enough of it before, at all routers
-// together.
+// together. But a part of this router's queue is for those who have little
+// here.
 bool request_table::queue_is_full(const model_state& model,
                                   const std::string& tenant,
                                   time_point now) const {
   auto waits = model.waiting.size();
   auto has = tenant.empty() ? 0 : model.waiting.size_of(tenant);
+  const auto part = small_part_of(model.waiting_max);
+  if (has != 0 && has <= part.own && waits <= model.waiting_max &&
+      model.waiting.size_of_small(part.own) <= part.places)
+    return false;
   if (now < heeded_at_ + limits_.others_max) {
     waits += model.waiting_elsewhere;
     if (auto more = model.tenants_elsewhere.find(tenant);

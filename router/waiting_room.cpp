@@ -51,6 +51,14 @@ std::size_t waiting_room::size_of(const std::string& tenant) const {
   return out;
 }
 
+std::size_t waiting_room::size_of_small(std::size_t each) const {
+  std::size_t out = 0;
+  for (const auto& [tenant, size] : sizes())
+    if (!tenant.empty() && size <= each)
+      out += size;
+  return out;
+}
+
 std::map<std::string, std::uint32_t> waiting_room::sizes() const {
   std::map<std::string, std::uint32_t> out;
   for (const auto& [priority, tenants] : totals_)

@@ -65,6 +65,9 @@ public:
   /// Of `tenant` alone.
   std::size_t size_of(const std::string& tenant) const;
 
+  /// Of all tenants together that have so many at most.
+  std::size_t size_of_small(std::size_t each) const;
+
   /// Of each tenant that has something.
   std::map<std::string, std::uint32_t> sizes() const;
 

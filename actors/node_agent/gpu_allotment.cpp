@@ -50,13 +50,19 @@ result<std::string> gpu_allotment::take_whole(std::uint64_t incarnation,
     return error{errc::limit, fmt::format("{} of this node's {} GPUs are free, "
                                           "{} are asked for",
                                           free.size(), gpus_.size(), count)};
-  std::string names;
   for (auto i : free) {
     gpus_[i].left = 0;
     taken_[incarnation].push_back({i, parts});
-    names += (names.empty() ? "" : ",") + gpus_[i].name;
   }
-  return names;
+  return names_of(incarnation);
+}
+
+std::string gpu_allotment::names_of(std::uint64_t incarnation) const {
+  std::string out;
+  if (auto own = taken_.find(incarnation); own != taken_.end())
+    for (const auto& one : own->second)
+      out += (out.empty() ? "" : ",") + gpus_[one.gpu].name;
+  return out;
 }
 
 void gpu_allotment::give_back(std::uint64_t incarnation) {

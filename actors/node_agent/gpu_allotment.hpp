@@ -25,6 +25,9 @@ public:
 
   void give_back(std::uint64_t incarnation);
 
+  /// What `take` gave.
+  std::string names_of(std::uint64_t incarnation) const;
+
 private:
   /// GPUs are counted in so many parts, so that parts of one add up to it.
   static constexpr std::uint32_t parts = 10'000;

@@ -1,6 +1,7 @@
 #include "actors/node_agent/node_agent.hpp"
 
 #include "actors/node_agent/gpu_allotment.hpp"
+#include "actors/node_agent/gpu_watch.hpp"
 #include "actors/node_agent/rank_meetings.hpp"
 #include "actors/node_agent/resources.hpp"
 #include "actors/protocol/launch_record.hpp"
@@ -332,8 +333,10 @@ struct agent_state {
   }
 
   void reported(const codec::bytes& bytes) {
-    if (auto report = decode_replica_report(bytes))
+    if (auto report = decode_replica_report(bytes)) {
+      report->gpus = gpus_watched.of(gpus.names_of(report->incarnation));
       run(machine->report(std::move(*report), now()));
+    }
   }
 
   /// The connection to a replica broke. If its process still runs it connects
@@ -448,6 +451,7 @@ struct agent_state {
     if (!own)
       return own.error();
     out.gpus = std::move(*own);
+    gpus_watched.look_at(out.gpus);
     return out;
   }
 
@@ -499,6 +503,7 @@ struct agent_state {
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
   rank_meetings meetings;
   gpu_allotment gpus;
+  gpu_watch gpus_watched;
   std::shared_ptr<runtime::peer_directory> peers =
       std::make_shared<runtime::peer_directory>();
   std::vector<caf::typed_response_promise<bool>> draining;

@@ -2,12 +2,12 @@
 
 #include "actors/node_agent/cgroup.hpp"
 #include "actors/node_agent/gpu_name.hpp"
+#include "actors/node_agent/nvml.hpp"
 #include "engine/engine.hpp"
 
 #include <simdjson.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -15,7 +15,6 @@
 #include <string_view>
 #include <thread>
 
-#include <dlfcn.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -24,83 +23,6 @@ namespace troupe::node_agent {
 namespace {
 
 namespace dom = simdjson::dom;
-
-// -- GPUs
-// ----------------------------------------------------------------------
-
-/// The few functions of NVML that we need, as its documentation declares them.
-class nvml {
-public:
-  nvml() : library_(::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)) {
-    if (!library_)
-      return;
-    find(init_, "nvmlInit_v2");
-    find(shutdown_, "nvmlShutdown");
-    find(count_, "nvmlDeviceGetCount_v2");
-    find(device_, "nvmlDeviceGetHandleByIndex_v2");
-    find(name_, "nvmlDeviceGetName");
-    find(memory_, "nvmlDeviceGetMemoryInfo");
-    usable_ =
-        init_ && shutdown_ && count_ && device_ && name_ && init_() == success;
-  }
-
-  nvml(const nvml&) = delete;
-  nvml& operator=(const nvml&) = delete;
-
-  ~nvml() {
-    if (usable_)
-      shutdown_();
-    if (library_)
-      ::dlclose(library_);
-  }
-
-  std::uint32_t count() const {
-    unsigned out = 0;
-    return usable_ && count_(&out) == success ? out : 0;
-  }
-
-  /// Empty if there is none.
-  std::string name_of(std::uint32_t index) const {
-    void* device = nullptr;
-    std::array<char, 96> text{}; // NVML_DEVICE_NAME_V2_BUFFER_SIZE
-    if (!usable_ || device_(index, &device) != success ||
-        name_(device, text.data(), text.size() - 1) != success)
-      return {};
-    return text.data();
-  }
-
-  /// 0 if it is not known.
-  std::uint64_t memory_of(std::uint32_t index) const {
-    void* device = nullptr;
-    memory_info out{};
-    if (!usable_ || memory_ == nullptr || device_(index, &device) != success ||
-        memory_(device, &out) != success)
-      return 0;
-    return out.total;
-  }
-
-private:
-  static constexpr int success = 0;
-
-  /// nvmlMemory_t.
-  struct memory_info {
-    unsigned long long total, free, used;
-  };
-
-  template <class Function>
-  void find(Function*& to, const char* name) {
-    to = reinterpret_cast<Function*>(::dlsym(library_, name));
-  }
-
-  void* library_;
-  bool usable_ = false;
-  int (*init_)() = nullptr;
-  int (*shutdown_)() = nullptr;
-  int (*count_)(unsigned*) = nullptr;
-  int (*device_)(unsigned, void**) = nullptr;
-  int (*name_)(void*, char*, unsigned) = nullptr;
-  int (*memory_)(void*, memory_info*) = nullptr;
-};
 
 /// What CUDA_VISIBLE_DEVICES lists; nothing = it is not set. As CUDA reads it,
 /// what stands behind a name that is none ("-1") does not count.

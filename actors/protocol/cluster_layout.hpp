@@ -91,6 +91,18 @@ struct layout<replica_load> {
   };
 };
 
+template <>
+struct layout<gpu_use> {
+  using r = gpu_use;
+  static constexpr std::string_view name = "gpu_use";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::gpu),
+      number(2, &r::memory_used),
+      number(3, &r::memory_total),
+      number(4, &r::busy_percent),
+  };
+};
+
 /// `version` is always written: its default is another one in other versions.
 template <>
 struct layout<replica_report> {
@@ -116,6 +128,7 @@ struct layout<replica_report> {
       number(17, &r::reason),
       number(18, &r::node),
       droppable_since(6, 19, &r::choices_at_once),
+      droppable_since(7, 20, &r::gpus),
   };
 };
 

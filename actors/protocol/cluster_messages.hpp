@@ -113,6 +113,16 @@ struct replica_load {
   bool operator==(const replica_load&) const = default;
 };
 
+/// What is used of a GPU, by whomever.
+struct gpu_use {
+  std::string gpu; ///< as CUDA_VISIBLE_DEVICES names it
+  std::uint64_t memory_used = 0;
+  std::uint64_t memory_total = 0;
+  std::int32_t busy_percent = -1; ///< of the time, of late; -1 = not known
+
+  bool operator==(const gpu_use&) const = default;
+};
+
 /// Replica -> node agent (registration, progress, load) and node agent ->
 /// controller (the same, and the end of the process).
 struct replica_report {
@@ -139,6 +149,8 @@ struct replica_report {
   /// Once ready: choices that it computes at once; 0 = as many as there are.
   /// Since version 6.
   std::uint32_t choices_at_once = 0;
+  std::vector<gpu_use> gpus = {}; ///< its own; filled in by the node agent;
+                                  ///< since version 7
 
   bool operator==(const replica_report&) const = default;
 };

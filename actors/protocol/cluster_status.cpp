@@ -155,6 +155,15 @@ void write_load(std::string& out, const replica_load& load) {
   object.number("longest_step_ms", load.longest_step_ms);
 }
 
+void write_gpu(std::string& out, const gpu_use& gpu) {
+  json_object object{out};
+  object.text("gpu", gpu.gpu);
+  object.number("memory_used_bytes", gpu.memory_used);
+  object.number("memory_total_bytes", gpu.memory_total);
+  if (gpu.busy_percent >= 0)
+    object.number("busy_percent", static_cast<std::uint64_t>(gpu.busy_percent));
+}
+
 void write_replica(std::string& out, const replica_report& report) {
   json_object object{out};
   object.text("replica", report.replica);
@@ -170,6 +179,8 @@ void write_replica(std::string& out, const replica_report& report) {
   object.flag("budget_spent", report.budget_spent);
   object.text("reason", report.reason);
   write_load(object.member("load"), report.load);
+  if (!report.gpus.empty())
+    object.list("gpus", report.gpus, write_gpu);
 }
 
 void write_model(std::string& out, const model_status& model) {

@@ -134,6 +134,7 @@ void apply_environment(const launch_record& launch) {
   for (const auto& [name, value] : launch.spec.environment)
     ::setenv(name.c_str(), value.c_str(), 1);
   ::setenv("CUDA_VISIBLE_DEVICES", launch.gpus.c_str(), 1);
+  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1); // numbers as NVML has them
 }
 
 /// A replica from the launch record to its end.

@@ -146,6 +146,8 @@ replica_report full_report() {
   x.budget_spent = true;
   x.reason = "killed by SIGKILL";
   x.node = "w1";
+  x.choices_at_once = 8;
+  x.gpus = {{"0", 1, std::uint64_t{80} << 30, 93}, {"GPU-1", 2, 3, 0}, {}};
   return x;
 }
 
@@ -314,7 +316,7 @@ TEST_CASE("an older reader reads what is written for it") {
   auto assignment = full_assignment();
   auto told = decode_node_assignment(encode(assignment, 2), 2);
   REQUIRE(told.has_value());
-  assignment.revoked.clear(); // came with version 3
+  assignment.revoked.clear();              // came with version 3
   for (auto& spec : assignment.replicas) { // came with version 7
     spec.tensor_parallel_size = 0;
     spec.gpus = 0;

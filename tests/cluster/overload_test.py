@@ -213,14 +213,16 @@ def authorization(name):
     return {"authorization": f"Bearer {key}"}
 
 
-@pytest.fixture
-def keys(cluster, truth, peak):
-    """Only they are let in."""
+@pytest.fixture(params=[-1, 60])
+def keys(cluster, truth, peak, request):
+    """Only they are let in. With a short queue too, which turns over in the time
+    in which routers hear of each other's."""
     def statuses():
         return {node.ask("/crowded/v1/models").status
                 for node in cluster.nodes.values()}
     truth.learn(REQUESTS)
-    cluster.deploy(BASE, crowded(), troupe={**SETTINGS, "api_keys": KEYS})
+    cluster.deploy(BASE, crowded(max_queued_requests=request.param),
+                   troupe={**SETTINGS, "api_keys": KEYS})
     wait_for(lambda: statuses() == {401}, "not all know the keys")
     yield
     cluster.deploy(BASE, crowded())

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from cluster import BINARY, ROOT, model_config, serve_config, wait_for
+from cluster import (BINARY, ROOT, model_config, run_verb, serve_config,
+                     wait_for)
 
 BUILD = BINARY.parent
 TINY = ROOT / "tests/reference/tiny/bf16-llama3.gguf"
@@ -57,6 +58,16 @@ def test_a_model_runs_on_a_gpu_of_the_node(start, two_gpus):
     assert gpu["device"].startswith("cuda: ")
     assert cpu["device"].startswith("cpu: ")
     assert opened(two_gpus) == {str(gpu["pid"]): "0"}
+    wait_for(lambda: cluster.replicas("tiny")[0].get("gpus"), "no use is seen")
+    assert cluster.replicas("tiny")[0]["gpus"] == [
+        {"gpu": "0", "memory_used_bytes": 1 << 30,
+         "memory_total_bytes": 80 << 30, "busy_percent": 93}]
+    assert "gpus" not in cluster.replicas("cpu")[0]
+    assert "GPU 0: 1024 of 81920 MiB, 93 % busy" in run_verb(
+        "status", "--admin-port", cluster.admin_port).stdout
+    seen = cluster.metrics()
+    assert seen["troupe_gpu_busy_ratio"] == 0.93
+    assert seen["troupe_gpu_memory_used_bytes"] == 1 << 30
     ours, theirs = ask(cluster), ask(cluster, "cpu")
     assert ours == ask(cluster)
     for token, value in ours["top_logprobs"][0].items():

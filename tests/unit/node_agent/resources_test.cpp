@@ -1,5 +1,6 @@
 #include "actors/node_agent/cgroup.hpp"
 #include "actors/node_agent/gpu_name.hpp"
+#include "actors/node_agent/gpu_watch.hpp"
 #include "actors/node_agent/resources.hpp"
 #include "tests/actors/temporary_directory.hpp"
 
@@ -160,6 +161,29 @@ TEST_CASE("GPUs are those of NVML, if it is there") {
   CHECK(amount_of(without, "GPU") == -1);
   CHECK(amount_of(without, "accelerator_type:A100") == -1);
   CHECK(amount_of(without, "gpu_memory") == -1);
+}
+
+TEST_CASE("what is used of GPUs is looked at, by number or UUID") {
+  auto* fake = ::dlopen(TROUPE_FAKE_NVML, RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(fake != nullptr);
+  const std::string all = "0,1,GPU-f,GPU-second,2,GPU-none,0x,";
+  gpu_watch watch;
+  CHECK(watch.of(all).empty());
+  watch.look_at("");
+  watch.look_at(all);
+  std::vector<protocol::gpu_use> seen;
+  for (int i = 0; i < 1000 && seen.empty(); ++i) {
+    seen = watch.of(all);
+    std::this_thread::sleep_for(std::chrono::milliseconds{10});
+  }
+  constexpr auto used = 1ull << 30, total = 80ull << 30;
+  CHECK(seen ==
+        std::vector<protocol::gpu_use>{{"0", used, total, 93},
+                                       {"1", used, total, -1},
+                                       {"GPU-f", used, total, 93},
+                                       {"GPU-second", used, total, -1}});
+  CHECK(watch.of("1").size() == 1);
+  ::dlclose(fake);
 }
 
 TEST_CASE("a node describes what was found") {

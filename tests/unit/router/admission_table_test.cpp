@@ -259,6 +259,26 @@ TEST_CASE_METHOD(served, "what a tenant has in other routers counts too") {
   CHECK(failed.count(2001) == 0);
 }
 
+TEST_CASE_METHOD(served, "a part of each router's queue is for tenants that "
+                         "have little in it, however long the others' are") {
+  queue_max = 60;
+  begin(1);
+  protocol::others_load others;
+  others.models.push_back({"app", "m", 70, 0});
+  others.models[0].tenants = {{"flood", 66}, {"quiet", 4}};
+  table.heed(others, now);
+  for (std::uint64_t i = 1; i <= 60; ++i)
+    submit(of("flood", i, 5));
+  CHECK(table.choices_waiting() == 7); // half of a quarter, as anybody
+  for (std::uint64_t i = 100; i < 110; ++i)
+    submit(of("quiet", i, 5));
+  CHECK(table.choices_waiting() == 14);
+  submit(of("third", 200, 5)); // 15: the quarter is full
+  submit(of("fourth", 201, 5));
+  CHECK(failed.count(200) == 0);
+  CHECK(failed.count(201) == 1);
+}
+
 TEST_CASE_METHOD(served, "a router tells whose choices wait, those who have "
                          "most first, and not of all") {
   begin(1);

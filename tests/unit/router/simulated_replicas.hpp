@@ -42,6 +42,7 @@ public:
   router::time_point now{1'000'000s};
   bool exact = false;                  ///< router_settings::failover_exact
   std::uint32_t choices_at_once = 0;   ///< that each replica tells
+  std::uint32_t queue_max = 0;         ///< 0: as the router has it
   std::uint32_t waiting_in_engine = 0; ///< likewise, with its steps
 
   std::size_t refused = 0;
@@ -108,6 +109,7 @@ public:
     protocol::model_route model;
     model.application = "app";
     model.model = "m";
+    model.max_queued_requests = queue_max;
     for (auto& [incarnation, one] : replicas_) {
       if (!one.listed)
         continue;

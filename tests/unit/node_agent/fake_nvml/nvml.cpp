@@ -25,6 +25,34 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
   return 0;
 }
 
+int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+  const bool first = std::strcmp(uuid, "GPU-first") == 0;
+  if (!first && std::strcmp(uuid, "GPU-second") != 0)
+    return 2;
+  return nvmlDeviceGetHandleByIndex_v2(first ? 0 : 1, device);
+}
+
+int nvmlDeviceGetUUID(void* device, char* uuid, unsigned length) {
+  void* first = nullptr;
+  nvmlDeviceGetHandleByIndex_v2(0, &first);
+  const char* text = device == first ? "GPU-first" : "GPU-second";
+  if (length <= std::strlen(text))
+    return 7;
+  std::strcpy(uuid, text);
+  return 0;
+}
+
+// The second one is what has no such rate.
+int nvmlDeviceGetUtilizationRates(void* device, unsigned* percent) {
+  void* first = nullptr;
+  nvmlDeviceGetHandleByIndex_v2(0, &first);
+  if (device != first)
+    return 3;
+  percent[0] = 93; // GPU, memory
+  percent[1] = 7;
+  return 0;
+}
+
 int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
   if (!device)
     return 2;
