@@ -169,6 +169,8 @@ troupe_options read_troupe(const located& value) {
       in.integer("max_requests_in_flight", {1, 1'000'000}).value_or(1024));
   out.failover_exact =
       in.choice("failover", {"exact", "best_effort"}) == "exact";
+  out.data_network_trusted =
+      in.choice("data_network", {"untrusted", "trusted"}) == "trusted";
   out.restarts_per_minute =
       static_cast<std::uint32_t>(in.integer("restarts_per_minute", {0, 10'000})
                                      .value_or(out.restarts_per_minute));

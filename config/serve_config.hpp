@@ -148,7 +148,10 @@ struct troupe_options {
   std::vector<api_key> api_keys;         ///< none = any key is taken
   std::uint32_t threads_per_replica = 0; ///< 0 = the node's cores, shared out
   std::uint32_t max_requests_in_flight = 1024; ///< past it: 503 at once
-  bool failover_exact = false;           ///< failover: exact | best_effort
+  bool failover_exact = false; ///< failover: exact | best_effort
+  /// Ranks of a replica may talk to each other over the nodes' network, which
+  /// they do in the clear (data_network: trusted).
+  bool data_network_trusted = false;
   std::uint32_t restarts_per_minute = 5; ///< of one replica, then it has failed
   double restart_pause_max_s = 4;        ///< the longest pause before one
 };

@@ -25,10 +25,8 @@ namespace {
 /// Prompt rows whose logits may be wanted in one step: a bound on memory.
 constexpr std::uint32_t max_scored_rows = 64;
 
-/// Of all ranks together, which run on this machine.
-int threads_in_all(const options& o) {
-  const unsigned machine = std::max(1u, std::thread::hardware_concurrency());
-  return o.threads > 0 ? o.threads : static_cast<int>(machine);
+int threads_of_machine() {
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 /// Everything that decides the bits of a position, in 16 hex digits.
@@ -110,10 +108,18 @@ std::int32_t ranks_of(const options& o) {
       std::max<std::uint32_t>(o.tensor_parallel_size, 1));
 }
 
+/// On this machine.
+std::int32_t ranks_here(const options& o) {
+  return o.ranks_here > 0 ? static_cast<std::int32_t>(o.ranks_here)
+                          : ranks_of(o);
+}
+
 /// Of one rank; 0 = the backend's own choice.
 int threads_of(const options& o) {
-  return ranks_of(o) == 1 ? o.threads
-                          : std::max(1, threads_in_all(o) / ranks_of(o));
+  if (ranks_of(o) == 1)
+    return o.threads;
+  return std::max(1, o.threads > 0 ? o.threads / ranks_of(o)
+                                   : threads_of_machine() / ranks_here(o));
 }
 
 /// A rank's, to size what it takes; null if there is only one.
@@ -186,7 +192,7 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .max_model_len_asked = o.max_model_len,
        .kv_cache_bytes_asked = o.kv_cache_bytes,
        .available_bytes =
-           available_bytes / static_cast<std::uint64_t>(ranks_of(o)),
+           available_bytes / static_cast<std::uint64_t>(ranks_here(o)),
        .utilization_asked = utilization_of(o),
        .other_bytes = *others});
   if (!plan)
@@ -201,9 +207,10 @@ result<std::unique_ptr<ops::communicator>> connect_ranks(const options& o) {
     return error{errc::unsupported,
                  "tensor_parallel_size: above 1 in one process: the ranks are "
                  "processes that a node starts"};
-  return ops::connect_ranks(
-      {.rank = static_cast<std::int32_t>(o.rank), .size = ranks_of(o)},
-      o.meeting);
+  return ops::connect_ranks({.rank = static_cast<std::int32_t>(o.rank),
+                             .size = ranks_of(o),
+                             .address = o.rank_address},
+                            o.meeting);
 }
 
 /// Whether all ranks have loaded their part; an error names the first that has
@@ -407,7 +414,8 @@ private:
 
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
-        source_.files.checkpoint->content_hash(threads_in_all(options_)),
+        source_.files.checkpoint->content_hash(
+            options_.threads > 0 ? options_.threads : threads_of_machine()),
         model_.backend->arithmetic() +
             (source_.config.short_rope ? "/short-rope" : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));

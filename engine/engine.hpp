@@ -73,6 +73,10 @@ struct options {
   std::uint32_t tensor_parallel_size = 0;
   /// Which of them this is. Rank 0 is loaded, the others call `serve_rank`.
   std::uint32_t rank = 0;
+  /// How many of them are on this machine; 0 = all.
+  std::uint32_t ranks_here = 0;
+  /// Where this one listens for the others; numeric.
+  std::string rank_address = "127.0.0.1";
   /// Where the ranks find each other, if there are several.
   std::shared_ptr<ops::rank_meeting> meeting = nullptr;
   /// For `fetch`: variables that count before the process's own.

@@ -67,6 +67,7 @@ struct controller_state {
   void take_report(const codec::bytes& record);
   void take_death(const codec::bytes& record);
   void take_router_load(const codec::bytes& record);
+  void pass_on(const codec::bytes& word);
   void tell_others();
   void take_autoscaler(const autoscaler_actor& from);
   void take_order(const codec::bytes& record);
@@ -259,6 +260,19 @@ void controller_state::take_router_load(const codec::bytes& record) {
   if (std::exchange(others_due, true))
     return;
   self->delayed_send(self, others_pause, others_atom::value);
+}
+
+/// What a rank says to those of its replica on other nodes.
+void controller_state::pass_on(const codec::bytes& record) {
+  auto word = decode_rank_word(record);
+  if (!word) {
+    spdlog::error("a rank's word was refused: {}", word.error().message);
+    return;
+  }
+  for (const auto& node : machine->hearers(*word))
+    if (auto to = members.find(node); to != members.end())
+      self->send(caf::actor_cast<meeting_agent_actor>(to->second.agent),
+                 meet_atom::value, record);
 }
 
 void controller_state::tell_others() {
@@ -544,6 +558,9 @@ behave(timed_controller::stateful_pointer<controller_state> self,
       },
       [self](load_atom, const codec::bytes& report) {
         self->state.take_router_load(report);
+      },
+      [self](meet_atom, const codec::bytes& word) {
+        self->state.pass_on(word);
       },
       [self](watch_atom, const autoscaler_actor& from) {
         self->state.take_autoscaler(from);

@@ -17,6 +17,9 @@ constexpr std::size_t node_name_bytes_max = 255;
 constexpr std::size_t nodes_named_max = 8;
 constexpr std::uint32_t replicas_max = 4'096; // of one model
 
+/// The first protocol version whose agents can have some ranks of a replica.
+constexpr std::uint32_t first_with_parts = 7;
+
 constexpr std::string_view head_name = "head";
 
 std::string replica_id(const protocol::replica_spec& spec,
@@ -73,6 +76,23 @@ protocol::replica_load_news load_of(const protocol::replica_report& report,
   out.prompt_tokens = report.load.prompt_tokens;
   out.output_tokens = report.load.output_tokens;
   out.finished = report.load.finished;
+  return out;
+}
+
+/// What a replica takes of its own node.
+amounts own_amounts(const replica_demand& demand,
+                    const protocol::replica_spec& spec) {
+  return spec.ranks_on.empty() ? sum_of(demand)
+                               : share_of(demand, spec.ranks_on.front());
+}
+
+/// The demand of that, as what is left when it goes.
+replica_demand left_of(const replica_demand& demand,
+                       const protocol::replica_spec& spec) {
+  if (spec.ranks_on.empty())
+    return demand;
+  auto out = demand;
+  out.bundles = {own_amounts(demand, spec)};
   return out;
 }
 
@@ -227,7 +247,6 @@ void controller_machine::accept(const std::vector<model_deployment>& list,
       model.wanted.replicas = config::at_capacity(entry.replicas, capacity);
     model.listed = entry.replicas;
     model.wanted.spec = anonymous(std::move(model.wanted.spec));
-    model.wanted.demand.nodes_max = 1; // until engines can
     model.order = order++;
   }
   for (auto i = models_.begin(); i != models_.end();) {
@@ -308,6 +327,7 @@ bool controller_machine::same(const model& of, const replica& one) {
   spec.replica = one.spec.replica;
   spec.node = one.spec.node;
   spec.threads = one.spec.threads;
+  spec.ranks_on = one.spec.ranks_on;
   auto given = of.wanted.spec.threads;
   auto threads_same =
       given != 0 ? one.spec.threads == given : !one.threads_given;
@@ -325,9 +345,11 @@ void controller_machine::recheck(model& of, replica& one) {
   one.spec.replica = before.replica;
   one.spec.node = before.node;
   one.spec.threads = before.threads;
+  one.spec.ranks_on = before.ranks_on;
   if (one.spec == before)
     return;
   due_.insert(one.spec.node);
+  follow(one);
   table_changed();
 }
 
@@ -391,7 +413,11 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
   node.epoch = (epoch_ << 32) | ++joins_;
   ++nodes_alive_;
   for (const auto& running : replicas)
-    take_in(node, running, had, now);
+    if (running.spec.part == 0)
+      take_in(node, running, had, now);
+    else
+      take_in_part(node, running, had, now);
+  parts_due_ = true;
   awaited_.erase(i->first);
   gained_.insert(i->first);
   due_.insert(i->first);
@@ -427,7 +453,7 @@ void controller_machine::take_in(node& at,
       found->second.replicas.contains(*number)) {
     if (!ended(report))
       add_leftover(at, spec.replica,
-                   {key, demand,
+                   {key, left_of(demand, spec),
                     now + milliseconds{spec.graceful_shutdown_timeout_ms} +
                         limits_.end_report_max});
     return;
@@ -446,7 +472,7 @@ void controller_machine::take_in(node& at,
   one.back = true;
   recheck(model, one);
   at.replicas.emplace(spec.replica, std::pair{&model, *number});
-  add(at.used, sum_of(one.demand));
+  add(at.used, own_amounts(one.demand, one.spec));
   dirty(model);
 }
 
@@ -505,6 +531,7 @@ void controller_machine::leaves(node& at, time_point now) {
   auto had = at.replicas;
   for (const auto& [id, where] : had)
     leave(*where.first, where.second, now);
+  parts_due_ |= !at.parts.empty();
   nodes_changed_ = true;
   view_due_ = true;
 }
@@ -521,12 +548,21 @@ void controller_machine::strip(node& from) {
     leftover left{{of->wanted.spec.application, of->wanted.spec.model},
                   std::move(one->second.demand),
                   {}};
+    parts_due_ |= !one->second.spec.ranks_on.empty();
     if (from.leftovers.insert_or_assign(id, std::move(left)).second)
       ++reserved_[id];
     of->replicas.erase(one);
     dirty(*of);
   }
   from.replicas.clear();
+  parts_due_ |= !from.parts.empty();
+  for (auto& [id, one] : from.parts) {
+    leftover left{one.of, {}, {}};
+    left.demand.bundles = {std::move(one.taken)};
+    if (from.leftovers.insert_or_assign(id, std::move(left)).second)
+      ++reserved_[id];
+  }
+  from.parts.clear();
   from.used.clear();
 }
 
@@ -555,18 +591,23 @@ node_room controller_machine::room_of(const node& of) const {
   subtract(out.free, of.used);
   out.engines = of.self.engines;
   out.replicas = static_cast<std::uint32_t>(of.replicas.size());
+  out.knows_parts = of.self.version >= first_with_parts;
   return out;
 }
 
 // -- replicas -----------------------------------------------------------------
 
-void controller_machine::create(model& of, const std::string& on,
+/// `nodes`: of each bundle.
+void controller_machine::create(model& of,
+                                const std::vector<std::string>& nodes,
                                 std::uint32_t number) {
+  const auto& on = nodes.front();
   auto& at = nodes_.at(on);
   auto& one = of.replicas[number];
   one.spec = of.wanted.spec;
   one.spec.replica = replica_id(one.spec, number);
   one.spec.node = on;
+  one.spec.ranks_on = shares_of(nodes);
   one.threads_given = one.spec.threads != 0;
   if (!one.threads_given)
     one.spec.threads = threads_of(of.wanted, at);
@@ -574,9 +615,174 @@ void controller_machine::create(model& of, const std::string& on,
   one.last.replica = one.spec.replica;
   one.last.node = on;
   at.replicas.emplace(one.spec.replica, std::pair{&of, number});
-  add(at.used, sum_of(one.demand));
+  add(at.used, own_amounts(one.demand, one.spec));
+  create_parts(of, one, number);
   due_.insert(on);
   view_due_ = true;
+}
+
+void controller_machine::create_parts(model& of, replica& one,
+                                      std::uint32_t number) {
+  for (std::uint32_t i = 1; i < one.spec.ranks_on.size(); ++i) {
+    const auto& share = one.spec.ranks_on[i];
+    auto& at = nodes_.at(share.node);
+    const auto id = protocol::part_id(one.spec.replica, i);
+    auto& fresh = at.parts[id];
+    fresh.of = {of.wanted.spec.application, of.wanted.spec.model};
+    fresh.number = number;
+    fresh.spec = one.spec;
+    fresh.spec.replica = id;
+    fresh.spec.node = share.node;
+    fresh.spec.part = i;
+    fresh.taken = share_of(one.demand, share);
+    add(at.used, fresh.taken);
+    due_.insert(share.node);
+  }
+}
+
+/// The parts of a replica are of its spec, and follow its newest start.
+void controller_machine::follow(const replica& one) {
+  for (std::uint32_t i = 1; i < one.spec.ranks_on.size(); ++i) {
+    const auto& name = one.spec.ranks_on[i].node;
+    auto at = nodes_.find(name);
+    if (at == nodes_.end())
+      continue;
+    auto found = at->second.parts.find(protocol::part_id(one.spec.replica, i));
+    if (found == at->second.parts.end())
+      continue;
+    auto spec = one.spec;
+    spec.replica = found->first;
+    spec.node = name;
+    spec.part = i;
+    spec.leader = one.last.incarnation;
+    if (std::exchange(found->second.spec, spec) != spec)
+      due_.insert(name);
+  }
+}
+
+/// Null if there is none that has this part there.
+const controller_machine::replica*
+controller_machine::replica_of(const part& of) const {
+  auto model = models_.find(of.of);
+  if (model == models_.end())
+    return nullptr;
+  auto found = model->second.replicas.find(of.number);
+  if (found == model->second.replicas.end())
+    return nullptr;
+  const auto& shares = found->second.spec.ranks_on;
+  const auto& spec = of.spec;
+  return spec.part < shares.size() && shares == spec.ranks_on &&
+                 protocol::part_id(found->second.spec.replica, spec.part) ==
+                     spec.replica
+             ? &found->second
+             : nullptr;
+}
+
+/// The replica goes, or is gone: so do the processes of the part.
+void controller_machine::leave_part(node& at, const std::string& id,
+                                    time_point now) {
+  auto gone = at.parts.extract(id);
+  auto& one = gone.mapped();
+  subtract(at.used, one.taken); // add_leftover counts it again
+  replica_demand demand;
+  demand.bundles = {std::move(one.taken)};
+  const milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
+  add_leftover(at, id, {one.of, demand, now + grace + limits_.end_report_max});
+  due_.insert(at.self.node);
+  view_due_ = true;
+}
+
+/// A part that a joining node has; whether its replica is there is seen when
+/// all nodes are back.
+void controller_machine::take_in_part(
+    node& at, const protocol::running_replica& running,
+    const std::map<std::string, leftover>& had, time_point now) {
+  const auto& spec = running.spec;
+  model_key key{spec.application, spec.model};
+  auto found = models_.find(key);
+  auto known = had.find(spec.replica);
+  auto whole = spec;
+  whole.replica = protocol::replica_of_part(spec.replica);
+  auto number = number_in(whole);
+  part one;
+  one.of = key;
+  one.spec = spec;
+  if (known != had.end())
+    one.taken = sum_of(known->second.demand);
+  else if (found != models_.end() && spec.part < spec.ranks_on.size())
+    one.taken = share_of(found->second.wanted.demand, spec.ranks_on[spec.part]);
+  if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
+    one.number = *number;
+    add(at.used, one.taken);
+    at.parts.insert_or_assign(spec.replica, std::move(one));
+  } else if (!ended(running.report)) {
+    replica_demand left;
+    left.bundles = {std::move(one.taken)};
+    add_leftover(at, spec.replica,
+                 {key, std::move(left),
+                  now + milliseconds{spec.graceful_shutdown_timeout_ms} +
+                      limits_.end_report_max});
+  }
+}
+
+bool controller_machine::has_all_parts(const replica& one) const {
+  const auto& shares = one.spec.ranks_on;
+  for (std::uint32_t i = 1; i < shares.size(); ++i) {
+    auto at = nodes_.find(shares[i].node);
+    if (at == nodes_.end() || !at->second.alive || at->second.leaving ||
+        !at->second.parts.contains(protocol::part_id(one.spec.replica, i)))
+      return false;
+  }
+  return true;
+}
+
+/// A replica without all of its parts leaves; so do parts without a replica.
+void controller_machine::check_parts(time_point now) {
+  if (!parts_due_ || !awaited_.empty())
+    return;
+  parts_due_ = false;
+  for (auto& [key, model] : models_) {
+    std::vector<std::uint32_t> torn;
+    for (const auto& [number, one] : model.replicas)
+      if (!has_all_parts(one))
+        torn.push_back(number);
+    for (auto number : torn)
+      leave(model, number, now);
+  }
+  for (auto& [name, at] : nodes_) {
+    std::vector<std::string> lonely;
+    for (const auto& [id, one] : at.parts)
+      if (replica_of(one) == nullptr)
+        lonely.push_back(id);
+    for (const auto& id : lonely)
+      leave_part(at, id, now);
+  }
+  for (auto& [key, model] : models_)
+    for (const auto& [number, one] : model.replicas)
+      follow(one);
+  parts_due_ = false; // leaving has set it, and is seen to
+}
+
+std::vector<std::string>
+controller_machine::hearers(const protocol::rank_word& said) const {
+  auto from = nodes_.find(said.node);
+  if (from == nodes_.end() || !from->second.alive ||
+      from->second.epoch != said.node_epoch)
+    return {};
+  const replica* one = nullptr;
+  if (auto own = from->second.replicas.find(said.replica);
+      own != from->second.replicas.end())
+    one = &own->second.first->replicas.at(own->second.second);
+  for (const auto& [id, each] : from->second.parts)
+    if (one == nullptr && protocol::replica_of_part(id) == said.replica)
+      one = replica_of(each);
+  if (one == nullptr || one->last.incarnation != said.leader)
+    return {};
+  std::vector<std::string> out;
+  for (const auto& share : one->spec.ranks_on)
+    if (share.node != said.node)
+      out.push_back(share.node);
+  return out;
 }
 
 /// Takes a replica out of what is wanted; its process drains and ends.
@@ -586,15 +792,17 @@ void controller_machine::leave(model& of, std::uint32_t number,
   auto& one = i->second;
   auto& at = nodes_.at(one.spec.node);
   at.replicas.erase(one.spec.replica);
-  subtract(at.used, sum_of(one.demand)); // add_leftover counts it again
-  if (one.last.budget_spent) {           // there is no process, only the id
-    one.demand = {};
+  auto left = left_of(one.demand, one.spec);
+  subtract(at.used, sum_of(left)); // add_leftover counts it again
+  if (one.last.budget_spent) {     // there is no process, only the id
+    left = {};
     gained_.insert(one.spec.node);
   }
+  parts_due_ |= !one.spec.ranks_on.empty();
   milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
   add_leftover(at, one.spec.replica,
                {{of.wanted.spec.application, of.wanted.spec.model},
-                one.demand,
+                std::move(left),
                 now + grace + limits_.end_report_max});
   due_.insert(one.spec.node);
   of.replicas.erase(i);
@@ -626,7 +834,7 @@ void controller_machine::gone(node& at, const std::string& id) {
       dirty(of->second);
   drop_reservation(id);
   at.leftovers.erase(i);
-  if (at.replicas.empty() && at.leftovers.empty())
+  if (at.replicas.empty() && at.leftovers.empty() && at.parts.empty())
     at.used.clear(); // nor are rounding errors left
   gained_.insert(at.self.node);
   view_due_ = true;
@@ -700,6 +908,7 @@ commands controller_machine::report(const protocol::replica_news& news,
   auto explained = !ready(report) && report.reason != last.reason;
   last = report;
   last.node = news.node;
+  follow(one);
   one.was_ready |= ready(report);
   if (turned || rerouted || explained)
     table_changed();
@@ -857,14 +1066,23 @@ std::uint32_t controller_machine::place_some(model& of, std::uint32_t count) {
       of.unplaced = std::move(where.reason);
       return placed;
     }
-    while (of.replicas.contains(number) ||
-           reserved_.contains(replica_id(of.wanted.spec, number)))
+    while (of.replicas.contains(number) || is_reserved(of, number))
       ++number;
-    create(of, where.nodes.front(), number);
+    create(of, where.nodes, number);
     ++placed;
   }
   of.unplaced.clear();
   return placed;
+}
+
+/// Something of an earlier replica with this number, or of its parts, is there.
+bool controller_machine::is_reserved(const model& of,
+                                     std::uint32_t number) const {
+  const auto id = replica_id(of.wanted.spec, number);
+  if (reserved_.contains(id))
+    return true;
+  auto part = reserved_.lower_bound(id + "/");
+  return part != reserved_.end() && part->first.starts_with(id + "/");
 }
 
 /// No room for old and new: where a new one would fit without the model's old
@@ -881,17 +1099,25 @@ bool controller_machine::give_one_up(model& of, time_point now) {
       if (found == by_name.end())
         continue; // its node is closed: it came back when it was to end
       auto& room = *found->second;
-      add(room.free, sum_of(one.demand));
+      add(room.free, own_amounts(one.demand, one.spec));
+      for (std::size_t i = 1; i < one.spec.ranks_on.size(); ++i)
+        if (auto other = by_name.find(one.spec.ranks_on[i].node);
+            other != by_name.end())
+          add(other->second->free, share_of(one.demand, one.spec.ranks_on[i]));
       room.replicas_of_model -= room.replicas_of_model > 0;
       to_go[one.spec.node] =
           std::max(to_go[one.spec.node], std::pair{!ready(one.last), number});
     }
-  std::erase_if(rooms,
-                [&](const auto& room) { return !to_go.contains(room.node); });
+  if (of.wanted.demand.nodes_max <= 1)
+    std::erase_if(rooms,
+                  [&](const auto& room) { return !to_go.contains(room.node); });
   auto where = place(of.wanted.demand, rooms);
-  if (where.nodes.empty())
+  if (where.nodes.empty() || to_go.empty())
     return false;
-  leave(of, to_go.at(where.nodes.front()).second, now);
+  // Of one over several nodes, any of which may have what is lacking, another
+  // one goes next if this one was not it.
+  auto found = to_go.find(where.nodes.front());
+  leave(of, (found == to_go.end() ? to_go.begin() : found)->second.second, now);
   return true;
 }
 
@@ -925,7 +1151,9 @@ void controller_machine::try_waiting(time_point now) {
   auto keys = waiting_;
   for (const auto& key : keys) {
     auto& model = models_.at(key);
-    auto fits = std::any_of(rooms.begin(), rooms.end(), [&](const auto* at) {
+    // Over several nodes it may fit where none takes a whole one.
+    auto fits = model.wanted.demand.nodes_max > 1;
+    fits |= std::any_of(rooms.begin(), rooms.end(), [&](const auto* at) {
       auto room = room_of(*at);
       // Its own bound per node is looked at when it is placed.
       return takes(room, model.wanted.demand);
@@ -994,6 +1222,7 @@ void controller_machine::finish(commands& out, time_point now) {
     awaited_.clear();
   if (awaited_.empty())
     end_wait();
+  check_parts(now);
   auto dirty = std::exchange(dirty_, {});
   for (auto& [order, model] : dirty)
     if (!model->held)
@@ -1001,6 +1230,7 @@ void controller_machine::finish(commands& out, time_point now) {
   dirty_.clear(); // by reconciling
   try_waiting(now);
   dirty_.clear();
+  check_parts(now); // of those that left
   send_due(out);
   publish(out, now);
   show_nodes(out, now);
@@ -1047,6 +1277,8 @@ void controller_machine::send_due(commands& out) {
     for (const auto& [id, where] : node.replicas)
       order.assignment.replicas.push_back(
           where.first->replicas.at(where.second).spec);
+    for (const auto& [id, one] : node.parts)
+      order.assignment.replicas.push_back(one.spec);
     out.push_back(std::move(order));
   }
 }
@@ -1174,7 +1406,8 @@ bool controller_machine::close_node(const std::string& name, bool closed,
     return closed;
   }
   auto& at = i->second;
-  if (closed && at.alive && (!at.replicas.empty() || !at.leftovers.empty()))
+  if (closed && at.alive &&
+      (!at.replicas.empty() || !at.leftovers.empty() || !at.parts.empty()))
     return false;
   if (closed)
     closed_.insert(name);
@@ -1257,7 +1490,7 @@ protocol::seen_node controller_machine::seen(const node& of) {
   out.node = of.self.node;
   out.alive = of.alive;
   out.closed = of.leaving;
-  out.busy = !of.replicas.empty() || !of.leftovers.empty();
+  out.busy = !of.replicas.empty() || !of.leftovers.empty() || !of.parts.empty();
   auto free = of.total;
   subtract(free, of.used);
   for (const auto& [id, left] : of.leftovers)

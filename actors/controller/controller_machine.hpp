@@ -163,6 +163,11 @@ public:
   /// of older processes: dropped.
   commands report(const protocol::replica_news&, time_point now);
   commands death(const protocol::death_notice&, time_point now);
+
+  /// What a rank says to those of its replica on other nodes, which are named.
+  /// Nobody, for what is of an older start or epoch.
+  std::vector<std::string> hearers(const protocol::rank_word&) const;
+
   commands tick(time_point now);
 
   /// When `tick` has something to do; nothing = not before another event.
@@ -196,16 +201,24 @@ private:
     model_deployment wanted;
     std::size_t order = 0;                     ///< in `wanted_`
     std::map<std::uint32_t, replica> replicas; ///< by the number in the id
-    bool held = false;              ///< nothing is placed or given up for now
-    bool settled = false;           ///< nothing is missing, surplus or outdated
-    std::string unplaced;           ///< why a replica has no node
-    std::uint32_t demanded = 0;     ///< replicas that need more nodes
+    bool held = false;          ///< nothing is placed or given up for now
+    bool settled = false;       ///< nothing is missing, surplus or outdated
+    std::string unplaced;       ///< why a replica has no node
+    std::uint32_t demanded = 0; ///< replicas that need more nodes
     std::optional<time_point> waits_since; ///< so, without a break
-    std::uint32_t listed = 0; ///< replicas, as the deployment has it
+    std::uint32_t listed = 0;       ///< replicas, as the deployment has it
     std::uint64_t revision = 0;     ///< of its scaling
     protocol::scale_order decision; ///< the last one of this revision
     std::uint32_t failed_wakes = 0; ///< in a row
     std::optional<time_point> rests_until; ///< it could not be woken
+  };
+
+  /// What a node has of a replica of another one (`replica_spec::part`).
+  struct part {
+    model_key of;
+    std::uint32_t number = 0; ///< of the replica
+    protocol::replica_spec spec;
+    amounts taken;
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
@@ -227,6 +240,7 @@ private:
     amounts used;
     std::map<std::string, std::pair<model*, std::uint32_t>> replicas; ///< by id
     std::map<std::string, leftover> leftovers;                        ///< by id
+    std::map<std::string, part> parts;                                ///< by id
   };
 
   struct tally {
@@ -252,7 +266,16 @@ private:
   void accept(const std::vector<model_deployment>&, time_point now);
   void recheck(model&, replica&);
   static bool same(const model&, const replica&);
-  void create(model&, const std::string& on, std::uint32_t number);
+  void create(model&, const std::vector<std::string>& on, std::uint32_t number);
+  void create_parts(model&, replica&, std::uint32_t number);
+  void follow(const replica&);
+  const replica* replica_of(const part&) const;
+  void leave_part(node&, const std::string& id, time_point now);
+  void take_in_part(node&, const protocol::running_replica&,
+                    const std::map<std::string, leftover>& had, time_point now);
+  bool is_reserved(const model&, std::uint32_t number) const;
+  void check_parts(time_point now);
+  bool has_all_parts(const replica&) const;
   void leave(model&, std::uint32_t number, time_point now);
   void add_leftover(node&, const std::string& id, leftover);
   void gone(node&, const std::string& id);
@@ -316,6 +339,7 @@ private:
   std::set<model_key> waiting_;         ///< for room; stays until placed
   std::set<std::string> gained_;        ///< nodes with more room than before
   std::set<std::string> due_;           ///< nodes whose assignment changed
+  bool parts_due_ = false;              ///< whether parts fit is to be seen
   bool nodes_changed_ = false;          ///< which there are alive
   bool members_changed_ = false;        ///< which there are at all
 

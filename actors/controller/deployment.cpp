@@ -292,9 +292,21 @@ std::vector<amounts> merged_bundles(const config::llm_config& model) {
   return out;
 }
 
-replica_demand to_demand(const config::llm_config& model, bool gpu) {
+/// Nodes that a replica may span: ranks talk to each other in the clear.
+std::uint32_t nodes_for(const config::llm_config& model, bool gpu,
+                        const config::troupe_options& own) {
+  const auto ranks = model.engine.tensor_parallel_size;
+  return own.data_network_trusted && !gpu && ranks > 1 &&
+                 model.bundles.size() == ranks
+             ? ranks
+             : 1;
+}
+
+replica_demand to_demand(const config::llm_config& model, bool gpu,
+                         const config::troupe_options& own) {
   replica_demand out;
   out.bundles = merged_bundles(model);
+  out.nodes_max = nodes_for(model, gpu, own);
   out.strategy = strategy_named(model.placement_strategy);
   out.engine = gpu ? "cuda" : "cpu";
   out.replicas_per_node_max = static_cast<std::uint32_t>(
@@ -336,7 +348,7 @@ model_deployment to_model(const config::llm_config& model,
   out.spec = to_spec(model, application.name, own);
   out.route_prefix = application.route_prefix;
   out.replicas = static_cast<std::uint32_t>(model.deployment.replicas());
-  out.demand = to_demand(model, wants_gpu(model) && !cpu_only);
+  out.demand = to_demand(model, wants_gpu(model) && !cpu_only, own);
   out.spec.gpus = sum_of(out.demand)["GPU"];
   out.created = now;
   // Ray's -1 means no bound of its own; the router then has one.

@@ -53,6 +53,11 @@ bool usable(const node_room& room, const replica_demand& demand) {
          !wants_several_gpus(demand);
 }
 
+/// For some ranks of a replica.
+bool spannable(const node_room& room, const replica_demand& demand) {
+  return room.knows_parts && usable(room, demand);
+}
+
 /// How often `free` holds `asked`.
 double times_held(const amounts& free, const amounts& asked) {
   auto least = std::numeric_limits<double>::infinity();
@@ -126,8 +131,13 @@ std::string why_never(const replica_demand& demand) {
       demand.strategy != placement_strategy::strict_spread)
     return {};
   return fmt::format("STRICT_SPREAD wants a node for each of {} bundles, and a "
-                     "replica can span only {}",
-                     demand.bundles.size(), demand.nodes_max);
+                     "replica can span only {}{}",
+                     demand.bundles.size(), demand.nodes_max,
+                     demand.engine == "cpu"
+                         ? " (several where `troupe: {data_network: trusted}` "
+                           "says so, and tensor_parallel_size is the number "
+                           "of bundles)"
+                         : "");
 }
 
 /// A replica on one node each: the ones after the first cost a logarithm.
@@ -233,7 +243,7 @@ bool spanning::pack() {
     std::size_t best = none;
     std::size_t most = 0;
     for (std::size_t i = 0; i < rooms_.size(); ++i) {
-      if (used_[i] || !usable(rooms_[i], demand_))
+      if (used_[i] || !spannable(rooms_[i], demand_))
         continue;
       auto holds = held(rooms_[i]);
       if (holds > most ||
@@ -257,7 +267,7 @@ std::size_t spanning::best_for(std::size_t bundle, bool used) const {
   std::size_t best = none;
   const auto& asked = demand_.bundles[bundle];
   for (std::size_t i = 0; i < rooms_.size(); ++i)
-    if (used_[i] == used && usable(rooms_[i], demand_) &&
+    if (used_[i] == used && spannable(rooms_[i], demand_) &&
         !lacking(rooms_[i].free, asked) &&
         (best == none ||
          rank_of(rooms_[i], asked) < rank_of(rooms_[best], asked)))
@@ -271,7 +281,7 @@ bool spanning::spread(bool strict) {
   for (std::size_t b = 0; b < where_.size(); ++b)
     order.emplace_back(std::count_if(rooms_.begin(), rooms_.end(),
                                      [&](const auto& room) {
-                                       return usable(room, demand_) &&
+                                       return spannable(room, demand_) &&
                                               !lacking(room.free,
                                                        demand_.bundles[b]);
                                      }),
@@ -356,6 +366,31 @@ amounts sum_of(const replica_demand& demand) {
   amounts out;
   for (const auto& bundle : demand.bundles)
     add(out, bundle);
+  return out;
+}
+
+amounts share_of(const replica_demand& demand,
+                 const protocol::rank_share& share) {
+  amounts out;
+  for (auto i : share.bundles)
+    if (i < demand.bundles.size())
+      add(out, demand.bundles[i]);
+  return out;
+}
+
+std::vector<protocol::rank_share>
+shares_of(const std::vector<std::string>& nodes) {
+  std::vector<protocol::rank_share> out;
+  for (std::uint32_t bundle = 0; bundle < nodes.size(); ++bundle) {
+    auto known = std::find_if(out.begin(), out.end(), [&](const auto& share) {
+      return share.node == nodes[bundle];
+    });
+    if (known == out.end())
+      known = out.insert(out.end(), {nodes[bundle], {}});
+    known->bundles.push_back(bundle);
+  }
+  if (out.size() <= 1)
+    out.clear();
   return out;
 }
 

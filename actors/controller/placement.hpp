@@ -33,8 +33,7 @@ struct replica_demand {
   placement_strategy strategy = placement_strategy::pack;
   std::string engine = "cpu";              ///< that a node's build must have
   std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
-  /// Nodes that one replica may span: 1 until engines can.
-  std::uint32_t nodes_max = 1;
+  std::uint32_t nodes_max = 1;             ///< that one replica may span
 
   bool operator==(const replica_demand&) const = default;
 };
@@ -47,6 +46,7 @@ struct node_room {
   std::vector<std::string> engines;
   std::uint32_t replicas_of_model = 0; ///< of the model to place
   std::uint32_t replicas = 0;          ///< of all models
+  bool knows_parts = true;             ///< it can have some ranks of a replica
 };
 
 struct placement {
@@ -78,6 +78,14 @@ std::string why_none_takes(const replica_demand&,
 
 /// What all bundles of a replica take together.
 amounts sum_of(const replica_demand&);
+
+/// What these of them take.
+amounts share_of(const replica_demand&, const protocol::rank_share&);
+
+/// The ranks of a replica by node, given that of each bundle: one rank per
+/// bundle, the first bundle's node first. Nothing if they are all on one.
+std::vector<protocol::rank_share>
+shares_of(const std::vector<std::string>& nodes);
 
 /// Adds `what` to `to`, or takes it away again.
 void add(amounts& to, const amounts& what);

@@ -9,8 +9,8 @@
 #include <functional>
 #include <string>
 
-// Questions and orders to the controller. Each calls `done` once, on a thread of
-// the actor system and without ever blocking: with the answer, with the
+// Questions and orders to the controller. Each calls `done` once, on a thread
+// of the actor system and without ever blocking: with the answer, with the
 // controller's error, or with errc::unavailable when it is gone or does not
 // answer in time. The forms that end in _now are for a thread that may wait.
 
@@ -19,8 +19,8 @@ namespace troupe::controller {
 /// How the cluster is. Two seconds.
 void query_status(caf::actor_system&, const protocol::controller_actor&,
                   std::function<void(result<protocol::cluster_status>)> done);
-result<protocol::cluster_status>
-status_now(caf::actor_system&, const protocol::controller_actor&);
+result<protocol::cluster_status> status_now(caf::actor_system&,
+                                            const protocol::controller_actor&);
 
 /// What is wanted. Two seconds.
 void query_config(caf::actor_system&, const protocol::controller_actor&,

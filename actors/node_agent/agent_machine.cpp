@@ -33,7 +33,7 @@ agent_machine::agent_machine(protocol::node_joined self,
                              head_link_limits limits, std::uint64_t seed,
                              clock::time_point now)
     : self_(std::move(self)), supervisor_(std::move(supervision), seed),
-      limits_(limits), act_at_(now) {
+      parts_(~seed), limits_(limits), act_at_(now) {
   // nop
 }
 
@@ -120,7 +120,11 @@ agent_commands agent_machine::assigned(const protocol::node_assignment& x,
     revoked_ = x.revoked;
     out.push_back(know_revoked{x.revoked});
   }
-  append(out, translate(supervisor_.assign(x.replicas, now)));
+  std::vector<protocol::replica_spec> whole, parts;
+  for (const auto& spec : x.replicas)
+    (spec.part == 0 ? whole : parts).push_back(spec);
+  append(out, translate(supervisor_.assign(std::move(whole), now)));
+  append(out, translate(parts_.assign(std::move(parts), now)));
   if (x.router != router_wanted_) {
     router_wanted_ = x.router;
     out.push_back(want_router{x.router});
@@ -140,6 +144,8 @@ agent_commands agent_machine::ended(
     std::uint64_t incarnation, const process_end& end,
     const std::vector<std::pair<std::uint64_t, std::uint64_t>>& running,
     clock::time_point now) {
+  if (const auto* part = parts_.spec_of(incarnation))
+    return part_ended(*part, incarnation, end, now);
   agent_commands out;
   const auto* spec = supervisor_.spec_of(incarnation);
   if (spec && end.not_spawned.empty()) {
@@ -156,6 +162,29 @@ agent_commands agent_machine::ended(
   }
   append(out, translate(supervisor_.ended(incarnation, end, now)));
   return out;
+}
+
+/// The replica's ranks on other nodes may wait for these, and are told.
+agent_commands agent_machine::part_ended(const protocol::replica_spec& part,
+                                         std::uint64_t incarnation,
+                                         const process_end& end,
+                                         clock::time_point now) {
+  agent_commands out;
+  out.push_back(send_rank_word{{self_.node,
+                                node_epoch_,
+                                protocol::replica_of_part(part.replica),
+                                part.leader,
+                                {},
+                                end.to_string()}});
+  append(out, translate(parts_.ended(incarnation, end, now)));
+  if (leaving_ && empty())
+    out.push_back(all_stopped{});
+  return out;
+}
+
+agent_commands agent_machine::ranks_ended(std::uint64_t incarnation,
+                                          const std::string& why) {
+  return translate(supervisor_.end(incarnation, why));
 }
 
 bool agent_machine::knows(const replica_report& x) const {
@@ -179,7 +208,9 @@ agent_commands agent_machine::router_port(std::uint16_t port,
 agent_commands agent_machine::drain(milliseconds time_max,
                                     clock::time_point now) {
   leaving_ = true;
-  return translate(supervisor_.drain(time_max, now));
+  auto out = translate(parts_.drain(time_max, now));
+  append(out, translate(supervisor_.drain(time_max, now)));
+  return out;
 }
 
 agent_commands agent_machine::tick(clock::time_point now) {
@@ -193,6 +224,7 @@ agent_commands agent_machine::tick(clock::time_point now) {
     }
   }
   append(out, translate(supervisor_.tick(now)));
+  append(out, translate(parts_.tick(now)));
   return out;
 }
 
@@ -204,7 +236,10 @@ agent_commands agent_machine::tick(clock::time_point now) {
 agent_commands agent_machine::translate(commands from) const {
   agent_commands out;
   auto take = [&](auto& x) {
-    if constexpr (!std::is_same_v<std::decay_t<decltype(x)>, send_report>)
+    using type = std::decay_t<decltype(x)>;
+    if (std::is_same_v<type, all_stopped> && !parts_.empty())
+      return; // nor is it, before those have ended
+    if constexpr (!std::is_same_v<type, send_report>)
       out.push_back(std::move(x));
     else if (phase_ == phase::joined)
       out.push_back(send_news{news_of(std::move(x.report))});
@@ -221,6 +256,8 @@ protocol::replica_news agent_machine::news_of(replica_report report) const {
 
 std::vector<protocol::running_replica> agent_machine::replicas() const {
   auto out = supervisor_.replicas();
+  for (auto& x : parts_.parts())
+    out.push_back(std::move(x));
   for (auto& x : out)
     x.report.node = self_.node;
   return out;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/node_agent/rank_parts.hpp"
 #include "actors/node_agent/supervisor.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 
@@ -40,6 +41,10 @@ struct send_news {
 struct send_death {
   protocol::death_notice notice;
 };
+/// To the controller, for the other nodes that have ranks of the replica.
+struct send_rank_word {
+  protocol::rank_word word;
+};
 /// The node's router should listen, or stop: the head's first word on it and
 /// every other one that differs from the last.
 struct want_router {
@@ -53,7 +58,7 @@ struct know_revoked {
 using agent_command =
     std::variant<spawn_process, signal_process, drain_replica, all_stopped,
                  connect_head, register_node, leave_head, send_news, send_death,
-                 tune_replica, want_router, know_revoked>;
+                 tune_replica, want_router, know_revoked, send_rank_word>;
 using agent_commands = std::vector<agent_command>;
 
 /// The node agent without messages, processes and a clock: its bond with the
@@ -90,6 +95,10 @@ public:
   bool knows(const protocol::replica_report&) const;
   agent_commands report(protocol::replica_report, clock::time_point now);
 
+  /// Ranks on another node, of the replica with this incarnation, have ended:
+  /// so does it.
+  agent_commands ranks_ended(std::uint64_t incarnation, const std::string& why);
+
   /// The router of the node listens on this port; 0 = not any more. The head
   /// hears of it.
   agent_commands router_port(std::uint16_t, clock::time_point now);
@@ -115,7 +124,7 @@ public:
     return phase_ == phase::joined;
   }
   bool empty() const {
-    return supervisor_.empty();
+    return supervisor_.empty() && parts_.empty();
   }
 
 private:
@@ -126,10 +135,14 @@ private:
   agent_commands registration(clock::time_point now);
   std::vector<protocol::running_replica> replicas() const;
   protocol::replica_news news_of(protocol::replica_report) const;
+  agent_commands part_ended(const protocol::replica_spec& part,
+                            std::uint64_t incarnation, const process_end&,
+                            clock::time_point now);
   bool is_newer(const protocol::node_welcome&) const;
 
   protocol::node_joined self_;
   supervisor supervisor_;
+  rank_parts parts_;
   head_link_limits limits_;
   phase phase_ = phase::waiting;
   clock::time_point act_at_{};   ///< next attempt, or end of the wait

@@ -53,6 +53,9 @@ constexpr milliseconds tick_interval{100};
 /// The first protocol version with routers' load.
 constexpr std::uint32_t first_with_load = 5;
 
+/// The first whose head passes on what ranks say to each other.
+constexpr std::uint32_t first_with_words = 7;
+
 constexpr const char* loopback = "127.0.0.1";
 constexpr const char* journal_name = "steps";
 
@@ -201,6 +204,7 @@ struct agent_state {
     if (!machine->joined() || machine->node_epoch() != welcome->node_epoch)
       return;
     complaint.clear();
+    tell_all_words();
     spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
                  options->self.node, welcome->node_epoch, welcome->head_epoch);
   }
@@ -357,7 +361,7 @@ struct agent_state {
     spdlog::log(level, "replica process {:016x} {}", which, end.to_string());
     replicas.erase(which);
     tunes.erase(which);
-    meetings.close(which);
+    close_meeting(which);
     gpus.give_back(which);
     peers->forget(which);
     auto directory = run_directory_of(which);
@@ -376,26 +380,101 @@ struct agent_state {
                  std::int32_t{0}, launch.error().message);
       return;
     }
-    peers->expect(x.incarnation); // it registers here
-    auto ranks = std::max<std::uint32_t>(x.spec.tensor_parallel_size, 1);
+    if (x.spec.part == 0)
+      peers->expect(x.incarnation); // it registers here
+    auto in_all = std::max<std::uint32_t>(x.spec.tensor_parallel_size, 1);
     process_plan plan{options->replica_executable,
                       options->replica_arguments,
                       {},
-                      x.spec.memory_bytes / ranks};
-    if (ranks > 1)
-      meetings.open(x.incarnation);
-    for (launch->rank = 0; launch->rank < ranks; ++launch->rank)
+                      x.spec.memory_bytes / in_all};
+    if (in_all > 1)
+      open_meeting(x);
+    const auto ranks = ranks_of(x.spec);
+    for (std::uint32_t i = 0; i < ranks.count; ++i) {
+      launch->rank = ranks.first + i;
       plan.launches.push_back(encode(*launch));
+    }
     host->spawn(x.incarnation, std::move(plan));
   }
 
   // -- what ranks say to each other ------------------------------------------
 
+  /// Ranks meet under the incarnation of the first one's start.
+  void open_meeting(const spawn_process& x) {
+    const auto leader = x.spec.part == 0 ? x.incarnation : x.spec.leader;
+    meetings.open(leader);
+    if (x.spec.ranks_on.empty())
+      return;
+    elsewhere[x.incarnation] = {
+        leader,
+        x.spec.part == 0 ? x.spec.replica : replica_of_part(x.spec.replica),
+        {}};
+  }
+
+  void close_meeting(std::uint64_t which) {
+    auto known = elsewhere.find(which);
+    meetings.close(known == elsewhere.end() ? which : known->second.leader);
+    elsewhere.erase(which);
+  }
+
   caf::result<bool> put_word(std::uint64_t which, const std::string& key,
                              const codec::bytes& word) {
+    if (key.empty())
+      return caf::make_error(caf::sec::invalid_argument, "a word without key");
     if (auto done = meetings.put(which, key, word); !done)
       return caf::make_error(caf::sec::invalid_argument, done.error().message);
+    for (auto& [own, meeting] : elsewhere)
+      if (meeting.leader == which) {
+        rank_word said;
+        said.replica = meeting.replica;
+        said.leader = which;
+        said.key = key;
+        for (auto byte : word)
+          said.word += static_cast<char>(byte);
+        meeting.own.push_back(said);
+        tell_word(std::move(said));
+      }
     return true;
+  }
+
+  /// To the other nodes, if the head can be told; else when it can.
+  void tell_word(rank_word said) {
+    if (!controller || !machine->joined() ||
+        machine->head_version() < first_with_words)
+      return;
+    said.node = options->self.node;
+    said.node_epoch = machine->node_epoch();
+    self->send(caf::actor_cast<meeting_controller_actor>(controller),
+               meet_atom::value, encode(said));
+  }
+
+  void tell_all_words() {
+    for (const auto& [own, meeting] : elsewhere)
+      for (const auto& said : meeting.own)
+        tell_word(said);
+  }
+
+  void obey(const send_rank_word& x) {
+    tell_word(x.word);
+  }
+
+  /// From another node. Words that come twice are the same.
+  void hear_word(const codec::bytes& bytes) {
+    auto said = decode_rank_word(bytes);
+    if (!said)
+      return;
+    if (said->key.empty()) {
+      run(machine->ranks_ended(said->leader,
+                               "ranks on " + said->node + " " + said->word));
+      return;
+    }
+    codec::bytes word;
+    for (char letter : said->word)
+      word.push_back(static_cast<codec::bytes::value_type>(letter));
+    if (auto done = meetings.put(said->leader, said->key, std::move(word));
+        !done)
+      spdlog::debug("{}'s word on {} is not taken: {}", said->node, said->key,
+                    done.error().message);
   }
 
   caf::typed_response_promise<codec::bytes> get_word(std::uint64_t which,
@@ -438,7 +517,7 @@ struct agent_state {
       return made.error();
     launch_record out;
     out.spec = x.spec;
-    out.incarnation = x.incarnation;
+    out.incarnation = x.spec.part == 0 ? x.incarnation : x.spec.leader;
     out.agent = where;
     out.listen_address = options->address;
     out.certificate = options->tls.certificate.string();
@@ -502,6 +581,15 @@ struct agent_state {
       replicas;                                ///< connected, by incarnation
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
   rank_meetings meetings;
+  /// Of a start whose ranks are on several nodes: whose, and what its ranks
+  /// here have said (as much as a meeting takes).
+  struct far_meeting {
+    std::uint64_t leader = 0;
+    std::string replica;
+    std::vector<rank_word> own;
+  };
+  std::map<std::uint64_t, far_meeting>
+      elsewhere; ///< by the start's incarnation
   gpu_allotment gpus;
   gpu_watch gpus_watched;
   std::shared_ptr<runtime::peer_directory> peers =
@@ -543,6 +631,7 @@ agent(agent_shell_actor::stateful_pointer<agent_state> self,
         state->watch_router(router, port);
       },
       [state](drain_atom, std::uint32_t ms) { return state->drain(ms); },
+      [state](meet_atom, const codec::bytes& word) { state->hear_word(word); },
       [state](meet_atom, std::uint64_t which, const std::string& key,
               const codec::bytes& word) {
         return state->put_word(which, key, word);

@@ -295,8 +295,8 @@ commands supervisor::report(replica_report report, clock::time_point now) {
   return out;
 }
 
-/// A replica stalls if its word is that it has requests, running or waiting, but
-/// no step was made: its silence is another matter (`watch`).
+/// A replica stalls if its word is that it has requests, running or waiting,
+/// but no step was made: its silence is another matter (`watch`).
 void supervisor::note_progress(replica& x, const protocol::replica_load& load,
                                clock::time_point now, commands& out) {
   if ((load.running == 0 && load.waiting == 0) || load.steps != x.step) {
@@ -359,6 +359,13 @@ void supervisor::watch(replica& x, clock::time_point now, commands& out) {
 void supervisor::kill(replica& x, std::string why, commands& out) {
   x.killed_because = std::move(why);
   out.push_back(signal_process{x.incarnation, SIGKILL});
+}
+
+commands supervisor::end(std::uint64_t incarnation, const std::string& why) {
+  commands out;
+  if (auto* x = find(incarnation); x && x->killed_because.empty())
+    kill(*x, why, out);
+  return out;
 }
 
 void supervisor::tell(replica& x, commands& out) {

@@ -110,6 +110,9 @@ public:
   /// A first or later report. Unknown ones are ignored.
   commands report(protocol::replica_report, clock::time_point now);
 
+  /// Kills the process: it cannot go on, for this reason.
+  commands end(std::uint64_t incarnation, const std::string& why);
+
   /// Does what is due.
   commands tick(clock::time_point now);
 

@@ -122,9 +122,11 @@ using node_agent_actor = caf::typed_actor<
   // milliseconds.
   caf::replies_to<drain_atom, std::uint32_t>::with<bool>>;
 
-/// A node agent as the processes that it starts see it. They connect to the
-/// interface above.
+/// A node agent as the processes that it starts, and a controller of version 7,
+/// see it. They connect to the interface above.
 using meeting_agent_actor = node_agent_actor::extend<
+  // From the controller: an encoded rank_word of another node.
+  caf::reacts_to<meet_atom, codec::bytes>,
   // From one of a replica's ranks, for the others: the start's incarnation, a
   // key and a word. Once per key.
   caf::replies_to<meet_atom, std::uint64_t, std::string,
@@ -153,6 +155,12 @@ using controller_actor = caf::typed_actor<
   // The cluster's state, an encoded cluster_status.
   caf::replies_to<status_atom>::with<codec::bytes>>;
 
+/// A controller as agents that know it to be of version 7 see it. They connect
+/// to the interface above.
+using meeting_controller_actor = controller_actor::extend<
+  // From a node agent: an encoded rank_word.
+  caf::reacts_to<meet_atom, codec::bytes>>;
+
 /// Decides how many replicas models have (autoscaler/autoscaler.hpp). On the
 /// head, beside the controller.
 using autoscaler_actor = load_sink_actor::extend<
@@ -172,6 +180,8 @@ using autoscaler_actor = load_sink_actor::extend<
 /// version 5 or newer also takes their routers' load.
 using head_controller_actor = controller_actor::extend_with<load_sink_actor>
   ::extend<
+    // From a node agent: an encoded rank_word, for other nodes.
+    caf::reacts_to<meet_atom, codec::bytes>,
     // The autoscaler, which is told what there is to scale.
     caf::reacts_to<watch_atom, autoscaler_actor>,
     // From the autoscaler: an encoded scale_order.

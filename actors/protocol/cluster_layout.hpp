@@ -23,6 +23,26 @@ struct layout<std::pair<std::string, std::string>> {
 };
 
 template <>
+struct layout<rank_share> {
+  using r = rank_share;
+  static constexpr std::string_view name = "rank_share";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),
+      number(2, &r::bundles),
+  };
+};
+
+template <>
+struct layout<rank_word> {
+  using r = rank_word;
+  static constexpr std::string_view name = "rank_word";
+  static constexpr auto fields = std::tuple{
+      number(1, &r::node),   number(2, &r::node_epoch), number(3, &r::replica),
+      number(4, &r::leader), number(5, &r::key),        number(6, &r::word),
+  };
+};
+
+template <>
 struct layout<replica_spec> {
   using r = replica_spec;
   static constexpr std::string_view name = "replica_spec";
@@ -61,6 +81,9 @@ struct layout<replica_spec> {
       number(42, &r::task),
       droppable_since(7, 43, &r::tensor_parallel_size),
       droppable_since(7, 44, &r::gpus),
+      droppable_since(7, 45, &r::ranks_on),
+      droppable_since(7, 46, &r::part),
+      droppable_since(7, 47, &r::leader),
   };
 };
 

@@ -2,6 +2,8 @@
 
 #include "actors/protocol/cluster_layout.hpp"
 
+#include <algorithm>
+
 namespace troupe::protocol {
 
 codec::bytes encode(const replica_spec& from) {
@@ -67,6 +69,35 @@ result<replica_news> decode_replica_news(codec::bytes_view from) {
 
 result<death_notice> decode_death_notice(codec::bytes_view from) {
   return decode_record<death_notice>(from);
+}
+
+codec::bytes encode(const rank_word& from) {
+  return encode_record(from);
+}
+
+result<rank_word> decode_rank_word(codec::bytes_view from) {
+  return decode_record<rank_word>(from);
+}
+
+rank_range ranks_of(const replica_spec& spec) {
+  rank_range out;
+  if (spec.ranks_on.empty()) {
+    out.count = std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
+    return out;
+  }
+  for (std::uint32_t i = 0; i <= spec.part && i < spec.ranks_on.size(); ++i) {
+    out.first += i == 0 ? 0 : out.count;
+    out.count = static_cast<std::uint32_t>(spec.ranks_on[i].bundles.size());
+  }
+  return out;
+}
+
+std::string part_id(const std::string& replica, std::uint32_t part) {
+  return replica + "/" + std::to_string(part);
+}
+
+std::string replica_of_part(const std::string& id) {
+  return id.substr(0, id.rfind('/'));
 }
 
 bool same_process(const replica_spec& a, const replica_spec& b) {

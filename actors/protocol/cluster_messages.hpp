@@ -18,6 +18,14 @@ struct resource {
   bool operator==(const resource&) const = default;
 };
 
+/// Ranks of a replica that a node has.
+struct rank_share {
+  std::string node;
+  std::vector<std::uint32_t> bundles; ///< of the replica's, one per rank
+
+  bool operator==(const rank_share&) const = default;
+};
+
 /// All that a replica process needs to start: written to it by its node agent
 /// over the held pipe, never on a command line (secrets).
 struct replica_spec {
@@ -67,9 +75,31 @@ struct replica_spec {
   /// What it takes of them, a part of one or several; 0 = it runs on the CPU.
   /// Since version 7.
   double gpus = 0;
+  // A replica whose ranks are on several nodes (`data_network: trusted`), since
+  // version 7; only nodes that know it are given such a one.
+  /// Its nodes in the order of ranks, its own first. None = all ranks are here.
+  std::vector<rank_share> ranks_on = {};
+  /// 0 = the replica itself. Else the spec is of what another node, this one of
+  /// `ranks_on`, has of it: a part, whose processes follow those of the
+  /// replica.
+  std::uint32_t part = 0;
+  /// Of a part: the incarnation of the replica's start that it follows; 0 =
+  /// there is none now.
+  std::uint64_t leader = 0;
 
   bool operator==(const replica_spec&) const = default;
 };
+
+/// Ranks that the spec's processes are: so many, from this one on.
+struct rank_range {
+  std::uint32_t first = 0;
+  std::uint32_t count = 1;
+};
+rank_range ranks_of(const replica_spec&);
+
+/// The id of a replica's part, and the replica's of a part.
+std::string part_id(const std::string& replica, std::uint32_t part);
+std::string replica_of_part(const std::string& id);
 
 /// True if a running replica of `a` can become one of `b` in place: they differ
 /// at most in what no process has to be restarted for (max_ongoing_requests,
@@ -250,6 +280,22 @@ struct death_notice {
   bool operator==(const death_notice&) const = default;
 };
 
+/// Node agent -> controller -> the other nodes that have ranks of the replica:
+/// what a rank leaves for the others (node_agent/rank_meetings.hpp). Since
+/// version 7.
+struct rank_word {
+  std::string node; ///< that sends it
+  std::uint64_t node_epoch = 0;
+  std::string replica;      ///< its id, not a part's
+  std::uint64_t leader = 0; ///< incarnation of its start
+  std::string key;          ///< empty: ranks there have ended
+  std::string word;         ///< or why they have
+
+  bool operator==(const rank_word&) const = default;
+};
+
+codec::bytes encode(const rank_word&);
+result<rank_word> decode_rank_word(codec::bytes_view);
 codec::bytes encode(const replica_spec&);
 codec::bytes encode(const replica_load&);
 codec::bytes encode(const replica_report&);

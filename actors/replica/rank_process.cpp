@@ -27,9 +27,11 @@ constexpr std::chrono::milliseconds agent_timeout{10'000};
 /// agent, which ends them all then.
 constexpr auto farewell = 10s;
 
-/// The key under which the first rank says where the model and its tokenizer
-/// lie.
-constexpr const char* source_key = "source";
+/// The key under which the first rank of a node says where the model and its
+/// tokenizer lie there.
+std::string source_key(const protocol::replica_spec& spec) {
+  return "source/" + std::to_string(spec.part);
+}
 
 /// Words at the node agent. A word is waited for as long as the process lives,
 /// which ends with its node agent.
@@ -95,18 +97,45 @@ void read_source(const std::vector<char>& word, engine::options& to) {
   to.tokenizer = text.substr(std::min(end + 1, text.size()));
 }
 
+/// Where ranks are on several nodes, they talk over those's own addresses.
+void place(engine::options& rank, const launch_record& launch) {
+  rank.rank = launch.rank;
+  rank.ranks_here = protocol::ranks_of(launch.spec).count;
+  if (!launch.spec.ranks_on.empty())
+    rank.rank_address = launch.listen_address;
+}
+
+/// The first rank of a node that has but a part of the replica.
+result<engine::options> fetch_here(const launch_record& launch) {
+  auto fetched =
+      engine::fetch(engine_options(launch.spec),
+                    [](const std::string&, std::uint64_t, std::uint64_t) {});
+  if (!fetched)
+    return fetched.error();
+  return std::move(fetched->with);
+}
+
 result<void> follow(caf::actor_system& system, const launch_record& launch) {
   auto meeting = meeting_of(system, launch);
   if (!meeting)
     return meeting.error();
   auto options = engine_options(launch.spec);
-  options.rank = launch.rank;
-  options.meeting = *meeting;
+  const auto key = source_key(launch.spec);
   try {
-    read_source((*meeting)->get(source_key), options);
+    if (launch.rank == protocol::ranks_of(launch.spec).first) {
+      auto fetched = fetch_here(launch);
+      if (!fetched)
+        return fetched.error();
+      options = std::move(*fetched);
+      (*meeting)->put(key, source_word(options));
+    } else {
+      read_source((*meeting)->get(key), options);
+    }
   } catch (const std::exception& why) {
     return error{errc::unavailable, why.what()};
   }
+  options.meeting = *meeting;
+  place(options, launch);
   return engine::serve_rank(options, {});
 }
 
@@ -119,8 +148,9 @@ result<engine::options> lead_ranks(caf::actor_system& system,
   if (!meeting)
     return meeting.error();
   with.meeting = *meeting;
+  place(with, launch);
   try {
-    with.meeting->put(source_key, source_word(with));
+    with.meeting->put(source_key(launch.spec), source_word(with));
   } catch (const std::exception& why) {
     return error{errc::unavailable, why.what()};
   }

@@ -119,6 +119,9 @@ replica_spec full_spec() {
   x.generation_defaults = false;
   x.tensor_parallel_size = 4;
   x.gpus = 0.25;
+  x.ranks_on = {{"head", {0, 2}}, {"w1", {1}}, {"w2", {}}};
+  x.part = 1;
+  x.leader = 77;
   return x;
 }
 
@@ -196,6 +199,7 @@ void for_every_record(Check check) {
   check(full_spec(), decode_replica_spec);
   check(full_load(), decode_replica_load);
   check(full_report(), decode_replica_report);
+  check(rank_word{"w1", 2, "m#1", 3, "address", {"\0x", 2}}, decode_rank_word);
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
   check(full_assignment(),

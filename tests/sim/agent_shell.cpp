@@ -292,6 +292,10 @@ void agent_shell::obey(const node_agent::know_revoked&) {
   // Nobody has a certificate here.
 }
 
+void agent_shell::obey(const node_agent::send_rank_word&) {
+  // Each replica is one process here.
+}
+
 void agent_shell::obey(const node_agent::want_router& x) {
   outside_.want_router(x.wanted);
 }

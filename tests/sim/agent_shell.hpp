@@ -81,6 +81,7 @@ private:
   void obey(const node_agent::send_death&);
   void obey(const node_agent::want_router&);
   void obey(const node_agent::know_revoked&);
+  void obey(const node_agent::send_rank_word&);
 
   process& self_;
   surroundings around_;

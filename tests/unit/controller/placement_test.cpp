@@ -91,7 +91,8 @@ TEST_CASE("on one node all bundles fit together or not at all") {
   two.strategy = strict_spread;
   CHECK(place(two, {small, big}).reason ==
         "STRICT_SPREAD wants a node for each of 2 bundles, and a replica can "
-        "span only 1");
+        "span only 1 (several where `troupe: {data_network: trusted}` says so, "
+        "and tensor_parallel_size is the number of bundles)");
   CHECK(place(demand({{{"CPU", 2}}}, strict_spread), {small}).nodes ==
         names{"small"});
 }

@@ -44,6 +44,8 @@ struct bench {
   std::vector<std::vector<protocol::revocation>> revoked;
   std::size_t spawned_before_revoked = 0; ///< the last time
   int signals = 0;
+  std::uint64_t signalled = 0; ///< the last one
+  std::vector<protocol::rank_word> words;
   int all_stopped = 0;
 
   void run(agent_commands todo) {
@@ -79,8 +81,12 @@ struct bench {
     revoked.push_back(x.all);
     spawned_before_revoked = spawned.size();
   }
-  void take(signal_process&) {
+  void take(signal_process& x) {
     ++signals;
+    signalled = x.incarnation;
+  }
+  void take(send_rank_word& x) {
+    words.push_back(x.word);
   }
   void take(drain_replica&) {
     // nop
@@ -136,6 +142,51 @@ struct bench {
 };
 
 } // namespace
+
+TEST_CASE("the end of a part's processes is said to the replica's other ranks, "
+          "and theirs ends a replica") {
+  bench b;
+  b.join();
+  auto part = spec("m#2/1");
+  part.ranks_on = {{"a", {0}}, {"b", {1}}};
+  part.part = 1;
+  part.leader = 77;
+  b.assign({spec(), part});
+  REQUIRE(b.spawned.size() == 2);
+  CHECK(b.machine.spawned(b.spawned[1], 5).empty());
+  b.connect();
+  b.run(b.machine.head_lost(b.now));
+  b.join(1, 2);
+  REQUIRE(b.registrations.back().replicas.size() == 2);
+  CHECK(b.registrations.back().replicas[1].spec == part);
+  b.run(b.machine.ranks_ended(b.spawned[1], "no replica of its own"));
+  CHECK(b.signals == 0);
+  b.run(b.machine.drain(10s, b.now));
+  b.run(b.machine.ended(b.spawned[0], {}, {}, b.now));
+  CHECK(b.all_stopped == 0);
+  b.run(b.machine.ended(b.spawned[1], {0, SIGKILL, {}}, {}, b.now));
+  CHECK(b.all_stopped == 1);
+  CHECK(b.deaths.size() == 1);
+  REQUIRE(b.words.size() == 1);
+  CHECK(b.words[0].replica == "m#2");
+  CHECK(b.words[0].leader == 77);
+  CHECK(b.words[0].key.empty());
+  CHECK(b.words[0].word == "killed by SIGKILL");
+}
+
+TEST_CASE("ranks that ended elsewhere end the replica, once") {
+  bench b;
+  b.join();
+  b.assign({spec()});
+  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited"));
+  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited"));
+  CHECK(b.signals == 1);
+  CHECK(b.signalled == b.spawned[0]);
+  b.end({0, SIGKILL, {}});
+  CHECK(std::count_if(b.news.begin(), b.news.end(), [](const auto& one) {
+          return one.report.reason == "ranks on w2 exited";
+        }) == 1);
+}
 
 TEST_CASE("an agent registers what it is once the head is reached") {
   bench b;

@@ -40,7 +40,8 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
   gauges.streams_class_changed = 1;
   gauges.poison_requests_refused = 2;
   gauges.move_wait.observe(0.2);
-  engine_load load{"app", "m", "m#1", "head", {}};
+  engine_load load{"app", "m", "m#1", "head", {}, {}};
+  load.gpus = {{"0", 3, 8, 25}, {"1", 4, 8, -1}};
   load.load.running = 5;
   load.load.kv_blocks_total = 8;
   load.load.kv_blocks_free = 6;
@@ -54,6 +55,12 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
                   "le=\"10\"} 1"));
   CHECK(has(text, "ray_vllm_generation_tokens_total{application=\"app\","
                   "model_name=\"m\\\"1\"} 7"));
+  const std::string gpu = "{application=\"app\",model_name=\"m\","
+                          "replica=\"m#1\",node=\"head\",gpu=";
+  CHECK(has(text, "troupe_gpu_memory_used_bytes" + gpu + "\"1\"} 4"));
+  CHECK(has(text, "troupe_gpu_memory_total_bytes" + gpu + "\"0\"} 8"));
+  CHECK(has(text, "troupe_gpu_busy_ratio" + gpu + "\"0\"} 0.25"));
+  CHECK(!has(text, "troupe_gpu_busy_ratio" + gpu + "\"1\"}"));
   CHECK(has(text, "ray_serve_deployment_queued_queries 3"));
   CHECK(has(text, "troupe_requests_in_flight 4"));
   CHECK(has(text, "troupe_streams_moved_total 5"));
