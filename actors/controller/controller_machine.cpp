@@ -96,6 +96,11 @@ replica_demand left_of(const replica_demand& demand,
   return out;
 }
 
+bool may_not_span(const model_deployment& wanted,
+                  const protocol::replica_spec& spec) {
+  return wanted.demand.nodes_max <= 1 && !spec.ranks_on.empty();
+}
+
 /// What placement counts; what a node does not list is taken from its figures.
 amounts offered(const protocol::node_joined& node) {
   amounts out;
@@ -261,6 +266,7 @@ void controller_machine::accept(const std::vector<model_deployment>& list,
     waiting_.erase(i->first);
     i = models_.erase(i);
   }
+  parts_due_ = true;
   dirty_.clear(); // of those that are gone, and of old orders
   for (auto& [key, model] : models_)
     dirty(model);
@@ -736,7 +742,9 @@ bool controller_machine::has_all_parts(const replica& one) const {
   return true;
 }
 
-/// A replica without all of its parts leaves; so do parts without a replica.
+/// A replica without all of its parts leaves, and so does one that may not be
+/// on several nodes any more, whether there is room for another or not: its
+/// ranks talk in the clear. Parts without a replica leave too.
 void controller_machine::check_parts(time_point now) {
   if (!parts_due_ || !awaited_.empty())
     return;
@@ -744,7 +752,7 @@ void controller_machine::check_parts(time_point now) {
   for (auto& [key, model] : models_) {
     std::vector<std::uint32_t> torn;
     for (const auto& [number, one] : model.replicas)
-      if (!has_all_parts(one))
+      if (!has_all_parts(one) || may_not_span(model.wanted, one.spec))
         torn.push_back(number);
     for (auto number : torn)
       leave(model, number, now);

@@ -11,13 +11,14 @@ namespace {
 /// One line per value that a file can set, to compare two readings.
 std::string shown(const config::serve_config& all) {
   auto out = fmt::format(
-      "{} | {} {} {} {} {} | {} {} {} | {} {} {} {} {} {}\n",
+      "{} | {} {} {} {} {} | {} {} {} | {} {} {} {} {} {} {}\n",
       all.proxy_location, all.http.host, all.http.port, all.http.root_path,
       all.http.request_timeout_s.value_or(-1), all.http.keep_alive_timeout_s,
       all.logging.json, all.logging.level, all.logging.enable_access_log,
       all.troupe.threads_per_replica, all.troupe.max_requests_in_flight,
       all.troupe.failover_exact, all.troupe.restarts_per_minute,
-      all.troupe.restart_pause_max_s, all.troupe.api_keys.size());
+      all.troupe.restart_pause_max_s, all.troupe.data_network_trusted,
+      all.troupe.api_keys.size());
   for (const auto& one : all.troupe.api_keys)
     out += fmt::format("{} {} {} {} {} {}\n", one.name, one.key, one.weight,
                        one.priority, one.requests_per_minute,
@@ -81,6 +82,7 @@ troupe:
   api_keys: [sk-inline-1, '00000000']
   api_keys_file: keys
   failover: exact
+  data_network: trusted
   restarts_per_minute: 100
   restart_pause_s: 0.5
 applications:
@@ -122,6 +124,7 @@ applications:
   CHECK(from_file.values.applications[0].models[0].model_id == "007");
   CHECK(from_file.values.troupe.restart_pause_max_s == 0.5);
   CHECK(from_file.values.troupe.failover_exact);
+  CHECK(from_file.values.troupe.data_network_trusted);
   const auto& with = from_file.values.applications[0].models[1].engine;
   CHECK(with.trust_request_chat_template);
   CHECK(with.default_chat_template_kwargs ==
@@ -159,8 +162,10 @@ TEST_CASE("troupe's own options have bounds") {
   folder here;
   auto errors = errors_of(here.load(
       with_model("") + "troupe: {failover: never, restarts_per_minute: 10001, "
-                       "restart_pause_s: 61}\n"));
+                       "restart_pause_s: 61, data_network: yes}\n"));
   CHECK(holds(errors, "troupe.failover: must be one of exact, best_effort"));
+  CHECK(
+      holds(errors, "troupe.data_network: must be one of untrusted, trusted"));
   CHECK(holds(errors, "troupe.restarts_per_minute: must be a whole number from "
                       "0 to 10000"));
   CHECK(holds(errors, "troupe.restart_pause_s: must be a number from 0 to 60"));

@@ -106,6 +106,30 @@ TEST_CASE("a replica's own resources are part of its first bundle") {
   CHECK(out.spec.memory_bytes == 1'000);
 }
 
+TEST_CASE("ranks may be on several nodes where their network is trusted, one "
+          "bundle each, on CPUs") {
+  config::llm_config model;
+  model.engine.tensor_parallel_size = 3;
+  model.bundles.assign(3, {{"CPU", 1}});
+  config::serve_config file;
+  file.troupe.data_network_trusted = true;
+  auto nodes_of = [&] {
+    config::application app;
+    app.models = {model};
+    file.applications = {app};
+    return to_deployment(file, false, 5).models.at(0).demand.nodes_max;
+  };
+  CHECK(nodes_of() == 3);
+  CHECK(only_model(model).demand.nodes_max == 1);
+  model.bundles.pop_back();
+  CHECK(nodes_of() == 1);
+  model.bundles.assign(3, {{"GPU", 1}});
+  CHECK(nodes_of() == 1);
+  model.bundles.assign(1, {{"CPU", 1}});
+  model.engine.tensor_parallel_size = 1;
+  CHECK(nodes_of() == 1);
+}
+
 TEST_CASE("who wants a GPU takes one of the type it names, unless all is CPU") {
   config::llm_config model;
   model.device = config::device_wish::gpu;

@@ -181,6 +181,17 @@ TEST_CASE_METHOD(pair_of_nodes, "a node that registers anew brings its part "
   CHECK(running_on("a").empty());
 }
 
+TEST_CASE_METHOD(pair_of_nodes, "where the network is trusted no more, what "
+                                "needs it ends at once") {
+  start();
+  auto wanted = ranked("m", 3, 1);
+  wanted.demand.nodes_max = 1;
+  deploy({wanted});
+  CHECK(running() == 0);
+  all_ended();
+  CHECK(status().status == "PENDING");
+}
+
 TEST_CASE_METHOD(pair_of_nodes, "a node that is to end takes the replica with "
                                 "it") {
   start();
