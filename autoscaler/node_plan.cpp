@@ -151,9 +151,9 @@ private:
     return nullptr;
   }
 
-  bool may_ask(const node_type& type) {
-    return launches_ > 0 && workers_ < of_.max_workers &&
-           count_[type.name] < type.max_workers &&
+  bool may_ask(const node_type& type, std::uint32_t nodes = 1) {
+    return launches_ >= nodes && workers_ + nodes <= of_.max_workers &&
+           count_[type.name] + nodes <= type.max_workers &&
            !of_.resting.contains(type.name);
   }
 
@@ -174,6 +174,8 @@ private:
   void bring(remainder& one) {
     while (one.left > 0) {
       const auto* best = best_for(one);
+      if (!best && bring_together(one))
+        continue;
       if (!best)
         return;
       std::vector<node_room> fresh{ask(*best)};
@@ -182,6 +184,29 @@ private:
       if (one.left == before)
         return; // never: the type takes it
     }
+  }
+
+  /// As few nodes of one type as take a replica with the nodes that there are,
+  /// where none takes it whole. False if there is no such type.
+  bool bring_together(remainder& one) {
+    const auto most =
+        std::min<std::size_t>(one.demand.nodes_max, one.demand.bundles.size());
+    for (std::size_t count = 1; most > 1 && count <= most; ++count)
+      for (const auto& type : of_.types) {
+        if (!may_ask(type, static_cast<std::uint32_t>(count)))
+          continue;
+        auto tried = rooms_;
+        for (std::size_t i = 0; i < count; ++i)
+          tried.push_back(empty_room(type, fmt::format("tried {}", i)));
+        if (controller::place(one.demand, tried).nodes.empty())
+          continue;
+        for (std::size_t i = 0; i < count; ++i)
+          rooms_.push_back(ask(type));
+        const auto before = one.left;
+        fit_all(rooms_);
+        return one.left < before;
+      }
+    return false;
   }
 
   const node_type* best_for(const remainder& one) {
@@ -260,6 +285,7 @@ replica_demand_of(const protocol::node_demand& from) {
   out.strategy = controller::strategy_named(from.strategy);
   out.engine = from.engine;
   out.replicas_per_node_max = from.replicas_per_node_max;
+  out.nodes_max = from.nodes_max;
   return out;
 }
 

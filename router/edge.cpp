@@ -214,7 +214,7 @@ void edge::take(std::shared_ptr<const protocol::routing_table> table) {
 
 /// Who waits for a model that has a replica now, or gets none, goes on. One
 /// that sleeps no more, since it was deployed anew, gets one without being
-/// woken.
+/// woken, be it that a node has to come first.
 void edge::wake(const protocol::routing_table& table) {
   for (const auto& key : sleepers_->models()) {
     auto model =
@@ -226,7 +226,7 @@ void edge::wake(const protocol::routing_table& table) {
     else if (!model->replicas.empty())
       sleepers_->woken(key);
     else if (model->without_replica != protocol::waking::wakes &&
-             !comes_back(*model))
+             !comes_back(*model) && model->status != "PENDING")
       sleepers_->failed(key, {errc::unavailable, not_ready(*model).message});
   }
 }

@@ -39,6 +39,7 @@ struct layout<node_demand> {
       number(8, &r::waits_ms),
       number(9, &r::reason),
       number(10, &r::here),
+      droppable_since(7, 11, &r::nodes_max),
   };
 };
 

@@ -39,6 +39,7 @@ struct node_demand {
   std::uint64_t waits_ms = 0;    ///< since the first of them found no room
   std::string reason;            ///< one sentence
   std::vector<replicas_on> here; ///< those of the model that have a node
+  std::uint32_t nodes_max = 1;   ///< that a replica may span; since version 7
 
   bool operator==(const node_demand&) const = default;
 };

@@ -804,6 +804,7 @@ TEST_CASE_METHOD(fixture, "who waits for a model to wake goes on waiting when "
   auto other = start("POST", completions, R"({"model":"n","prompt":"a"})");
   REQUIRE(wait_for_waiting(2));
   publish({deployed("m", "DEPLOYING"), deployed("n", "DEPLOYING")});
+  publish({deployed("m", "PENDING"), deployed("n", "PENDING")});
   publish({model("m"), deployed("n", "DEPLOY_FAILED")});
   auto asked = replica.next();
   replica.say(asked.id, "b", finish::length);

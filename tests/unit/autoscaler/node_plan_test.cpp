@@ -58,6 +58,29 @@ asked ask(const node_situation& in) {
 
 } // namespace
 
+TEST_CASE("a replica that may span nodes gets as many as it takes together") {
+  auto wide = a_demand("a", 1, {{"CPU", 2}});
+  wide.bundles.assign(3, wide.bundles.front());
+  auto in = situation({a_type("small", {{"CPU", 2}})}, {wide});
+  CHECK(ask(in).empty()); // it may not
+  in.demands[0].nodes_max = 3;
+  CHECK(ask(in) == asked{{"small", 3}});
+  in.max_workers = 2;
+  CHECK(ask(in).empty()); // two of them would be of no use
+  in.max_workers = 100;
+  // With room that there is, fewer; of those on their way, none.
+  in.rooms = {a_room("head", {{"CPU", 3}})};
+  CHECK(ask(in) == asked{{"small", 2}});
+  in.rooms.clear();
+  in.nodes = {{"n1", "small", true, {}}, {"n2", "small", true, {}}};
+  CHECK(ask(in) == asked{{"small", 1}});
+  in.nodes.push_back({"n3", "small", true, {}});
+  CHECK(ask(in).empty());
+  in.nodes.clear();
+  in.types.push_back(a_type("big", {{"CPU", 6}}));
+  CHECK(ask(in) == asked{{"big", 1}}); // one that takes it whole
+}
+
 TEST_CASE("demands are packed into the types that there are") {
   struct row {
     const char* name;
