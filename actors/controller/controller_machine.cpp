@@ -660,7 +660,7 @@ void controller_machine::follow(const replica& one) {
     spec.replica = found->first;
     spec.node = name;
     spec.part = i;
-    spec.leader = one.last.incarnation;
+    spec.leader = ended(one.last) ? 0 : one.last.incarnation;
     if (std::exchange(found->second.spec, spec) != spec)
       due_.insert(name);
   }
@@ -949,6 +949,7 @@ commands controller_machine::death(const protocol::death_notice& notice,
     if (last.incarnation == notice.incarnation && !ended(last)) {
       last.phase = replica_phase::failed;
       last.reason = notice.reason;
+      follow(of->replicas.at(number));
       table_changed();
       if (!of->settled)
         dirty(*of);

@@ -107,7 +107,7 @@ TEST_CASE_METHOD(pair_of_nodes, "parts follow each start of their replica") {
   CHECK(spec_of(*this, "app/m#1/1").leader == first);
   CHECK(routed() == 1);
   report("app/m#1", replica_phase::failed, "killed");
-  CHECK(spec_of(*this, "app/m#1/1").leader == first);
+  CHECK(spec_of(*this, "app/m#1/1").leader == 0);
   report("app/m#1", replica_phase::starting);
   auto second = agents["a"].running["app/m#1"].report.incarnation;
   CHECK(second != first);
