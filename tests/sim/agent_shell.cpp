@@ -40,6 +40,9 @@ void agent_shell::from_controller(message& what) {
     outside_.take_table(what.body);
   } else if (what.what == topic::death_elsewhere) {
     outside_.take_death(what.body);
+  } else if (what.what == topic::others) {
+    around_.reports.pass_in_order(
+        [this, body = what.body] { outside_.take_others(body); });
   }
 }
 

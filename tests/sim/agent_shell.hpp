@@ -21,6 +21,7 @@ public:
     std::function<void(message)> to_own_controller;
     std::function<void(const codec::bytes&)> take_table;
     std::function<void(const codec::bytes&)> take_death;
+    std::function<void(const codec::bytes&)> take_others;
     /// Starts a replica's process with its launch record.
     std::function<replica_process*(const codec::bytes&)> spawn;
     std::function<void(bool wanted)> want_router;

@@ -15,6 +15,7 @@ constexpr nanoseconds in_process = 2us;
 // As in controller.cpp.
 constexpr nanoseconds remember_pause = 100ms;
 constexpr nanoseconds remember_retry = 1s;
+constexpr nanoseconds others_pause = 100ms;
 
 } // namespace
 
@@ -102,8 +103,24 @@ void controller_shell::take_router_load(const codec::bytes& record) {
   if (!report)
     around_.world.fail("I2", "a router's report cannot be read");
   auto from = nodes_.find(report->node);
-  if (from != nodes_.end() && from->second.epoch == report->node_epoch)
-    tell_autoscaler(&autoscaler_sink::hear_router, record);
+  if (from == nodes_.end() || from->second.epoch != report->node_epoch)
+    return;
+  tell_autoscaler(&autoscaler_sink::hear_router, record);
+  routers_.hear(*report);
+  if (!std::exchange(others_due_, true))
+    self_.after(others_pause, [this] { hear([this] { tell_others(); }); });
+}
+
+/// As controller.cpp.
+void controller_shell::tell_others() {
+  others_due_ = false;
+  for (const auto& change : routers_.due(self_.now()))
+    if (auto to = nodes_.find(change.node); to != nodes_.end()) {
+      message out;
+      out.what = topic::others;
+      out.body = encode(change.others);
+      send(to->second.link, std::move(out));
+    }
 }
 
 // -- the autoscaler
@@ -210,6 +227,7 @@ void controller_shell::on_down(link_id link) {
         continue;
       auto [name, gone] = *current;
       nodes_.erase(current);
+      routers_.forget(name);
       execute(machine_->node_lost(name, gone.epoch, self_.now()));
     }
   });

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/controller/controller_machine.hpp"
+#include "actors/controller/router_loads.hpp"
 #include "tests/sim/network.hpp"
 #include "tests/sim/process.hpp"
 #include "tests/sim/store.hpp"
@@ -75,6 +76,7 @@ private:
   void join(link_id, const message&);
   void take_news(const protocol::replica_news&);
   void take_router_load(const codec::bytes&);
+  void tell_others();
   void tell_autoscaler(void (autoscaler_sink::*)(const codec::bytes&),
                        codec::bytes);
   void store_and_deploy(controller::deployment, const on_version&);
@@ -93,6 +95,8 @@ private:
   simulated_store store_;
   std::unique_ptr<controller::controller_machine> machine_;
   std::map<std::string, node> nodes_;
+  controller::router_loads routers_;
+  bool others_due_ = false;
   autoscaler_sink* autoscaler_ = nullptr;
   std::vector<protocol::asked_node> asked_; ///< as the store has them
   std::optional<controller::remember_nodes> to_remember_;

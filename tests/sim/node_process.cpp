@@ -40,6 +40,9 @@ void node_process::start() {
   out.take_death = [this](const codec::bytes& notice) {
     after(in_process, [this, notice] { router_->take_death(notice); });
   };
+  out.take_others = [this](const codec::bytes& others) {
+    after(in_process, [this, others] { router_->take_others(others); });
+  };
   out.spawn = [this](const codec::bytes& launch) { return spawn(launch); };
   out.all_stopped = [this] { kill({0, 0}); };
   out.want_router = [this](bool wanted) {
@@ -93,6 +96,7 @@ void node_process::on_message(link_id from, message& what) {
   case topic::assign:
   case topic::table:
   case topic::death_elsewhere:
+  case topic::others:
     agent_->from_controller(what);
     break;
   case topic::introduce:

@@ -37,6 +37,7 @@ enum class topic : std::uint8_t {
   assign,
   table,
   death_elsewhere,
+  others,
   // replica -> node agent
   introduce,
   report,

@@ -163,6 +163,13 @@ void router_shell::take_table(const codec::bytes& bytes) {
   wake(*table);
 }
 
+void router_shell::take_others(const codec::bytes& bytes) {
+  auto others = protocol::decode_others_load(bytes);
+  if (!others)
+    around_.world.fail("I2", "what others hold cannot be read");
+  table_.heed(*others, self_.now());
+}
+
 void router_shell::take_death(const codec::bytes& bytes) {
   auto notice = protocol::decode_death_notice(bytes);
   if (!notice)

@@ -56,6 +56,7 @@ public:
   void tell_load(load_sink); ///< from now on, encoded router_reports
   void take_table(const codec::bytes&);
   void take_death(const codec::bytes&);
+  void take_others(const codec::bytes&);
 
   // From replicas.
   void take_tokens(const codec::bytes&);
