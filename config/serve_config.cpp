@@ -117,6 +117,8 @@ void read_key(const located& value, troupe_options& out) {
       in.integer("requests_per_minute", {1, 1'000'000'000}).value_or(0));
   one.tokens_per_minute = static_cast<std::uint64_t>(
       in.integer("tokens_per_minute", {1, 1e12}).value_or(0));
+  one.choices_per_replica = static_cast<std::uint32_t>(
+      in.integer("choices_per_replica", {1, 65'536}).value_or(0));
   if (!key) {
     value.error("an entry needs its key");
     return;

@@ -139,6 +139,8 @@ struct api_key {
   std::int32_t priority = 0; ///< the most urgent (lowest) it may ask for
   std::uint32_t requests_per_minute = 0; ///< 0 = no limit
   std::uint64_t tokens_per_minute = 0;   ///< 0 = no limit
+  /// That a router has at one replica at once; 0 = no limit.
+  std::uint32_t choices_per_replica = 0;
 
   bool operator==(const api_key&) const = default;
 };

@@ -595,6 +595,7 @@ void edge::submit(const pending_ptr& job, submission what,
   if (accounts_->several())
     what.tenant = job->account->name();
   what.weight = job->account->weight();
+  what.choices_per_replica = job->account->choices_per_replica();
   what.priority = job->priority;
   if (auto left = time_left(*job)) {
     what.time_limit = *left;

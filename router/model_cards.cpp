@@ -120,8 +120,8 @@ void model_cards::stop() {
 void model_cards::load(const std::string& hash, card& what) {
   what.loading = true;
   boost::asio::post(loader_, [this, hash, replicas = what.replicas] {
-    text_result made
-      = error{errc::internal, "The model card could not be read."};
+    text_result made =
+        error{errc::internal, "The model card could not be read."};
     try {
       made = fetch_and_make(hash, replicas);
     } catch (const std::exception& e) {

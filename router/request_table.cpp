@@ -120,6 +120,7 @@ command_list request_table::submit(submission what, time_point now) {
   if (!what.session.empty())
     request.session = hash_of(what.session);
   request.tenant = what.tenant;
+  request.choices_per_replica = what.choices_per_replica;
   request.priority = what.priority;
   request.since = now;
   request.until = now + what.time_limit;
@@ -693,6 +694,17 @@ choice_wish request_table::wish_of(choice_key key,
   return {tokens_to_do(choice.record), request.session, choice.blocks, size};
 }
 
+// The choice's tenant has as many there as it may have at once.
+bool request_table::has_its_own(choice_key key,
+                                const replica_state& there) const {
+  const auto& request = requests_.at(key.request);
+  if (request.choices_per_replica == 0 || request.choices[key.choice].started)
+    return false;
+  auto own = there.by_tenant.find(request.tenant);
+  return own != there.by_tenant.end() &&
+         own->second >= request.choices_per_replica;
+}
+
 // False if no replica that the choice may go to has room.
 bool request_table::find_replica(const model_state& model, destination& of,
                                  time_point now) {
@@ -702,9 +714,18 @@ bool request_table::find_replica(const model_state& model, destination& of,
     return true;
   }
   auto among = trusted(may, now);
-  if (std::none_of(among.begin(), among.end(),
-                   [](auto& one) { return one.has_room(); }))
+  auto none_has_room = [&] {
+    return std::none_of(among.begin(), among.end(),
+                        [](auto& one) { return one.has_room(); });
+  };
+  if (none_has_room())
     return false; // the usual case while choices wait: it costs nothing more
+  std::erase_if(among, [&](const auto& one) {
+    return has_its_own(of.key, replicas_.at(one.incarnation));
+  });
+  of.limited = none_has_room();
+  if (of.limited)
+    return false;
   auto chosen =
       model.chooser.choose(wish_of(of.key, model.chooser), among, random_());
   if (!chosen)
@@ -738,12 +759,18 @@ std::optional<request_table::destination>
 request_table::next_to_send(model_state& model, time_point now) {
   if (model.waiting.empty())
     return std::nullopt;
-  for (auto& one : model.waiting.next(model.shares)) {
-    if (one.lane.suspects && model.on_trial)
-      continue;
-    destination to{one.key, one.lane};
-    if (find_replica(model, to, now) && may_send(to, model, now))
-      return to;
+  std::set<std::string> limited; // by their own limits alone
+  for (bool again = true; again;) {
+    again = false;
+    for (auto& one : model.waiting.next(model.shares, limited)) {
+      if (one.lane.suspects && model.on_trial)
+        continue;
+      destination to{one.key, one.lane};
+      if (find_replica(model, to, now) && may_send(to, model, now))
+        return to;
+      if (to.limited)
+        again |= limited.insert(requests_.at(one.key.request).tenant).second;
+    }
   }
   return std::nullopt;
 }
@@ -797,6 +824,7 @@ void request_table::send(const destination& to, time_point now,
     model.shares.charge(request.tenant, choice.charged);
   }
   replica.sent.insert(record.id);
+  ++replica.by_tenant[request.tenant];
   replica.tokens += choice.cost;
   sent_[record.id] = key;
   if (choice.suspect)
@@ -976,7 +1004,7 @@ void request_table::note_progress(choice_key key, std::size_t tokens,
 void request_table::refused(choice_key key, const error& why, time_point now,
                             replica_state& replica, command_list& out) {
   auto& choice = *find(key);
-  unlink(choice);
+  unlink(key);
   end_trial(key);
   if (why.code != errc::unavailable && why.code != errc::limit) {
     fail_request(key.request, why, out);
@@ -1148,11 +1176,15 @@ void request_table::give_back(choice_key key, const error& why,
     enqueue(key);
 }
 
-void request_table::unlink(choice_state& choice) {
+void request_table::unlink(choice_key key) {
+  auto& choice = *find(key);
   if (choice.incarnation == 0)
     return;
   auto& replica = replicas_[choice.incarnation];
   replica.sent.erase(choice.record.id);
+  if (auto own = replica.by_tenant.find(requests_.at(key.request).tenant);
+      own != replica.by_tenant.end() && --own->second == 0)
+    replica.by_tenant.erase(own);
   replica.tokens -= choice.cost;
   sent_.erase(choice.record.id);
   choice.incarnation = 0;
@@ -1194,9 +1226,8 @@ void request_table::give_up(choice_key key) {
 
 void request_table::close(choice_key key, command_list& out) {
   auto& request = requests_[key.request];
-  auto& choice = request.choices[key.choice];
   dequeue(key);
-  unlink(choice);
+  unlink(key);
   end_trial(key);
   leave(key);
   if (--request.open != 0)
@@ -1222,7 +1253,7 @@ void request_table::drop_request(std::uint64_t id, command_list& out) {
       out.push_back(command::cancel{choice.incarnation, choice.record.id});
     give_up({id, i});
     dequeue({id, i});
-    unlink(choice);
+    unlink({id, i});
     end_trial({id, i});
     leave({id, i});
   }
@@ -1288,7 +1319,7 @@ void request_table::link_down(std::uint64_t incarnation, time_point now,
     orphans.push_back(sent_[id]);
   for (auto key : orphans) {
     auto& choice = *find(key);
-    unlink(choice);
+    unlink(key);
     choice.waiting_since = now;
     held_.push_back({now + limits_.notice_wait, incarnation, key});
   }

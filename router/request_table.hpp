@@ -82,9 +82,12 @@ struct submission {
   std::string card_hash;
   /// By choice index; `id` is given by the table, a new one for each sending.
   std::vector<protocol::request_record> choices;
-  std::string session = {};  ///< as the client names it; empty = not
-  std::string tenant = {};   ///< whose it is, by its API key
-  double weight = 1;         ///< the tenant's, above 0
+  std::string session = {}; ///< as the client names it; empty = not
+  std::string tenant = {};  ///< whose it is, by its API key
+  double weight = 1;        ///< the tenant's, above 0
+  /// Of the tenant's, so many at one replica at once; 0 = no limit. Streams
+  /// that have begun go on past it.
+  std::uint32_t choices_per_replica = 0;
   std::int32_t priority = 0; ///< lower ones go first
   /// It is not taken if it cannot be served in that time, and leaves the queue
   /// after it.
@@ -302,6 +305,7 @@ private:
     std::string card_hash;
     std::uint64_t session = 0; // its hash; 0 = none
     std::string tenant;
+    std::uint32_t choices_per_replica = 0;
     std::int32_t priority = 0;
     time_point since;
     time_point until; // its deadline
@@ -324,6 +328,7 @@ private:
     link_phase phase = link_phase::connecting;
     bool listed = true;
     std::set<std::uint64_t> sent;
+    std::map<std::string, std::uint32_t> by_tenant; // of those
     std::uint64_t tokens = 0;
     std::uint32_t waiting = 0; // choices of all routers in its engine's queue
     std::uint64_t others_tokens = 0; // to do there for other routers
@@ -367,6 +372,7 @@ private:
     lane_key lane;
     std::uint64_t incarnation = 0;
     std::uint64_t predicted = 0; // tokens that should be cached there
+    bool limited = false;        // there is room, but not for its tenant
   };
 
   choice_state* find(choice_key);
@@ -428,7 +434,8 @@ private:
                command_list&);
   std::vector<std::uint64_t> requests_like(const sending&) const;
   void give_back(choice_key, const error&, command_list&);
-  void unlink(choice_state&);
+  void unlink(choice_key);
+  bool has_its_own(choice_key, const replica_state&) const;
   void end_trial(choice_key);
   void leave(choice_key);
   void give_up(choice_key);

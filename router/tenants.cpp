@@ -66,6 +66,7 @@ void add_headers(std::string_view what, const rate_limit& limit,
 
 tenant_account::tenant_account(const protocol::tenant& who)
     : name_(who.name), weight_(who.weight), priority_(who.priority),
+      choices_per_replica_(who.choices_per_replica),
       requests_(who.requests_per_minute), tokens_(who.tokens_per_minute) {
   used_.tenant = name_;
 }
@@ -74,6 +75,7 @@ void tenant_account::change(const protocol::tenant& who, time_point now) {
   std::lock_guard lock{mutex_};
   weight_ = who.weight;
   priority_ = who.priority;
+  choices_per_replica_ = who.choices_per_replica;
   requests_.change(who.requests_per_minute, now);
   tokens_.change(who.tokens_per_minute, now);
 }
@@ -86,6 +88,11 @@ double tenant_account::weight() const {
 std::int32_t tenant_account::priority() const {
   std::lock_guard lock{mutex_};
   return priority_;
+}
+
+std::uint32_t tenant_account::choices_per_replica() const {
+  std::lock_guard lock{mutex_};
+  return choices_per_replica_;
 }
 
 std::optional<api::api_error> tenant_account::take_request(time_point now) {

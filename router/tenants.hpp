@@ -34,6 +34,8 @@ public:
 
   double weight() const;
   std::int32_t priority() const; ///< the most urgent it may ask for
+  /// That it may have at one replica at once; 0 = no limit.
+  std::uint32_t choices_per_replica() const;
 
   // Takes one request, or so many tokens of prompts; or says why not.
   std::optional<api::api_error> take_request(time_point now);
@@ -62,6 +64,7 @@ private:
   mutable std::mutex mutex_;
   double weight_ = 1;
   std::int32_t priority_ = 0;
+  std::uint32_t choices_per_replica_ = 0;
   rate_limit requests_;
   rate_limit tokens_;
   protocol::tenant_use used_;

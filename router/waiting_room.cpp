@@ -84,7 +84,8 @@ double waiting_room::ahead_of(const standing& who, double share) const {
 }
 
 std::vector<waiting_room::candidate>
-waiting_room::next(const fair_shares& shares) const {
+waiting_room::next(const fair_shares& shares,
+                   const std::set<std::string>& without) const {
   struct head {
     std::int32_t priority;
     double had;
@@ -94,15 +95,21 @@ waiting_room::next(const fair_shares& shares) const {
   std::vector<head> heads;
   auto floor = shares.floor();
   for (const auto& [key, lane] : lanes_) {
-    const auto& [priority, tenants] = *lane.begin();
     std::optional<head> best;
-    for (const auto& [tenant, places] : tenants) {
-      head one{priority, shares.had(tenant, floor), *places.begin(), &key};
-      if (!best ||
-          std::tie(one.had, one.first) < std::tie(best->had, best->first))
-        best = one;
+    for (const auto& [priority, tenants] : lane) {
+      for (const auto& [tenant, places] : tenants) {
+        if (without.contains(tenant))
+          continue;
+        head one{priority, shares.had(tenant, floor), *places.begin(), &key};
+        if (!best ||
+            std::tie(one.had, one.first) < std::tie(best->had, best->first))
+          best = one;
+      }
+      if (best)
+        break;
     }
-    heads.push_back(*best);
+    if (best)
+      heads.push_back(*best);
   }
   std::sort(heads.begin(), heads.end(), [](const head& a, const head& b) {
     return std::tie(a.priority, a.had, a.first) <

@@ -75,8 +75,10 @@ public:
   /// or, if that is less, its tenant's own as long as others take their shares.
   double ahead_of(const standing&, double share) const;
 
-  /// The next of each lane, in the order in which they are to go.
-  std::vector<candidate> next(const fair_shares&) const;
+  /// The next of each lane, in the order in which they are to go; those of some
+  /// tenants left out.
+  std::vector<candidate> next(const fair_shares&,
+                              const std::set<std::string>& without = {}) const;
 
   /// When the request of the first one came that has no token.
   std::optional<std::chrono::steady_clock::time_point> oldest() const;

@@ -365,7 +365,8 @@ protocol::router_settings to_settings(const config::serve_config& from) {
   for (const auto& one : from.troupe.api_keys) {
     out.api_keys.push_back(one.key);
     out.tenants.push_back({one.name, one.key, one.weight, one.priority,
-                           one.requests_per_minute, one.tokens_per_minute});
+                           one.requests_per_minute, one.tokens_per_minute,
+                           one.choices_per_replica});
   }
   out.root_path = from.http.root_path;
   out.requests_max = from.troupe.max_requests_in_flight;

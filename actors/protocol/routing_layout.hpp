@@ -53,6 +53,7 @@ struct layout<tenant> {
       number(4, &r::priority),
       number(5, &r::requests_per_minute),
       number(6, &r::tokens_per_minute),
+      droppable_since(7, 7, &r::choices_per_replica),
   };
 };
 

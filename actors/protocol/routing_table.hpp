@@ -116,6 +116,8 @@ struct tenant {
   std::int32_t priority = 0;
   std::uint32_t requests_per_minute = 0; ///< 0 = no limit
   std::uint64_t tokens_per_minute = 0;   ///< 0 = no limit
+  /// That a router has at one replica at once; 0 = no limit. Since version 7.
+  std::uint32_t choices_per_replica = 0;
 
   bool operator==(const tenant&) const = default;
 };

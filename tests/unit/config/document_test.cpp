@@ -20,9 +20,9 @@ std::string shown(const config::serve_config& all) {
       all.troupe.restart_pause_max_s, all.troupe.data_network_trusted,
       all.troupe.api_keys.size());
   for (const auto& one : all.troupe.api_keys)
-    out += fmt::format("{} {} {} {} {} {}\n", one.name, one.key, one.weight,
+    out += fmt::format("{} {} {} {} {} {} {}\n", one.name, one.key, one.weight,
                        one.priority, one.requests_per_minute,
-                       one.tokens_per_minute);
+                       one.tokens_per_minute, one.choices_per_replica);
   for (const auto& app : all.applications) {
     out += fmt::format("{} {}\n", app.name, app.route_prefix);
     for (const auto& model : app.models) {

@@ -525,12 +525,13 @@ TEST_CASE("a key can have a name, a weight, a priority and limits") {
       with_model("") +
       "troupe:\n  api_keys:\n    - sk-plain-key\n"
       "    - {key: sk-team-a-key, name: team-a, weight: 2.5, priority: -10,\n"
-      "       requests_per_minute: 60, tokens_per_minute: 100000}\n");
+      "       requests_per_minute: 60, tokens_per_minute: 100000,\n"
+      "       choices_per_replica: 4}\n");
   REQUIRE(errors_of(loaded) == "");
   CHECK(loaded.values.troupe.api_keys ==
         std::vector<config::api_key>{
             {"key-1", "sk-plain-key"},
-            {"team-a", "sk-team-a-key", 2.5, -10, 60, 100'000}});
+            {"team-a", "sk-team-a-key", 2.5, -10, 60, 100'000, 4}});
   auto refuses = [&](const std::string& entries, const char* why) {
     INFO(entries);
     CHECK(holds(errors_of(here.load(with_model("") + "troupe: {api_keys: [" +

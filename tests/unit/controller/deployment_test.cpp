@@ -164,7 +164,7 @@ TEST_CASE("what routers and agents are told comes from the file") {
   whole.http.request_timeout_s = 1.5;
   whole.http.keep_alive_timeout_s = 2;
   whole.logging.enable_access_log = false;
-  whole.troupe.api_keys = {{"team", "secret", 2, -1, 5, 7}};
+  whole.troupe.api_keys = {{"team", "secret", 2, -1, 5, 7, 3}};
   whole.troupe.max_requests_in_flight = 77;
   whole.troupe.failover_exact = true;
   whole.troupe.restarts_per_minute = 2;
@@ -173,7 +173,7 @@ TEST_CASE("what routers and agents are told comes from the file") {
   CHECK(out.proxies == proxy_location::head_only);
   protocol::router_settings told{{"secret"}, "/root", 77,  1'500,
                                  2'000,      false,   true};
-  told.tenants = {{"team", "secret", 2, -1, 5, 7}};
+  told.tenants = {{"team", "secret", 2, -1, 5, 7, 3}};
   CHECK(out.settings == told);
   CHECK(out.models[0].max_queued_requests == 12);
   CHECK(out.models[0].choice ==

@@ -259,6 +259,53 @@ TEST_CASE_METHOD(served, "what a tenant has in other routers counts too") {
   CHECK(failed.count(2001) == 0);
 }
 
+TEST_CASE_METHOD(served, "a tenant has as many choices at a replica as it may "
+                         "have there, and others go past it") {
+  begin(8);
+  auto limited = [&](std::uint64_t i, std::int32_t priority = 0) {
+    auto what = of("flood", i, 500, priority);
+    what.choices_per_replica = 3;
+    submit(what);
+  };
+  for (std::uint64_t i = 1; i <= 20; ++i)
+    limited(i, -5);
+  CHECK(table.choices_sent() == 3);
+  CHECK(table.choices_waiting() == 17);
+  submit(of("quiet", 100, 5));
+  submit(of("quiet", 101, 5));
+  CHECK(table.choices_sent() == 5);
+  CHECK(failed.empty());
+  run(10);
+  CHECK(whole(100, 5));
+  CHECK(whole(101, 5));
+  CHECK(table.choices_sent() == 3);
+  start(2); // another replica has as many
+  CHECK(table.choices_sent() == 6);
+  run(6000);
+  for (std::uint64_t i = 1; i <= 20; ++i)
+    CHECK(whole(i, 500));
+}
+
+TEST_CASE_METHOD(served, "streams that have begun go on past their tenant's "
+                         "limit") {
+  begin(8);
+  start(2);
+  for (std::uint64_t i = 1; i <= 6; ++i) {
+    auto what = of("flood", i, 500);
+    what.choices_per_replica = 3;
+    submit(what);
+  }
+  run(5);
+  CHECK(table.choices_sent() == 6);
+  kill(2);
+  notice(2);
+  run(5);
+  CHECK(table.choices_sent() == 6);
+  run(6000);
+  for (std::uint64_t i = 1; i <= 6; ++i)
+    CHECK(whole(i, 500));
+}
+
 TEST_CASE_METHOD(served, "a part of each router's queue is for tenants that "
                          "have little in it, however long the others' are") {
   queue_max = 60;
