@@ -151,10 +151,14 @@ private:
     return nullptr;
   }
 
-  bool may_ask(const node_type& type, std::uint32_t nodes = 1) {
-    return launches_ >= nodes && workers_ + nodes <= of_.max_workers &&
-           count_[type.name] + nodes <= type.max_workers &&
+  bool may_ask(const node_type& type) {
+    return launches_ > 0 && may_have(type, 1) &&
            !of_.resting.contains(type.name);
+  }
+
+  bool may_have(const node_type& type, std::size_t more) {
+    return workers_ + more <= of_.max_workers &&
+           count_[type.name] + more <= type.max_workers;
   }
 
   node_room ask(const node_type& type) {
@@ -193,14 +197,19 @@ private:
         std::min<std::size_t>(one.demand.nodes_max, one.demand.bundles.size());
     for (std::size_t count = 1; most > 1 && count <= most; ++count)
       for (const auto& type : of_.types) {
-        if (!may_ask(type, static_cast<std::uint32_t>(count)))
+        if (!may_ask(type) || !may_have(type, count))
           continue;
         auto tried = rooms_;
+        for (auto& room : tried) {
+          auto here = one.here.find(room.node);
+          room.replicas_of_model = here == one.here.end() ? 0 : here->second;
+        }
         for (std::size_t i = 0; i < count; ++i)
           tried.push_back(empty_room(type, fmt::format("tried {}", i)));
         if (controller::place(one.demand, tried).nodes.empty())
           continue;
-        for (std::size_t i = 0; i < count; ++i)
+        // Those that may not be asked for yet are, once these come.
+        for (std::size_t i = 0; i < count && launches_ > 0; ++i)
           rooms_.push_back(ask(type));
         const auto before = one.left;
         fit_all(rooms_);

@@ -86,16 +86,6 @@ amounts own_amounts(const replica_demand& demand,
                                : share_of(demand, spec.ranks_on.front());
 }
 
-/// The demand of that, as what is left when it goes.
-replica_demand left_of(const replica_demand& demand,
-                       const protocol::replica_spec& spec) {
-  if (spec.ranks_on.empty())
-    return demand;
-  auto out = demand;
-  out.bundles = {own_amounts(demand, spec)};
-  return out;
-}
-
 bool may_not_span(const model_deployment& wanted,
                   const protocol::replica_spec& spec) {
   return wanted.demand.nodes_max <= 1 && !spec.ranks_on.empty();
@@ -459,9 +449,10 @@ void controller_machine::take_in(node& at,
       found->second.replicas.contains(*number)) {
     if (!ended(report))
       add_leftover(at, spec.replica,
-                   {key, left_of(demand, spec),
+                   {key, demand,
                     now + milliseconds{spec.graceful_shutdown_timeout_ms} +
-                        limits_.end_report_max});
+                        limits_.end_report_max,
+                    own_amounts(demand, spec)});
     return;
   }
   auto& model = found->second;
@@ -616,7 +607,7 @@ void controller_machine::create(model& of,
   one.spec.ranks_on = shares_of(nodes);
   one.threads_given = one.spec.threads != 0;
   if (!one.threads_given)
-    one.spec.threads = threads_of(of.wanted, at);
+    one.spec.threads = threads_of(of.wanted, at, one.spec);
   one.demand = of.wanted.demand;
   one.last.replica = one.spec.replica;
   one.last.node = on;
@@ -690,10 +681,10 @@ void controller_machine::leave_part(node& at, const std::string& id,
   auto gone = at.parts.extract(id);
   auto& one = gone.mapped();
   subtract(at.used, one.taken); // add_leftover counts it again
-  replica_demand demand;
-  demand.bundles = {std::move(one.taken)};
   const milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
-  add_leftover(at, id, {one.of, demand, now + grace + limits_.end_report_max});
+  add_leftover(
+      at, id,
+      {one.of, {}, now + grace + limits_.end_report_max, std::move(one.taken)});
   due_.insert(at.self.node);
   view_due_ = true;
 }
@@ -713,8 +704,10 @@ void controller_machine::take_in_part(
   part one;
   one.of = key;
   one.spec = spec;
+  one.ended = ended(running.report) ? spec.leader : 0;
   if (known != had.end())
-    one.taken = sum_of(known->second.demand);
+    one.taken = !known->second.taken.empty() ? known->second.taken
+                                             : sum_of(known->second.demand);
   else if (found != models_.end() && spec.part < spec.ranks_on.size())
     one.taken = share_of(found->second.wanted.demand, spec.ranks_on[spec.part]);
   if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
@@ -722,12 +715,12 @@ void controller_machine::take_in_part(
     add(at.used, one.taken);
     at.parts.insert_or_assign(spec.replica, std::move(one));
   } else if (!ended(running.report)) {
-    replica_demand left;
-    left.bundles = {std::move(one.taken)};
     add_leftover(at, spec.replica,
-                 {key, std::move(left),
+                 {key,
+                  {},
                   now + milliseconds{spec.graceful_shutdown_timeout_ms} +
-                      limits_.end_report_max});
+                      limits_.end_report_max,
+                  std::move(one.taken)});
   }
 }
 
@@ -735,8 +728,11 @@ bool controller_machine::has_all_parts(const replica& one) const {
   const auto& shares = one.spec.ranks_on;
   for (std::uint32_t i = 1; i < shares.size(); ++i) {
     auto at = nodes_.find(shares[i].node);
-    if (at == nodes_.end() || !at->second.alive || at->second.leaving ||
-        !at->second.parts.contains(protocol::part_id(one.spec.replica, i)))
+    if (at == nodes_.end() || !at->second.alive || at->second.leaving)
+      return false;
+    auto part = at->second.parts.find(protocol::part_id(one.spec.replica, i));
+    if (part == at->second.parts.end() ||
+        (part->second.ended != 0 && part->second.ended == one.last.incarnation))
       return false;
   }
   return true;
@@ -800,18 +796,20 @@ void controller_machine::leave(model& of, std::uint32_t number,
   auto& one = i->second;
   auto& at = nodes_.at(one.spec.node);
   at.replicas.erase(one.spec.replica);
-  auto left = left_of(one.demand, one.spec);
-  subtract(at.used, sum_of(left)); // add_leftover counts it again
-  if (one.last.budget_spent) {     // there is no process, only the id
-    left = {};
+  auto taken = own_amounts(one.demand, one.spec);
+  subtract(at.used, taken);    // add_leftover counts it again
+  if (one.last.budget_spent) { // there is no process, only the id
+    one.demand = {};
+    taken = {};
     gained_.insert(one.spec.node);
   }
   parts_due_ |= !one.spec.ranks_on.empty();
   milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
   add_leftover(at, one.spec.replica,
                {{of.wanted.spec.application, of.wanted.spec.model},
-                std::move(left),
-                now + grace + limits_.end_report_max});
+                std::move(one.demand),
+                now + grace + limits_.end_report_max,
+                std::move(taken)});
   due_.insert(one.spec.node);
   of.replicas.erase(i);
   dirty(of);
@@ -823,7 +821,7 @@ void controller_machine::add_leftover(node& at, const std::string& id,
                                       leftover left) {
   if (at.leftovers.contains(id))
     return;
-  add(at.used, sum_of(left.demand));
+  add(at.used, left.taken);
   ++reserved_[id];
   ++leaving_[left.of];
   gone_by_.emplace(left.gone_by, at.self.node, id);
@@ -835,7 +833,7 @@ void controller_machine::gone(node& at, const std::string& id) {
   auto i = at.leftovers.find(id);
   auto& left = i->second;
   gone_by_.erase({left.gone_by, at.self.node, id});
-  subtract(at.used, sum_of(left.demand));
+  subtract(at.used, left.taken);
   drop_leaving(left.of);
   if (auto of = models_.find(left.of); of != models_.end())
     if (!of->second.settled)
@@ -862,8 +860,9 @@ void controller_machine::drop_leaving(const model_key& key) {
 
 /// The node's cores shared out among the replicas that it can expect to have,
 /// so that they do not fight for them.
-std::int32_t controller_machine::threads_of(const model_deployment& of,
-                                            const node& at) const {
+std::int32_t
+controller_machine::threads_of(const model_deployment& of, const node& at,
+                               const protocol::replica_spec& spec) const {
   auto counted = sum_of(of.demand);
   auto cpus = counted.find("CPU");
   if (cpus != counted.end() && cpus->second >= 1)
@@ -871,6 +870,9 @@ std::int32_t controller_machine::threads_of(const model_deployment& of,
   auto nodes = std::max<std::size_t>(1, nodes_alive_);
   auto here = std::max<std::size_t>(1, (shared_replicas_ + nodes - 1) / nodes);
   auto share = std::min<std::size_t>(at.self.cpus, 65'536) / here;
+  // They are of all ranks, of which some are elsewhere.
+  const auto in_all = std::max<std::size_t>(spec.tensor_parallel_size, 1);
+  share = share * in_all / protocol::ranks_of(spec).count;
   return static_cast<std::int32_t>(std::max<std::size_t>(1, share));
 }
 
@@ -1130,11 +1132,21 @@ bool controller_machine::give_one_up(model& of, time_point now) {
   return true;
 }
 
+/// Replicas of the model by node: on each that has ranks of one.
+void controller_machine::count_here(
+    const model& of, std::map<std::string_view, std::uint32_t>& here) {
+  for (const auto& [number, one] : of.replicas) {
+    if (one.spec.ranks_on.empty())
+      ++here[one.spec.node];
+    for (const auto& share : one.spec.ranks_on)
+      ++here[share.node];
+  }
+}
+
 /// All nodes that are alive, as placement sees them.
 std::vector<node_room> controller_machine::rooms_for(const model& of) const {
   std::map<std::string_view, std::uint32_t> here;
-  for (const auto& [number, one] : of.replicas)
-    ++here[one.spec.node];
+  count_here(of, here);
   std::vector<node_room> out;
   out.reserve(nodes_alive_);
   for (const auto& [name, node] : nodes_)
@@ -1178,13 +1190,14 @@ void controller_machine::try_waiting(time_point now) {
 }
 
 std::string controller_machine::why_waiting(const model& of) const {
+  std::map<std::string_view, std::uint32_t> here;
+  count_here(of, here);
   std::vector<node_room> first;
   for (const auto& [name, node] : nodes_) {
     if (!node.alive || node.leaving)
       continue;
     first.push_back(room_of(node));
-    for (const auto& [id, where] : node.replicas)
-      first.back().replicas_of_model += where.first == &of;
+    first.back().replicas_of_model = here[name];
     if (first.size() == nodes_named_max)
       break;
   }
@@ -1479,8 +1492,7 @@ protocol::node_demand controller_machine::demand_of(const model& of,
             .count());
   out.reason = of.unplaced;
   std::map<std::string_view, std::uint32_t> here;
-  for (const auto& [number, one] : of.replicas)
-    ++here[one.spec.node];
+  count_here(of, here);
   for (const auto& [node, replicas] : here)
     out.here.push_back({std::string{node}, replicas});
   return out;
@@ -1504,7 +1516,7 @@ protocol::seen_node controller_machine::seen(const node& of) {
   auto free = of.total;
   subtract(free, of.used);
   for (const auto& [id, left] : of.leftovers)
-    add(free, sum_of(left.demand));
+    add(free, left.taken);
   out.total = listed(of.total);
   out.free = listed(free);
   out.engines = of.self.engines;

@@ -219,14 +219,18 @@ private:
     std::uint32_t number = 0; ///< of the replica
     protocol::replica_spec spec;
     amounts taken;
+    /// The start whose ranks have ended here, by the node's word when it
+    /// joined; 0 = none. The replica may not know it.
+    std::uint64_t ended = 0;
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
   /// its id and, while its node is alive, its resources until it is gone.
   struct leftover {
     model_key of;
-    replica_demand demand;
+    replica_demand demand; ///< of the whole replica
     time_point gone_by; ///< counted as gone then; only while the node is alive
+    amounts taken = {}; ///< of this node; likewise
   };
 
   struct node {
@@ -266,6 +270,8 @@ private:
   void accept(const std::vector<model_deployment>&, time_point now);
   void recheck(model&, replica&);
   static bool same(const model&, const replica&);
+  static void count_here(const model&,
+                         std::map<std::string_view, std::uint32_t>&);
   void create(model&, const std::vector<std::string>& on, std::uint32_t number);
   void create_parts(model&, replica&, std::uint32_t number);
   void follow(const replica&);
@@ -281,7 +287,8 @@ private:
   void gone(node&, const std::string& id);
   void drop_reservation(const std::string& id);
   void drop_leaving(const model_key&);
-  std::int32_t threads_of(const model_deployment&, const node&) const;
+  std::int32_t threads_of(const model_deployment&, const node&,
+                          const protocol::replica_spec&) const;
 
   // What a model has and lacks.
   void count_shared();

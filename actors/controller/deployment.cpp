@@ -307,6 +307,13 @@ replica_demand to_demand(const config::llm_config& model, bool gpu,
   replica_demand out;
   out.bundles = merged_bundles(model);
   out.nodes_max = nodes_for(model, gpu, own);
+  // Each rank has its part of the memory, wherever it is.
+  if (auto all = out.bundles.front()["memory"]; out.nodes_max > 1) {
+    const auto given = static_cast<double>(model.deployment.memory_bytes);
+    out.bundles.front()["memory"] = all - given;
+    for (auto& bundle : out.bundles)
+      bundle["memory"] += given / out.nodes_max;
+  }
   out.strategy = strategy_named(model.placement_strategy);
   out.engine = gpu ? "cuda" : "cpu";
   out.replicas_per_node_max = static_cast<std::uint32_t>(

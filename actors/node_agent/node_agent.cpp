@@ -204,7 +204,7 @@ struct agent_state {
     if (!machine->joined() || machine->node_epoch() != welcome->node_epoch)
       return;
     complaint.clear();
-    tell_all_words();
+    catch_up_on_words();
     spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
                  options->self.node, welcome->node_epoch, welcome->head_epoch);
   }
@@ -399,6 +399,14 @@ struct agent_state {
 
   // -- what ranks say to each other ------------------------------------------
 
+  /// Of a start whose ranks are on several nodes: whose, and what its ranks
+  /// here have said (as much as a meeting takes).
+  struct far_meeting {
+    std::uint64_t leader = 0;
+    std::string replica;
+    std::vector<rank_word> own;
+  };
+
   /// Ranks meet under the incarnation of the first one's start.
   void open_meeting(const spawn_process& x) {
     const auto leader = x.spec.part == 0 ? x.incarnation : x.spec.leader;
@@ -409,6 +417,16 @@ struct agent_state {
         leader,
         x.spec.part == 0 ? x.spec.replica : replica_of_part(x.spec.replica),
         {}};
+    ask_once_more(elsewhere[x.incarnation]);
+  }
+
+  /// What was said before this node could hear it.
+  void ask_once_more(const far_meeting& meeting) {
+    rank_word said;
+    said.replica = meeting.replica;
+    said.leader = meeting.leader;
+    said.key = rank_word::once_more;
+    tell_word(std::move(said));
   }
 
   void close_meeting(std::uint64_t which) {
@@ -419,8 +437,8 @@ struct agent_state {
 
   caf::result<bool> put_word(std::uint64_t which, const std::string& key,
                              const codec::bytes& word) {
-    if (key.empty())
-      return caf::make_error(caf::sec::invalid_argument, "a word without key");
+    if (key.empty() || key == rank_word::once_more)
+      return caf::make_error(caf::sec::invalid_argument, "no key for a word");
     if (auto done = meetings.put(which, key, word); !done)
       return caf::make_error(caf::sec::invalid_argument, done.error().message);
     for (auto& [own, meeting] : elsewhere)
@@ -437,7 +455,7 @@ struct agent_state {
     return true;
   }
 
-  /// To the other nodes, if the head can be told; else when it can.
+  /// To the other nodes, if the head can be told; else words are, when it can.
   void tell_word(rank_word said) {
     if (!controller || !machine->joined() ||
         machine->head_version() < first_with_words)
@@ -448,10 +466,19 @@ struct agent_state {
                meet_atom::value, encode(said));
   }
 
-  void tell_all_words() {
+  /// Those of one start, or of all (0).
+  void tell_words_again(std::uint64_t leader = 0) {
     for (const auto& [own, meeting] : elsewhere)
-      for (const auto& said : meeting.own)
-        tell_word(said);
+      if (leader == 0 || meeting.leader == leader)
+        for (const auto& said : meeting.own)
+          tell_word(said);
+  }
+
+  /// To the other nodes, which may have joined before and after.
+  void catch_up_on_words() {
+    tell_words_again();
+    for (const auto& [own, meeting] : elsewhere)
+      ask_once_more(meeting);
   }
 
   void obey(const send_rank_word& x) {
@@ -466,6 +493,10 @@ struct agent_state {
     if (said->key.empty()) {
       run(machine->ranks_ended(said->leader,
                                "ranks on " + said->node + " " + said->word));
+      return;
+    }
+    if (said->key == rank_word::once_more) {
+      tell_words_again(said->leader);
       return;
     }
     codec::bytes word;
@@ -581,13 +612,6 @@ struct agent_state {
       replicas;                                ///< connected, by incarnation
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
   rank_meetings meetings;
-  /// Of a start whose ranks are on several nodes: whose, and what its ranks
-  /// here have said (as much as a meeting takes).
-  struct far_meeting {
-    std::uint64_t leader = 0;
-    std::string replica;
-    std::vector<rank_word> own;
-  };
   std::map<std::uint64_t, far_meeting>
       elsewhere; ///< by the start's incarnation
   gpu_allotment gpus;

@@ -88,7 +88,10 @@ commands rank_parts::drain(milliseconds time_max, clock::time_point now) {
   for (auto i = parts_.begin(); i != parts_.end();) {
     auto& one = i->second;
     if (one.incarnation != 0) {
-      give_up(one, time_max, now);
+      // The replica's own node has to hear of it; and some time is left for
+      // what comes after the last kill.
+      give_up(one, time_max * 9 / 10, now);
+      out.push_back(send_report{one.last});
       ++i;
     } else {
       one.last.phase = replica_phase::stopped;

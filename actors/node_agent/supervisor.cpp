@@ -226,6 +226,7 @@ void supervisor::restart_or_fail(replica& x, const std::string& reason,
   x.last.reason = reason;
   x.last.pid = 0;
   x.last.load = {};
+  x.last.gpus.clear();
   auto spent = failed_start ? x.failed_starts > x.spec.start_retries
                             : x.restarts.size() >= x.spec.restarts_max;
   if (spent) {
@@ -363,8 +364,12 @@ void supervisor::kill(replica& x, std::string why, commands& out) {
 
 commands supervisor::end(std::uint64_t incarnation, const std::string& why) {
   commands out;
-  if (auto* x = find(incarnation); x && x->killed_because.empty())
-    kill(*x, why, out);
+  auto* x = find(incarnation);
+  if (x == nullptr || !x->killed_because.empty())
+    return out;
+  if (x->last.phase == replica_phase::failed)
+    return out; // it has said why, and ends by itself
+  kill(*x, why, out);
   return out;
 }
 

@@ -291,6 +291,10 @@ struct rank_word {
   std::string key;          ///< empty: ranks there have ended
   std::string word;         ///< or why they have
 
+  /// A key for what no rank says: a node whose ranks have just come, or that
+  /// has been out of reach, wants to hear all words again.
+  static constexpr const char* once_more = "?";
+
   bool operator==(const rank_word&) const = default;
 };
 

@@ -79,6 +79,18 @@ TEST_CASE("a replica that may span nodes gets as many as it takes together") {
   in.nodes.clear();
   in.types.push_back(a_type("big", {{"CPU", 6}}));
   CHECK(ask(in) == asked{{"big", 1}}); // one that takes it whole
+  in.types.pop_back();
+  in.demands[0].bundles.assign(8, wide.bundles.front());
+  in.demands[0].nodes_max = 8;
+  CHECK(ask(in) == asked{{"small", 5}}); // no more at once
+  for (int i = 0; i < 5; ++i)
+    in.nodes.push_back({fmt::format("n{}", i), "small", true, {}});
+  CHECK(ask(in).empty());
+  for (auto& node : in.nodes) {
+    node.comes = false;
+    in.rooms.push_back(a_room(node.node, {{"CPU", 2}}));
+  }
+  CHECK(ask(in) == asked{{"small", 3}});
 }
 
 TEST_CASE("demands are packed into the types that there are") {

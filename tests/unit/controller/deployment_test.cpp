@@ -120,6 +120,10 @@ TEST_CASE("ranks may be on several nodes where their network is trusted, one "
     return to_deployment(file, false, 5).models.at(0).demand.nodes_max;
   };
   CHECK(nodes_of() == 3);
+  model.deployment.memory_bytes = 3'000;
+  file.applications.front().models = {model};
+  CHECK(to_deployment(file, false, 5).models.at(0).demand.bundles ==
+        std::vector<amounts>(3, {{"CPU", 1}, {"memory", 1'000}}));
   CHECK(only_model(model).demand.nodes_max == 1);
   model.bundles.pop_back();
   CHECK(nodes_of() == 1);

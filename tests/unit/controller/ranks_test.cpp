@@ -222,6 +222,18 @@ TEST_CASE("a head that begins anew keeps replicas over several nodes") {
     CHECK(used_of(w, "b") == 1);
     CHECK(w.routed() == 1);
   }
+  SECTION("one has ended its part of the start that goes on") {
+    world again{3, {"a", "b"}};
+    again.agents = before.agents;
+    again.incarnations = 2000;
+    auto& part = again.agents["b"].running.at("app/m#1/1");
+    part.report.phase = replica_phase::failed;
+    again.run(
+        again.machine->restore(of_models({ranked("m", 3, 1)}), again.now));
+    again.join_again(first);
+    again.join_again(second);
+    CHECK(again.stopped > 0);
+  }
   SECTION("one does not") {
     CHECK(w.running_on(first).size() == 1);
     w.pass(60s);

@@ -139,7 +139,9 @@ TEST_CASE_METHOD(bench, "a node that drains starts no part and ends those that "
   assign({part(12, "m#3/1")});
   CHECK(spawned.size() == 1);
   CHECK(parts.parts().size() == 1);
-  advance(2900ms);
+  CHECK(reports.back().replica == "m#2/1");
+  CHECK(reports[reports.size() - 2].replica == "m#1/1");
+  advance(2600ms);
   CHECK(killed.empty());
   advance(200ms);
   CHECK(killed.size() == 1);
