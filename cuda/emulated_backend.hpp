@@ -2,6 +2,8 @@
 
 #include "cuda/runtime/emulated.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
+#include "engine/ops/thread_group.hpp"
 
 #include <filesystem>
 #include <memory>
@@ -13,5 +15,17 @@ namespace troupe::cuda {
 std::unique_ptr<ops::backend>
 make_emulated_backend(const emulated_options& how = {},
                       const std::filesystem::path& cache_folder = {});
+
+/// One of several ranks on emulated devices of their own.
+struct emulated_rank {
+  std::unique_ptr<ops::backend> backend;
+  std::unique_ptr<ops::communicator> ranks; ///< over the backend's memory
+};
+
+emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
+                                 std::int32_t rank,
+                                 const emulated_options& how = {},
+                                 const std::filesystem::path& cache_folder = {},
+                                 const std::function<void()>& before_move = {});
 
 } // namespace troupe::cuda
