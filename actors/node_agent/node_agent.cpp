@@ -374,14 +374,14 @@ struct agent_state {
       return;
     }
     peers->expect(x.incarnation); // it registers here
-    auto ranks = std::max<std::uint32_t>(x.spec.tensor_parallel_size, 1);
+    auto processes = protocol::processes_of(x.spec);
     process_plan plan{options->replica_executable,
                       options->replica_arguments,
                       {},
-                      x.spec.memory_bytes / ranks};
-    if (ranks > 1)
+                      x.spec.memory_bytes / processes};
+    if (processes > 1)
       meetings.open(x.incarnation);
-    for (launch->rank = 0; launch->rank < ranks; ++launch->rank)
+    for (launch->rank = 0; launch->rank < processes; ++launch->rank)
       plan.launches.push_back(encode(*launch));
     host->spawn(x.incarnation, std::move(plan));
   }

@@ -2,6 +2,8 @@
 
 #include "actors/protocol/cluster_layout.hpp"
 
+#include <algorithm>
+
 namespace troupe::protocol {
 
 template <>
@@ -17,6 +19,11 @@ struct layout<launch_record> {
       number(11, &r::rank),       number(12, &r::gpus),
   };
 };
+
+std::uint32_t processes_of(const replica_spec& spec) {
+  return spec.gpus > 0 ? 1
+                       : std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
+}
 
 codec::bytes encode(const launch_record& from) {
   return encode_record(from);

@@ -26,13 +26,16 @@ struct launch_record {
   bool log_json = false;
   /// File of the step journal (actors/runtime/step_journal.hpp); empty = none.
   std::string journal;
-  /// Which of the replica's processes it is (replica_spec
-  /// ::tensor_parallel_size); the first is the replica to everybody else.
+  /// Which of the replica's processes it is (`processes_of`); the first is the
+  /// replica to everybody else.
   std::uint32_t rank = 0;
   std::string gpus; ///< for CUDA_VISIBLE_DEVICES; empty = it gets none
 
   bool operator==(const launch_record&) const = default;
 };
+
+/// Processes of a replica: one per rank on CPUs, one for all ranks on GPUs.
+std::uint32_t processes_of(const replica_spec&);
 
 codec::bytes encode(const launch_record&);
 result<launch_record> decode_launch_record(codec::bytes_view);
