@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <unistd.h>
@@ -12,7 +13,8 @@
 // What is found by dlopen in the place of cuda/module.cu: a GPU of 1 GiB for
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names. As long as there
-// is the file that EMULATED_GPU_HANG names, ranks but the first hang.
+// is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there
+// is the one that EMULATED_GPU_FAIL names, they fail.
 
 namespace {
 
@@ -48,6 +50,12 @@ void hang_if_asked(std::int32_t rank) {
     std::this_thread::sleep_for(std::chrono::milliseconds{20});
 }
 
+void fail_if_asked(std::int32_t rank) {
+  const auto file = variable("EMULATED_GPU_FAIL");
+  if (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+    throw std::runtime_error{"a step on a GPU failed"};
+}
+
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) void
@@ -63,9 +71,11 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
   if (how.group) {
-    auto made =
-        cuda::make_emulated_rank(how.group, how.rank, {}, {},
-                                 [rank = how.rank] { hang_if_asked(rank); });
+    auto made = cuda::make_emulated_rank(how.group, how.rank, {}, {},
+                                         [rank = how.rank] {
+                                           hang_if_asked(rank);
+                                           fail_if_asked(rank);
+                                         });
     device.backend = std::move(made.backend);
     device.ranks = std::move(made.ranks);
   } else {
