@@ -30,7 +30,6 @@ struct configuration {
 };
 
 struct functions {
-  status (*get_version)(int*);
   status (*get_unique_id)(unique_id*);
   status (*init_rank)(comm**, int ranks, unique_id, int rank, configuration*);
   status (*abort)(comm*);
@@ -64,7 +63,6 @@ result<functions> find_functions() {
     if (function == nullptr)
       missing = name;
   };
-  take(out.get_version, "ncclGetVersion");
   take(out.get_unique_id, "ncclGetUniqueId");
   take(out.init_rank, "ncclCommInitRankConfig");
   take(out.abort, "ncclCommAbort");
@@ -184,12 +182,6 @@ private:
 };
 
 } // namespace
-
-result<void> find_nccl() {
-  if (auto found = find_functions(); !found)
-    return found.error();
-  return {};
-}
 
 result<std::unique_ptr<device_transport>>
 connect_nccl(std::shared_ptr<ops::thread_group> group, ops::communicator& hosts,

@@ -21,8 +21,4 @@ result<std::unique_ptr<device_transport>>
 connect_nccl(std::shared_ptr<ops::thread_group>, ops::communicator& hosts,
              cuda_stream stream);
 
-/// Whether NCCL can be opened and has all that is called; the error says why
-/// not. Needs no GPU.
-result<void> find_nccl();
-
 } // namespace troupe::cuda

@@ -56,6 +56,35 @@ void fail_if_asked(std::int32_t rank) {
     throw std::runtime_error{"a step on a GPU failed"};
 }
 
+/// Can be disturbed when it is to move something.
+class disturbed_transport final : public cuda::device_transport {
+public:
+  disturbed_transport(std::unique_ptr<cuda::device_transport> by,
+                      std::int32_t rank)
+      : by_(std::move(by)), rank_(rank) {
+    // nop
+  }
+
+  void gather(const float* own, std::int64_t n, float* all) override {
+    disturb();
+    by_->gather(own, n, all);
+  }
+
+  void exchange(const float* own, std::int64_t n, float* parts) override {
+    disturb();
+    by_->exchange(own, n, parts);
+  }
+
+private:
+  void disturb() const {
+    hang_if_asked(rank_);
+    fail_if_asked(rank_);
+  }
+
+  std::unique_ptr<cuda::device_transport> by_;
+  std::int32_t rank_;
+};
+
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) void
@@ -71,11 +100,11 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
   if (how.group) {
-    auto made = cuda::make_emulated_rank(how.group, how.rank, {}, {},
-                                         [rank = how.rank] {
-                                           hang_if_asked(rank);
-                                           fail_if_asked(rank);
-                                         });
+    auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
+      return std::make_unique<disturbed_transport>(std::move(by), rank);
+    };
+    auto made =
+        cuda::make_emulated_rank(how.group, how.rank, {}, {}, disturbed);
     device.backend = std::move(made.backend);
     device.ranks = std::move(made.ranks);
   } else {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/emulated_backend.hpp"
+#include "cuda/runtime/nccl.hpp"
 #include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
 #include "engine/ops/gloo/gloo_communicator.hpp"
@@ -8,6 +9,7 @@
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
+#include <dlfcn.h>
 #include <functional>
 #include <memory>
 #include <string>
@@ -84,6 +86,35 @@ inline rank_kind emulated_devices() {
           }};
 }
 
+/// What is asked of it that NCCL does not know.
+inline int living_communicators() {
+  // Who looks for libnccl.so.2 after that finds this one.
+  static void* library = dlopen(TROUPE_FAKE_NCCL, RTLD_NOW);
+  REQUIRE(library != nullptr);
+  using count = int (*)();
+  return reinterpret_cast<count>(dlsym(library, "fake_nccl_living"))();
+}
+
+/// A rank on an emulated device, by a library in NCCL's place.
+inline one_rank make_rank_by_nccl(std::shared_ptr<ops::thread_group> group,
+                                  std::int32_t rank) {
+  auto made = cuda::make_emulated_rank(
+      group, rank, {}, {}, [&](auto, ops::communicator& hosts) {
+        return cuda::connect_nccl(group, hosts, nullptr).value();
+      });
+  return {std::move(made.backend), std::move(made.ranks)};
+}
+
+inline rank_kind made_up_nccl() {
+  return {"made up NCCL", false, [](std::int32_t size, const backend_maker&) {
+            living_communicators();
+            auto group = std::make_shared<ops::thread_group>(size);
+            return on_threads(size, [&](std::int32_t rank) {
+              return make_rank_by_nccl(group, rank);
+            });
+          }};
+}
+
 /// One rank is by NCCL; several share the GPU.
 inline rank_kind on_one_gpu() {
   return {
@@ -110,7 +141,11 @@ inline rank_kind device_kind() {
 }
 
 inline std::vector<rank_kind> all_kinds() {
-  return {threads_of_a_process(), over_sockets(), device_kind()};
+  std::vector<rank_kind> out{threads_of_a_process(), over_sockets(),
+                             device_kind()};
+  if (!on_gpu()) // there it is NCCL itself
+    out.push_back(made_up_nccl());
+  return out;
 }
 
 } // namespace troupe::test
