@@ -120,7 +120,8 @@ std::string error_of(const options& o) {
 } // namespace
 
 TEST_CASE("an engine on two emulated GPUs gives a choice the same tokens alone "
-          "and in company") {
+          "and in company",
+          "[emulated]") {
   two_gpus here;
   std::map<std::uint64_t, std::vector<token_id>> alone;
   std::string name;
@@ -146,7 +147,8 @@ TEST_CASE("an engine on two emulated GPUs gives a choice the same tokens alone "
   CHECK(planned->kv_cache_bytes == all.get().about().kv_cache_bytes);
 }
 
-TEST_CASE("an engine whose rank on an emulated GPU fails says why, and ends") {
+TEST_CASE("an engine whose rank on an emulated GPU fails says why, and ends",
+          "[emulated]") {
   two_gpus here;
   const auto file = fs::temp_directory_path() / "unit_ranks_fail";
   fs::remove(file);
@@ -161,7 +163,8 @@ TEST_CASE("an engine whose rank on an emulated GPU fails says why, and ends") {
   fs::remove(file);
 }
 
-TEST_CASE("ranks that cannot be loaded on emulated GPUs say why") {
+TEST_CASE("ranks that cannot be loaded on emulated GPUs say why",
+          "[emulated]") {
   two_gpus here;
   CHECK(error_of(on_gpus(3)) == "rank 2: no GPU 2 can be used here");
   {
@@ -182,7 +185,8 @@ TEST_CASE("ranks that cannot be loaded on emulated GPUs say why") {
   CHECK(error_of(o).find("kv_cache_memory_bytes") != std::string::npos);
 }
 
-TEST_CASE("each rank has a GPU's memory, and one of a machine's shares it") {
+TEST_CASE("each rank has a GPU's memory, and one of a machine's shares it",
+          "[emulated]") {
   auto o = on_gpus(2);
   o.max_model_len = 256;
   o.max_num_seqs = 16'384;

@@ -25,7 +25,7 @@ std::string lost_by(F f) {
 
 } // namespace
 
-TEST_CASE("communicators of a made up NCCL are given back") {
+TEST_CASE("communicators of a made up NCCL are given back", "[emulated]") {
   REQUIRE(living_communicators() == 0);
   {
     auto ranks = made_up_nccl().make(3, make_cpu);
@@ -39,8 +39,8 @@ TEST_CASE("communicators of a made up NCCL are given back") {
   CHECK(living_communicators() == 0);
 }
 
-TEST_CASE(
-    "a wait for a rank that hangs in a made up NCCL ends with the group") {
+TEST_CASE("a wait for a rank that hangs in a made up NCCL ends with the group",
+          "[emulated]") {
   living_communicators();
   auto group = std::make_shared<ops::thread_group>(2);
   auto ranks = on_threads(
@@ -56,7 +56,8 @@ TEST_CASE(
   CHECK(living_communicators() == 0);
 }
 
-TEST_CASE("a rank that is not heard in time by a made up NCCL is lost") {
+TEST_CASE("a rank that is not heard in time by a made up NCCL is lost",
+          "[emulated]") {
   living_communicators();
   auto group = std::make_shared<ops::thread_group>(2, 300ms);
   auto ranks = on_threads(
@@ -69,7 +70,8 @@ TEST_CASE("a rank that is not heard in time by a made up NCCL is lost") {
   CHECK(living_communicators() == 0);
 }
 
-TEST_CASE("a made up NCCL is not connected to a rank that never comes") {
+TEST_CASE("a made up NCCL is not connected to a rank that never comes",
+          "[emulated]") {
   living_communicators();
   auto group = std::make_shared<ops::thread_group>(2, 300ms);
   auto alone = [&] { make_rank_by_nccl(group, 0); };

@@ -242,7 +242,8 @@ TEST_CASE("ranks on devices give the reference's logits in every family that "
   CHECK(divided.size() == 14);
 }
 
-TEST_CASE("moved between emulated devices or not, ranks give the same bits") {
+TEST_CASE("moved between emulated devices or not, ranks give the same bits",
+          "[emulated]") {
   const auto reference = read_reference("families/qwen2.ref");
   const auto& ids = reference.sequences.front().ids;
   for (int size : {2, 4}) {
@@ -261,7 +262,9 @@ TEST_CASE("moved between emulated devices or not, ranks give the same bits") {
   }
 }
 
-TEST_CASE("a rank's GPU holds what was planned, and steps allocate none") {
+TEST_CASE("a rank's emulated GPU holds what was planned, and steps allocate "
+          "none",
+          "[emulated]") {
   for (const std::string name : {"llama", "qwen2", "gemma2", "granite"})
     for (int size : {2, 4}) {
       INFO(name << ", " << size);
