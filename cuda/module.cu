@@ -27,15 +27,18 @@ connect(gpu_device& device, const ops::cuda_options& how,
                                                               how.rank);
 }
 
-/// So that all that it takes of the GPU's memory is taken now.
+/// So that all that it takes of the GPU's memory is taken now: a library may
+/// connect otherwise for few numbers than for many.
 void move_once(gpu_device& device, cuda::device_transport& transport,
                std::int32_t ranks) {
-  constexpr std::int64_t n = 1024;
-  const auto bytes = static_cast<std::size_t>(n * ranks) * sizeof(float);
+  constexpr std::int64_t few = 1024, many = 1 << 20;
+  const auto bytes = static_cast<std::size_t>(many * ranks) * sizeof(float);
   const cuda::device_memory<gpu_device> from{device, bytes}, to{device, bytes};
   device.zero(from.as<void>(), bytes);
-  transport.gather(from.as<float>(), n, to.as<float>());
-  transport.exchange(from.as<float>(), n, to.as<float>());
+  for (const auto n : {few, many}) {
+    transport.gather(from.as<float>(), n, to.as<float>());
+    transport.exchange(from.as<float>(), n, to.as<float>());
+  }
   device.wait();
 }
 

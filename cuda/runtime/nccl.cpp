@@ -1,11 +1,12 @@
 #include "cuda/runtime/nccl.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <dlfcn.h>
 #include <mutex>
 #include <string>
-#include <thread>
+#include <vector>
 
 namespace troupe::cuda {
 
@@ -15,7 +16,7 @@ namespace {
 // declared here, so that nothing needs its headers.
 
 struct comm; // opaque
-enum class status : int { success = 0, in_progress = 7 };
+enum class status : int { success = 0 };
 constexpr int float32 = 7;
 
 struct unique_id {
@@ -26,14 +27,15 @@ struct configuration {
   std::size_t size = sizeof(configuration);
   unsigned int magic = 0xcafebeef;
   unsigned int version = 21'400;
-  int blocking = 0; ///< calls return at once, and can be given up
+  /// Else each call would be a thread of NCCL's. As it is, connecting waits for
+  /// the others, and what comes later for nobody: that the stream does.
+  int blocking = 1;
 };
 
 struct functions {
   status (*get_unique_id)(unique_id*);
   status (*init_rank)(comm**, int ranks, unique_id, int rank, configuration*);
   status (*abort)(comm*);
-  status (*async_error)(comm*, status*);
   const char* (*error_text)(status);
   status (*all_gather)(const void*, void*, std::size_t, int type, comm*,
                        cuda_stream);
@@ -66,7 +68,6 @@ result<functions> find_functions() {
   take(out.get_unique_id, "ncclGetUniqueId");
   take(out.init_rank, "ncclCommInitRankConfig");
   take(out.abort, "ncclCommAbort");
-  take(out.async_error, "ncclCommGetAsyncError");
   take(out.error_text, "ncclGetErrorString");
   take(out.all_gather, "ncclAllGather");
   take(out.send, "ncclSend");
@@ -96,65 +97,48 @@ public:
 
   void connect(const unique_id& id) {
     configuration how;
-    finish([&] {
+    run([&] {
       return call_.init_rank(&comm_, group_->size(), id, rank_, &how);
     });
   }
 
   void gather(const float* own, std::int64_t n, float* all) override {
-    finish([&] {
+    run([&] {
       return call_.all_gather(own, all, static_cast<std::size_t>(n), float32,
                               comm_, stream_);
     });
   }
 
   void exchange(const float* own, std::int64_t n, float* parts) override {
-    finish([&] { return start_exchange(own, n, parts); });
+    run([&] {
+      auto worst = call_.group_start();
+      auto note = [&](status now) {
+        worst = worst == status::success ? now : worst;
+      };
+      const auto count = static_cast<std::size_t>(n);
+      for (std::int32_t r = 0; r < group_->size(); ++r) {
+        note(call_.send(own + r * n, count, float32, r, comm_, stream_));
+        note(call_.receive(parts + r * n, count, float32, r, comm_, stream_));
+      }
+      note(call_.group_end());
+      return worst;
+    });
   }
 
 private:
-  status start_exchange(const float* own, std::int64_t n, float* parts) {
-    auto worst = call_.group_start();
-    auto note = [&](status now) {
-      if (worst == status::success || worst == status::in_progress)
-        worst = now == status::success ? worst : now;
-    };
-    const auto count = static_cast<std::size_t>(n);
-    for (std::int32_t r = 0; r < group_->size(); ++r) {
-      note(call_.send(own + r * n, count, float32, r, comm_, stream_));
-      note(call_.receive(parts + r * n, count, float32, r, comm_, stream_));
-    }
-    note(call_.group_end());
-    return worst;
-  }
+  /// How long a call may go on when the communicator is to be given up.
+  static constexpr std::chrono::seconds longest{5};
 
-  /// Starts a call and waits until it is on its way; the stream orders the
-  /// rest. Between its parts the group may end.
-  template <class Start>
-  void finish(Start start) {
-    const auto until = std::chrono::steady_clock::now() + group_->timeout();
-    auto now = guarded(start);
-    while (now == status::in_progress) {
-      if (std::chrono::steady_clock::now() > until)
-        fail("another rank of the model was not heard in time");
-      std::this_thread::yield();
-      now = guarded([&] {
-        auto out = status::success;
-        const auto asked = call_.async_error(comm_, &out);
-        return asked == status::success ? out : asked;
-      });
-    }
-    if (now != status::success)
-      fail(std::string{"NCCL: "} + call_.error_text(now));
-  }
-
-  /// A call at a time: none while the communicator is given up, or after.
+  /// A call at a time; none after the communicator was given up.
   template <class Call>
-  status guarded(Call call) {
-    std::lock_guard lock{mutex_};
+  void run(Call call) {
+    std::unique_lock lock{mutex_};
     if (has_given_up_)
-      group_->check(); // throws: only its end gives up while calls are made
-    return call();
+      group_->check(); // throws: nothing else gives up while calls are made
+    const auto done = call();
+    lock.unlock();
+    if (done != status::success)
+      fail(std::string{"NCCL: "} + call_.error_text(done));
   }
 
   [[noreturn]] void fail(const std::string& why) {
@@ -163,11 +147,14 @@ private:
     throw ops::rank_lost{why};
   }
 
+  /// What waits on the GPU ends. A call that hangs itself cannot be given up:
+  /// then the process has to end.
   void give_up() {
-    std::lock_guard lock{mutex_};
     has_given_up_ = true;
-    if (comm_ != nullptr)
-      call_.abort(comm_);
+    std::unique_lock lock{mutex_, longest};
+    if (!lock || comm_ == nullptr)
+      return;
+    call_.abort(comm_);
     comm_ = nullptr;
   }
 
@@ -175,9 +162,9 @@ private:
   std::shared_ptr<ops::thread_group> group_;
   std::int32_t rank_;
   cuda_stream stream_;
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
   comm* comm_ = nullptr;
-  bool has_given_up_ = false;
+  std::atomic<bool> has_given_up_ = false;
   std::uint64_t listener_; // last: it may be called at once
 };
 

@@ -262,6 +262,41 @@ TEST_CASE("moved between emulated devices or not, ranks give the same bits",
   }
 }
 
+TEST_CASE("logits that a rank which is gone had no part in are given to nobody",
+          "[emulated]") {
+  made_up(); // is found instead of NCCL
+  auto group = std::make_shared<ops::thread_group>(2);
+  auto ranks = on_threads(
+      2, [&](std::int32_t rank) { return make_rank_by_nccl(group, rank); });
+  auto file = model::open_checkpoint(family_file("qwen2"));
+  auto config = model::read_model_config(**file, 0);
+  auto own = model::decoder::make(**file, *config, *ranks[0].backend, limits,
+                                  {}, ranks[0].ranks.get());
+  model::rank_runner runner{std::move(own.value()), *ranks[0].ranks};
+  // The other takes part in all but the last of the step.
+  std::thread other{[&] {
+    auto& to = *ranks[1].ranks;
+    std::vector<std::byte> plan;
+    to.broadcast(plan);
+    auto x = ranks[1].backend->allocate(config->embedding);
+    for (int layer = 0; layer < config->layers; ++layer)
+      for (int sum = 0; sum < 2; ++sum)
+        to.all_reduce(x->data(), x->size());
+    while (made_up().waiting() == 0)
+      std::this_thread::yield();
+    group->end("rank 1: it is broken");
+  }};
+  engine::step_plan plan;
+  plan.tokens = {3};
+  plan.positions = {0};
+  plan.sequences = {0};
+  plan.tables = {{0}};
+  plan.logit_rows = {0};
+  runner.submit(plan);
+  CHECK_THROWS_WITH(runner.collect(), "rank 1: it is broken");
+  other.join();
+}
+
 TEST_CASE("a rank's emulated GPU holds what was planned, and steps allocate "
           "none",
           "[emulated]") {

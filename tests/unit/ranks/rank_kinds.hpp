@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -86,28 +87,60 @@ inline rank_kind emulated_devices() {
           }};
 }
 
-/// What is asked of it that NCCL does not know.
-inline int living_communicators() {
-  // Who looks for libnccl.so.2 after that finds this one.
-  static void* library = dlopen(TROUPE_FAKE_NCCL, RTLD_NOW);
-  REQUIRE(library != nullptr);
-  using count = int (*)();
-  return reinterpret_cast<count>(dlsym(library, "fake_nccl_living"))();
+/// A library in NCCL's place (fake_nccl): what of it NCCL has not.
+struct made_up_library {
+  made_up_library() {
+    // Who looks for libnccl.so.2 after that finds this one.
+    void* library = dlopen(TROUPE_FAKE_NCCL, RTLD_NOW);
+    if (library == nullptr)
+      throw std::runtime_error{dlerror()};
+    living = reinterpret_cast<int (*)()>(dlsym(library, "fake_nccl_living"));
+    waiting = reinterpret_cast<int (*)()>(dlsym(library, "fake_nccl_waiting"));
+    wait = reinterpret_cast<void (*)()>(dlsym(library, "fake_nccl_wait"));
+  }
+  int (*living)();  ///< communicators that are not given back
+  void (*wait)();   ///< as a stream does
+  int (*waiting)(); ///< streams
+};
+
+inline const made_up_library& made_up() {
+  static const made_up_library out;
+  return out;
 }
 
-/// A rank on an emulated device, by a library in NCCL's place.
+/// An emulated device does at once what it is given, so it waits at once too.
+class waiting_transport final : public cuda::device_transport {
+public:
+  explicit waiting_transport(std::unique_ptr<cuda::device_transport> by)
+      : by_(std::move(by)) {
+    // nop
+  }
+  void gather(const float* own, std::int64_t n, float* all) override {
+    by_->gather(own, n, all);
+    made_up().wait();
+  }
+  void exchange(const float* own, std::int64_t n, float* parts) override {
+    by_->exchange(own, n, parts);
+    made_up().wait();
+  }
+
+private:
+  std::unique_ptr<cuda::device_transport> by_;
+};
+
 inline one_rank make_rank_by_nccl(std::shared_ptr<ops::thread_group> group,
                                   std::int32_t rank) {
   auto made = cuda::make_emulated_rank(
       group, rank, {}, {}, [&](auto, ops::communicator& hosts) {
-        return cuda::connect_nccl(group, hosts, nullptr).value();
+        return std::make_unique<waiting_transport>(
+            cuda::connect_nccl(group, hosts, nullptr).value());
       });
   return {std::move(made.backend), std::move(made.ranks)};
 }
 
 inline rank_kind made_up_nccl() {
   return {"made up NCCL", false, [](std::int32_t size, const backend_maker&) {
-            living_communicators();
+            made_up(); // is found instead of NCCL
             auto group = std::make_shared<ops::thread_group>(size);
             return on_threads(size, [&](std::int32_t rank) {
               return make_rank_by_nccl(group, rank);

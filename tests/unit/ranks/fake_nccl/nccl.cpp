@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -5,12 +7,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
 // NCCL for tests: what of it cuda/runtime/nccl.cpp calls, between threads of a
 // process over its memory. It holds its caller to the rules: ends the process
-// when it is called wrongly. A call is over when all ranks have made it.
+// when it is called wrongly. A call returns at once, and is over when all ranks
+// have made it; fake_nccl_wait stands for a stream that waits for that.
 
 namespace {
 
@@ -24,7 +28,7 @@ struct configuration {
   int blocking;
 };
 
-enum status { success = 0, internal_error = 3, in_progress = 7 };
+enum status { success = 0 };
 
 void must(bool good, const char* what) {
   if (good)
@@ -53,9 +57,9 @@ struct clique {
 };
 
 std::mutex mutex;
+std::condition_variable changed;
 std::map<int, clique> cliques; // by id
 int ids = 0;
-int living = 0;
 
 } // namespace
 
@@ -63,6 +67,7 @@ struct comm {
   clique* of = nullptr;
   std::size_t rank = 0;
   std::size_t calls = 0; ///< made by this rank
+  bool is_aborted = false;
 };
 
 namespace {
@@ -74,11 +79,14 @@ struct open_group {
   std::unique_ptr<call> what;
 };
 thread_local open_group group;
+thread_local std::shared_ptr<comm> last; ///< by which this thread called
+
+std::map<comm*, std::shared_ptr<comm>> comms;
+std::set<const comm*> waiting;
 
 bool is_over(const comm& by) {
-  const auto& all = *by.of;
-  return all.connected == all.ranks &&
-         (by.calls == 0 || all.calls[by.calls - 1]->ranks_here == all.ranks);
+  return by.calls == 0 ||
+         by.of->calls[by.calls - 1]->ranks_here == by.of->ranks;
 }
 
 /// The last rank that comes moves everything.
@@ -96,17 +104,37 @@ status post(comm& by, const call& own) {
       for (std::size_t from = 0; from < all.ranks; ++from)
         std::memmove(one.receives[to][from], one.sends[from][to],
                      one.count * sizeof(float));
-  return is_over(by) ? success : in_progress;
+  changed.notify_all();
+  last = comms.at(&by);
+  return success;
 }
 
 } // namespace
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-/// For tests: communicators that are neither aborted nor destroyed.
+/// Communicators that are not given back.
 EXPORTED int fake_nccl_living() {
   std::lock_guard lock{mutex};
-  return living;
+  return static_cast<int>(comms.size());
+}
+
+/// Until the last call of this thread is over, or aborted.
+EXPORTED void fake_nccl_wait() {
+  std::unique_lock lock{mutex};
+  if (!last)
+    return;
+  waiting.insert(last.get());
+  changed.wait(lock, [] { return last->is_aborted || is_over(*last); });
+  waiting.erase(last.get());
+}
+
+/// Threads that have to wait still.
+EXPORTED int fake_nccl_waiting() {
+  std::lock_guard lock{mutex};
+  return static_cast<int>(
+      std::count_if(waiting.begin(), waiting.end(),
+                    [](const comm* one) { return !is_over(*one); }));
 }
 
 EXPORTED status ncclGetUniqueId(unique_id* out) {
@@ -119,32 +147,33 @@ EXPORTED status ncclGetUniqueId(unique_id* out) {
 
 EXPORTED status ncclCommInitRankConfig(comm** out, int ranks, unique_id id,
                                        int rank, configuration* how) {
-  std::lock_guard lock{mutex};
+  std::unique_lock lock{mutex};
   must(how->magic == 0xcafebeef && how->size >= sizeof *how &&
            how->version >= 21'400,
        "this is no configuration");
-  must(how->blocking == 0, "calls are to be given up");
+  must(how->blocking == 1, "calls are threads");
   int number = 0;
   std::memcpy(&number, id.bytes + 64, sizeof number);
   must(number > 0 && number <= ids && rank >= 0 && rank < ranks, "no such id");
   auto& all = cliques[number];
   all.ranks = static_cast<std::size_t>(ranks);
   ++all.connected;
-  ++living;
-  *out = new comm{&all, static_cast<std::size_t>(rank)};
-  return in_progress;
+  auto made = std::make_shared<comm>();
+  made->of = &all;
+  made->rank = static_cast<std::size_t>(rank);
+  comms[made.get()] = made;
+  *out = made.get();
+  changed.notify_all();
+  changed.wait(lock, [&] { return all.connected == all.ranks; });
+  return success;
 }
 
 EXPORTED status ncclCommAbort(comm* what) {
   std::lock_guard lock{mutex};
-  --living;
-  delete what;
-  return success;
-}
-
-EXPORTED status ncclCommGetAsyncError(comm* of, status* out) {
-  std::lock_guard lock{mutex};
-  *out = is_over(*of) ? success : in_progress;
+  must(comms.contains(what), "no such communicator");
+  what->is_aborted = true;
+  comms.erase(what);
+  changed.notify_all();
   return success;
 }
 
@@ -156,7 +185,7 @@ EXPORTED status ncclAllGather(const void* from, void* to, std::size_t count,
                               int type, comm* by, void*) {
   std::lock_guard lock{mutex};
   must(type == 7, "numbers are floats");
-  must(is_over(*by), "a call is under way");
+  must(comms.contains(by), "no such communicator");
   const auto ranks = by->of->ranks;
   call own{ranks};
   own.count = count;
@@ -210,7 +239,7 @@ EXPORTED status ncclGroupEnd() {
   std::lock_guard lock{mutex};
   must(group.is_open && group.what, "nothing in a group");
   group.is_open = false;
-  must(is_over(*group.by), "a call is under way");
+  must(comms.contains(group.by), "no such communicator");
   for (std::size_t r = 0; r < group.by->of->ranks; ++r)
     must(group.what->sends[group.by->rank][r] != nullptr &&
              group.what->receives[group.by->rank][r] != nullptr,
