@@ -260,6 +260,7 @@ replica_demand_of(const protocol::node_demand& from) {
   out.strategy = controller::strategy_named(from.strategy);
   out.engine = from.engine;
   out.replicas_per_node_max = from.replicas_per_node_max;
+  out.ranks = from.ranks;
   return out;
 }
 

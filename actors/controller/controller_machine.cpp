@@ -1230,6 +1230,7 @@ protocol::node_demand controller_machine::demand_of(const model& of,
   out.strategy = to_string(demand.strategy);
   out.engine = demand.engine;
   out.replicas_per_node_max = demand.replicas_per_node_max;
+  out.ranks = demand.ranks;
   if (of.waits_since && now > *of.waits_since)
     out.waits_ms = static_cast<std::uint64_t>(
         std::chrono::duration_cast<milliseconds>(now - *of.waits_since)
