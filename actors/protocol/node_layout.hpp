@@ -39,7 +39,7 @@ struct layout<node_demand> {
       number(8, &r::waits_ms),
       number(9, &r::reason),
       number(10, &r::here),
-      number(11, &r::ranks),
+      droppable_since(7, 12, &r::ranks),
   };
 };
 
