@@ -295,6 +295,7 @@ replica_demand_of(const protocol::node_demand& from) {
   out.engine = from.engine;
   out.replicas_per_node_max = from.replicas_per_node_max;
   out.nodes_max = from.nodes_max;
+  out.ranks = from.ranks;
   return out;
 }
 

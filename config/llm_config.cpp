@@ -79,7 +79,8 @@ bundle read_bundle(const located& value, double default_gpu) {
   return out;
 }
 
-void read_placement(const located& value, bool cpu_asked, llm_config& out) {
+/// Whether the bundle is one for each rank.
+bool read_placement(const located& value, bool cpu_asked, llm_config& out) {
   map_reader in{value};
   auto default_gpu = cpu_asked ? 0.0 : 1.0;
   auto single = in.take("bundle_per_worker");
@@ -107,6 +108,7 @@ void read_placement(const located& value, bool cpu_asked, llm_config& out) {
   out.device = gpu ? device_wish::gpu : out.device;
   if (!gpu && out.accelerator_type.empty())
     out.device = device_wish::cpu;
+  return single.present();
 }
 
 /// What stands for a model that is not here, where it may be elsewhere.
@@ -251,7 +253,7 @@ void read_runtime_env(const located& value, llm_config& out) {
 
 } // namespace
 
-void read_resources(map_reader& in, llm_config& out) {
+bool read_resources(map_reader& in, llm_config& out) {
   if (auto type = in.take("accelerator_type"); type.present())
     read_accelerator_type(type, out);
   auto cpu_asked = false;
@@ -271,7 +273,8 @@ void read_resources(map_reader& in, llm_config& out) {
       out.device = device_wish::cpu;
   }
   if (auto group = in.take("placement_group_config"); group.present())
-    read_placement(group, cpu_asked, out);
+    return read_placement(group, cpu_asked, out);
+  return false;
 }
 
 llm_config read_llm_config(const located& value) {
@@ -280,7 +283,7 @@ llm_config read_llm_config(const located& value) {
   map_reader in{value};
   read_model_loading(in.take("model_loading_config"), out);
   in.choice("llm_engine", {"vLLM"}); // Ray's one member: the native engine here
-  read_resources(in, out);
+  const auto is_per_rank = read_resources(in, out);
   auto deployment = in.take("deployment_config");
   out.deployment = read_deployment_config(deployment);
   if (out.deployment.num_gpus > 0 && out.device == device_wish::cpu)
@@ -289,6 +292,10 @@ llm_config read_llm_config(const located& value) {
   else if (out.deployment.num_gpus > 0)
     out.device = device_wish::gpu;
   out.engine = read_engine_kwargs(in.take("engine_kwargs"));
+  if (is_per_rank && !out.bundles.empty())
+    out.bundles.resize(
+        std::max<std::size_t>(out.engine.tensor_parallel_size, 1),
+        bundle{out.bundles.front()});
   if (auto env = in.take("runtime_env"); env.present())
     read_runtime_env(env, out);
   in.only("log_engine_metrics", true, "false: not supported yet");

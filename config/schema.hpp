@@ -19,8 +19,8 @@ request_router_config read_request_router(const located&);
 engine_kwargs read_engine_kwargs(const located&);
 
 /// Reads accelerator_type, accelerator_config and placement_group_config of the
-/// model whose map is `in`.
-void read_resources(map_reader& in, llm_config& out);
+/// model whose map is `in`. Whether its bundle stands for those of all ranks.
+bool read_resources(map_reader& in, llm_config& out);
 
 /// The amount of the resource `name`; nothing, with an error, if either is bad.
 std::optional<double> read_resource(const std::string& name,

@@ -1,9 +1,13 @@
 #pragma once
 
+#include "cuda/device_transport.hpp"
 #include "cuda/runtime/emulated.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
+#include "engine/ops/thread_group.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 namespace troupe::cuda {
@@ -13,5 +17,21 @@ namespace troupe::cuda {
 std::unique_ptr<ops::backend>
 make_emulated_backend(const emulated_options& how = {},
                       const std::filesystem::path& cache_folder = {});
+
+/// One of several ranks on emulated devices of their own.
+struct emulated_rank {
+  std::unique_ptr<ops::backend> backend;
+  std::unique_ptr<ops::communicator> ranks; ///< over the backend's memory
+};
+
+/// Gives what is to stand for what moves between threads.
+using transport_change = std::function<std::unique_ptr<device_transport>(
+    std::unique_ptr<device_transport>, ops::communicator& hosts)>;
+
+emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
+                                 std::int32_t rank,
+                                 const emulated_options& how = {},
+                                 const std::filesystem::path& cache_folder = {},
+                                 const transport_change& change = {});
 
 } // namespace troupe::cuda

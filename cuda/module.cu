@@ -1,6 +1,11 @@
 #include "cuda/device_backend.hpp"
+#include "cuda/device_communicator.hpp"
 #include "cuda/runtime/gpu.hpp"
+#include "cuda/runtime/nccl.hpp"
+#include "cuda/thread_transport.hpp"
 #include "engine/ops/cuda_module.hpp"
+
+#include <set>
 
 // What is found by dlopen (engine/ops/cuda_module.hpp).
 
@@ -8,14 +13,68 @@ namespace {
 
 using namespace troupe;
 
+using cuda::gpu_device;
+
+/// NCCL refuses ranks that share a GPU.
+result<std::unique_ptr<cuda::device_transport>>
+connect(gpu_device& device, const ops::cuda_options& how,
+        ops::communicator& hosts) {
+  const auto places = hosts.tell_all(device.bus_id());
+  if (std::set<std::string>{places.begin(), places.end()}.size() ==
+      places.size())
+    return cuda::connect_nccl(how.group, hosts, device.stream());
+  return std::make_unique<cuda::thread_transport<gpu_device>>(device, how.group,
+                                                              how.rank);
+}
+
+/// So that all that it takes of the GPU's memory is taken now: a library may
+/// connect otherwise for few numbers than for many.
+void move_once(gpu_device& device, cuda::device_transport& transport,
+               std::int32_t ranks) {
+  constexpr std::int64_t few = 1024, many = 1 << 20;
+  const auto bytes = static_cast<std::size_t>(many * ranks) * sizeof(float);
+  const cuda::device_memory<gpu_device> from{device, bytes}, to{device, bytes};
+  device.zero(from.as<void>(), bytes);
+  for (const auto n : {few, many}) {
+    transport.gather(from.as<float>(), n, to.as<float>());
+    transport.exchange(from.as<float>(), n, to.as<float>());
+  }
+  device.wait();
+}
+
+result<std::unique_ptr<ops::communicator>>
+make_rank(gpu_device& device, const ops::cuda_options& how) {
+  auto hosts = ops::make_thread_communicator(how.group, how.rank);
+  auto failed = [&](const std::string& why) { // before the hosts part
+    how.group->end("rank " + std::to_string(how.rank) + ": " + why);
+    return error{errc::unavailable, why};
+  };
+  try {
+    auto transport = connect(device, how, *hosts);
+    if (!transport)
+      return failed(transport.error().message);
+    move_once(device, **transport, hosts->size());
+    return std::make_unique<cuda::device_communicator<gpu_device>>(
+        device, std::move(hosts), std::move(*transport));
+  } catch (const std::exception& why) {
+    return failed(why.what());
+  }
+}
+
 result<ops::cuda_device> open_device(const ops::cuda_options& how) {
-  auto device = cuda::gpu_device::open(how.number);
+  auto device = gpu_device::open(how.number);
   if (!device)
     return device.error();
   ops::cuda_device out;
+  if (how.group) {
+    auto rank = make_rank(**device, how);
+    if (!rank)
+      return rank.error();
+    out.ranks = std::move(*rank);
+  }
   out.free_bytes = (*device)->free_bytes();
   out.all_bytes = (*device)->all_bytes();
-  out.backend = std::make_unique<cuda::device_backend<cuda::gpu_device>>(
+  out.backend = std::make_unique<cuda::device_backend<gpu_device>>(
       std::move(*device), how.cache_folder);
   return out;
 }

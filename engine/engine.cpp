@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <thread>
 
 namespace troupe::engine {
@@ -124,8 +125,9 @@ int threads_of(const options& o) {
 
 /// A rank's, to size what it takes; null if there is only one.
 std::unique_ptr<ops::communicator> sizing_ranks_of(const options& o) {
-  return ranks_of(o) == 1 ? nullptr
-                          : ops::make_sizing_communicator(ranks_of(o));
+  return ranks_of(o) == 1
+             ? nullptr
+             : ops::make_sizing_communicator(ranks_of(o), on_gpu(o));
 }
 
 std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
@@ -167,6 +169,13 @@ result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
   return size->weights + workspace_of(o, *size) + backend_bytes(o);
 }
 
+/// Ranks share a machine's memory, but each has a GPU's.
+std::uint64_t of_one_rank(const options& o, std::uint64_t available_bytes) {
+  return on_gpu(o)
+             ? available_bytes
+             : available_bytes / static_cast<std::uint64_t>(ranks_here(o));
+}
+
 /// Of one rank.
 struct planned_memory {
   std::uint64_t block_bytes = 0;
@@ -191,8 +200,7 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
        .max_model_len = static_cast<std::uint32_t>(model.config.context_length),
        .max_model_len_asked = o.max_model_len,
        .kv_cache_bytes_asked = o.kv_cache_bytes,
-       .available_bytes =
-           available_bytes / static_cast<std::uint64_t>(ranks_here(o)),
+       .available_bytes = of_one_rank(o, available_bytes),
        .utilization_asked = utilization_of(o),
        .other_bytes = *others});
   if (!plan)
@@ -225,6 +233,118 @@ result<void> agree(ops::communicator& ranks, const result<Loaded>& own) {
   return {};
 }
 
+/// Opens a rank's GPU, or the only one; `group` as in ops::cuda_options.
+result<ops::cuda_device> open_gpu_of(const options& o,
+                                     std::shared_ptr<ops::thread_group> group,
+                                     std::uint32_t rank) {
+  const auto caches = cache_folder(o);
+  return ops::open_cuda(
+      {.number = static_cast<int>(rank),
+       .cache_folder = caches.empty() ? caches : caches / "gpu",
+       .group = std::move(group),
+       .rank = static_cast<std::int32_t>(rank)});
+}
+
+/// Bytes that this rank may take of its GPU's memory: all take the same.
+std::uint64_t least_budget(const options& o, const ops::cuda_device& device) {
+  auto out = gpu_budget(device.all_bytes, device.free_bytes, o.gpu_share);
+  if (device.ranks == nullptr)
+    return out;
+  for (const auto& said : device.ranks->tell_all(std::to_string(out)))
+    out = std::min<std::uint64_t>(out, std::stoull(said));
+  return out;
+}
+
+/// Rank 0's plan, that the others need.
+struct shared_plan {
+  std::uint32_t kv_blocks = 0;
+  std::uint32_t max_model_len = 0;
+};
+
+/// Nothing, if rank 0 has none.
+result<shared_plan> hear_plan(ops::communicator& ranks) {
+  std::vector<std::byte> bytes;
+  ranks.broadcast(bytes);
+  shared_plan out;
+  if (bytes.size() != sizeof out)
+    return error{errc::unavailable, "rank 0 could not load its part"};
+  std::memcpy(&out, bytes.data(), sizeof out);
+  return out;
+}
+
+/// What a rank but the first has of the model.
+struct rank_part {
+  opened_model source;
+  std::unique_ptr<model::decoder> decoder;
+};
+
+result<rank_part> load_part(const options& o, const shared_plan& plan,
+                            const result<ops::backend*>& backend,
+                            ops::communicator& ranks,
+                            const load_progress& progress) {
+  if (!backend)
+    return backend.error();
+  rank_part out;
+  auto source = open_model(o);
+  if (!source)
+    return source.error();
+  out.source = std::move(*source);
+  auto decoder = model::decoder::make(
+      *out.source.files.checkpoint, out.source.config, **backend,
+      limits_of(bounds_of(o), plan.kv_blocks, plan.max_model_len), progress,
+      &ranks);
+  if (!decoder)
+    return decoder.error();
+  out.decoder = std::move(*decoder);
+  return out;
+}
+
+/// Rank 0 hears of what goes wrong, so it must be an error.
+result<rank_part> try_to_load(const options& o, const shared_plan& plan,
+                              const result<ops::backend*>& backend,
+                              ops::communicator& ranks,
+                              const load_progress& progress) {
+  try {
+    return load_part(o, plan, backend, ranks, progress);
+  } catch (const std::bad_alloc&) {
+    return error{errc::limit, "there is not enough memory for its part"};
+  }
+}
+
+/// A rank but the first, once all are connected, until rank 0 has ended. Throws
+/// ops::rank_lost.
+result<void> serve_part(const options& o, const result<ops::backend*>& backend,
+                        ops::communicator& ranks,
+                        const load_progress& progress) {
+  auto plan = hear_plan(ranks);
+  if (!plan)
+    return plan.error();
+  auto part = try_to_load(o, *plan, backend, ranks, progress);
+  if (auto agreed = agree(ranks, part); !agreed)
+    return agreed;
+  ranks.tell_all((*backend)->arithmetic());
+  return model::follow(*part->decoder, ranks);
+}
+
+/// The same on a GPU of its own, as a thread of rank 0's process.
+result<void> serve_on_gpu(const options& o,
+                          std::shared_ptr<ops::thread_group> group,
+                          std::uint32_t rank) {
+  auto device = open_gpu_of(o, group, rank);
+  if (!device)
+    return device.error();
+  try {
+    least_budget(o, *device);
+    auto done = serve_part(o, device->backend.get(), *device->ranks, {});
+    if (!done) // said before the device is gone, which ends the group too
+      group->end(fmt::format("rank {}: {}", rank, done.error().message));
+    return done;
+  } catch (const std::exception& why) {
+    group->end(fmt::format("rank {}: {}", rank, why.what()));
+    throw;
+  }
+}
+
 /// Loads a model step by step.
 class loader {
 public:
@@ -253,14 +373,24 @@ private:
   result<void> meet_ranks() {
     if (ranks_of(options_) == 1)
       return {};
-    if (on_gpu(options_))
-      return error{errc::unsupported,
-                   "tensor_parallel_size: above 1 on GPUs: not supported yet"};
+    if (on_gpu(options_)) {
+      start_ranks();
+      return {};
+    }
     auto ranks = connect_ranks(options_);
     if (!ranks)
       return ranks.error();
     model_.ranks = std::move(*ranks);
     return {};
+  }
+
+  /// They open their GPUs, and wait there for this one's.
+  void start_ranks() {
+    auto group = std::make_shared<ops::thread_group>(ranks_of(options_));
+    model_.others = std::make_unique<rank_threads>(
+        group, [with = options_, group](std::uint32_t rank) {
+          return serve_on_gpu(with, group, rank);
+        });
   }
 
   /// The others need not wait for it any more, if they are there.
@@ -273,11 +403,11 @@ private:
   }
 
   /// To the other ranks, which wait for it; nothing = there is none.
-  void share_plan(std::optional<std::uint32_t> kv_blocks) {
+  void share_plan(std::optional<shared_plan> plan) {
     is_plan_shared_ = true;
-    std::vector<std::byte> bytes(kv_blocks ? sizeof *kv_blocks : 0);
-    if (kv_blocks)
-      std::memcpy(bytes.data(), &*kv_blocks, sizeof *kv_blocks);
+    std::vector<std::byte> bytes(plan ? sizeof *plan : 0);
+    if (plan)
+      std::memcpy(bytes.data(), &*plan, sizeof *plan);
     ranks()->broadcast(bytes);
   }
 
@@ -312,15 +442,13 @@ private:
                    fmt::format("max_num_batched_tokens: {} rows of a step are "
                                "more than the {} of a GPU",
                                options_.max_num_batched_tokens, rows_max)};
-    const auto caches = cache_folder(options_);
-    auto device = ops::open_cuda(
-        {.number = 0,
-         .cache_folder = caches.empty() ? caches : caches / "gpu"});
+    auto device = open_gpu_of(
+        options_, model_.others ? model_.others->group() : nullptr, 0);
     if (!device)
       return device.error();
+    gpu_bytes_ = least_budget(options_, *device);
     model_.backend = std::move(device->backend);
-    gpu_bytes_ =
-        gpu_budget(device->all_bytes, device->free_bytes, options_.gpu_share);
+    model_.ranks = std::move(device->ranks);
     return {};
   }
 
@@ -382,6 +510,7 @@ private:
         pooling_limits_of(options_, model_.pooling.max_model_len), progress_);
     if (!runner)
       return runner.error();
+    arithmetic_ = model_.backend->arithmetic();
     model_.about.weight_bytes = (*runner)->weight_bytes();
     model_.pooler = std::move(*runner);
     return {};
@@ -389,7 +518,8 @@ private:
 
   result<void> make_decoder() {
     if (ranks() != nullptr)
-      share_plan(model_.config.kv_blocks);
+      share_plan(
+          shared_plan{model_.config.kv_blocks, model_.config.max_model_len});
     auto runner = model::decoder::make(
         *source_.files.checkpoint, source_.config, *model_.backend,
         limits_of(model_.config.bounds, model_.config.kv_blocks,
@@ -400,6 +530,9 @@ private:
         return agreed.error();
     if (!runner)
       return runner.error();
+    arithmetic_ = model_.backend->arithmetic();
+    if (ranks() != nullptr)
+      name_all(ranks()->tell_all(arithmetic_));
     const auto parts = static_cast<std::uint64_t>(ranks_of(options_));
     model_.about.weight_bytes = (*runner)->weight_bytes() * parts;
     model_.about.kv_cache_bytes = (*runner)->kv_cache_bytes() * parts;
@@ -412,12 +545,21 @@ private:
     return {};
   }
 
+  /// Ranks that compute alike have one name; on GPUs they may choose otherwise
+  /// how to multiply.
+  void name_all(const std::vector<std::string>& arithmetics) {
+    for (const auto& one : arithmetics)
+      if (one != arithmetics.front()) {
+        arithmetic_ = fmt::format("{}", fmt::join(arithmetics, ","));
+        return;
+      }
+  }
+
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
         source_.files.checkpoint->content_hash(
             options_.threads > 0 ? options_.threads : threads_of_machine()),
-        model_.backend->arithmetic() +
-            (source_.config.short_rope ? "/short-rope" : "") +
+        arithmetic_ + (source_.config.short_rope ? "/short-rope" : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));
     model_.about.device =
         options_.device + ": " + model_.backend->description() +
@@ -430,6 +572,7 @@ private:
   const load_progress& progress_;
   bool is_plan_shared_ = false;
   std::uint64_t gpu_bytes_ = 0; // that may be taken
+  std::string arithmetic_;      // of all ranks
   opened_model source_;
   loaded_model model_;
 };
@@ -510,78 +653,17 @@ result<void> find_gpu_engine() {
   return ops::find_cuda_module();
 }
 
-namespace {
-
-/// The number of KV blocks that rank 0 planned.
-result<std::uint32_t> shared_plan(ops::communicator& ranks) {
-  std::vector<std::byte> bytes;
-  ranks.broadcast(bytes);
-  std::uint32_t blocks = 0;
-  if (bytes.size() != sizeof blocks)
-    return error{errc::unavailable, "rank 0 could not load its part"};
-  std::memcpy(&blocks, bytes.data(), sizeof blocks);
-  return blocks;
-}
-
-/// What a rank but the first has of the model.
-struct rank_part {
-  opened_model source;
-  std::unique_ptr<ops::backend> backend;
-  std::unique_ptr<model::decoder> decoder;
-};
-
-result<rank_part> load_part(const options& o, std::uint32_t kv_blocks,
-                            ops::communicator& ranks,
-                            const load_progress& progress) {
-  rank_part out;
-  auto source = open_model(o);
-  if (!source)
-    return source.error();
-  out.source = std::move(*source);
-  auto backend = ops::cpu::make_backend({.threads = threads_of(o), .isa = {}});
-  if (!backend)
-    return backend.error();
-  out.backend = std::move(*backend);
-  auto decoder = model::decoder::make(
-      *out.source.files.checkpoint, out.source.config, *out.backend,
-      limits_of(bounds_of(o), kv_blocks), progress, &ranks);
-  if (!decoder)
-    return decoder.error();
-  out.decoder = std::move(*decoder);
-  return out;
-}
-
-} // namespace
-
-namespace {
-
-/// Rank 0 hears of what goes wrong, so it must be an error.
-result<rank_part> try_to_load(const options& o, std::uint32_t kv_blocks,
-                              ops::communicator& ranks,
-                              const load_progress& progress) {
-  try {
-    return load_part(o, kv_blocks, ranks, progress);
-  } catch (const std::bad_alloc&) {
-    return error{errc::limit, "there is not enough memory for its part"};
-  }
-}
-
-} // namespace
-
 result<void> serve_rank(const options& o, const load_progress& progress) {
   if (o.rank == 0)
     return error{errc::invalid_argument, "rank 0 follows nobody"};
   auto ranks = connect_ranks(o);
   if (!ranks)
     return ranks.error();
+  auto backend = ops::cpu::make_backend({.threads = threads_of(o), .isa = {}});
   try {
-    auto kv_blocks = shared_plan(**ranks);
-    if (!kv_blocks)
-      return kv_blocks.error();
-    auto part = try_to_load(o, *kv_blocks, **ranks, progress);
-    if (auto agreed = agree(**ranks, part); !agreed)
-      return agreed;
-    return model::follow(*part->decoder, **ranks);
+    return serve_part(
+        o, backend ? result<ops::backend*>{backend->get()} : backend.error(),
+        **ranks, progress);
   } catch (const ops::rank_lost& why) {
     return error{errc::unavailable, why.what()};
   }

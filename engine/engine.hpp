@@ -57,7 +57,8 @@ struct options {
   /// The model's own sampling parameters count (generation_config.json).
   bool generation_defaults = true;
   bool enable_prefix_caching = true;
-  /// "cpu", or "cuda": the first GPU that CUDA_VISIBLE_DEVICES leaves.
+  /// "cpu", or "cuda": the first GPU that CUDA_VISIBLE_DEVICES leaves, or one
+  /// for each rank.
   std::string device = "cpu";
   /// Of that GPU's memory, (0, 1]; 0 = all of it.
   double gpu_share = 0;
@@ -69,15 +70,17 @@ struct options {
   /// Sequences that may wait beside max_num_seqs running ones; one more is
   /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;
-  /// Ranks that hold the model together, each a process of its own; 0 = 1.
+  /// Ranks that hold the model together; 0 = 1. On CPUs each is a process of
+  /// its own, on GPUs all are threads of one.
   std::uint32_t tensor_parallel_size = 0;
-  /// Which of them this is. Rank 0 is loaded, the others call `serve_rank`.
+  /// Which of the processes this is. Rank 0 is loaded, the others call
+  /// `serve_rank`.
   std::uint32_t rank = 0;
   /// How many of them are on this machine; 0 = all.
   std::uint32_t ranks_here = 0;
   /// Where this one listens for the others; numeric.
   std::string rank_address = "127.0.0.1";
-  /// Where the ranks find each other, if there are several.
+  /// Where processes find each other, if there are several.
   std::shared_ptr<ops::rank_meeting> meeting = nullptr;
   /// For `fetch`: variables that count before the process's own.
   std::vector<std::pair<std::string, std::string>> environment;
@@ -236,8 +239,8 @@ struct description {
   std::uint32_t max_num_seqs = 0;
 };
 
-/// What an engine with these options takes of the machine's memory, all ranks
-/// together.
+/// What an engine with these options takes of the memory of the machine or its
+/// GPUs, all ranks together.
 struct memory_use {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_cache_bytes = 0;
@@ -255,19 +258,19 @@ struct memory_use {
   }
 };
 
-/// What `engine::load` would take with `available_bytes` free, from the model's
-/// header: by the code that allocates, but without the weights' contents and
-/// without their memory. Errors: as `engine::load`.
+/// What `engine::load` would take with `available_bytes` free (on GPUs: of
+/// each), from the model's header: by the code that allocates, but without the
+/// weights' contents and without their memory. Errors: as `engine::load`.
 result<memory_use> measure(const options&, std::uint64_t available_bytes);
 
 /// Whether this build can load engines with device "cuda", if there is a GPU;
 /// the error says what is lacking.
 result<void> find_gpu_engine();
 
-/// One of the model's ranks but the first: meets the others, loads its part,
-/// computes it in each step, and returns when rank 0's engine is destroyed.
-/// Errors: what keeps it from loading (rank 0 hears of it), or a rank that is
-/// gone.
+/// One of the model's ranks on CPUs but the first: meets the others, loads its
+/// part, computes it in each step, and returns when rank 0's engine is
+/// destroyed. Errors: what keeps it from loading (rank 0 hears of it), or a
+/// rank that is gone.
 result<void> serve_rank(const options&, const load_progress&);
 
 class engine {

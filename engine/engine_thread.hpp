@@ -5,6 +5,7 @@
 #include "engine/ops/backend.hpp"
 #include "engine/ops/communicator.hpp"
 #include "engine/pooling_core.hpp"
+#include "engine/rank_threads.hpp"
 
 #include <memory>
 
@@ -12,6 +13,8 @@ namespace troupe::engine {
 
 /// A model that is ready to run, and all that the engine has to know of it.
 struct loaded_model {
+  /// The other ranks, if they are threads; they end after the rest.
+  std::unique_ptr<rank_threads> others;
   text::model_card card;
   description about;
   // Both outlive the runners, and may be null.

@@ -21,14 +21,15 @@ make_pack() {
   . scripts/build.sh
   . scripts/python.sh
   prepare_python
-  build_release ON troupe troupe_cuda unit_cuda bench_gpu_engine
+  build_release ON troupe troupe_cuda unit_cuda unit_ranks bench_gpu_engine
   rm -rf "$pack" build/gpu-check.new
   mkdir -p "$pack" build/gpu-check.new/lib build/gpu-check.new/wheels
   local to=build/gpu-check.new version
   cp build/release/libtroupe_cuda.so build/release/troupe \
     build/release/bench/bench_gpu_engine \
-    "$(find build/release -name unit_cuda -type f)" "$to/"
-  strip "$to/troupe" "$to/unit_cuda" "$to/bench_gpu_engine"
+    "$(find build/release -name unit_cuda -type f)" \
+    "$(find build/release -name unit_ranks -type f)" "$to/"
+  strip "$to/troupe" "$to/unit_cuda" "$to/unit_ranks" "$to/bench_gpu_engine"
   # What the bare machine may lack; its own C library stays.
   ldd "$to/unit_cuda" "$to/troupe" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
@@ -85,13 +86,16 @@ check() {
   [ ! -f "$pack/pack.tar.xz" ] || tar -C "$pack" -xJf "$pack/pack.tar.xz"
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
-  # cuBLAS is too large to travel.
+  # cuBLAS and NCCL are too large to travel.
   export LD_LIBRARY_PATH=$PWD/$pack/lib:$(folder_of libcublasLt.so.13)
+  LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$(folder_of libnccl.so.2)
   export PATH=$PATH:/usr/local/cuda/bin
   nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader |
     tee "$out/summary.txt"
   part kernels "$pack/unit_cuda" "~*family*" --durations yes
   part families "$pack/unit_cuda" "*family*" --durations yes
+  # One rank by NCCL, and up to four that share the GPU.
+  part ranks "$pack/unit_ranks" "~[emulated]" --durations yes
   export -f serve
   export pack out
   part serve bash -c serve

@@ -871,8 +871,8 @@ controller_machine::threads_of(const model_deployment& of, const node& at,
   auto here = std::max<std::size_t>(1, (shared_replicas_ + nodes - 1) / nodes);
   auto share = std::min<std::size_t>(at.self.cpus, 65'536) / here;
   // They are of all ranks, of which some are elsewhere.
-  const auto in_all = std::max<std::size_t>(spec.tensor_parallel_size, 1);
-  share = share * in_all / protocol::ranks_of(spec).count;
+  share = share * protocol::processes_of(spec) /
+          protocol::processes_here(spec).count;
   return static_cast<std::int32_t>(std::max<std::size_t>(1, share));
 }
 
@@ -1486,6 +1486,7 @@ protocol::node_demand controller_machine::demand_of(const model& of,
   out.engine = demand.engine;
   out.replicas_per_node_max = demand.replicas_per_node_max;
   out.nodes_max = demand.nodes_max;
+  out.ranks = demand.ranks;
   if (of.waits_since && now > *of.waits_since)
     out.waits_ms = static_cast<std::uint64_t>(
         std::chrono::duration_cast<milliseconds>(now - *of.waits_since)

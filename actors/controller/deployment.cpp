@@ -61,6 +61,7 @@ struct layout<controller::replica_demand> {
       number(2, &r::engine),
       number(3, &r::replicas_per_node_max),
       number(4, &r::nodes_max),
+      number(5, &r::ranks),
   };
 };
 
@@ -318,9 +319,13 @@ replica_demand to_demand(const config::llm_config& model, bool gpu,
   out.engine = gpu ? "cuda" : "cpu";
   out.replicas_per_node_max = static_cast<std::uint32_t>(
       model.deployment.max_replicas_per_node.value_or(0));
-  auto gpus = sum_of(out)["GPU"];
-  if (gpu && gpus <= 0)
-    out.bundles.front()["GPU"] = 1;
+  if (gpu)
+    out.ranks = std::max<std::uint32_t>(model.engine.tensor_parallel_size, 1);
+  if (gpu && sum_of(out)["GPU"] <= 0) {
+    out.bundles.resize(std::max<std::size_t>(out.bundles.size(), out.ranks));
+    for (std::uint32_t rank = 0; rank < out.ranks; ++rank)
+      out.bundles[rank]["GPU"] = 1;
+  }
   for (auto& bundle : out.bundles) {
     if (!gpu)
       bundle.erase("GPU");

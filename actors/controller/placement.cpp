@@ -1,6 +1,7 @@
 #include "actors/controller/placement.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 #include <limits>
 #include <optional>
@@ -41,16 +42,25 @@ bool full(const node_room& room, const replica_demand& demand) {
          room.replicas_of_model >= demand.replicas_per_node_max;
 }
 
-/// The engine computes on one GPU, or on a part of one.
-bool wants_several_gpus(const replica_demand& demand) {
+/// The engine computes on one GPU, or on a part of one, or each of its ranks on
+/// a whole one.
+bool has_gpus_for_ranks(const replica_demand& demand) {
   if (demand.engine != "cuda")
-    return false;
-  return amount_of(sum_of(demand), "GPU") > 1;
+    return true;
+  auto gpus = amount_of(sum_of(demand), "GPU");
+  if (demand.ranks <= 1)
+    return gpus <= 1;
+  return gpus == demand.ranks &&
+         std::all_of(demand.bundles.begin(), demand.bundles.end(),
+                     [](const auto& bundle) {
+                       auto part = amount_of(bundle, "GPU");
+                       return part == std::floor(part);
+                     });
 }
 
 bool usable(const node_room& room, const replica_demand& demand) {
   return has_engine(room, demand) && !full(room, demand) &&
-         !wants_several_gpus(demand);
+         has_gpus_for_ranks(demand);
 }
 
 /// For some ranks of a replica.
@@ -123,9 +133,10 @@ std::string sentence(const node_room& room, const misfit& why) {
 
 /// What no node can help; empty = nothing.
 std::string why_never(const replica_demand& demand) {
-  if (wants_several_gpus(demand))
-    return fmt::format("a replica computes on one GPU, {} are asked for: not "
-                       "supported yet",
+  if (!has_gpus_for_ranks(demand))
+    return fmt::format("a replica of tensor_parallel_size {} computes on {} "
+                       "whole GPU{} of a node, {} are asked for",
+                       demand.ranks, demand.ranks, demand.ranks > 1 ? "s" : "",
                        amount_of(sum_of(demand), "GPU"));
   if (demand.bundles.size() <= demand.nodes_max || demand.bundles.size() <= 1 ||
       demand.strategy != placement_strategy::strict_spread)

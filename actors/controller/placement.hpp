@@ -31,7 +31,8 @@ placement_strategy strategy_named(std::string_view);
 struct replica_demand {
   std::vector<amounts> bundles;
   placement_strategy strategy = placement_strategy::pack;
-  std::string engine = "cpu";              ///< that a node's build must have
+  std::string engine = "cpu"; ///< that a node's build must have
+  std::uint32_t ranks = 1;    ///< of the engine "cuda": a whole GPU for each
   std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
   std::uint32_t nodes_max = 1;             ///< that one replica may span
 

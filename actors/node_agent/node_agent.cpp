@@ -382,14 +382,14 @@ struct agent_state {
     }
     if (x.spec.part == 0)
       peers->expect(x.incarnation); // it registers here
-    auto in_all = std::max<std::uint32_t>(x.spec.tensor_parallel_size, 1);
+    auto in_all = processes_of(x.spec);
     process_plan plan{options->replica_executable,
                       options->replica_arguments,
                       {},
                       x.spec.memory_bytes / in_all};
     if (in_all > 1)
       open_meeting(x);
-    const auto ranks = ranks_of(x.spec);
+    const auto ranks = processes_here(x.spec);
     for (std::uint32_t i = 0; i < ranks.count; ++i) {
       launch->rank = ranks.first + i;
       plan.launches.push_back(encode(*launch));

@@ -79,10 +79,15 @@ result<rank_word> decode_rank_word(codec::bytes_view from) {
   return decode_record<rank_word>(from);
 }
 
-rank_range ranks_of(const replica_spec& spec) {
+std::uint32_t processes_of(const replica_spec& spec) {
+  return spec.gpus > 0 ? 1
+                       : std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
+}
+
+rank_range processes_here(const replica_spec& spec) {
   rank_range out;
   if (spec.ranks_on.empty()) {
-    out.count = std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
+    out.count = processes_of(spec);
     return out;
   }
   for (std::uint32_t i = 0; i <= spec.part && i < spec.ranks_on.size(); ++i) {

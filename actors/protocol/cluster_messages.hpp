@@ -90,12 +90,15 @@ struct replica_spec {
   bool operator==(const replica_spec&) const = default;
 };
 
-/// Ranks that the spec's processes are: so many, from this one on.
+/// Ranks that are processes of the spec's node: so many, from this one on.
 struct rank_range {
   std::uint32_t first = 0;
   std::uint32_t count = 1;
 };
-rank_range ranks_of(const replica_spec&);
+rank_range processes_here(const replica_spec&);
+
+/// Processes of a replica, on all its nodes: its ranks, but on GPUs one.
+std::uint32_t processes_of(const replica_spec&);
 
 /// The id of a replica's part, and the replica's of a part.
 std::string part_id(const std::string& replica, std::uint32_t part);

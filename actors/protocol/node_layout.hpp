@@ -40,6 +40,7 @@ struct layout<node_demand> {
       number(9, &r::reason),
       number(10, &r::here),
       droppable_since(7, 11, &r::nodes_max),
+      droppable_since(7, 12, &r::ranks),
   };
 };
 

@@ -36,6 +36,7 @@ struct node_demand {
   std::string strategy;                    ///< "PACK", "STRICT_PACK", ...
   std::string engine;                      ///< "cpu", "cuda"
   std::uint32_t replicas_per_node_max = 0; ///< 0 = no bound
+  std::uint32_t ranks = 1;                 ///< of "cuda": a whole GPU for each
   std::uint64_t waits_ms = 0;    ///< since the first of them found no room
   std::string reason;            ///< one sentence
   std::vector<replicas_on> here; ///< those of the model that have a node

@@ -212,7 +212,7 @@ private:
       return fetched.error();
     for (const auto& note : fetched->notes)
       spdlog::warn("{}", note);
-    if (launch_.spec.tensor_parallel_size <= 1)
+    if (protocol::processes_of(launch_.spec) == 1)
       return std::move(fetched->with);
     return lead_ranks(system_, launch_, std::move(fetched->with));
   }

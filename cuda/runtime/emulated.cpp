@@ -195,4 +195,9 @@ void emulated_device::copy_out(void* to, const void* from, std::size_t bytes) {
   copy_in(to, from, bytes);
 }
 
+void emulated_device::copy_within(void* to, const void* from,
+                                  std::size_t bytes) {
+  copy_in(to, from, bytes);
+}
+
 } // namespace troupe::cuda

@@ -150,6 +150,14 @@ public:
   void copy_in(void* to, const void* from, std::size_t bytes);
   void copy_out(void* to, const void* from, std::size_t bytes);
 
+  // -- between the ranks' devices ---------------------------------------------
+
+  /// `from` may be another emulated device's.
+  void copy_within(void* to, const void* from, std::size_t bytes);
+  void wait() {
+    // All is done when it is launched.
+  }
+
   // -- products of a library --------------------------------------------------
 
   std::string library() const {

@@ -112,6 +112,23 @@ void gpu_device::copy_out(void* to, const void* from, std::size_t bytes) {
   check(cudaStreamSynchronize(stream_), "a step on a GPU failed");
 }
 
+void gpu_device::copy_within(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0)
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_),
+          "a copy between GPUs failed");
+}
+
+void gpu_device::wait() {
+  check(cudaStreamSynchronize(stream_), "a step on a GPU failed");
+}
+
+std::string gpu_device::bus_id() const {
+  char out[32] = {};
+  check(cudaDeviceGetPCIBusId(out, sizeof out, number_),
+        "a GPU's place is not known");
+  return out;
+}
+
 std::size_t gpu_device::free_bytes() {
   std::size_t free = 0, all = 0;
   check(cudaSetDevice(number_), "a GPU could not be chosen");

@@ -55,6 +55,18 @@ public:
   /// Waits for all that was launched.
   void copy_out(void* to, const void* from, std::size_t bytes);
 
+  // -- between the ranks' devices ---------------------------------------------
+
+  /// `from` may be the memory of another GPU of this process.
+  void copy_within(void* to, const void* from, std::size_t bytes);
+  /// For all that was launched.
+  void wait();
+  cudaStream_t stream() const {
+    return stream_;
+  }
+  /// "0000:3b:00.0"
+  std::string bus_id() const;
+
   // -- products of NVIDIA's library
   // --------------------------------------------
 

@@ -84,7 +84,7 @@ struct decoder::state {
   result<void> allocate() {
     // First, since it may try products in memory that is free until then.
     auto bounds = bounds_of(config, limits);
-    if (ranks == nullptr) { // else all logits come to the host
+    if (rank_of(ranks).rank == 0) { // all ranks have the same logits
       bounds.drawn_rows = limits.logit_rows_max;
       bounds.logits = config.vocabulary;
       drawer = backend.drawer_of(config.vocabulary);
@@ -92,7 +92,7 @@ struct decoder::state {
     auto prepared = backend.prepare(bounds);
     if (!prepared)
       return prepared.error();
-    step_bytes = *prepared;
+    step_bytes = *prepared + make_room_for_ranks();
     auto made = backend.make_kv_pool(
         kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks));
     if (!made)
@@ -106,6 +106,15 @@ struct decoder::state {
     if (ranks != nullptr)
       part_of_logits = backend.allocate(chosen * output->rows());
     return {};
+  }
+
+  /// For the sums of layers and the parts of logits.
+  std::uint64_t make_room_for_ranks() {
+    if (ranks == nullptr)
+      return 0;
+    return ranks->prepare(
+        std::max(std::int64_t{limits.rows_max} * config.embedding,
+                 std::int64_t{limits.logit_rows_max} * output->rows()));
   }
 
   void allocate_host() {
@@ -303,7 +312,10 @@ void decoder::submit(const engine::step_plan& plan) {
 }
 
 std::span<const float> decoder::collect() {
-  if (state_->run_submitted())
+  const bool any = state_->run_submitted();
+  if (rank_of(state_->ranks).rank != 0)
+    return {};
+  if (any)
     state_->backend.download(state_->logits->data(), state_->wanted_logits());
   return state_->wanted_logits();
 }

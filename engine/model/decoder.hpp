@@ -60,8 +60,8 @@ public:
   /// Loads the weights of `file` (which may go away afterwards) into `backend`
   /// (which must outlive the decoder). Fails if the file changed meanwhile.
   /// With `ranks`, which outlive it too, it is one of several that hold the
-  /// model together and are given the same plans (shard.hpp); all of them have
-  /// all logits.
+  /// model together and are given the same plans (shard.hpp). The first of them
+  /// gives the logits, `collect` of the others nothing.
   static result<std::unique_ptr<decoder>>
   make(const weights::checkpoint& file, const model_config& config,
        ops::backend& backend, const decoder_limits& limits,

@@ -28,7 +28,24 @@ void rank_runner::submit(const engine::step_plan& plan) {
 }
 
 std::span<const float> rank_runner::collect() {
-  return own_->collect();
+  const auto logits = own_->collect();
+  ranks_.check();
+  return logits;
+}
+
+bool rank_runner::draws() const {
+  return own_->draws();
+}
+
+std::span<const ops::drawn_row>
+rank_runner::collect_drawn(const ops::draw_plan& plan) {
+  const auto drawn = own_->collect_drawn(plan);
+  ranks_.check();
+  return drawn;
+}
+
+std::span<const float> rank_runner::logits_of(std::size_t logit_row) {
+  return own_->logits_of(logit_row);
 }
 
 bool rank_runner::has_roles() const {

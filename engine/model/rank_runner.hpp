@@ -21,6 +21,10 @@ public:
   void submit(const engine::step_plan& plan) override;
   std::span<const float> collect() override;
   bool has_roles() const override;
+  bool draws() const override;
+  std::span<const ops::drawn_row>
+  collect_drawn(const ops::draw_plan& plan) override;
+  std::span<const float> logits_of(std::size_t logit_row) override;
   std::int32_t vocabulary() const override;
   /// Of all ranks, which have equal parts.
   std::uint64_t weight_bytes_read() const override;

@@ -41,14 +41,30 @@ public:
   /// What each rank says, in their order, on all ranks; each waits for the
   /// others as long as it takes.
   virtual std::vector<std::string> tell_all(const std::string& own) = 0;
+
+  /// Before the first sum: makes room for sums of so many floats at most, and
+  /// for as many of each rank to be gathered. Gives the bytes of the backend's
+  /// memory that it took; throws std::bad_alloc. What the host keeps grows by
+  /// need and does not count.
+  virtual std::uint64_t prepare([[maybe_unused]] std::int64_t floats) {
+    return 0;
+  }
+
+  /// After what the backend computed with the others' numbers has been waited
+  /// for: throws rank_lost if they may be no numbers, since a rank was gone.
+  /// Nothing, where the calls above say so themselves.
+  virtual void check() {
+    // nop
+  }
 };
 
 /// Of as many ranks, of which it is the first, to size what one of them takes
 /// (ops/cpu/sizing_backend.hpp): nothing can be computed with it.
-std::unique_ptr<communicator> make_sizing_communicator(std::int32_t size);
+std::unique_ptr<communicator> make_sizing_communicator(std::int32_t size,
+                                                       bool on_gpu = false);
 
-/// Ranks that are threads of this process, over the host's memory. One per
-/// rank, in order; they keep what they share alive.
+/// Ranks that are threads of this process, over the host's memory
+/// (thread_group.hpp). One per rank, in order.
 std::vector<std::unique_ptr<communicator>>
 make_thread_communicators(std::int32_t size);
 

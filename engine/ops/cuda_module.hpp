@@ -2,6 +2,8 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/backend.hpp"
+#include "engine/ops/communicator.hpp"
+#include "engine/ops/thread_group.hpp"
 
 #include <cstdint>
 #include <filesystem>
@@ -12,6 +14,8 @@ namespace troupe::ops {
 /// A GPU with the backend that computes on it.
 struct cuda_device {
   std::unique_ptr<ops::backend> backend;
+  /// Of one of several ranks; over the backend's memory, which outlives it.
+  std::unique_ptr<communicator> ranks;
   std::uint64_t free_bytes = 0; ///< before anything was loaded
   std::uint64_t all_bytes = 0;
 };
@@ -21,11 +25,16 @@ struct cuda_options {
   /// Where it is kept which algorithms are the best on this machine; empty:
   /// nowhere, they are searched for each time.
   std::filesystem::path cache_folder;
+  /// Of ranks that compute together, each opened by the thread that computes
+  /// with it; null: it computes alone. Opening returns when all are connected,
+  /// or the group has ended; it ends with the first that cannot be connected.
+  std::shared_ptr<thread_group> group = nullptr;
+  std::int32_t rank = 0;
 };
 
 /// Raised with every change of backend.hpp or of this file: what module and
 /// program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-4";
+inline constexpr const char* cuda_module_version = "troupe-cuda-5";
 
 /// Opens a GPU. All that needs CUDA is in a module, libtroupe_cuda.so, which is
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the

@@ -64,6 +64,15 @@ std::size_t gpu_step_layout::rounded_bytes(std::int64_t rows,
   return static_cast<std::size_t>(rows * widest) * number;
 }
 
+std::int64_t gpu_rank_layout::piece(std::int32_t ranks, std::int64_t floats) {
+  constexpr std::int64_t number = 4; // bytes
+  return std::min(floats, most / number / ranks);
+}
+
+std::size_t gpu_rank_layout::bytes(std::int32_t ranks, std::int64_t floats) {
+  return static_cast<std::size_t>(piece(ranks, floats) * ranks) * sizeof(float);
+}
+
 std::size_t gpu_step_layout::bytes(const step_bounds& bounds,
                                    std::int64_t widest) {
   auto out = lists * list_bytes(bounds) + rows_bytes(bounds) +

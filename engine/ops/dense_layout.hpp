@@ -52,6 +52,17 @@ struct gpu_step_layout {
   static std::size_t bytes(const step_bounds& bounds, std::int64_t widest);
 };
 
+/// What a rank's GPU needs to have what the others computed: room for pieces of
+/// it, of all ranks (cuda/device_communicator.hpp).
+struct gpu_rank_layout {
+  /// Bytes of the room at most, so that it does not grow with a step's rows.
+  static constexpr std::int64_t most = std::int64_t{64} << 20;
+
+  /// Floats of one rank in a piece, if it may have so many to give at once.
+  static std::int64_t piece(std::int32_t ranks, std::int64_t floats);
+  static std::size_t bytes(std::int32_t ranks, std::int64_t floats);
+};
+
 /// What the GPU's backend takes for itself, whatever the model.
 inline constexpr std::size_t gpu_workspace_bytes = std::size_t{64} << 20;
 

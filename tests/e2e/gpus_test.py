@@ -1,17 +1,22 @@
 """What a node does with GPUs. There are none here: a fake of NVML says that
 there are two, and a module computes by the CPU what a GPU would."""
 
+import concurrent.futures
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from cluster import (BINARY, ROOT, model_config, run_verb, serve_config,
+from cluster import (BINARY, ROOT, chunks, model_config, run_verb, serve_config,
                      wait_for)
 
 BUILD = BINARY.parent
 TINY = ROOT / "tests/reference/tiny/bf16-llama3.gguf"
+# It has two heads.
+EVEN = ROOT / "tests/reference/tiny/q4_1-linear.gguf"
 
 
 def built(pattern):
@@ -30,18 +35,24 @@ def two_gpus(monkeypatch, tmp_path):
     return log
 
 
-def tiny(name="tiny", kind="gpu", **more):
+def tiny(name="tiny", kind="gpu", source=TINY, ranks=1, **more):
     entry = model_config(name, **{
         "engine_kwargs": {"max_model_len": 64, "max_num_seqs": 2,
-                          "max_num_batched_tokens": 16}, **more})
-    entry["model_loading_config"]["model_source"] = str(TINY)
+                          "max_num_batched_tokens": 16,
+                          "tensor_parallel_size": ranks}, **more})
+    entry["model_loading_config"]["model_source"] = str(source)
     entry["accelerator_config"] = {"kind": kind}
     return entry
 
 
 def opened(log):
-    """GPUs by process."""
+    """The last GPU by process."""
     return dict(line.split(" ", 1) for line in log.read_text().splitlines())
+
+
+def opened_by(log, pid):
+    return sorted(gpu for process, gpu in map(str.split, log.read_text().splitlines())
+                  if process == str(pid))
 
 
 def ask(cluster, model="tiny"):
@@ -114,6 +125,110 @@ def test_without_the_module_a_model_that_wants_a_gpu_waits(start, two_gpus,
              "it does not say why")
     (node,) = cluster.status()["nodes"]
     assert node["engines"] == ["cpu"]
+
+
+def pair(name="pair", **more):
+    """A model on two GPUs."""
+    return tiny(name, source=EVEN, ranks=2, **more)
+
+
+def test_a_model_runs_on_two_gpus_of_the_node(start, two_gpus):
+    cluster = start(serve_config(pair(), tiny("cpu", kind="cpu", source=EVEN)),
+                    ready=False)
+    cluster.wait_for_models("pair", "cpu")
+    (gpu,) = cluster.replicas("pair")
+    assert gpu["device"] == "cuda: emulated GPU, 2 ranks"
+    # One process, which has both.
+    assert opened_by(two_gpus, gpu["pid"]) == ["0", "1"]
+    assert set(opened(two_gpus)) == {str(gpu["pid"])}
+    ours, theirs = ask(cluster, "pair"), ask(cluster, "cpu")
+    shared = ours["top_logprobs"][0].keys() & theirs["top_logprobs"][0].keys()
+    assert len(shared) >= 2
+    for token in shared:
+        assert ours["top_logprobs"][0][token] == pytest.approx(
+            theirs["top_logprobs"][0][token], abs=0.1)
+    # A row alone is that row in a batch.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda _: ask(cluster, "pair"), range(4)))
+    assert together == [ours] * 4
+
+
+LONG = {"model": "pair", "prompt": "abc", "temperature": 0, "max_tokens": 40,
+        "ignore_eos": True, "stream": True}
+
+
+def stream_with(cluster, disturb):
+    """What a stream says while, after its first piece, something happens."""
+    text = ""
+    with cluster.http.stream("POST", "/v1/completions", json=LONG) as answer:
+        assert answer.status_code == 200
+        pieces = answer.iter_text()
+        text += next(pieces)
+        disturb()
+        text += "".join(pieces)
+    return "".join(chunk["choices"][0]["text"] for chunk in chunks(text))
+
+
+def test_a_replica_on_two_gpus_that_is_killed_goes_on_elsewhere(start, two_gpus):
+    cluster = start(serve_config(pair()), ready=False)
+    cluster.wait_for_models("pair")
+    whole = stream_with(cluster, lambda: None)
+    (before,) = cluster.replicas("pair")
+    assert whole == stream_with(
+        cluster, lambda: os.kill(before["pid"], signal.SIGKILL))
+    (after,) = cluster.replicas("pair")
+    assert after["pid"] != before["pid"]
+    assert opened_by(two_gpus, after["pid"]) == ["0", "1"]
+
+
+def test_a_rank_on_a_gpu_that_hangs_is_ended_and_the_stream_goes_on(
+        start, two_gpus, monkeypatch, tmp_path):
+    hang = tmp_path / "hang"
+    monkeypatch.setenv("EMULATED_GPU_HANG", str(hang))
+    cluster = start(serve_config(pair(
+        deployment_config={"health_check_period_s": 0.5})), ready=False)
+    cluster.wait_for_models("pair")
+    whole = stream_with(cluster, lambda: None)
+    (before,) = cluster.replicas("pair")
+
+    def disturb():
+        hang.touch()
+        wait_for(lambda: not any(one.pid == before["pid"]
+                                 for one in cluster.family()), "it lives")
+        hang.unlink()
+
+    assert stream_with(cluster, disturb) == whole
+    assert "it made no step while requests were running" in cluster.said()
+
+
+def test_too_few_gpus_or_parts_of_them_are_no_gpus_for_ranks(start, two_gpus):
+    cluster = start(serve_config(
+        tiny("four", source=EVEN, ranks=4),
+        pair("halves", deployment_config={
+            "ray_actor_options": {"num_gpus": 0.5}}),
+        tiny("unasked", placement_group_config={
+            "bundles": [{"GPU": 1}, {"GPU": 1}]})), ready=False)
+
+    def reasons():
+        return {name: json.dumps(cluster.model(name))
+                for name in ("four", "halves", "unasked")}
+
+    wait_for(lambda: all("GPU" in text for text in reasons().values()),
+             "it does not say why")
+    said = reasons()
+    assert "has 0 of 2 GPU free" in said["four"]
+    assert ("tensor_parallel_size 2 computes on 2 whole GPUs of a node, 0.5 are "
+            "asked for") in said["halves"]
+    assert ("tensor_parallel_size 1 computes on 1 whole GPU of a node, 2 are "
+            "asked for") in said["unasked"]
+
+
+def test_what_ranks_on_gpus_cannot_do_is_said_by_name(start, two_gpus):
+    cluster = start(serve_config(
+        tiny("odd", ranks=2,
+             deployment_config={"max_constructor_retry_count": 1})), ready=False)
+    reason = "tensor_parallel_size: the model's 3 heads cannot be divided by 2"
+    wait_for(lambda: reason in cluster.said(), "it does not say why")
 
 
 def test_the_check_for_a_real_gpu_passes_on_the_emulated_ones(two_gpus,

@@ -1,13 +1,20 @@
 #include "cuda/emulated_backend.hpp"
 #include "engine/ops/cuda_module.hpp"
 
+#include <chrono>
 #include <cstdlib>
+#include <sstream>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <unistd.h>
+#include <vector>
 
 // What is found by dlopen in the place of cuda/module.cu: a GPU of 1 GiB for
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
-// who opened which, in the file that EMULATED_GPU_LOG names.
+// who opened which, in the file that EMULATED_GPU_LOG names. As long as there
+// is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there
+// is the one that EMULATED_GPU_FAIL names, they fail.
 
 namespace {
 
@@ -15,36 +22,94 @@ using namespace troupe;
 
 constexpr std::uint64_t gpu_bytes = 1u << 30;
 
-std::string visible() {
-  const char* set = std::getenv("CUDA_VISIBLE_DEVICES");
+std::string variable(const char* name) {
+  const char* set = std::getenv(name);
   return set == nullptr ? "" : set;
 }
 
-void leave_word() {
-  const char* log = std::getenv("EMULATED_GPU_LOG");
-  if (log == nullptr)
-    return;
-  auto* file = std::fopen(log, "a");
+std::vector<std::string> visible() {
+  std::vector<std::string> out;
+  std::istringstream list{variable("CUDA_VISIBLE_DEVICES")};
+  for (std::string one; std::getline(list, one, ',');)
+    out.push_back(one);
+  return out;
+}
+
+void leave_word(const std::string& gpu) {
+  const auto log = variable("EMULATED_GPU_LOG");
+  auto* file = log.empty() ? nullptr : std::fopen(log.c_str(), "a");
   if (file == nullptr)
     return;
-  std::fprintf(file, "%d %s\n", static_cast<int>(::getpid()),
-               visible().c_str());
+  std::fprintf(file, "%d %s\n", static_cast<int>(::getpid()), gpu.c_str());
   std::fclose(file);
 }
+
+void hang_if_asked(std::int32_t rank) {
+  static const auto file = variable("EMULATED_GPU_HANG");
+  while (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds{20});
+}
+
+void fail_if_asked(std::int32_t rank) {
+  const auto file = variable("EMULATED_GPU_FAIL");
+  if (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+    throw std::runtime_error{"a step on a GPU failed"};
+}
+
+/// Can be disturbed when it is to move something.
+class disturbed_transport final : public cuda::device_transport {
+public:
+  disturbed_transport(std::unique_ptr<cuda::device_transport> by,
+                      std::int32_t rank)
+      : by_(std::move(by)), rank_(rank) {
+    // nop
+  }
+
+  void gather(const float* own, std::int64_t n, float* all) override {
+    disturb();
+    by_->gather(own, n, all);
+  }
+
+  void exchange(const float* own, std::int64_t n, float* parts) override {
+    disturb();
+    by_->exchange(own, n, parts);
+  }
+
+private:
+  void disturb() const {
+    hang_if_asked(rank_);
+    fail_if_asked(rank_);
+  }
+
+  std::unique_ptr<cuda::device_transport> by_;
+  std::int32_t rank_;
+};
 
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) void
 troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
-  if (how.number != 0 || visible().empty()) {
-    *out = error{errc::unavailable, "no GPU can be used here"};
+  const auto gpus = visible();
+  if (how.number < 0 || how.number >= static_cast<int>(gpus.size())) {
+    *out = error{errc::unavailable,
+                 "no GPU " + std::to_string(how.number) + " can be used here"};
     return;
   }
-  leave_word();
+  leave_word(gpus[static_cast<std::size_t>(how.number)]);
   ops::cuda_device device;
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
-  device.backend = cuda::make_emulated_backend();
+  if (how.group) {
+    auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
+      return std::make_unique<disturbed_transport>(std::move(by), rank);
+    };
+    auto made =
+        cuda::make_emulated_rank(how.group, how.rank, {}, {}, disturbed);
+    device.backend = std::move(made.backend);
+    device.ranks = std::move(made.ranks);
+  } else {
+    device.backend = cuda::make_emulated_backend();
+  }
   *out = std::move(device);
 }
 

@@ -93,6 +93,18 @@ TEST_CASE("a replica that may span nodes gets as many as it takes together") {
   CHECK(ask(in) == asked{{"small", 3}});
 }
 
+TEST_CASE("a replica with a GPU for each rank has a node that has them all") {
+  auto one = a_type("one", {{"GPU", 1}}), four = a_type("four", {{"GPU", 4}});
+  one.engines = four.engines = {"cpu", "cuda"};
+  auto demand = a_demand("m", 1, {{"GPU", 1}});
+  demand.engine = "cuda";
+  demand.ranks = 2;
+  demand.bundles.push_back(demand.bundles.front());
+  CHECK(ask(situation({one, four}, {demand})) == asked{{"four", 1}});
+  demand.ranks = 1; // then these are too many
+  CHECK(ask(situation({one, four}, {demand})).empty());
+}
+
 TEST_CASE("demands are packed into the types that there are") {
   struct row {
     const char* name;

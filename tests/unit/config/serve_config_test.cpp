@@ -489,6 +489,17 @@ TEST_CASE("a bundle without GPU means the CPU, one that says nothing a GPU") {
   CHECK(device("          accelerator_type: L4\n") == wish::gpu);
 }
 
+TEST_CASE("a bundle per worker is one for each rank") {
+  folder here;
+  auto loaded = here.load(with_model(
+      "          placement_group_config: {bundle_per_worker: {CPU: 2}}\n"
+      "          engine_kwargs: {tensor_parallel_size: 3}\n"));
+  REQUIRE(errors_of(loaded) == "");
+  const auto& model = loaded.values.applications[0].models[0];
+  CHECK(model.bundles ==
+        std::vector<config::bundle>(3, {{"CPU", 2}, {"GPU", 1}}));
+}
+
 TEST_CASE("names, prefixes and model ids must differ") {
   folder here;
   std::string model = "{model_loading_config: {model_id: m, model_source: "

@@ -31,6 +31,7 @@ TEST_CASE("a deployment and a status read back as they were written") {
   first.demand.strategy = placement_strategy::strict_spread;
   first.demand.engine = "cuda";
   first.demand.replicas_per_node_max = 3;
+  first.demand.ranks = 4;
   first.note = "a \"note\"\n";
   first.max_queued_requests = 9;
   first.choice = {protocol::choice_policy::kv_aware, 0.5, 3};
@@ -62,6 +63,28 @@ TEST_CASE("a deployment and a status read back as they were written") {
   CHECK(holds("\"resources\":{\"CPU\":2.5},\"used\":{}"));
   CHECK(holds("\"labels\":{\"zone\":\"a\\\"b\"}"));
   CHECK(holds("\"engines\":[\"cpu\"]"));
+}
+
+TEST_CASE(
+    "a replica takes a GPU for each rank, as far as nothing else is said") {
+  config::llm_config model;
+  model.engine.tensor_parallel_size = 3;
+  model.deployment.num_cpus = 2;
+  CHECK(only_model(model).demand.ranks == 1);
+  CHECK(only_model(model).demand.bundles == std::vector<amounts>{{{"CPU", 2}}});
+  model.device = config::device_wish::gpu;
+  model.accelerator_type = "L4";
+  auto demand = only_model(model).demand;
+  CHECK(demand.ranks == 3);
+  CHECK(only_model(model).spec.gpus == 3);
+  const std::pair<const std::string, double> marker{"accelerator_type:L4",
+                                                    0.001};
+  CHECK(demand.bundles == std::vector<amounts>{{{"CPU", 2}, {"GPU", 1}, marker},
+                                               {{"GPU", 1}, marker},
+                                               {{"GPU", 1}, marker}});
+  model.deployment.num_gpus = 3;
+  CHECK(only_model(model).demand.bundles ==
+        std::vector<amounts>{{{"CPU", 2}, {"GPU", 3}, marker}});
 }
 
 TEST_CASE("a deployment that is cut short or out of bounds is refused") {

@@ -139,16 +139,43 @@ TEST_CASE("replicas placed together leave room as if placed one by one") {
   CHECK(together[15].reason == place(wants, rooms).reason);
 }
 
-TEST_CASE("no replica gets several GPUs as long as it computes on one") {
+TEST_CASE("a replica gets a whole GPU of one node for each rank, or none") {
   auto with_gpus = room("n1", {{"GPU", 4}});
   with_gpus.engines = {"cpu", "cuda"};
   auto wants = demand({{{"GPU", 1}}, {{"GPU", 0.5}}});
   wants.engine = "cuda";
   auto none = place(wants, {with_gpus});
   CHECK(none.nodes.empty());
-  CHECK(none.reason == "a replica computes on one GPU, 1.5 are asked for: not "
-                       "supported yet");
+  CHECK(none.reason == "a replica of tensor_parallel_size 1 computes on 1 "
+                       "whole GPU of a node, 1.5 are asked for");
   CHECK_FALSE(takes(with_gpus, wants));
   wants.bundles.pop_back();
   CHECK_FALSE(place(wants, {with_gpus}).nodes.empty());
+
+  wants.ranks = 2;
+  for (std::vector<amounts> wrong :
+       {std::vector<amounts>{{{"GPU", 1}}},
+        {{{"GPU", 1.5}}, {{"GPU", 0.5}}},
+        {{{"GPU", 1}}, {{"GPU", 1}}, {{"GPU", 1}}}}) {
+    wants.bundles = wrong;
+    none = place(wants, {with_gpus});
+    CHECK(none.nodes.empty());
+    CHECK(none.reason.find("tensor_parallel_size 2 computes on 2 whole GPUs of "
+                           "a node, ") != std::string::npos);
+  }
+  for (std::vector<amounts> right :
+       {std::vector<amounts>{{{"GPU", 1}}, {{"GPU", 1}}}, {{{"GPU", 2}}}})
+    for (auto how : {placement_strategy::pack, placement_strategy::strict_pack,
+                     placement_strategy::spread}) {
+      wants.bundles = right;
+      wants.strategy = how;
+      auto there = place(wants, {with_gpus});
+      REQUIRE(there.nodes.size() == right.size());
+      CHECK(there.nodes.back() == "n1");
+      auto small = with_gpus;
+      small.free["GPU"] = 1;
+      auto few = place(wants, {small});
+      CHECK(few.nodes.empty());
+      CHECK(few.reason.find("n1 has") != std::string::npos);
+    }
 }

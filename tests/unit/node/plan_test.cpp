@@ -131,6 +131,16 @@ TEST_CASE("a model on a GPU is measured by its part of the GPU's memory") {
         std::string::npos);
 }
 
+TEST_CASE("each rank of a model on GPUs is measured by a GPU's memory") {
+  auto wanted = model("a", 1, 1);
+  wanted.spec.gpus = 2;
+  auto with_gpu = machine("n1", 4, 500);
+  with_gpu.gpu_memory_bytes = 8000;
+  auto plans = plan({wanted}, {with_gpu});
+  REQUIRE(plans[0].shares.size() == 1);
+  CHECK(plans[0].shares[0].each.kv_cache_bytes == 2000); // as `measured` says
+}
+
 TEST_CASE("a GPU whose memory nobody knows gives no size") {
   auto wanted = model("a", 1, 1);
   wanted.spec.gpus = 1;

@@ -1,12 +1,12 @@
 #include "engine/model/plan_record.hpp"
 #include "engine/model/rank_runner.hpp"
-#include "engine/ops/cpu/cpu_backend.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
-#include "engine/ops/gloo/gloo_communicator.hpp"
+#include "engine/ops/dense_layout.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
 #include "tests/unit/model/zero_model.hpp"
+#include "tests/unit/ranks/rank_kinds.hpp"
 #include "tests/unit/weights/model_directory.hpp"
 
 #include <algorithm>
@@ -23,32 +23,6 @@ using namespace troupe::test;
 namespace {
 
 constexpr model::decoder_limits limits{64, 64, 16, 8};
-
-using rank_list = std::vector<std::unique_ptr<ops::communicator>>;
-
-/// Over sockets, though all are in this process.
-rank_list make_gloo_communicators(std::int32_t size) {
-  std::shared_ptr<ops::rank_meeting> meeting = ops::make_local_meeting();
-  rank_list out(static_cast<std::size_t>(size));
-  std::vector<std::thread> threads;
-  for (std::int32_t rank = 0; rank < size; ++rank)
-    threads.emplace_back([&, rank] {
-      out[rank] =
-          ops::connect_ranks({.rank = rank, .size = size}, meeting).value();
-    });
-  for (auto& one : threads)
-    one.join();
-  return out;
-}
-
-struct kind_of_ranks {
-  const char* name;
-  rank_list (*make)(std::int32_t size);
-};
-
-constexpr kind_of_ranks threads_of_a_process{"threads",
-                                             &ops::make_thread_communicators};
-constexpr kind_of_ranks over_sockets{"sockets", &make_gloo_communicators};
 
 /// Ranks with backends and threads of their own.
 struct parallel_model {
@@ -68,8 +42,7 @@ struct parallel_model {
     return out;
   }
 
-  rank_list ranks;
-  std::vector<std::unique_ptr<ops::backend>> backends;
+  std::vector<one_rank> ranks;
   std::unique_ptr<model::rank_runner> decoder;
   std::uint64_t first_bytes = 0;
   std::vector<std::unique_ptr<model::decoder>> others;
@@ -77,21 +50,20 @@ struct parallel_model {
   std::string refused; ///< why there is none
 };
 
-template <class MakeBackend>
 parallel_model load_parallel(const std::filesystem::path& path, int ranks,
-                             std::int32_t longest, MakeBackend make,
-                             kind_of_ranks kind = threads_of_a_process) {
+                             std::int32_t longest, const backend_maker& make,
+                             const rank_kind& kind = threads_of_a_process(),
+                             const model::decoder_limits& within = limits) {
   auto file = model::open_checkpoint(path);
   REQUIRE(file.has_value());
   auto config = model::read_model_config(**file, longest);
   REQUIRE(config.has_value());
   parallel_model out;
-  out.ranks = kind.make(ranks);
+  out.ranks = kind.make(ranks, make);
   std::vector<std::unique_ptr<model::decoder>> made;
   for (auto& rank : out.ranks) {
-    auto& backend = *out.backends.emplace_back(make());
-    auto one =
-        model::decoder::make(**file, *config, backend, limits, {}, rank.get());
+    auto one = model::decoder::make(**file, *config, *rank.backend, within, {},
+                                    rank.ranks.get());
     if (!one) {
       out.refused = one.error().message;
       return out;
@@ -99,18 +71,15 @@ parallel_model load_parallel(const std::filesystem::path& path, int ranks,
     made.push_back(std::move(*one));
   }
   out.first_bytes = made[0]->weight_bytes();
-  out.decoder =
-      std::make_unique<model::rank_runner>(std::move(made[0]), *out.ranks[0]);
+  out.decoder = std::make_unique<model::rank_runner>(std::move(made[0]),
+                                                     *out.ranks[0].ranks);
   for (std::size_t i = 1; i < made.size(); ++i) {
     auto& own = *out.others.emplace_back(std::move(made[i]));
-    out.threads.emplace_back(
-        [&own, to = out.ranks[i].get()] { model::follow(own, *to).value(); });
+    out.threads.emplace_back([&own, to = out.ranks[i].ranks.get()] {
+      model::follow(own, *to).value();
+    });
   }
   return out;
-}
-
-std::unique_ptr<ops::backend> cpu() {
-  return ops::cpu::make_backend({1, {}}).value();
 }
 
 float worst_of(const fed_sequence& got, const reference_sequence& expected,
@@ -129,91 +98,6 @@ std::filesystem::path family_file(const std::string& name) {
 }
 
 } // namespace
-
-TEST_CASE("ranks add up in their order, and give all what each has") {
-  for (auto kind : {threads_of_a_process, over_sockets})
-    for (int size : {1, 2, 3, 4}) {
-      INFO(kind.name << ", " << size);
-      auto ranks = kind.make(size);
-      REQUIRE(ranks.size() == static_cast<std::size_t>(size));
-      for (int n : {1, 5, 1000, 40'001}) {
-        std::mt19937 random{static_cast<unsigned>(n + size)};
-        std::normal_distribution<float> normal;
-        std::vector<std::vector<float>> given(size, std::vector<float>(n));
-        for (auto& one : given)
-          for (auto& x : one)
-            x = normal(random) * std::exp(normal(random) * 5);
-        auto sums = given[0];
-        for (int r = 1; r < size; ++r)
-          for (int i = 0; i < n; ++i)
-            sums[i] += given[r][i];
-        auto summed = given;
-        std::vector<std::vector<float>> gathered(
-            size, std::vector<float>(static_cast<std::size_t>(n) * size));
-        std::vector<std::thread> threads;
-        for (int r = 0; r < size; ++r)
-          threads.emplace_back([&, r] {
-            for (int again = 0; again < 5; ++again) {
-              summed[r] = given[r];
-              ranks[r]->all_reduce(summed[r].data(), n);
-              ranks[r]->all_gather(given[r].data(), n, 1, gathered[r].data());
-            }
-          });
-        for (auto& one : threads)
-          one.join();
-        for (int r = 0; r < size; ++r) {
-          REQUIRE(ranks[r]->rank() == r);
-          CHECK((summed[r] == sums));
-          for (int i = 0; i < n; ++i)
-            for (int of = 0; of < size; ++of)
-              REQUIRE(gathered[r][i * size + of] == given[of][i]);
-        }
-      }
-    }
-}
-
-TEST_CASE("rank 0's bytes come to all, and all hear what each says") {
-  for (auto kind : {threads_of_a_process, over_sockets})
-    for (int size : {1, 2, 3, 4}) {
-      INFO(kind.name << ", " << size);
-      auto ranks = kind.make(size);
-      std::vector<std::vector<std::size_t>> lengths(size);
-      std::vector<std::vector<std::string>> heard(size);
-      std::vector<std::thread> threads;
-      for (int r = 0; r < size; ++r)
-        threads.emplace_back([&, r] {
-          for (std::size_t n : {0, 1, 70'000, 3}) {
-            std::vector<std::byte> bytes;
-            if (r == 0)
-              bytes.assign(n, std::byte{42});
-            ranks[r]->broadcast(bytes);
-            if (std::count(bytes.begin(), bytes.end(), std::byte{42}) ==
-                static_cast<std::ptrdiff_t>(bytes.size()))
-              lengths[r].push_back(bytes.size());
-          }
-          ranks[r]->tell_all("");
-          heard[r] = ranks[r]->tell_all(r == 1 ? "" : std::string(r + 1, 'x'));
-        });
-      for (auto& one : threads)
-        one.join();
-      for (int r = 0; r < size; ++r) {
-        CHECK(lengths[r] == std::vector<std::size_t>{0, 1, 70'000, 3});
-        REQUIRE(heard[r].size() == static_cast<std::size_t>(size));
-        for (int of = 0; of < size; ++of)
-          CHECK(heard[r][of] == (of == 1 ? "" : std::string(of + 1, 'x')));
-      }
-    }
-}
-
-TEST_CASE("a rank that is gone is lost to the others") {
-  auto ranks = make_gloo_communicators(3);
-  ranks[1].reset();
-  float x = 1;
-  CHECK_THROWS_AS(ranks[0]->all_reduce(&x, 1), ops::rank_lost);
-  std::vector<std::byte> none;
-  ranks[0].reset();
-  CHECK_THROWS_AS(ranks[2]->broadcast(none), ops::rank_lost);
-}
 
 TEST_CASE("a plan comes to other ranks as it is") {
   engine::step_plan plan;
@@ -245,9 +129,9 @@ TEST_CASE("ranks over sockets give the bits of ranks that are threads") {
   const auto reference = read_reference("families/qwen2.ref");
   const auto& ids = reference.sequences.front().ids;
   for (int size : {2, 4}) {
-    auto left = load_parallel(family_file("qwen2"), size, 0, cpu);
+    auto left = load_parallel(family_file("qwen2"), size, 0, make_cpu);
     auto right =
-        load_parallel(family_file("qwen2"), size, 0, cpu, over_sockets);
+        load_parallel(family_file("qwen2"), size, 0, make_cpu, over_sockets());
     REQUIRE(left.decoder != nullptr);
     REQUIRE(right.decoder != nullptr);
     fed_sequence one{ids, {4, 0, 7, 2}, 0, {}}, two = one;
@@ -269,7 +153,7 @@ TEST_CASE("what a rank takes is known before it is loaded") {
         model::decoder_size(**file, *config, *sizes, limits, rank.get());
     auto block = model::kv_block_bytes(*config, *sizes, limits.kv_block_tokens,
                                        rank.get());
-    auto loaded = load_parallel(family_file("llama"), size, 0, cpu);
+    auto loaded = load_parallel(family_file("llama"), size, 0, make_cpu);
     REQUIRE(planned.has_value());
     REQUIRE(loaded.decoder != nullptr);
     CHECK(planned->weights == loaded.first_bytes);
@@ -300,7 +184,7 @@ TEST_CASE("ranks give the reference's logits in every family that can be "
       CHECK(worst_of(exact, expected, reference.top_k) < 1e-4f);
 
       // On the CPU, and a row's bits are its own in any company.
-      auto some = load_parallel(family_file(name), ranks, longest, cpu);
+      auto some = load_parallel(family_file(name), ranks, longest, make_cpu);
       REQUIRE(some.decoder != nullptr);
       fed_sequence whole{expected.ids, {4, 0, 7, 2}, 0, {}};
       feed_alone(*some.decoder, whole, 64);
@@ -320,6 +204,149 @@ TEST_CASE("ranks give the reference's logits in every family that can be "
                                          "llama/4", "mistral/2", "mistral/4",
                                          "phi3/2", "qwen2/2", "qwen2/4",
                                          "qwen3/2", "qwen3/4"});
+}
+
+TEST_CASE("ranks on devices give the reference's logits in every family that "
+          "can be divided") {
+  const auto kind = device_kind();
+  std::set<std::string> divided;
+  for (const std::string name : {"llama", "mistral", "qwen2", "qwen3", "gemma2",
+                                 "gemma3", "phi3", "granite"})
+    for (int ranks : {2, 4}) {
+      INFO(name << ", " << ranks << " ranks of " << kind.name);
+      const auto reference = read_reference("families/" + name + ".ref");
+      const auto& expected = reference.sequences.front();
+      const auto longest = static_cast<std::int32_t>(expected.ids.size());
+      auto some =
+          load_parallel(family_file(name), ranks, longest, make_cpu, kind);
+      if (some.decoder == nullptr)
+        continue; // the number of heads says no
+      divided.insert(name + "/" + std::to_string(ranks));
+      fed_sequence whole{expected.ids, {4, 0, 7, 2}, 0, {}};
+      feed_alone(*some.decoder, whole, 64);
+      // As for one device (tests/unit/cuda/backend_test.cpp).
+      CHECK(worst_of(whole, expected, reference.top_k) <
+            (some.decoder->has_roles() ? 0.15f : 0.02f));
+
+      // A row alone is that row in a batch.
+      fed_sequence batched{expected.ids, {3, 1, 6, 5}, 0, {}};
+      fed_sequence other{
+          {expected.ids.rbegin(), expected.ids.rend()}, {2, 0, 7, 4}, 0, {}};
+      feed(*some.decoder, {{&other, 9}});
+      feed(*some.decoder, {{&other, 1}, {&batched, 11}});
+      for (int step = 0; step < 4; ++step)
+        feed(*some.decoder, {{&other, 1}, {&batched, 1}});
+      CHECK(std::equal(batched.logits.begin(), batched.logits.end(),
+                       whole.logits.begin()));
+    }
+  CHECK(divided.size() == 14);
+}
+
+TEST_CASE("moved between emulated devices or not, ranks give the same bits",
+          "[emulated]") {
+  const auto reference = read_reference("families/qwen2.ref");
+  const auto& ids = reference.sequences.front().ids;
+  for (int size : {2, 4}) {
+    auto left = load_parallel(
+        family_file("qwen2"), size, 0,
+        [] { return cuda::make_emulated_backend(); }, threads_of_a_process());
+    fed_sequence one{ids, {4, 0, 7, 2}, 0, {}};
+    feed_alone(*left.decoder, one, 64);
+    for (const auto& kind : {emulated_devices(), made_up_nccl()}) {
+      INFO(kind.name << ", " << size);
+      auto right = load_parallel(family_file("qwen2"), size, 0, make_cpu, kind);
+      fed_sequence two{ids, {4, 0, 7, 2}, 0, {}};
+      feed_alone(*right.decoder, two, 5);
+      CHECK((one.logits == two.logits));
+    }
+  }
+}
+
+TEST_CASE("logits that a rank which is gone had no part in are given to nobody",
+          "[emulated]") {
+  made_up(); // is found instead of NCCL
+  auto group = std::make_shared<ops::thread_group>(2);
+  auto ranks = on_threads(
+      2, [&](std::int32_t rank) { return make_rank_by_nccl(group, rank); });
+  auto file = model::open_checkpoint(family_file("qwen2"));
+  auto config = model::read_model_config(**file, 0);
+  auto own = model::decoder::make(**file, *config, *ranks[0].backend, limits,
+                                  {}, ranks[0].ranks.get());
+  model::rank_runner runner{std::move(own.value()), *ranks[0].ranks};
+  // The other takes part in all but the last of the step.
+  std::thread other{[&] {
+    auto& to = *ranks[1].ranks;
+    std::vector<std::byte> plan;
+    to.broadcast(plan);
+    auto x = ranks[1].backend->allocate(config->embedding);
+    for (int layer = 0; layer < config->layers; ++layer)
+      for (int sum = 0; sum < 2; ++sum)
+        to.all_reduce(x->data(), x->size());
+    while (made_up().waiting() == 0)
+      std::this_thread::yield();
+    group->end("rank 1: it is broken");
+  }};
+  engine::step_plan plan;
+  plan.tokens = {3};
+  plan.positions = {0};
+  plan.sequences = {0};
+  plan.tables = {{0}};
+  plan.logit_rows = {0};
+  runner.submit(plan);
+  CHECK_THROWS_WITH(runner.collect(), "rank 1: it is broken");
+  other.join();
+}
+
+TEST_CASE("a rank's emulated GPU holds what was planned, and steps allocate "
+          "none",
+          "[emulated]") {
+  for (const std::string name : {"llama", "qwen2", "gemma2", "granite"})
+    for (int size : {2, 4}) {
+      INFO(name << ", " << size);
+      std::vector<cuda::emulated_usage> usage(size);
+      const rank_kind counted{
+          "counted", false, [&](std::int32_t ranks, const backend_maker&) {
+            auto group = std::make_shared<ops::thread_group>(ranks);
+            std::vector<one_rank> out;
+            for (std::int32_t r = 0; r < ranks; ++r) {
+              auto made =
+                  cuda::make_emulated_rank(group, r, {.usage = &usage[r]});
+              out.push_back({std::move(made.backend), std::move(made.ranks)});
+            }
+            return out;
+          }};
+      auto file = model::open_checkpoint(family_file(name));
+      auto config = model::read_model_config(**file, 0);
+      auto sizes = ops::cpu::make_sizing_backend(ops::cpu::kept_by::gpu);
+      auto rank = ops::make_sizing_communicator(size, true);
+      constexpr model::decoder_limits within{8, 8, 4, 8, 2, 20};
+      auto planned =
+          model::decoder_size(**file, *config, *sizes, within, rank.get());
+      REQUIRE(planned.has_value());
+      auto loaded =
+          load_parallel(family_file(name), size, 0, make_cpu, counted, within);
+      REQUIRE(loaded.decoder != nullptr);
+      const auto all = planned->weights + planned->kv_cache +
+                       planned->workspace + ops::gpu_workspace_bytes;
+      // The first draws.
+      const auto draws =
+          ops::gpu_draw_layout{8, loaded.decoder->vocabulary()}.bytes();
+      std::size_t before = 0;
+      for (int r = 0; r < size; ++r) {
+        INFO("rank " << r);
+        CHECK(usage[r].bytes == all - (r == 0 ? 0 : draws));
+        CHECK(usage[r].bytes_most == usage[r].bytes);
+        before += usage[r].allocations;
+      }
+      fed_sequence one{{1, 2, 3, 4, 5, 6, 7, 8}, {0, 1}, 0, {}};
+      feed_alone(*loaded.decoder, one, 8);
+      fed_sequence two{{1, 2, 3, 4, 5, 6, 7, 8}, {2, 3}, 0, {}};
+      feed_alone(*loaded.decoder, two, 3);
+      std::size_t after = 0;
+      for (const auto& rank_usage : usage)
+        after += rank_usage.allocations;
+      CHECK(after == before);
+    }
 }
 
 TEST_CASE("ranks give what the whole model gives, with experts too") {
@@ -362,9 +389,9 @@ TEST_CASE("ranks give what the whole model gives, with experts too") {
 TEST_CASE("one rank alone is the model itself, bit for bit") {
   const auto reference = read_reference("families/qwen2.ref");
   const auto& ids = reference.sequences.front().ids;
-  auto one = load_parallel(family_file("qwen2"), 1, 0, cpu);
+  auto one = load_parallel(family_file("qwen2"), 1, 0, make_cpu);
   REQUIRE(one.decoder != nullptr);
-  auto plain = load_model(family_file("qwen2"), cpu(), limits);
+  auto plain = load_model(family_file("qwen2"), make_cpu(), limits);
   fed_sequence left{ids, {4, 0, 7, 2}, 0, {}}, right = left;
   feed_alone(*one.decoder, left, 64);
   feed_alone(*plain.decoder, right, 64);
@@ -372,8 +399,8 @@ TEST_CASE("one rank alone is the model itself, bit for bit") {
 }
 
 TEST_CASE("the ranks' weights are the model's, but for what all have") {
-  auto whole = load_model(family_file("llama"), cpu(), limits);
-  auto two = load_parallel(family_file("llama"), 2, 0, cpu);
+  auto whole = load_model(family_file("llama"), make_cpu(), limits);
+  auto two = load_parallel(family_file("llama"), 2, 0, make_cpu);
   REQUIRE(two.decoder != nullptr);
   CHECK(two.weight_bytes() > whole.decoder->weight_bytes());
   CHECK(two.weight_bytes() < 2 * whole.decoder->weight_bytes());
@@ -390,7 +417,8 @@ TEST_CASE("what cannot be divided is refused by name") {
         row{"families/llama.gguf", 3, "heads cannot be divided by 3"},
         row{"families/llama.gguf", 16, "cannot be divided by 16"}}) {
     INFO(one.file << ", " << one.ranks);
-    auto none = load_parallel(reference_folder() / one.file, one.ranks, 0, cpu);
+    auto none =
+        load_parallel(reference_folder() / one.file, one.ranks, 0, make_cpu);
     CHECK(none.decoder == nullptr);
     INFO(none.refused);
     CHECK(none.refused.find("tensor_parallel_size") == 0);

@@ -1,0 +1,184 @@
+#pragma once
+
+#include "cuda/emulated_backend.hpp"
+#include "cuda/runtime/nccl.hpp"
+#include "engine/ops/cpu/cpu_backend.hpp"
+#include "engine/ops/cuda_module.hpp"
+#include "engine/ops/gloo/gloo_communicator.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+#include <dlfcn.h>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace troupe::test {
+
+/// A rank and the backend in whose memory it computes, which outlives it.
+struct one_rank {
+  std::unique_ptr<ops::backend> backend;
+  std::unique_ptr<ops::communicator> ranks;
+};
+
+using backend_maker = std::function<std::unique_ptr<ops::backend>()>;
+
+inline std::unique_ptr<ops::backend> make_cpu() {
+  return ops::cpu::make_backend({1, {}}).value();
+}
+
+/// All implementations of the communicator; those of the host's memory are with
+/// backends of any kind.
+struct rank_kind {
+  std::string name;
+  bool is_host = true;
+  std::function<std::vector<one_rank>(std::int32_t, const backend_maker&)> make;
+};
+
+inline rank_kind threads_of_a_process() {
+  return {"threads", true, [](std::int32_t size, const backend_maker& make) {
+            std::vector<one_rank> out;
+            for (auto& one : ops::make_thread_communicators(size))
+              out.push_back({make(), std::move(one)});
+            return out;
+          }};
+}
+
+/// Calls `make(rank)` on a thread each, which wait for each other.
+inline std::vector<one_rank>
+on_threads(std::int32_t size,
+           const std::function<one_rank(std::int32_t)>& make) {
+  std::vector<one_rank> out(static_cast<std::size_t>(size));
+  std::vector<std::thread> threads;
+  for (std::int32_t rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] { out[rank] = make(rank); });
+  for (auto& one : threads)
+    one.join();
+  return out;
+}
+
+/// Over sockets, though all are in this process.
+inline rank_kind over_sockets() {
+  return {"sockets", true, [](std::int32_t size, const backend_maker& make) {
+            std::shared_ptr<ops::rank_meeting> meeting =
+                ops::make_local_meeting();
+            return on_threads(size, [&](std::int32_t rank) {
+              return one_rank{make(), ops::connect_ranks(
+                                          {.rank = rank, .size = size}, meeting)
+                                          .value()};
+            });
+          }};
+}
+
+inline rank_kind emulated_devices() {
+  return {"emulated devices", false,
+          [](std::int32_t size, const backend_maker&) {
+            auto group = std::make_shared<ops::thread_group>(size);
+            std::vector<one_rank> out;
+            for (std::int32_t rank = 0; rank < size; ++rank) {
+              auto made = cuda::make_emulated_rank(group, rank);
+              out.push_back({std::move(made.backend), std::move(made.ranks)});
+            }
+            return out;
+          }};
+}
+
+/// A library in NCCL's place (fake_nccl): what of it NCCL has not.
+struct made_up_library {
+  made_up_library() {
+    // Who looks for libnccl.so.2 after that finds this one.
+    void* library = dlopen(TROUPE_FAKE_NCCL, RTLD_NOW);
+    if (library == nullptr)
+      throw std::runtime_error{dlerror()};
+    living = reinterpret_cast<int (*)()>(dlsym(library, "fake_nccl_living"));
+    waiting = reinterpret_cast<int (*)()>(dlsym(library, "fake_nccl_waiting"));
+    wait = reinterpret_cast<void (*)()>(dlsym(library, "fake_nccl_wait"));
+  }
+  int (*living)();  ///< communicators that are not given back
+  void (*wait)();   ///< as a stream does
+  int (*waiting)(); ///< streams
+};
+
+inline const made_up_library& made_up() {
+  static const made_up_library out;
+  return out;
+}
+
+/// An emulated device does at once what it is given, so it waits at once too.
+class waiting_transport final : public cuda::device_transport {
+public:
+  explicit waiting_transport(std::unique_ptr<cuda::device_transport> by)
+      : by_(std::move(by)) {
+    // nop
+  }
+  void gather(const float* own, std::int64_t n, float* all) override {
+    by_->gather(own, n, all);
+    made_up().wait();
+  }
+  void exchange(const float* own, std::int64_t n, float* parts) override {
+    by_->exchange(own, n, parts);
+    made_up().wait();
+  }
+
+private:
+  std::unique_ptr<cuda::device_transport> by_;
+};
+
+inline one_rank make_rank_by_nccl(std::shared_ptr<ops::thread_group> group,
+                                  std::int32_t rank) {
+  auto made = cuda::make_emulated_rank(
+      group, rank, {}, {}, [&](auto, ops::communicator& hosts) {
+        return std::make_unique<waiting_transport>(
+            cuda::connect_nccl(group, hosts, nullptr).value());
+      });
+  return {std::move(made.backend), std::move(made.ranks)};
+}
+
+inline rank_kind made_up_nccl() {
+  return {"made up NCCL", false, [](std::int32_t size, const backend_maker&) {
+            made_up(); // is found instead of NCCL
+            auto group = std::make_shared<ops::thread_group>(size);
+            return on_threads(size, [&](std::int32_t rank) {
+              return make_rank_by_nccl(group, rank);
+            });
+          }};
+}
+
+/// One rank is by NCCL; several share the GPU.
+inline rank_kind on_one_gpu() {
+  return {
+      "a GPU", false, [](std::int32_t size, const backend_maker&) {
+        auto group = std::make_shared<ops::thread_group>(size);
+        return on_threads(size, [&](std::int32_t rank) {
+          auto opened = ops::open_cuda(
+              {.number = 0, .cache_folder = {}, .group = group, .rank = rank});
+          auto& device = opened.value();
+          return one_rank{std::move(device.backend), std::move(device.ranks)};
+        });
+      }};
+}
+
+inline bool on_gpu() {
+  const char* device = std::getenv("TROUPE_TEST_DEVICE");
+  return device != nullptr && std::string{device} == "cuda";
+}
+
+/// Ranks on devices: emulated, or by TROUPE_TEST_DEVICE=cuda
+/// (scripts/gpu-check.sh) on a GPU.
+inline rank_kind device_kind() {
+  return on_gpu() ? on_one_gpu() : emulated_devices();
+}
+
+inline std::vector<rank_kind> all_kinds() {
+  std::vector<rank_kind> out{threads_of_a_process(), over_sockets(),
+                             device_kind()};
+  if (!on_gpu()) // there it is NCCL itself
+    out.push_back(made_up_nccl());
+  return out;
+}
+
+} // namespace troupe::test
