@@ -255,6 +255,35 @@ std::uint64_t least_budget(const options& o, const ops::cuda_device& device) {
   return out;
 }
 
+/// The same of a machine's memory, for all ranks there: of several machines
+/// the one with the least for each rank decides.
+std::uint64_t least_memory(const options& o, ops::communicator& ranks) {
+  const auto here = static_cast<std::uint64_t>(ranks_here(o));
+  auto out = available_memory_bytes() / here;
+  for (const auto& said : ranks.tell_all(std::to_string(out)))
+    out = std::min<std::uint64_t>(out, std::stoull(said));
+  return out * here;
+}
+
+std::string content_of(const options& o, const weights::checkpoint& file) {
+  return file.content_hash(o.threads > 0 ? o.threads : threads_of_machine());
+}
+
+/// Ranks on several machines have fetched the model each for themselves.
+result<void> same_model(const options& o, ops::communicator& ranks,
+                        const weights::checkpoint& file) {
+  if (ranks_here(o) == ranks_of(o))
+    return {};
+  const auto said = ranks.tell_all(content_of(o, file));
+  for (std::size_t rank = 0; rank < said.size(); ++rank)
+    if (said[rank] != said.front())
+      return error{errc::unavailable,
+                   fmt::format("rank {} has another model than rank 0: its "
+                               "files differ",
+                               rank)};
+  return {};
+}
+
 /// Rank 0's plan, that the others need.
 struct shared_plan {
   std::uint32_t kv_blocks = 0;
@@ -323,6 +352,8 @@ result<void> serve_part(const options& o, const result<ops::backend*>& backend,
   if (auto agreed = agree(ranks, part); !agreed)
     return agreed;
   ranks.tell_all((*backend)->arithmetic());
+  if (auto same = same_model(o, ranks, *part->source.files.checkpoint); !same)
+    return same;
   return model::follow(*part->decoder, ranks);
 }
 
@@ -381,6 +412,7 @@ private:
     if (!ranks)
       return ranks.error();
     model_.ranks = std::move(*ranks);
+    ranks_bytes_ = least_memory(options_, *model_.ranks);
     return {};
   }
 
@@ -483,9 +515,10 @@ private:
   }
 
   result<void> plan_decoder() {
-    auto planned =
-        plan_for(options_, source_, *model_.backend,
-                 on_gpu(options_) ? gpu_bytes_ : available_memory_bytes());
+    auto planned = plan_for(options_, source_, *model_.backend,
+                            on_gpu(options_)     ? gpu_bytes_
+                            : ranks() != nullptr ? ranks_bytes_
+                                                 : available_memory_bytes());
     if (!planned)
       return planned.error();
     const auto& plan = planned->plan;
@@ -533,6 +566,10 @@ private:
     arithmetic_ = model_.backend->arithmetic();
     if (ranks() != nullptr)
       name_all(ranks()->tell_all(arithmetic_));
+    if (ranks() != nullptr)
+      if (auto same = same_model(options_, *ranks(), *source_.files.checkpoint);
+          !same)
+        return same;
     const auto parts = static_cast<std::uint64_t>(ranks_of(options_));
     model_.about.weight_bytes = (*runner)->weight_bytes() * parts;
     model_.about.kv_cache_bytes = (*runner)->kv_cache_bytes() * parts;
@@ -557,8 +594,7 @@ private:
 
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
-        source_.files.checkpoint->content_hash(
-            options_.threads > 0 ? options_.threads : threads_of_machine()),
+        content_of(options_, *source_.files.checkpoint),
         arithmetic_ + (source_.config.short_rope ? "/short-rope" : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));
     model_.about.device =
@@ -571,8 +607,9 @@ private:
   const options& options_;
   const load_progress& progress_;
   bool is_plan_shared_ = false;
-  std::uint64_t gpu_bytes_ = 0; // that may be taken
-  std::string arithmetic_;      // of all ranks
+  std::uint64_t gpu_bytes_ = 0;   // that may be taken
+  std::uint64_t ranks_bytes_ = 0; // the same, by ranks of this machine
+  std::string arithmetic_;        // of all ranks
   opened_model source_;
   loaded_model model_;
 };
@@ -661,6 +698,7 @@ result<void> serve_rank(const options& o, const load_progress& progress) {
     return ranks.error();
   auto backend = ops::cpu::make_backend({.threads = threads_of(o), .isa = {}});
   try {
+    least_memory(o, **ranks);
     return serve_part(
         o, backend ? result<ops::backend*>{backend->get()} : backend.error(),
         **ranks, progress);
