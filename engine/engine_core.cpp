@@ -107,11 +107,12 @@ step_result engine_core::step(step_watch* watch) {
     fill_step();
     if (watch)
       tell(*watch);
-    runner_.submit(step_);
     if (runner_.draws()) {
       plan_draws();
-      drawn_ = runner_.collect_drawn(draw_planner_.plan());
+      runner_.submit_drawn(step_, draw_planner_.plan());
+      drawn_ = runner_.collect_drawn();
     } else {
+      runner_.submit(step_);
       logits_ = runner_.collect();
     }
     apply();

@@ -39,10 +39,13 @@ public:
   bool draws() const override {
     return on_device_;
   }
-  std::span<const ops::drawn_row>
-  collect_drawn(const ops::draw_plan& plan) override {
-    drawn += plan.rows.size();
-    return loaded_.decoder->collect_drawn(plan);
+  void submit_drawn(const step_plan& plan,
+                    const ops::draw_plan& draws) override {
+    drawn += draws.rows.size();
+    loaded_.decoder->submit_drawn(plan, draws);
+  }
+  std::span<const ops::drawn_row> collect_drawn() override {
+    return loaded_.decoder->collect_drawn();
   }
   std::span<const float> logits_of(std::size_t row) override {
     ++rows_of_host;
