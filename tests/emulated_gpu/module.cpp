@@ -44,7 +44,8 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   ops::cuda_device device;
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
-  device.backend = cuda::make_emulated_backend();
+  // Late, as a GPU is: nothing is done before somebody waits.
+  device.backend = cuda::make_emulated_backend({.is_late = true});
   *out = std::move(device);
 }
 
