@@ -30,7 +30,8 @@ public:
   explicit device_backend(std::unique_ptr<Device> device,
                           const std::filesystem::path& cache_folder = {})
       : device_(std::move(device)), lists_(*device_),
-        workspace_(*device_, ops::gpu_workspace_bytes), drawer_(*device_),
+        workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
+        drawer_(*device_, clock_),
         products_(*device_, workspace_, cache_folder), graphs_(*device_) {
     // nop
   }
@@ -117,10 +118,15 @@ public:
     return true;
   }
 
+  ops::step_gaps gaps() const override {
+    return clock_.gaps();
+  }
+
   bool run_step(const ops::step_input& in,
                 const std::function<void()>& calls) override {
     lists_.begin(in);
     const end_of_step ends{lists_};
+    clock_.begin();
     if (std::any_of(in.ids.begin(), in.ids.end(),
                     [](auto id) { return id < 0; }))
       device_->launch(
@@ -487,6 +493,7 @@ private:
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
   memory workspace_; ///< of one operation, attention's parts or a product
+  step_clock<Device> clock_;
   device_drawer<Device> drawer_;
   device_products<Device> products_;
   step_graphs<Device> graphs_;

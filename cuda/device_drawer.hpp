@@ -2,6 +2,7 @@
 
 #include "cuda/device_memory.hpp"
 #include "cuda/kernels/draw.hpp"
+#include "cuda/step_clock.hpp"
 #include "engine/ops/dense_layout.hpp"
 #include "engine/ops/draw.hpp"
 
@@ -19,9 +20,10 @@ namespace troupe::cuda {
 template <class Device>
 class device_drawer final : public ops::drawer {
 public:
-  /// `device` outlives it.
-  explicit device_drawer(Device& device)
-      : device_(device), draws_{under_way{device}, under_way{device}} {
+  /// Both outlive it.
+  device_drawer(Device& device, step_clock<Device>& clock)
+      : device_(device),
+        clock_(clock), draws_{under_way{device}, under_way{device}} {
     // nop
   }
 
@@ -76,6 +78,7 @@ public:
     shape.threads = draw_kernel::threads;
     shape.shared_floats = draw_kernel::shared_floats(cols);
     device_.launch(shape, kernel);
+    now.step = clock_.end();
     receive(drawn_, 2 * rows, now.drawn);
     if (now.has_best())
       receive(best_, 2 * best_count, now.best);
@@ -87,8 +90,10 @@ public:
     const auto& of = draws_[ended_++ % draws_.size()];
     const auto rows = of.wanted.size();
     out_.resize(rows);
-    if (rows > 0)
+    if (rows > 0) {
       device_.wait(of.is_done);
+      clock_.done(of.step);
+    }
     const auto* drawn = of.drawn.template as<const std::int32_t>();
     const auto* best = of.best.template as<const std::int32_t>();
     constexpr std::size_t width = ops::draw_row::best_max;
@@ -125,6 +130,7 @@ private:
 
     host_memory<Device> rows, changes, masks, drawn, best;
     std::vector<std::int32_t> wanted; ///< of the best, by row
+    std::uint64_t step = 0;           ///< of the clock
     typename Device::event is_done;
   };
 
@@ -150,6 +156,7 @@ private:
   }
 
   Device& device_;
+  step_clock<Device>& clock_;
   memory rows_, changes_, raw_, masks_, drawn_, best_;
   std::array<under_way, 2> draws_;
   std::size_t begun_ = 0, ended_ = 0;

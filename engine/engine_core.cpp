@@ -160,6 +160,9 @@ void engine_core::collect_step() {
 stats engine_core::now() const {
   stats s = stats_;
   s.weight_bytes_read = runner_.weight_bytes_read();
+  const auto gaps = runner_.gaps();
+  s.device_gaps = gaps.count;
+  s.device_gap_seconds = gaps.seconds;
   s.running = static_cast<std::uint32_t>(running_) + (alone_is_seated_ ? 1 : 0);
   s.waiting = living() - s.running;
   s.waiting_tokens = waiting_tokens_;

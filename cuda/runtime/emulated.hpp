@@ -175,6 +175,11 @@ public:
   };
   void record(event& here);
   void wait(const event& there);
+  /// Each thing that it was asked for in between takes a microsecond.
+  double seconds_between(const event& from, const event& to) const {
+    constexpr double each = 1e-6;
+    return each * static_cast<double>(to.after - from.after);
+  }
 
   /// Launches with their arguments as they were.
   using graph = std::vector<std::function<void()>>;

@@ -145,8 +145,7 @@ void gpu_device::receive(void* to_host, const void* from, std::size_t bytes) {
 
 gpu_device::event::event(gpu_device& device) {
   check(cudaSetDevice(device.number_), "a GPU could not be chosen");
-  check(cudaEventCreateWithFlags(&of_cuda_, cudaEventDisableTiming),
-        "an event of a GPU could not be made");
+  check(cudaEventCreate(&of_cuda_), "an event of a GPU could not be made");
 }
 
 gpu_device::event::~event() {
@@ -160,6 +159,10 @@ void gpu_device::record(event& here) {
 
 void gpu_device::wait(const event& there) {
   check(cudaEventSynchronize(there.of_cuda_), "a step on a GPU failed");
+}
+
+double gpu_device::seconds_between(const event& from, const event& to) {
+  return seconds_between(from.of_cuda_, to.of_cuda_);
 }
 
 gpu_device::graph::graph(graph&& other) noexcept

@@ -80,6 +80,8 @@ public:
   void record(event& here);
   /// Returns at once where it was never recorded.
   void wait(const event& there);
+  /// Between two that it has passed.
+  double seconds_between(const event& from, const event& to);
 
   /// Launches with their arguments, to be launched together.
   class graph {

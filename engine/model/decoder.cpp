@@ -391,8 +391,10 @@ bool decoder::draws() const {
   return state_->drawer != nullptr;
 }
 
+/// Where the host chooses experts it waits for each layer: a step ahead would
+/// but keep what the step before gave.
 bool decoder::runs_ahead() const {
-  return draws();
+  return draws() && state_->config.experts == 0;
 }
 
 void decoder::submit_drawn(const engine::step_plan& plan,
@@ -417,6 +419,10 @@ std::int32_t decoder::vocabulary() const {
 
 std::uint64_t decoder::weight_bytes_read() const {
   return state_->blocks.weight_bytes_read();
+}
+
+ops::step_gaps decoder::gaps() const {
+  return state_->backend.gaps();
 }
 
 std::uint64_t decoder::weight_bytes() const {

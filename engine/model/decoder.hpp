@@ -85,6 +85,7 @@ public:
   std::span<const float> logits_of(std::size_t logit_row) override;
   std::int32_t vocabulary() const override;
   std::uint64_t weight_bytes_read() const override;
+  ops::step_gaps gaps() const override;
 
   /// Bytes of all weights as the backend keeps them, and of the KV pool.
   std::uint64_t weight_bytes() const;

@@ -2,6 +2,7 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/draw.hpp"
+#include "engine/ops/step_gaps.hpp"
 #include "engine/sampling/sampling_params.hpp"
 
 #include <cstdint>
@@ -86,6 +87,11 @@ public:
 
   /// Bytes of weights that all passes read so far.
   virtual std::uint64_t weight_bytes_read() const = 0;
+
+  /// Between steps that drew on a device (ops::backend::gaps).
+  virtual ops::step_gaps gaps() const {
+    return {};
+  }
 };
 
 /// A sequence that is computed in one step.

@@ -2,6 +2,7 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/draw.hpp"
+#include "engine/ops/step_gaps.hpp"
 #include "engine/ops/tensor.hpp"
 
 #include <cstdint>
@@ -194,6 +195,11 @@ public:
                         const std::function<void()>& calls) {
     calls();
     return true;
+  }
+
+  /// Between the steps that drew, so far. Nothing where nobody measures.
+  virtual step_gaps gaps() const {
+    return {};
   }
 
   /// out[r][:] = row ids[r] of the table, as floats. rows = ids.size().
