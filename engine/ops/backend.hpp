@@ -188,9 +188,9 @@ public:
     return false;
   }
 
-  /// Makes the calls of a step of a decoder, after `prepare` and within its
-  /// bounds. False: it has kept the calls of such a step, whose addresses are
-  /// the same, and did what they say without making them.
+  /// Makes the calls of a step of the one decoder that it has, after `prepare`
+  /// and within its bounds. False: it has kept the calls of such a step, whose
+  /// addresses are the same, and did what they say without making them.
   virtual bool run_step([[maybe_unused]] const step_input& in,
                         const std::function<void()>& calls) {
     calls();
