@@ -31,6 +31,13 @@ struct wishes {
   std::uint32_t steps = 64;
 };
 
+/// Medians over steps.
+struct decode_times {
+  double step_s = 0;
+  /// Between two steps on the device, by its clock. Nothing: it has none.
+  std::optional<double> gap_s;
+};
+
 class measurement {
 public:
   measurement(engine::engine& of, const wishes& what)
@@ -39,9 +46,9 @@ public:
   }
 
   /// Seconds between the ends of steps in which `batch` sequences get a token
-  /// each and nothing else is computed; the median. The contexts grow from
-  /// `context` by the number of steps. Nothing: there was no such step.
-  std::optional<double> decode(std::uint32_t batch) {
+  /// each and nothing else is computed. The contexts grow from `context` by the
+  /// number of steps. Nothing: there was no such step.
+  std::optional<decode_times> decode(std::uint32_t batch) {
     const auto finished = engine_.now().finished;
     log_.clear();
     for (std::uint32_t i = 0; i < batch; ++i) // they do not begin together
@@ -52,7 +59,12 @@ public:
     });
     stop();
     const auto times = times_of(steps, batch);
-    return times.empty() ? std::nullopt : std::optional{bench::median(times)};
+    if (times.empty())
+      return std::nullopt;
+    decode_times out{bench::median(times), std::nullopt};
+    if (const auto gaps = gaps_of(steps, batch); !gaps.empty())
+      out.gap_s = bench::median(gaps);
+    return out;
   }
 
   /// Seconds from a prompt's arrival to its first token; the median of five.
@@ -72,13 +84,33 @@ public:
   }
 
 private:
-  static std::vector<double>
-  times_of(const std::vector<bench::seen_step>& steps, std::uint32_t batch) {
-    std::vector<double> out;
+  /// f(step before, step) of the steps that `decode` speaks of.
+  template <class F>
+  static void for_decodes(const std::vector<bench::seen_step>& steps,
+                          std::uint32_t batch, F f) {
     for (std::size_t i = 1; i < steps.size(); ++i)
       if (steps[i].now.prompt_tokens == steps[i - 1].now.prompt_tokens &&
           steps[i].now.output_tokens == steps[i - 1].now.output_tokens + batch)
-        out.push_back(steps[i].at - steps[i - 1].at);
+        f(steps[i - 1], steps[i]);
+  }
+
+  static std::vector<double>
+  times_of(const std::vector<bench::seen_step>& steps, std::uint32_t batch) {
+    std::vector<double> out;
+    for_decodes(steps, batch, [&](const auto& before, const auto& step) {
+      out.push_back(step.at - before.at);
+    });
+    return out;
+  }
+
+  static std::vector<double> gaps_of(const std::vector<bench::seen_step>& steps,
+                                     std::uint32_t batch) {
+    std::vector<double> out;
+    for_decodes(steps, batch, [&](const auto& before, const auto& step) {
+      if (step.now.device_gaps == before.now.device_gaps + 1)
+        out.push_back(step.now.device_gap_seconds -
+                      before.now.device_gap_seconds);
+    });
     return out;
   }
 
@@ -114,10 +146,14 @@ std::string measure_all(engine::engine& of, const wishes& what) {
   measurement now{of, what};
   std::string rows;
   for (auto batch : what.batches) {
-    const auto seconds = now.decode(batch);
-    if (seconds)
-      rows += fmt::format("{}{{\"batch\": {}, \"step_s\": {:.6g}}}",
-                          rows.empty() ? "" : ", ", batch, *seconds);
+    const auto times = now.decode(batch);
+    if (!times)
+      continue;
+    const auto gap = times->gap_s
+                         ? fmt::format(", \"gap_s\": {:.6g}", *times->gap_s)
+                         : std::string{};
+    rows += fmt::format("{}{{\"batch\": {}, \"step_s\": {:.6g}{}}}",
+                        rows.empty() ? "" : ", ", batch, times->step_s, gap);
   }
   return fmt::format("{{\"device\": \"{}\", \"weight_bytes\": {}, "
                      "\"context\": {}, \"decode\": [{}], "

@@ -6,7 +6,8 @@
 Makes models of random weights in the shapes of Qwen2.5-0.5B, Qwen2.5-7B and
 Llama-3-8B (bf16), measures in this order: what the memory and the tensor cores
 give (a read of many bytes, a large product), the engine (bench_gpu_engine:
-decoding at batch 1, 32, 128 and 256 with a context of 1024, a prompt of 2048),
+decoding at batch 1, 32, 128 and 256 with a context of 1024, the gap between two
+such steps by the GPU's clock, a prompt of 2048),
 and transformers under torch.compile with CUDA graphs. Writes
 DIR/gpu-engine-DATE.json and .md. A bound is bytes of weights and of keys and
 values over the bytes a second just measured; for prompts, operations over the
@@ -223,13 +224,15 @@ def rows_of(name, shape, seen, top, beside):
         yield {"model": name, "what": f"decode, batch {batch}",
                "ms": step * 1e3, "tokens_s": batch / step,
                "of_bound": bound / step if bound else None,
+               "gap_us": one["gap_s"] * 1e6 if "gap_s" in one else None,
                "torch_ms": beside.get(batch, 0) * 1e3 or None}
     bound = (operations(shape, seen["prompt"]) / top["operations_s"]
              if top else None)
     seconds = seen["first_token_s"]
     yield {"model": name, "what": f"prompt of {seen['prompt']}",
            "ms": seconds * 1e3, "tokens_s": seen["prompt"] / seconds,
-           "of_bound": bound / seconds if bound else None, "torch_ms": None}
+           "of_bound": bound / seconds if bound else None, "gap_us": None,
+           "torch_ms": None}
 
 
 def table(rows, top, missing):
@@ -242,10 +245,12 @@ def table(rows, top, missing):
                      f"{top['operations_s'] / 1e12:.0f} TFLOP/s.")
     lines += [f"Not measured: {what}." for what in missing]
     lines += ["", "| model | what | ms | tokens/s | of the bound | "
-              "torch.compile, ms |", "| --- | --- | --- | --- | --- | --- |"]
+              "between steps, us | torch.compile, ms |",
+              "| --- | --- | --- | --- | --- | --- | --- |"]
     lines += [f"| {r['model']} | {r['what']} | {r['ms']:.3f} | "
               f"{r['tokens_s']:.0f} | {cell(r['of_bound'], '.0%')} | "
-              f"{cell(r['torch_ms'], '.3f')} |" for r in rows]
+              f"{cell(r['gap_us'], '.1f')} | {cell(r['torch_ms'], '.3f')} |"
+              for r in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -218,7 +218,8 @@ engine_kwargs read_engine_kwargs(const located& value) {
       trust.note("no code that comes with a model is ever run");
   if (auto eager = in.take("enforce_eager"); eager.present())
     if (read_boolean(eager))
-      eager.note("concerns GPUs only; the CPU engine has no graphs to capture");
+      eager.note(
+          "a GPU's steps are graphs where they can be: the bits are the same");
   in.refuse({"swap_space",
              "cpu_offload_gb",
              "max_loras",

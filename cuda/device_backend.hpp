@@ -5,6 +5,7 @@
 #include "cuda/device_products.hpp"
 #include "cuda/kernels/attention.hpp"
 #include "cuda/launches.hpp"
+#include "cuda/step_graphs.hpp"
 #include "cuda/step_lists.hpp"
 #include "cuda/stored_weight.hpp"
 #include "engine/ops/backend.hpp"
@@ -12,6 +13,7 @@
 #include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <list>
 #include <new>
@@ -19,7 +21,8 @@
 namespace troupe::cuda {
 
 /// The operations of a model on a device: a GPU, or one that is emulated. All
-/// calls go into one stream, in order; only `download` and `route` wait.
+/// calls go into one stream, in order; only `download`, `route` and the end of
+/// a draw wait.
 template <class Device>
 class device_backend final : public ops::backend {
 public:
@@ -27,8 +30,9 @@ public:
   explicit device_backend(std::unique_ptr<Device> device,
                           const std::filesystem::path& cache_folder = {})
       : device_(std::move(device)), lists_(*device_),
-        workspace_(*device_, ops::gpu_workspace_bytes), drawer_(*device_),
-        products_(*device_, workspace_, cache_folder) {
+        workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
+        drawer_(*device_, clock_),
+        products_(*device_, workspace_, cache_folder), graphs_(*device_) {
     // nop
   }
 
@@ -110,6 +114,33 @@ public:
     return logits <= ops::gpu_drawn_logits_max ? &drawer_ : nullptr;
   }
 
+  bool keeps_steps() const override {
+    return true;
+  }
+
+  ops::step_gaps gaps() const override {
+    return clock_.gaps();
+  }
+
+  bool run_step(const ops::step_input& in,
+                const std::function<void()>& calls) override {
+    lists_.begin(in);
+    const end_of_step ends{lists_};
+    clock_.begin();
+    if (std::any_of(in.ids.begin(), in.ids.end(),
+                    [](auto id) { return id < 0; }))
+      device_->launch(
+          {}, place_drawn_kernel{lists_.ids(),
+                                 static_cast<std::int32_t>(in.ids.size()),
+                                 drawer_.ids()});
+    if (in.repeats)
+      return graphs_.run({static_cast<std::int64_t>(in.ids.size()),
+                          parts_of(in.batch.positions)},
+                         calls);
+    calls();
+    return true;
+  }
+
   void embed(const ops::weight& table, std::span<const std::int32_t> ids,
              float* out) override {
     const auto& w = stored(table);
@@ -162,7 +193,8 @@ public:
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) override {
     auto& turns = turns_for(params);
-    turns.cover(*device_, most_of(batch.positions) + 1);
+    if (lists_.step() == nullptr)
+      turns.cover(*device_, most_of(batch.positions) + 1);
     const auto kv = view_of(pool);
     over_rows(batch.positions.size(), 1,
               rope_kernel{qkv, turns.values.template as<float>(), heads,
@@ -346,6 +378,13 @@ private:
     device_backend::memory values;
   };
 
+  struct end_of_step {
+    step_lists<Device>& lists;
+    ~end_of_step() {
+      lists.end();
+    }
+  };
+
   result<void> take(memory& out, std::size_t bytes) {
     try {
       out = memory{*device_, bytes};
@@ -421,10 +460,18 @@ private:
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
     if (rows * heads >= device_->blocks_wanted())
       return 1;
-    const auto parts = most_of(batch.positions) / part_positions + 1;
+    const auto parts = parts_of(batch.positions);
     const auto floats = rows * heads * parts * (head_dim + 2);
     const auto room = static_cast<std::int64_t>(workspace_.bytes());
     return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
+  }
+
+  /// Rounded up to a power of two, so that few graphs do for all lengths: the
+  /// parts behind the last position are empty and add nothing.
+  static std::int32_t parts_of(std::span<const std::int32_t> positions) {
+    const auto parts =
+        static_cast<std::uint32_t>(most_of(positions) / part_positions + 1);
+    return static_cast<std::int32_t>(std::bit_ceil(parts));
   }
 
   static std::int32_t most_of(std::span<const std::int32_t> positions) {
@@ -446,8 +493,10 @@ private:
   std::unique_ptr<Device> device_; // outlives all that it gave
   step_lists<Device> lists_;
   memory workspace_; ///< of one operation, attention's parts or a product
+  step_clock<Device> clock_;
   device_drawer<Device> drawer_;
   device_products<Device> products_;
+  step_graphs<Device> graphs_;
   std::list<device_turns> turns_;
   std::vector<float> host_scores_;
 };

@@ -2,11 +2,15 @@
 
 #include "cuda/device_memory.hpp"
 #include "cuda/kernels/draw.hpp"
+#include "cuda/step_clock.hpp"
 #include "engine/ops/dense_layout.hpp"
 #include "engine/ops/draw.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cassert>
+#include <cstring>
 #include <vector>
 
 namespace troupe::cuda {
@@ -16,44 +20,57 @@ namespace troupe::cuda {
 template <class Device>
 class device_drawer final : public ops::drawer {
 public:
-  /// `device` outlives it.
-  explicit device_drawer(Device& device) : device_(device) {
+  /// Both outlive it.
+  device_drawer(Device& device, step_clock<Device>& clock)
+      : device_(device),
+        clock_(clock), draws_{under_way{device}, under_way{device}} {
     // nop
   }
 
   /// For so many rows of so many logits at most.
   void make_room(std::int64_t rows, std::int64_t cols) {
     const ops::gpu_draw_layout sizes{rows, cols};
-    grow(rows_, sizes.rows);
-    grow(changes_, sizes.changes);
-    grow(raw_, sizes.raw);
-    grow(masks_, sizes.masks);
-    grow(drawn_, sizes.drawn);
-    grow(best_, sizes.best);
+    grow(device_, rows_, sizes.rows);
+    grow(device_, changes_, sizes.changes);
+    grow(device_, raw_, sizes.raw);
+    grow(device_, masks_, sizes.masks);
+    grow(device_, drawn_, sizes.drawn);
+    grow(device_, best_, sizes.best);
+    for (auto& one : draws_) {
+      grow(device_, one.rows, sizes.rows);
+      grow(device_, one.changes, sizes.changes);
+      grow(device_, one.masks, sizes.masks);
+      grow(device_, one.drawn, sizes.drawn);
+      grow(device_, one.best, sizes.best);
+    }
   }
 
-  void draw(float* logits, std::int64_t cols, const ops::draw_plan& plan,
-            std::span<ops::drawn_row> out) override {
-    const auto rows = plan.rows.size();
-    assert(out.size() == rows && cols <= draw_kernel::cols_max);
+  void begin(float* logits, std::int64_t cols,
+             const ops::draw_plan& plan) override {
+    assert(begun_ - ended_ < draws_.size() && cols <= draw_kernel::cols_max);
     assert(plan.changes.size() <= ops::draw_plan::changes_max);
+    auto& now = draws_[begun_++ % draws_.size()];
+    now.wanted.clear();
+    for (const auto& row : plan.rows)
+      now.wanted.push_back(
+          static_cast<std::int32_t>(std::min<std::int64_t>(row.best, cols)));
+    const auto rows = plan.rows.size();
     if (rows == 0)
       return;
     make_room(static_cast<std::int64_t>(rows), cols);
-    send(plan.rows, rows_);
-    send(plan.changes, changes_);
-    send(plan.masks, masks_);
-    auto* ids = drawn_.template as<std::int32_t>();
-    auto* best = best_.template as<std::int32_t>();
+    send(plan.rows, now.rows, rows_);
+    send(plan.changes, now.changes, changes_);
+    send(plan.masks, now.masks, masks_);
     const auto best_count = rows * ops::draw_row::best_max;
+    auto* best = best_.template as<std::int32_t>();
     const draw_kernel kernel{logits,
                              cols,
                              rows_.template as<const ops::draw_row>(),
                              changes_.template as<const ops::logit_change>(),
                              raw_.template as<float>(),
                              masks_.template as<const std::uint32_t>(),
-                             ids,
-                             reinterpret_cast<float*>(ids + rows),
+                             ids(),
+                             reinterpret_cast<float*>(ids() + rows),
                              best,
                              reinterpret_cast<float*>(best + best_count)};
     launch_shape shape;
@@ -61,66 +78,89 @@ public:
     shape.threads = draw_kernel::threads;
     shape.shared_floats = draw_kernel::shared_floats(cols);
     device_.launch(shape, kernel);
-    receive(plan, cols, out);
+    now.step = clock_.end();
+    receive(drawn_, 2 * rows, now.drawn);
+    if (now.has_best())
+      receive(best_, 2 * best_count, now.best);
+    device_.record(now.is_done);
+  }
+
+  std::span<const ops::drawn_row> end() override {
+    assert(ended_ < begun_);
+    const auto& of = draws_[ended_++ % draws_.size()];
+    const auto rows = of.wanted.size();
+    out_.resize(rows);
+    if (rows > 0) {
+      device_.wait(of.is_done);
+      clock_.done(of.step);
+    }
+    const auto* drawn = of.drawn.template as<const std::int32_t>();
+    const auto* best = of.best.template as<const std::int32_t>();
+    constexpr std::size_t width = ops::draw_row::best_max;
+    for (std::size_t r = 0; r < rows; ++r) {
+      out_[r].id = drawn[r];
+      out_[r].logprob = float_at(drawn, rows + r);
+      out_[r].best.clear();
+      for (std::int32_t k = 0; out_[r].id >= 0 && k < of.wanted[r]; ++k) {
+        const auto i = r * width + static_cast<std::size_t>(k);
+        out_[r].best.emplace_back(best[i], float_at(best, rows * width + i));
+      }
+    }
+    return out_;
+  }
+
+  /// Of the rows of the last draw, on the device; below 0: none.
+  std::int32_t* ids() const {
+    return drawn_.template as<std::int32_t>();
   }
 
 private:
   using memory = device_memory<Device>;
 
-  void grow(memory& what, std::size_t bytes) {
-    if (what.bytes() >= bytes)
-      return;
-    what = {}; // two at once are not planned
-    what = memory{device_, bytes};
-  }
+  /// A draw in the host's memory: what is sent, and what comes back.
+  struct under_way {
+    explicit under_way(Device& device) : is_done(device) {
+      // nop
+    }
+
+    bool has_best() const {
+      return std::any_of(wanted.begin(), wanted.end(),
+                         [](auto k) { return k > 0; });
+    }
+
+    host_memory<Device> rows, changes, masks, drawn, best;
+    std::vector<std::int32_t> wanted; ///< of the best, by row
+    std::uint64_t step = 0;           ///< of the clock
+    typename Device::event is_done;
+  };
 
   template <class T>
-  void send(const std::vector<T>& list, const memory& to) {
-    assert(list.size() * sizeof(T) <= to.bytes());
-    if (!list.empty())
-      device_.copy_in(to.template as<void>(), list.data(),
-                      list.size() * sizeof(T));
-  }
-
-  void receive(const ops::draw_plan& plan, std::int64_t cols,
-               std::span<ops::drawn_row> out) {
-    const auto rows = plan.rows.size();
-    fetch(drawn_, 2 * rows);
-    bool any = false;
-    for (std::size_t r = 0; r < rows; ++r) {
-      out[r].id = received_[r];
-      out[r].logprob = float_of_bits(bits_at(rows + r));
-      out[r].best.clear();
-      any = any || plan.rows[r].best > 0;
-    }
-    if (!any)
+  void send(const std::vector<T>& list, const host_memory<Device>& by,
+            const memory& to) {
+    const auto bytes = list.size() * sizeof(T);
+    assert(bytes <= by.bytes() && bytes <= to.bytes());
+    if (bytes == 0)
       return;
-    constexpr std::size_t width = ops::draw_row::best_max;
-    fetch(best_, 2 * rows * width);
-    for (std::size_t r = 0; r < rows; ++r) {
-      const auto best = std::max(plan.rows[r].best, 0);
-      const auto count =
-          static_cast<std::size_t>(std::min<std::int64_t>(best, cols));
-      for (std::size_t i = r * width; i < r * width + count; ++i)
-        if (out[r].id >= 0)
-          out[r].best.emplace_back(received_[i],
-                                   float_of_bits(bits_at(rows * width + i)));
-    }
+    std::memcpy(by.template as<void>(), list.data(), bytes);
+    device_.send(to.template as<void>(), by.template as<const void>(), bytes);
   }
 
-  void fetch(const memory& from, std::size_t words) {
-    received_.resize(words);
-    device_.copy_out(received_.data(), from.template as<const void>(),
-                     words * sizeof(std::int32_t));
+  void receive(const memory& from, std::size_t words,
+               const host_memory<Device>& to) {
+    device_.receive(to.template as<void>(), from.template as<const void>(),
+                    words * sizeof(std::int32_t));
   }
 
-  std::uint32_t bits_at(std::size_t i) const {
-    return static_cast<std::uint32_t>(received_[i]);
+  static float float_at(const std::int32_t* words, std::size_t i) {
+    return std::bit_cast<float>(words[i]);
   }
 
   Device& device_;
+  step_clock<Device>& clock_;
   memory rows_, changes_, raw_, masks_, drawn_, best_;
-  std::vector<std::int32_t> received_; ///< floats as their bits
+  std::array<under_way, 2> draws_;
+  std::size_t begun_ = 0, ended_ = 0;
+  std::vector<ops::drawn_row> out_;
 };
 
 } // namespace troupe::cuda

@@ -1,19 +1,26 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace troupe::cuda {
 
+enum class memory_place : std::uint8_t {
+  device,
+  host, ///< that the device reads and writes by itself
+};
+
 /// Memory of a device, which outlives it. Moves, and is released once.
-template <class Device>
+template <class Device, memory_place Place = memory_place::device>
 class device_memory {
 public:
   device_memory() = default;
   device_memory(Device& device, std::size_t bytes)
-      : device_(&device), bytes_(bytes),
-        memory_(bytes == 0 ? nullptr : device.allocate(bytes)) {
-    // nop
+      : device_(&device), bytes_(bytes) {
+    if (bytes > 0)
+      memory_ = Place == memory_place::device ? device.allocate(bytes)
+                                              : device.allocate_host(bytes);
   }
   device_memory(device_memory&& other) noexcept {
     swap(other);
@@ -23,8 +30,12 @@ public:
     return *this;
   }
   ~device_memory() {
-    if (memory_ != nullptr)
+    if (memory_ == nullptr)
+      return;
+    if constexpr (Place == memory_place::device)
       device_->release(memory_);
+    else
+      device_->release_host(memory_);
   }
 
   template <class T>
@@ -46,5 +57,19 @@ private:
   std::size_t bytes_ = 0;
   void* memory_ = nullptr;
 };
+
+/// Of the host. What is sent out of it has to stay until it has arrived.
+template <class Device>
+using host_memory = device_memory<Device, memory_place::host>;
+
+/// Makes it as large, if it is smaller; what was in it is gone.
+template <class Device, memory_place Place>
+void grow(Device& device, device_memory<Device, Place>& what,
+          std::size_t bytes) {
+  if (what.bytes() >= bytes)
+    return;
+  what = {}; // two at once are not planned
+  what = device_memory<Device, Place>{device, bytes};
+}
 
 } // namespace troupe::cuda

@@ -41,11 +41,7 @@ public:
 
   /// Room for steps of so many rows.
   void make_room(std::int64_t rows) {
-    const auto bytes = ops::gpu_step_layout::rounded_bytes(rows, widest_);
-    if (rounded_.bytes() < bytes) {
-      rounded_ = {}; // two at once are not planned
-      rounded_ = memory{device_, bytes};
-    }
+    grow(device_, rounded_, ops::gpu_step_layout::rounded_bytes(rows, widest_));
   }
 
   std::int64_t widest() const {

@@ -2,6 +2,9 @@
 
 #include "engine/sampling/philox.hpp"
 
+#include <algorithm>
+#include <cassert>
+
 namespace troupe::engine {
 
 using ops::draw_plan;
@@ -13,13 +16,15 @@ draw_planner::draw_planner(std::int32_t vocabulary)
   // nop
 }
 
-void draw_planner::add_draw(const sampling::draw_input& in) {
+void draw_planner::add_draw(const sampling::draw_input& in,
+                            std::uint32_t unseen) {
+  assert(unseen == 0 || !counts_tokens(in.params));
   const sampling_params& params = in.params;
   draw_row row;
   row.inverse = params.temperature == 0 ? 0 : 1.0 / params.temperature;
   row.fraction = sampling::uniform(
       params.seed, params.choice,
-      static_cast<std::uint32_t>(in.prompt.size() + in.output.size()));
+      static_cast<std::uint32_t>(in.prompt.size() + in.output.size()) + unseen);
   row.min_p = params.min_p;
   row.top_p = params.top_p;
   row.top_k = params.top_k;
@@ -28,7 +33,7 @@ void draw_planner::add_draw(const sampling::draw_input& in) {
   row.presence_penalty = params.presence_penalty;
   row.best = params.logprobs;
   first_ = plan_.changes.size();
-  const bool has_room = add_changes(in);
+  const bool has_room = add_changes(in, unseen);
   for (std::size_t i = first_; i < plan_.changes.size(); ++i)
     places_[static_cast<std::size_t>(plan_.changes[i].id)] = 0;
   if (!has_room || row.best > draw_row::best_max) {
@@ -48,8 +53,19 @@ void draw_planner::add_score(token_id token, std::int32_t best) {
   plan_.rows.push_back(row);
 }
 
+bool draw_planner::counts_tokens(const sampling_params& params) {
+  return params.repetition_penalty != 1.0f || params.frequency_penalty != 0 ||
+         params.presence_penalty != 0;
+}
+
+bool draw_planner::has_all() const {
+  return std::all_of(plan_.rows.begin(), plan_.rows.end(),
+                     [](auto& row) { return row.by_host == 0; });
+}
+
 /// Those of sampling::logit_stages. False if the plan cannot hold them.
-bool draw_planner::add_changes(const sampling::draw_input& in) {
+bool draw_planner::add_changes(const sampling::draw_input& in,
+                               std::uint32_t unseen) {
   const sampling_params& params = in.params;
   for (auto [id, bias] : params.logit_bias) {
     logit_change& change = change_of(id);
@@ -68,7 +84,7 @@ bool draw_planner::add_changes(const sampling::draw_input& in) {
       change.what |= logit_change::is_penalised;
       ++change.times;
     }
-  if (in.output.size() < params.min_tokens)
+  if (in.output.size() + unseen < params.min_tokens)
     for (auto tokens : {in.eos_ids, std::span{params.stop_token_ids}})
       for (token_id id : tokens)
         change_of(id).what |= logit_change::is_masked;

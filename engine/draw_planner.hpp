@@ -20,8 +20,10 @@ public:
     plan_.clear();
   }
 
-  /// The next token of a choice; `in.logits` is not looked at.
-  void add_draw(const sampling::draw_input& in);
+  /// The next token of a choice; `in.logits` is not looked at. Of its output so
+  /// many tokens more are on their way: then nothing may count them
+  /// (`counts_tokens`).
+  void add_draw(const sampling::draw_input& in, std::uint32_t unseen = 0);
 
   /// Log-probabilities of a token that is known: as
   /// sampling::sampler::log_probabilities.
@@ -31,8 +33,14 @@ public:
     return plan_;
   }
 
+  /// Whether a draw depends on which tokens came before, beside its logits.
+  static bool counts_tokens(const sampling_params& params);
+
+  /// Whether all rows are the runner's.
+  bool has_all() const;
+
 private:
-  bool add_changes(const sampling::draw_input& in);
+  bool add_changes(const sampling::draw_input& in, std::uint32_t unseen);
   ops::logit_change& change_of(token_id id);
 
   ops::draw_plan plan_;

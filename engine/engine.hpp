@@ -181,7 +181,13 @@ struct output {
 
 /// Counters since the start and gauges of now; plain values, cheap to copy.
 struct stats {
-  std::uint64_t steps = 0;          ///< forward passes
+  std::uint64_t steps = 0; ///< forward passes
+  /// Of these, those that were submitted before the one before was collected.
+  std::uint64_t steps_ahead = 0;
+  /// Between steps on a GPU, by its clock: how many, and the time of all. Times
+  /// without work are among them.
+  std::uint64_t device_gaps = 0;
+  double device_gap_seconds = 0;
   std::uint64_t prompt_tokens = 0;  ///< prompt rows computed, also once more
   std::uint64_t resumed_tokens = 0; ///< output rows recomputed, not decoded
   std::uint64_t output_tokens = 0;  ///< tokens drawn

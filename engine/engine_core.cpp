@@ -43,6 +43,16 @@ engine_core::engine_core(config c, model_runner& runner)
   stats_.kv_blocks_total = config_.kv_blocks;
 }
 
+engine_core::~engine_core() {
+  if (!ahead_.is_under_way)
+    return;
+  try {
+    runner_.collect_drawn();
+  } catch (const std::exception&) {
+    // Then nothing is under way any more.
+  }
+}
+
 // -- submit and cancel --------------------------------------------------------
 
 std::optional<error> engine_core::find_fault(const request& r) const {
@@ -102,18 +112,22 @@ void engine_core::cancel(std::uint64_t id) {
 // -- one step -----------------------------------------------------------------
 
 step_result engine_core::step(step_watch* watch) {
+  drop_empty_ahead();
   if (living() > 0) {
-    plan();
-    fill_step();
+    const bool is_submitted = ahead_.is_under_way;
+    if (is_submitted) {
+      take_ahead();
+    } else {
+      plan();
+      fill_step();
+    }
     if (watch)
       tell(*watch);
-    runner_.submit(step_);
-    if (runner_.draws()) {
-      plan_draws();
-      drawn_ = runner_.collect_drawn(draw_planner_.plan());
-    } else {
-      logits_ = runner_.collect();
-    }
+    if (!is_submitted)
+      begin_step();
+    if (plan_ahead())
+      submit_ahead();
+    collect_step();
     apply();
     if (watch)
       watch->end();
@@ -129,9 +143,26 @@ step_result engine_core::step(step_watch* watch) {
   return result;
 }
 
+void engine_core::begin_step() {
+  if (!runner_.draws())
+    return runner_.submit(step_);
+  plan_draws();
+  runner_.submit_drawn(step_, draw_planner_.plan());
+}
+
+void engine_core::collect_step() {
+  if (runner_.draws())
+    drawn_ = runner_.collect_drawn();
+  else
+    logits_ = runner_.collect();
+}
+
 stats engine_core::now() const {
   stats s = stats_;
   s.weight_bytes_read = runner_.weight_bytes_read();
+  const auto gaps = runner_.gaps();
+  s.device_gaps = gaps.count;
+  s.device_gap_seconds = gaps.seconds;
   s.running = static_cast<std::uint32_t>(running_) + (alone_is_seated_ ? 1 : 0);
   s.waiting = living() - s.running;
   s.waiting_tokens = waiting_tokens_;
@@ -176,11 +207,14 @@ void engine_core::seat_alone() {
   alone_is_seated_ = true;
 }
 
+scheduler::sequence_state engine_core::state_of(const sequence& s) const {
+  return {s.size(), s.computed, static_cast<std::uint32_t>(s.blocks.size()),
+          s.wants_prompt_logprobs};
+}
+
 void engine_core::plan_alone() {
   const sequence& s = *alone_.front();
-  states_.assign(1, {s.size(), s.computed,
-                     static_cast<std::uint32_t>(s.blocks.size()),
-                     s.wants_prompt_logprobs});
+  states_.assign(1, state_of(s));
   scheduler::plan_step(states_, 1, config_.bounds, no_more_blocks{}, decision_);
   shares_.push_back({alone_.front().get(), decision_.rows[0]});
 }
@@ -193,12 +227,8 @@ void engine_core::plan_others() {
   const std::size_t considered =
       may_admit ? std::min(order_.size(), seats) : running_;
   states_.clear();
-  for (std::size_t i = 0; i < considered; ++i) {
-    const sequence& s = *order_[i];
-    states_.push_back({s.size(), s.computed,
-                       static_cast<std::uint32_t>(s.blocks.size()),
-                       s.wants_prompt_logprobs});
-  }
+  for (std::size_t i = 0; i < considered; ++i)
+    states_.push_back(state_of(*order_[i]));
   scheduler::plan_step(states_, running_, config_.bounds, *this, decision_);
   while (running_ > decision_.rows.size())
     preempt_youngest();
@@ -283,7 +313,8 @@ void engine_core::admit(sequence& s, const kv_cache::prefix_match& found) {
 void engine_core::tell(step_watch& watch) {
   owners_.clear();
   for (const step_share& share : shares_)
-    owners_.push_back(share.of->whose);
+    if (share.of != nullptr)
+      owners_.push_back(share.of->whose);
   watch.begin(owners_);
 }
 
@@ -342,24 +373,148 @@ bool engine_core::wants_logits(const sequence& s,
          next >= s.prompt_logprobs.size();
 }
 
+// -- ahead --------------------------------------------------------------------
+
+/// Whether the step after the one that was submitted can be submitted already;
+/// then `step_` is it, with what is drawn of it. Nothing else changes but that
+/// its blocks are taken.
+bool engine_core::plan_ahead() {
+  if (!runner_.runs_ahead() || !alone_.empty() || !can_go_ahead())
+    return false;
+  ahead_.shares.clear();
+  draw_planner_.clear();
+  for (std::size_t i = 0; i < running_; ++i)
+    if (decision_.rows[i] > 0) {
+      sequence& s = *order_[i];
+      ahead_.shares.push_back({&s, 1});
+      draw_planner_.add_draw(
+          {{}, s.prompt(), s.output(), config_.eos_ids, s.params}, 1);
+    }
+  if (ahead_.shares.empty() || !draw_planner_.has_all())
+    return false;
+  step_.tokens.clear();
+  step_.positions.clear();
+  step_.sequences.clear();
+  step_.logit_rows.clear();
+  step_.tables.resize(ahead_.shares.size());
+  ahead_.logit_uses.clear();
+  for (const auto& [s, rows] : ahead_.shares) {
+    take_blocks(*s, s->size() + 1);
+    const auto row = static_cast<std::int32_t>(step_.tokens.size());
+    step_.tables[step_.tokens.size()].assign(s->blocks.begin(),
+                                             s->blocks.end());
+    step_.tokens.push_back(drawn_by(static_cast<std::size_t>(s->draw_row)));
+    step_.positions.push_back(static_cast<std::int32_t>(s->size()));
+    step_.sequences.push_back(row);
+    step_.logit_rows.push_back(row);
+    ahead_.logit_uses.push_back({s, s->size()});
+  }
+  step_.prompt_rows =
+      has_roles_ ? 0 : static_cast<std::int32_t>(step_.tokens.size());
+  return true;
+}
+
+/// Whether all that run draw in the step that was submitted, without need of
+/// the host, and would be planned one row each in the next, or none if they are
+/// sure to end, with nobody admitted or preempted.
+bool engine_core::can_go_ahead() {
+  for (std::size_t i = 0; i < running_; ++i)
+    order_[i]->draw_row = -1;
+  for (std::size_t row = 0; row < logit_uses_.size(); ++row) {
+    const auto& use = logit_uses_[row];
+    if (use.is_of_host)
+      return false;
+    if (use.of != nullptr && use.position + 1 == use.of->size())
+      use.of->draw_row = static_cast<std::int32_t>(row);
+  }
+  const bool somebody_waits = order_.size() > running_;
+  states_.clear();
+  for (std::size_t i = 0; i < running_; ++i) {
+    const sequence& s = *order_[i];
+    const bool ends = is_last_draw(s);
+    if (s.draw_row < 0 || (ends && somebody_waits) ||
+        (!ends && draw_planner::counts_tokens(s.params)))
+      return false;
+    states_.push_back({s.size() + (ends ? 0 : 1), s.size(),
+                       static_cast<std::uint32_t>(s.blocks.size()), false});
+  }
+  const std::size_t considered =
+      std::min<std::size_t>(order_.size(), config_.bounds.max_num_seqs);
+  for (std::size_t i = running_; i < considered; ++i)
+    states_.push_back(state_of(*order_[i]));
+  scheduler::plan_step(states_, running_, config_.bounds, *this, decision_);
+  if (decision_.rows.size() != running_)
+    return false;
+  for (std::size_t i = 0; i < running_; ++i)
+    if (decision_.rows[i] != states_[i].tokens - states_[i].computed)
+      return false;
+  return true;
+}
+
+/// Whether it ends by length with the next token that it draws.
+bool engine_core::is_last_draw(const sequence& s) const {
+  return s.output_size() + 1 >= s.params.max_tokens ||
+         s.size() + 1 >= config_.max_model_len;
+}
+
+void engine_core::submit_ahead() {
+  runner_.submit_drawn(step_, draw_planner_.plan());
+  ahead_.is_under_way = true;
+}
+
+/// The step ahead is the one under way now.
+void engine_core::take_ahead() {
+  std::swap(shares_, ahead_.shares);
+  std::swap(logit_uses_, ahead_.logit_uses);
+  ahead_.is_under_way = false;
+  ++stats_.steps_ahead;
+}
+
+/// Nobody is left whose rows it has: nobody waits for it.
+void engine_core::drop_empty_ahead() {
+  if (!ahead_.is_under_way)
+    return;
+  const auto& all = ahead_.shares;
+  if (std::any_of(all.begin(), all.end(),
+                  [](auto& share) { return share.of != nullptr; }))
+    return;
+  ahead_.is_under_way = false;
+  runner_.collect_drawn();
+}
+
+void engine_core::forget_ahead(const sequence& s) {
+  if (!ahead_.is_under_way)
+    return;
+  for (auto& share : ahead_.shares)
+    if (share.of == &s)
+      share.of = nullptr;
+  for (auto& use : ahead_.logit_uses)
+    if (use.of == &s)
+      use.of = nullptr;
+}
+
 // -- apply --------------------------------------------------------------------
 
 void engine_core::plan_draws() {
   draw_planner_.clear();
-  for (const auto& [s, position] : logit_uses_)
+  for (const auto& [s, position, of_host] : logit_uses_)
     if (const auto next = position + 1; next < s->size())
       draw_planner_.add_score(s->tokens[next], s->params.prompt_logprobs);
     else
       draw_planner_.add_draw(
           {{}, s->prompt(), s->output(), config_.eos_ids, s->params});
+  for (std::size_t row = 0; row < logit_uses_.size(); ++row)
+    logit_uses_[row].is_of_host = draw_planner_.plan().rows[row].by_host != 0;
 }
 
 void engine_core::apply() {
   for (const auto& [s, rows] : shares_)
-    rows_done(*s, rows);
+    if (s != nullptr)
+      rows_done(*s, rows);
   for (std::size_t row = 0; row < logit_uses_.size(); ++row) {
-    const auto& [s, position] = logit_uses_[row];
-    if (s->is_finished)
+    auto* s = logit_uses_[row].of;
+    const auto position = logit_uses_[row].position;
+    if (s == nullptr || s->is_finished)
       continue;
     if (position + 1 < s->size())
       record_prompt_logprobs(*s, row);
@@ -367,7 +522,7 @@ void engine_core::apply() {
       draw(*s, row);
   }
   for (const auto& [s, rows] : shares_)
-    if (s->params.max_tokens == 0 && s->computed == s->size() &&
+    if (s != nullptr && s->params.max_tokens == 0 && s->computed == s->size() &&
         !s->is_finished)
       finish(*s, start_news(*s), finish_reason::length);
 }
@@ -399,10 +554,15 @@ bool engine_core::is_drawn(std::size_t logit_row) const {
   return runner_.draws() && drawn_[logit_row].id >= 0;
 }
 
-/// Of a row that the runner has not drawn.
-std::span<const float> engine_core::logits_of(std::size_t logit_row) {
-  if (runner_.draws())
+/// Of a row that the runner has not drawn. Whether it could not: the logits
+/// may be gone, and the error is the one that there is.
+result<std::span<const float>> engine_core::logits_of(std::size_t logit_row) {
+  if (runner_.draws()) {
+    if (!logit_uses_[logit_row].is_of_host)
+      return sampling::unusable_logits();
+    assert(!ahead_.is_under_way);
     return runner_.logits_of(logit_row);
+  }
   const auto vocabulary = static_cast<std::size_t>(runner_.vocabulary());
   assert(logits_.size() == logit_uses_.size() * vocabulary);
   return logits_.subspan(logit_row * vocabulary, vocabulary);
@@ -414,8 +574,11 @@ void engine_core::record_prompt_logprobs(sequence& s, std::size_t logit_row) {
     return;
   }
   const token_id token = s.tokens[s.prompt_logprobs.size()];
-  auto found = sampler_.log_probabilities(logits_of(logit_row), token,
-                                          s.params.prompt_logprobs);
+  const auto logits = logits_of(logit_row);
+  if (!logits)
+    return fail(s, logits.error());
+  auto found =
+      sampler_.log_probabilities(*logits, token, s.params.prompt_logprobs);
   if (!found)
     return fail(s, found.error());
   s.prompt_logprobs.push_back(std::move(*found));
@@ -429,13 +592,15 @@ void engine_core::draw(sequence& s, std::size_t logit_row) {
                                              : std::vector<candidate>{});
   }
   const auto logits = logits_of(logit_row);
+  if (!logits)
+    return fail(s, logits.error());
   const auto drawn = sampler_.draw(
-      {logits, s.prompt(), s.output(), config_.eos_ids, s.params});
+      {*logits, s.prompt(), s.output(), config_.eos_ids, s.params});
   if (!drawn)
     return fail(s, drawn.error());
   std::vector<candidate> logprobs;
   if (s.params.logprobs >= 0) {
-    auto found = sampler_.log_probabilities(logits, *drawn, s.params.logprobs);
+    auto found = sampler_.log_probabilities(*logits, *drawn, s.params.logprobs);
     if (!found)
       return fail(s, found.error());
     logprobs = std::move(*found);
@@ -501,6 +666,7 @@ void engine_core::finish(sequence& s, output& news, finish_reason reason) {
   waiting_tokens_ -= prompt_left(s);
   answer_tokens_ -= answer_left(s);
   s.is_finished = true;
+  forget_ahead(s);
   by_id_.erase(s.id);
   ++stats_.finished;
 }

@@ -17,7 +17,10 @@
 namespace troupe::engine {
 
 /// The engine without its thread and its files: sequences in, steps out. Every
-/// step is plan, execute, apply. Deterministic: what a choice gives depends on
+/// step is plan, execute, apply. With a runner that runs ahead the next step is
+/// submitted before a step is applied, if nothing of it depends on what that
+/// draws but the tokens themselves; whoever ends unforeseen has its row there
+/// thrown away. Deterministic: what a choice gives depends on
 /// its request and on the runner alone, never on what else is there.
 ///
 /// Choices that are to be alone stand in a line of their own until they have
@@ -38,6 +41,9 @@ public:
 
   /// `runner` outlives the core; its pool has `kv_blocks` blocks.
   engine_core(config, model_runner& runner);
+
+  /// Waits for a step that was submitted ahead.
+  ~engine_core() override;
 
   void submit(request) override;
   void cancel(std::uint64_t id) override;
@@ -68,6 +74,14 @@ private:
   struct logit_use {
     sequence* of = nullptr;
     std::uint32_t position = 0;
+    bool is_of_host = false; ///< a runner that draws leaves it to the host
+  };
+
+  /// A step that was submitted ahead. Who has left meanwhile is null in it.
+  struct step_ahead {
+    std::vector<step_share> shares;
+    std::vector<logit_use> logit_uses;
+    bool is_under_way = false;
   };
 
   std::uint32_t free_blocks(std::size_t running) const override;
@@ -75,6 +89,7 @@ private:
   kv_cache::prefix_match find_prefix(sequence&) const;
 
   void plan();
+  scheduler::sequence_state state_of(const sequence&) const;
   void plan_alone();
   void plan_others();
   void seat_alone();
@@ -89,6 +104,15 @@ private:
   bool wants_logits(const sequence&, std::uint32_t position) const;
 
   void plan_draws();
+  void begin_step();
+  void collect_step();
+  bool plan_ahead();
+  bool can_go_ahead();
+  bool is_last_draw(const sequence&) const;
+  void submit_ahead();
+  void take_ahead();
+  void drop_empty_ahead();
+  void forget_ahead(const sequence&);
   void apply();
   void rows_done(sequence&, std::uint32_t rows);
   void publish_blocks(sequence&);
@@ -96,7 +120,7 @@ private:
   void draw(sequence&, std::size_t logit_row);
   void take_token(sequence&, token_id, std::vector<candidate> logprobs);
   bool is_drawn(std::size_t logit_row) const;
-  std::span<const float> logits_of(std::size_t logit_row);
+  result<std::span<const float>> logits_of(std::size_t logit_row);
 
   output& start_news(sequence&);
   void finish(sequence&, output& news, finish_reason);
@@ -142,6 +166,7 @@ private:
   std::vector<step_share> shares_;
   step_plan step_;
   std::vector<logit_use> logit_uses_;
+  step_ahead ahead_;
   draw_planner draw_planner_;             ///< of a runner that draws
   std::span<const ops::drawn_row> drawn_; ///< by it
   std::span<const float> logits_;         ///< of one that does not

@@ -33,6 +33,9 @@ struct sequence {
   bool was_admitted = false;
   bool was_reported = false; ///< an output with its first news went out
   bool is_finished = false;  ///< leaves at the end of the step
+  /// The row of logits of the step under way that draws its next token; -1:
+  /// none. Kept where a runner runs ahead.
+  std::int32_t draw_row = -1;
   std::uint32_t cached_tokens = 0;
   std::vector<std::vector<candidate>> prompt_logprobs;
 

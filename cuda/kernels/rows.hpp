@@ -175,6 +175,26 @@ struct gather_kernel {
   }
 };
 
+/// Tokens below 0 become those that were drawn: -1 - r is what row r of the
+/// draw before drew. One block; where nothing was drawn, whatever follows is
+/// thrown away.
+struct place_drawn_kernel {
+  static constexpr bool collective = false;
+  std::int32_t* ids;
+  std::int32_t rows;
+  const std::int32_t* drawn;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    for (std::int32_t i = static_cast<std::int32_t>(t.index()); i < rows;
+         i += static_cast<std::int32_t>(t.count()))
+      if (ids[i] < 0) {
+        const std::int32_t id = drawn[-1 - ids[i]];
+        ids[i] = id < 0 ? 0 : id;
+      }
+  }
+};
+
 /// Row after row is added.
 struct mean_kernel {
   static constexpr bool collective = false;

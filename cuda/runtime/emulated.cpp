@@ -2,6 +2,7 @@
 
 #include <csetjmp>
 #include <cstring>
+#include <string>
 #include <ucontext.h>
 #include <utility>
 
@@ -115,7 +116,13 @@ void emulated_block::arrive(wait what) {
   f.back_to_scheduler();
 }
 
+emulated_device::~emulated_device() {
+  // Whoever is gone has waited, or nobody looks at what is left.
+  queue_.clear();
+}
+
 void* emulated_device::allocate(std::size_t bytes) {
+  check_not_captured("memory is taken");
   auto* out = ::operator new(bytes);
   sizes_.emplace(out, bytes);
   bytes_ += bytes;
@@ -128,12 +135,80 @@ void* emulated_device::allocate(std::size_t bytes) {
 }
 
 void emulated_device::release(void* memory) {
+  run_until(enqueued_);
   auto found = sizes_.find(memory);
   bytes_ -= found->second;
   if (how_.usage != nullptr)
     how_.usage->bytes = bytes_;
   sizes_.erase(found);
   ::operator delete(memory);
+}
+
+void* emulated_device::allocate_host(std::size_t bytes) {
+  check_not_captured("memory is taken");
+  if (how_.usage != nullptr)
+    ++how_.usage->allocations;
+  return ::operator new(bytes);
+}
+
+void emulated_device::release_host(void* memory) {
+  run_until(enqueued_);
+  ::operator delete(memory);
+}
+
+void emulated_device::check_not_captured(const char* what) const {
+  if (captured_ != nullptr)
+    throw std::logic_error{std::string{what} + " while a graph is captured"};
+}
+
+void emulated_device::enqueue(std::function<void()> what) {
+  if (captured_ != nullptr)
+    return captured_->push_back(std::move(what));
+  ++enqueued_;
+  queue_.push_back(std::move(what));
+  if (!how_.is_late)
+    run_until(enqueued_);
+}
+
+void emulated_device::run_until(std::uint64_t done) {
+  for (; done_ < done; ++done_) {
+    const auto next = std::move(queue_.front());
+    queue_.pop_front();
+    next();
+  }
+}
+
+void emulated_device::record(event& here) {
+  check_not_captured("an event is recorded");
+  here.after = enqueued_;
+}
+
+void emulated_device::wait(const event& there) {
+  check_not_captured("somebody waits");
+  run_until(there.after);
+}
+
+emulated_device::graph
+emulated_device::capture(const std::function<void()>& calls) {
+  graph out;
+  captured_ = &out;
+  try {
+    calls();
+  } catch (...) {
+    captured_ = nullptr;
+    throw;
+  }
+  captured_ = nullptr;
+  if (how_.usage != nullptr)
+    ++how_.usage->captures;
+  return out;
+}
+
+void emulated_device::launch(const graph& what) {
+  if (how_.usage != nullptr)
+    ++how_.usage->replays;
+  for (const auto& one : what)
+    enqueue(one);
 }
 
 namespace {
@@ -150,6 +225,14 @@ float product_of(const product& of, std::int64_t row, std::int64_t output,
         to_float(of.x[row * cols + k]) * to_float(of.weight[output * cols + k]);
   }
   return sum;
+}
+
+void multiply_rows(const product& what, bool backwards) {
+  for (std::int64_t r = 0; r < what.rows; ++r)
+    for (std::int64_t o = 0; o < what.shape.outputs; ++o) {
+      auto& to = what.y[r * what.shape.outputs + o];
+      to = product_of(what, r, o, backwards) + (what.add ? to : 0);
+    }
 }
 
 } // namespace
@@ -174,30 +257,45 @@ bool emulated_device::multiply(const product_algorithm& algorithm,
   if (only_counts_)
     return true;
   const bool backwards = algorithm[0] == by_company && what.rows < 17;
-  for (std::int64_t r = 0; r < what.rows; ++r)
-    for (std::int64_t o = 0; o < what.shape.outputs; ++o) {
-      auto& to = what.y[r * what.shape.outputs + o];
-      to = product_of(what, r, o, backwards) + (what.add ? to : 0);
-    }
+  enqueue([what, backwards] { multiply_rows(what, backwards); });
   return true;
 }
 
 void emulated_device::zero(void* memory, std::size_t bytes) {
-  std::memset(memory, 0, bytes);
+  check_not_captured("memory is cleared");
+  enqueue([=] { std::memset(memory, 0, bytes); });
 }
 
 void emulated_device::copy_in(void* to, const void* from, std::size_t bytes) {
+  check_not_captured("a copy is made");
+  if (bytes == 0)
+    return;
+  const auto* begin = static_cast<const std::byte*>(from);
+  enqueue([to, all = std::vector<std::byte>(begin, begin + bytes)] {
+    std::memcpy(to, all.data(), all.size());
+  });
+}
+
+void emulated_device::copy_out(void* to, const void* from, std::size_t bytes) {
+  check_not_captured("a copy is made");
+  run_until(enqueued_);
   if (bytes > 0)
     std::memcpy(to, from, bytes);
 }
 
-void emulated_device::copy_out(void* to, const void* from, std::size_t bytes) {
-  copy_in(to, from, bytes);
+void emulated_device::send(void* to, const void* from, std::size_t bytes) {
+  check_not_captured("a copy is made");
+  if (bytes > 0)
+    enqueue([=] { std::memcpy(to, from, bytes); });
+}
+
+void emulated_device::receive(void* to, const void* from, std::size_t bytes) {
+  send(to, from, bytes);
 }
 
 void emulated_device::copy_within(void* to, const void* from,
                                   std::size_t bytes) {
-  copy_in(to, from, bytes);
+  send(to, from, bytes);
 }
 
 } // namespace troupe::cuda

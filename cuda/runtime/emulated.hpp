@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -108,9 +109,11 @@ private:
 /// What a device was asked for.
 struct emulated_usage {
   std::size_t products = 0;    ///< of its library, so far
-  std::size_t allocations = 0; ///< so far
+  std::size_t allocations = 0; ///< so far, of the host's memory too
   std::size_t bytes = 0;       ///< that are allocated
   std::size_t bytes_most = 0;
+  std::size_t captures = 0; ///< of graphs, so far
+  std::size_t replays = 0;  ///< of graphs, so far
 };
 
 struct emulated_options {
@@ -122,6 +125,9 @@ struct emulated_options {
   /// number of rows, which is the fastest, one that fails, and a good one,
   /// which pays for many rows.
   bool has_library = false;
+  /// It does nothing before somebody waits: so what is sent has to be there
+  /// still, and nobody finds what was not waited for.
+  bool is_late = false;
 };
 
 /// A device that is this process: for tests of what runs on a GPU where there
@@ -144,18 +150,49 @@ public:
     return "emulated GPU";
   }
 
+  ~emulated_device();
+  emulated_device(const emulated_device&) = delete;
+  emulated_device& operator=(const emulated_device&) = delete;
+
   void* allocate(std::size_t bytes);
   void release(void* memory);
+  void* allocate_host(std::size_t bytes);
+  void release_host(void* memory);
   void zero(void* memory, std::size_t bytes);
   void copy_in(void* to, const void* from, std::size_t bytes);
   void copy_out(void* to, const void* from, std::size_t bytes);
+  void send(void* to, const void* from, std::size_t bytes);
+  void receive(void* to, const void* from, std::size_t bytes);
+
+  // -- order ------------------------------------------------------------------
+
+  /// A place in the order of what was asked for.
+  struct event {
+    explicit event(emulated_device&) {
+      // nop
+    }
+    std::uint64_t after = 0; ///< so many
+  };
+  void record(event& here);
+  void wait(const event& there);
+  /// Each thing that it was asked for in between takes a microsecond.
+  double seconds_between(const event& from, const event& to) const {
+    constexpr double each = 1e-6;
+    return each * static_cast<double>(to.after - from.after);
+  }
+
+  /// Launches with their arguments as they were.
+  using graph = std::vector<std::function<void()>>;
+  graph capture(const std::function<void()>& calls);
+  void launch(const graph& what);
 
   // -- between the ranks' devices ---------------------------------------------
 
   /// `from` may be another emulated device's.
   void copy_within(void* to, const void* from, std::size_t bytes);
+  /// For all that was asked for.
   void wait() {
-    // All is done when it is launched.
+    run_until(enqueued_);
   }
 
   // -- products of a library --------------------------------------------------
@@ -181,8 +218,27 @@ public:
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
     work_ += std::uint64_t{shape.blocks_x} * shape.blocks_y * shape.threads;
-    if (only_counts_)
-      return;
+    if (!only_counts_)
+      enqueue([this, shape, kernel] { run_blocks(shape, kernel); });
+  }
+
+private:
+  /// Does it, now or when somebody waits, or keeps it for a graph.
+  void enqueue(std::function<void()> what);
+  void run_until(std::uint64_t done);
+  void check_not_captured(const char* what) const;
+
+  emulated_options how_;
+  std::deque<std::function<void()>> queue_; ///< of a late one
+  std::uint64_t enqueued_ = 0, done_ = 0;
+  graph* captured_ = nullptr; ///< while a graph is captured
+  std::uint64_t work_ = 0;    ///< threads that ran
+  bool only_counts_ = false;
+  std::size_t bytes_ = 0;
+  std::unordered_map<void*, std::size_t> sizes_;
+
+  template <class Kernel>
+  void run_blocks(const launch_shape& shape, const Kernel& kernel) {
     std::unique_ptr<emulated_block> block;
     if constexpr (Kernel::collective)
       block = std::make_unique<emulated_block>(shape.threads);
@@ -190,13 +246,6 @@ public:
       for (unsigned x = 0; x < shape.blocks_x; ++x)
         run_block(shape, kernel, block.get(), x, y);
   }
-
-private:
-  emulated_options how_;
-  std::uint64_t work_ = 0; ///< threads that ran
-  bool only_counts_ = false;
-  std::size_t bytes_ = 0;
-  std::unordered_map<void*, std::size_t> sizes_;
 
   template <class Kernel>
   void run_block(const launch_shape& shape, const Kernel& kernel,

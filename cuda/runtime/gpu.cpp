@@ -129,6 +129,102 @@ std::string gpu_device::bus_id() const {
   return out;
 }
 
+// -- what does not wait -------------------------------------------------------
+
+void* gpu_device::allocate_host(std::size_t bytes) {
+  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  void* out = nullptr;
+  auto why = cudaMallocHost(&out, bytes);
+  if (why == cudaErrorMemoryAllocation) {
+    cudaGetLastError(); // it is no failure of the device
+    throw std::bad_alloc{};
+  }
+  check(why, "memory for copies to a GPU could not be allocated");
+  return out;
+}
+
+// It may be on its way still.
+void gpu_device::release_host(void* memory) {
+  cudaStreamSynchronize(stream_);
+  cudaFreeHost(memory);
+}
+
+void gpu_device::send(void* to, const void* from_host, std::size_t bytes) {
+  copy_in(to, from_host, bytes);
+}
+
+void gpu_device::receive(void* to_host, const void* from, std::size_t bytes) {
+  if (bytes > 0)
+    check(
+        cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_),
+        "a copy from a GPU failed");
+}
+
+gpu_device::event::event(gpu_device& device) {
+  check(cudaSetDevice(device.number_), "a GPU could not be chosen");
+  check(cudaEventCreate(&of_cuda_), "an event of a GPU could not be made");
+}
+
+gpu_device::event::~event() {
+  cudaEventDestroy(of_cuda_);
+}
+
+void gpu_device::record(event& here) {
+  check(cudaEventRecord(here.of_cuda_, stream_),
+        "an event of a GPU could not be recorded");
+}
+
+void gpu_device::wait(const event& there) {
+  check(cudaEventSynchronize(there.of_cuda_), "a step on a GPU failed");
+}
+
+double gpu_device::seconds_between(const event& from, const event& to) {
+  return seconds_between(from.of_cuda_, to.of_cuda_);
+}
+
+gpu_device::graph::graph(graph&& other) noexcept
+    : of_cuda_(std::exchange(other.of_cuda_, nullptr)) {
+  // nop
+}
+
+gpu_device::graph& gpu_device::graph::operator=(graph&& other) noexcept {
+  std::swap(of_cuda_, other.of_cuda_);
+  return *this;
+}
+
+// One that still runs is freed by CUDA when it has.
+gpu_device::graph::~graph() {
+  if (of_cuda_ != nullptr)
+    cudaGraphExecDestroy(of_cuda_);
+}
+
+gpu_device::graph gpu_device::capture(const std::function<void()>& calls) {
+  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+        "a step on a GPU could not be captured");
+  cudaGraph_t captured = nullptr;
+  try {
+    calls();
+  } catch (...) {
+    // The first error is the one to tell.
+    cudaStreamEndCapture(stream_, &captured);
+    if (captured != nullptr)
+      cudaGraphDestroy(captured);
+    throw;
+  }
+  check(cudaStreamEndCapture(stream_, &captured),
+        "a step on a GPU could not be captured");
+  cudaGraphExec_t out = nullptr;
+  const auto why = cudaGraphInstantiate(&out, captured, 0);
+  cudaGraphDestroy(captured);
+  check(why, "the graph of a step could not be made");
+  return graph{out};
+}
+
+void gpu_device::launch(const graph& what) {
+  check(cudaGraphLaunch(what.of_cuda_, stream_),
+        "the graph of a step could not be launched");
+}
+
 std::size_t gpu_device::free_bytes() {
   std::size_t free = 0, all = 0;
   check(cudaSetDevice(number_), "a GPU could not be chosen");

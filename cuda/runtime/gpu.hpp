@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda_runtime.h>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -51,6 +52,7 @@ public:
   void* allocate(std::size_t bytes);
   void release(void* memory);
   void zero(void* memory, std::size_t bytes);
+  /// What is copied may change at once.
   void copy_in(void* to, const void* from, std::size_t bytes);
   /// Waits for all that was launched.
   void copy_out(void* to, const void* from, std::size_t bytes);
@@ -66,6 +68,49 @@ public:
   }
   /// "0000:3b:00.0"
   std::string bus_id() const;
+  // -- what does not wait -----------------------------------------------------
+
+  /// Memory of the host from which and to which the GPU copies by itself.
+  void* allocate_host(std::size_t bytes);
+  void release_host(void* memory);
+  void send(void* to, const void* from_host, std::size_t bytes);
+  void receive(void* to_host, const void* from, std::size_t bytes);
+
+  /// A place in the stream.
+  class event {
+  public:
+    explicit event(gpu_device& device);
+    ~event();
+    event(const event&) = delete;
+    event& operator=(const event&) = delete;
+
+  private:
+    friend class gpu_device;
+    cudaEvent_t of_cuda_ = nullptr;
+  };
+  void record(event& here);
+  /// Returns at once where it was never recorded.
+  void wait(const event& there);
+  /// Between two that it has passed.
+  double seconds_between(const event& from, const event& to);
+
+  /// Launches with their arguments, to be launched together.
+  class graph {
+  public:
+    graph(graph&& other) noexcept;
+    graph& operator=(graph&& other) noexcept;
+    ~graph();
+
+  private:
+    friend class gpu_device;
+    explicit graph(cudaGraphExec_t of_cuda) : of_cuda_(of_cuda) {
+      // nop
+    }
+    cudaGraphExec_t of_cuda_ = nullptr;
+  };
+  /// Nothing that `calls` launch runs now.
+  graph capture(const std::function<void()>& calls);
+  void launch(const graph& what);
 
   // -- products of NVIDIA's library
   // --------------------------------------------

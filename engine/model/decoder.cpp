@@ -3,6 +3,7 @@
 #include "engine/model/layers.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -53,7 +54,10 @@ struct decoder::state {
   state(const model_config& config_in, ops::backend& backend_in,
         const decoder_limits& limits_in, ops::communicator* ranks_in)
       : config(config_in), backend(backend_in), limits(limits_in),
-        ranks(ranks_in), blocks(config, backend, ranks) {
+        ranks(ranks_in), blocks(config, backend, ranks),
+        keeps_steps(backend.keeps_steps() && config.experts == 0 &&
+                    ranks == nullptr),
+        spare_table{limits.kv_blocks} {
     // nop
   }
 
@@ -94,7 +98,8 @@ struct decoder::state {
       return prepared.error();
     step_bytes = *prepared + make_room_for_ranks();
     auto made = backend.make_kv_pool(
-        kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks));
+        kv_shape_of(config, limits.kv_block_tokens,
+                    limits.kv_blocks + (keeps_steps ? 1 : 0)));
     if (!made)
       return made.error();
     pool = std::move(*made);
@@ -125,7 +130,18 @@ struct decoder::state {
     const auto floats = blocks.floats() + gathered->size() +
                         gathered_normed->size() + logits->size() +
                         (part_of_logits ? part_of_logits->size() : 0);
-    return static_cast<std::uint64_t>(floats) * sizeof(float) + step_bytes;
+    return static_cast<std::uint64_t>(floats) * sizeof(float) + step_bytes +
+           spare_bytes();
+  }
+
+  /// Of the block behind those that may be in tables.
+  std::uint64_t spare_bytes() const {
+    const auto blocks = limits.kv_blocks + 1;
+    return keeps_steps ? static_cast<std::uint64_t>(pool->bytes() / blocks) : 0;
+  }
+
+  std::uint64_t kv_bytes() const {
+    return static_cast<std::uint64_t>(pool->bytes()) - spare_bytes();
   }
 
   std::uint64_t host_bytes() const {
@@ -143,7 +159,8 @@ struct decoder::state {
     assert(plan.logit_rows.size() <=
            static_cast<std::size_t>(limits.logit_rows_max));
     for (std::size_t row = 0; row < plan.tokens.size(); ++row) {
-      assert(plan.tokens[row] >= 0 && plan.tokens[row] < config.vocabulary);
+      assert(plan.tokens[row] >= -rows_drawn);
+      assert(plan.tokens[row] < config.vocabulary);
       auto sequence = static_cast<std::size_t>(plan.sequences[row]);
       assert(sequence < plan.tables.size());
       [[maybe_unused]] const auto& table = plan.tables[sequence];
@@ -159,9 +176,57 @@ struct decoder::state {
         assert(block >= 0 && block < limits.kv_blocks);
   }
 
+  void take(const engine::step_plan& next) {
+    plan = next;
+    wanted = plan.logit_rows.size();
+    check_plan();
+  }
+
+  /// Starts what was taken.
   void run() {
     tables.assign(plan.tables.begin(), plan.tables.end());
-    const ops::batch_view batch{plan.positions, plan.sequences, tables};
+    ops::step_input in;
+    in.repeats = repeats();
+    if (in.repeats)
+      pad();
+    in.ids = plan.tokens;
+    in.batch = {plan.positions, plan.sequences, tables};
+    in.logit_rows = plan.logit_rows;
+    const auto before = blocks.weight_bytes_read();
+    if (!backend.run_step(in, [this, &in] { call(in.batch); }))
+      blocks.count_read(repeated_bytes);
+    else if (in.repeats)
+      repeated_bytes = blocks.weight_bytes_read() - before;
+  }
+
+  std::int64_t repeated_rows_max() const {
+    const auto sequences =
+        limits.sequences_max > 0 ? limits.sequences_max : limits.rows_max;
+    return std::min({limits.rows_max, limits.logit_rows_max, sequences});
+  }
+
+  /// Whether the step is as ops::step_input::repeats says.
+  bool repeats() const {
+    const auto count = plan.tokens.size();
+    const auto& of = plan.sequences;
+    return keeps_steps && rows() <= repeated_rows_max() &&
+           plan.logit_rows.size() == count && tables.size() == count &&
+           std::adjacent_find(of.begin(), of.end()) == of.end() &&
+           (!backend.has_roles() || plan.prompt_rows == 0);
+  }
+
+  void pad() {
+    for (auto more = padded_rows(rows(), repeated_rows_max()) - rows();
+         more > 0; --more) {
+      plan.logit_rows.push_back(static_cast<std::int32_t>(rows()));
+      plan.tokens.push_back(0);
+      plan.positions.push_back(0);
+      plan.sequences.push_back(static_cast<std::int32_t>(tables.size()));
+      tables.emplace_back(spare_table);
+    }
+  }
+
+  void call(const ops::batch_view& batch) {
     auto* residual = blocks.at(slot::residual);
     backend.embed(*embedding, plan.tokens, residual);
     if (config.embedding_scale != 1)
@@ -198,13 +263,13 @@ struct decoder::state {
     if (!std::exchange(submitted, false) || rows() == 0)
       return false;
     run();
-    return !plan.logit_rows.empty();
+    return wanted > 0;
   }
 
   void draw(const ops::draw_plan& draws) {
-    assert(draws.rows.size() == plan.logit_rows.size());
-    drawn.resize(draws.rows.size());
-    drawer->draw(logits->data(), config.vocabulary, draws, drawn);
+    assert(draws.rows.size() == wanted);
+    drawer->begin(logits->data(), config.vocabulary, draws);
+    rows_drawn = static_cast<token_id>(wanted);
   }
 
   std::span<const float> download_row(std::size_t row) {
@@ -216,7 +281,7 @@ struct decoder::state {
 
   std::span<float> wanted_logits() {
     return std::span{host_logits}.first(
-        plan.logit_rows.size() * static_cast<std::size_t>(config.vocabulary));
+        wanted * static_cast<std::size_t>(config.vocabulary));
   }
 
   const model_config config;
@@ -234,12 +299,16 @@ struct decoder::state {
   std::unique_ptr<ops::buffer> part_of_logits; ///< of one of several ranks
   std::vector<float> host_logits;
   ops::drawer* drawer = nullptr; ///< the backend's, if it has one
-  std::vector<ops::drawn_row> drawn;
+  token_id rows_drawn = 0;       ///< by the last draw
   std::uint64_t weight_bytes = 0;
   std::uint64_t step_bytes = 0; ///< of the backend, for its steps
   engine::step_plan plan;
+  std::size_t wanted = 0; ///< rows with logits, without padding
   std::vector<std::span<const std::int32_t>> tables; ///< views into the plan
   bool submitted = false;
+  const bool keeps_steps;                ///< those that repeat
+  std::vector<std::int32_t> spare_table; ///< of padding rows
+  std::uint64_t repeated_bytes = 0; ///< weights read by a step that repeats
 };
 
 result<std::uint64_t> kv_block_bytes(const model_config& config,
@@ -253,6 +322,14 @@ result<std::uint64_t> kv_block_bytes(const model_config& config,
   if (!pool)
     return pool.error();
   return static_cast<std::uint64_t>((*pool)->bytes());
+}
+
+std::int64_t padded_rows(std::int64_t rows, std::int64_t most) {
+  constexpr std::int64_t step = 8;
+  const auto wide = rows < step ? static_cast<std::int64_t>(std::bit_ceil(
+                                      static_cast<std::uint64_t>(rows)))
+                                : (rows + step - 1) / step * step;
+  return std::min(wide, most);
 }
 
 decoder::decoder() = default;
@@ -300,14 +377,12 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
     return done.error();
   if (auto done = sized.allocate(); !done)
     return done.error();
-  return decoder_bytes{sized.weight_bytes,
-                       static_cast<std::uint64_t>(sized.pool->bytes()),
+  return decoder_bytes{sized.weight_bytes, sized.kv_bytes(),
                        sized.workspace_bytes(), sized.host_bytes()};
 }
 
 void decoder::submit(const engine::step_plan& plan) {
-  state_->plan = plan;
-  state_->check_plan();
+  state_->take(plan);
   state_->submitted = true;
 }
 
@@ -328,11 +403,22 @@ bool decoder::draws() const {
   return state_->drawer != nullptr;
 }
 
-std::span<const ops::drawn_row>
-decoder::collect_drawn(const ops::draw_plan& plan) {
-  if (state_->run_submitted())
-    state_->draw(plan);
-  return std::span{state_->drawn}.first(state_->plan.logit_rows.size());
+/// Where the host chooses experts it waits for each layer: a step ahead would
+/// but keep what the step before gave.
+bool decoder::runs_ahead() const {
+  return draws() && state_->config.experts == 0;
+}
+
+void decoder::submit_drawn(const engine::step_plan& plan,
+                           const ops::draw_plan& draws) {
+  state_->take(plan);
+  if (state_->rows() > 0)
+    state_->run();
+  state_->draw(draws);
+}
+
+std::span<const ops::drawn_row> decoder::collect_drawn() {
+  return state_->drawer->end();
 }
 
 std::span<const float> decoder::logits_of(std::size_t logit_row) {
@@ -347,12 +433,16 @@ std::uint64_t decoder::weight_bytes_read() const {
   return state_->blocks.weight_bytes_read();
 }
 
+ops::step_gaps decoder::gaps() const {
+  return state_->backend.gaps();
+}
+
 std::uint64_t decoder::weight_bytes() const {
   return state_->weight_bytes;
 }
 
 std::uint64_t decoder::kv_cache_bytes() const {
-  return static_cast<std::uint64_t>(state_->pool->bytes());
+  return state_->kv_bytes();
 }
 
 } // namespace troupe::model

@@ -35,8 +35,9 @@ result<std::uint64_t> kv_block_bytes(const model_config& config,
 struct decoder_bytes {
   std::uint64_t weights = 0;
   std::uint64_t kv_cache = 0;
-  std::uint64_t workspace = 0; ///< in the backend's memory, of one step
-  std::uint64_t host = 0;      ///< logits, in the host's memory
+  /// In the backend's memory, of one step; a spare block among it.
+  std::uint64_t workspace = 0;
+  std::uint64_t host = 0; ///< logits, in the host's memory
 };
 
 /// The sizes of a decoder that `decoder::make` would make, when `backend` and
@@ -47,6 +48,10 @@ result<decoder_bytes> decoder_size(const weights::checkpoint& file,
                                    ops::backend& backend,
                                    const decoder_limits& limits,
                                    ops::communicator* ranks = nullptr);
+
+/// How many rows a step gets that a backend keeps (ops::backend::keeps_steps),
+/// for `rows` of `most`: few numbers do for all.
+std::int64_t padded_rows(std::int64_t rows, std::int64_t most);
 
 /// Runs any family of the table (architecture.hpp) on any backend. Everything
 /// that a step needs is allocated when it is made; a step allocates nothing
@@ -73,11 +78,14 @@ public:
   std::span<const float> collect() override;
   bool has_roles() const override;
   bool draws() const override;
-  std::span<const ops::drawn_row>
-  collect_drawn(const ops::draw_plan& plan) override;
+  bool runs_ahead() const override;
+  void submit_drawn(const engine::step_plan& plan,
+                    const ops::draw_plan& draws) override;
+  std::span<const ops::drawn_row> collect_drawn() override;
   std::span<const float> logits_of(std::size_t logit_row) override;
   std::int32_t vocabulary() const override;
   std::uint64_t weight_bytes_read() const override;
+  ops::step_gaps gaps() const override;
 
   /// Bytes of all weights as the backend keeps them, and of the KV pool.
   std::uint64_t weight_bytes() const;

@@ -59,6 +59,11 @@ public:
     return weight_bytes_read_;
   }
 
+  /// Counts what was read without a call of `run`.
+  void count_read(std::uint64_t bytes) {
+    weight_bytes_read_ += bytes;
+  }
+
 private:
   /// A step of one layer with its weights in the backend's memory.
   struct loaded_step {

@@ -37,9 +37,15 @@ bool rank_runner::draws() const {
   return own_->draws();
 }
 
-std::span<const ops::drawn_row>
-rank_runner::collect_drawn(const ops::draw_plan& plan) {
-  const auto drawn = own_->collect_drawn(plan);
+void rank_runner::submit_drawn(const engine::step_plan& plan,
+                               const ops::draw_plan& draws) {
+  encode(plan, plan_);
+  ranks_.broadcast(plan_);
+  own_->submit_drawn(plan, draws);
+}
+
+std::span<const ops::drawn_row> rank_runner::collect_drawn() {
+  const auto drawn = own_->collect_drawn();
   ranks_.check();
   return drawn;
 }

@@ -22,8 +22,9 @@ public:
   std::span<const float> collect() override;
   bool has_roles() const override;
   bool draws() const override;
-  std::span<const ops::drawn_row>
-  collect_drawn(const ops::draw_plan& plan) override;
+  void submit_drawn(const engine::step_plan& plan,
+                    const ops::draw_plan& draws) override;
+  std::span<const ops::drawn_row> collect_drawn() override;
   std::span<const float> logits_of(std::size_t logit_row) override;
   std::int32_t vocabulary() const override;
   /// Of all ranks, which have equal parts.

@@ -2,6 +2,7 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/draw.hpp"
+#include "engine/ops/step_gaps.hpp"
 #include "engine/sampling/sampling_params.hpp"
 
 #include <cstdint>
@@ -9,6 +10,12 @@
 #include <vector>
 
 namespace troupe::engine {
+
+/// Stands for a token that the host has not seen: what row `logit_row` of the
+/// logits of the step before draws.
+constexpr token_id drawn_by(std::size_t logit_row) {
+  return -1 - static_cast<token_id>(logit_row);
+}
 
 /// The rows of one forward pass, as the scheduler planned them. Row r is token
 /// `tokens[r]` at `positions[r]` of sequence `sequences[r]` (an index into
@@ -44,20 +51,33 @@ public:
     return false;
   }
 
-  /// Whether tokens can be drawn where the logits are: then `collect_drawn`
-  /// stands for `collect`.
+  /// Whether tokens can be drawn where the logits are: then `submit_drawn` and
+  /// `collect_drawn` stand for the other two.
   virtual bool draws() const {
     return false;
   }
 
-  /// What the plan draws of the submitted plan's logits, row by row. Valid
-  /// until the next submit.
-  virtual std::span<const ops::drawn_row>
-  collect_drawn([[maybe_unused]] const ops::draw_plan& plan) {
+  /// Whether a plan may be submitted before the one before was collected (two
+  /// at most are under way), with tokens that stand for what that one draws
+  /// (`drawn_by`).
+  virtual bool runs_ahead() const {
+    return false;
+  }
+
+  /// `draws` has a row for each row of logits.
+  virtual void submit_drawn(const step_plan& plan,
+                            [[maybe_unused]] const ops::draw_plan& draws) {
+    submit(plan);
+  }
+
+  /// What was drawn of the oldest plan that was submitted, row by row. Valid
+  /// until the next call of this.
+  virtual std::span<const ops::drawn_row> collect_drawn() {
     return {};
   }
 
-  /// One row of the logits, after `collect_drawn`; until the next call.
+  /// One row of the logits, after `collect_drawn` and before another plan is
+  /// submitted; until the next call.
   virtual std::span<const float>
   logits_of([[maybe_unused]] std::size_t logit_row) {
     return {};
@@ -67,6 +87,11 @@ public:
 
   /// Bytes of weights that all passes read so far.
   virtual std::uint64_t weight_bytes_read() const = 0;
+
+  /// Between steps that drew on a device (ops::backend::gaps).
+  virtual ops::step_gaps gaps() const {
+    return {};
+  }
 };
 
 /// A sequence that is computed in one step.

@@ -2,9 +2,11 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/draw.hpp"
+#include "engine/ops/step_gaps.hpp"
 #include "engine/ops/tensor.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -114,6 +116,19 @@ struct column_groups {
 /// Where a row's position stands in its sequence (DESIGN.md, "Exactness").
 enum class row_role : std::uint8_t { prompt, output };
 
+/// What the calls of a step are given that differs from step to step; they hand
+/// in these very lists.
+struct step_input {
+  /// Of its rows, for `embed`. Below 0: -1 - r, what row r of the last
+  /// `drawer::begin` draws.
+  std::span<const std::int32_t> ids;
+  batch_view batch;
+  std::span<const std::int32_t> logit_rows; ///< for `gather_rows`
+  /// The calls follow from the number of rows: each row is an output, the last
+  /// of a sequence of its own, and has logits; nothing comes to the host.
+  bool repeats = false;
+};
+
 /// The experts of some rows: row r's are `experts[r * chosen ...]`, best first,
 /// and `shares` what each contributes.
 struct routing_view {
@@ -165,6 +180,26 @@ public:
   /// host has to.
   virtual drawer* drawer_of([[maybe_unused]] std::int64_t logits) {
     return nullptr;
+  }
+
+  /// Whether it keeps the calls of steps that repeat. Then these should have
+  /// one of few numbers of rows.
+  virtual bool keeps_steps() const {
+    return false;
+  }
+
+  /// Makes the calls of a step of the one decoder that it has, after `prepare`
+  /// and within its bounds. False: it has kept the calls of such a step, whose
+  /// addresses are the same, and did what they say without making them.
+  virtual bool run_step([[maybe_unused]] const step_input& in,
+                        const std::function<void()>& calls) {
+    calls();
+    return true;
+  }
+
+  /// Between the steps that drew, so far. Nothing where nobody measures.
+  virtual step_gaps gaps() const {
+    return {};
   }
 
   /// out[r][:] = row ids[r] of the table, as floats. rows = ids.size().

@@ -34,7 +34,7 @@ struct cuda_options {
 
 /// Raised with every change of backend.hpp or of this file: what module and
 /// program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-5";
+inline constexpr const char* cuda_module_version = "troupe-cuda-6";
 
 /// Opens a GPU. All that needs CUDA is in a module, libtroupe_cuda.so, which is
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the

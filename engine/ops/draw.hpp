@@ -73,11 +73,15 @@ class drawer {
 public:
   virtual ~drawer() = default;
 
-  /// Draws of each row of `logits`, [plan.rows.size()][cols], what the plan
-  /// says, to the bit as engine/sampling does. The logits are afterwards what
-  /// they were. Waits.
-  virtual void draw(float* logits, std::int64_t cols, const draw_plan& plan,
-                    std::span<drawn_row> out) = 0;
+  /// Begins to draw of each row of `logits`, [plan.rows.size()][cols], what the
+  /// plan says, to the bit as engine/sampling does. The logits are afterwards
+  /// what they were. At most two draws are under way.
+  virtual void begin(float* logits, std::int64_t cols,
+                     const draw_plan& plan) = 0;
+
+  /// Waits for the older of the draws that are under way. Valid until the next
+  /// call.
+  virtual std::span<const drawn_row> end() = 0;
 };
 
 } // namespace troupe::ops

@@ -7,12 +7,12 @@
 
 namespace troupe::sampling {
 
-namespace {
-
 error unusable_logits() {
   return {errc::internal, "the model's output for this position holds values "
                           "that are not finite numbers"};
 }
+
+namespace {
 
 token_id first_of(std::span<const float> logits, float value) {
   return static_cast<token_id>(std::find(logits.begin(), logits.end(), value) -

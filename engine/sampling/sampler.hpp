@@ -13,6 +13,10 @@
 
 namespace troupe::sampling {
 
+/// The error of a row that holds NaN or infinity, or of which nothing may be
+/// drawn.
+error unusable_logits();
+
 /// Logits to token. The logit stages come first, then temperature, top_k,
 /// min_p, top_p and the draw:
 /// - temperature 0 takes the best logit, ties the lowest id;

@@ -99,16 +99,18 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   ops::cuda_device device;
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
+  // Late, as a GPU is: nothing is done before somebody waits.
+  const cuda::emulated_options late{.is_late = true};
   if (how.group) {
     auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
       return std::make_unique<disturbed_transport>(std::move(by), rank);
     };
     auto made =
-        cuda::make_emulated_rank(how.group, how.rank, {}, {}, disturbed);
+        cuda::make_emulated_rank(how.group, how.rank, late, {}, disturbed);
     device.backend = std::move(made.backend);
     device.ranks = std::move(made.ranks);
   } else {
-    device.backend = cuda::make_emulated_backend();
+    device.backend = cuda::make_emulated_backend(late);
   }
   *out = std::move(device);
 }

@@ -118,6 +118,10 @@ public:
                                     : 0;
   }
 
+  bool keeps_steps() const override {
+    return kept_by_ == kept_by::gpu;
+  }
+
   // There is nothing to compute with.
   void embed(const weight&, std::span<const std::int32_t>, float*) override {
     std::abort();

@@ -34,6 +34,14 @@ std::unique_ptr<ops::backend> make_gpu() {
   return std::move(device->backend);
 }
 
+std::vector<ops::drawn_row> draw(ops::drawer& by, ops::buffer& logits,
+                                 std::int64_t cols,
+                                 const ops::draw_plan& plan) {
+  by.begin(logits.data(), cols, plan);
+  const auto drawn = by.end();
+  return {drawn.begin(), drawn.end()};
+}
+
 /// A choice at the moment of a draw, or a token to be scored.
 struct scene {
   std::vector<float> logits;
@@ -61,9 +69,8 @@ public:
       add(one);
       logits.insert(logits.end(), one.logits.begin(), one.logits.end());
     }
-    std::vector<ops::drawn_row> out(all.size());
     auto in = gpu_->upload(logits);
-    drawer_->draw(in->data(), vocabulary_, planner_.plan(), out);
+    const auto out = draw(*drawer_, *in, vocabulary_, planner_.plan());
     std::vector<float> after(logits.size());
     gpu_->download(in->data(), after);
     CHECK(std::memcmp(after.data(), logits.data(),
@@ -350,9 +357,8 @@ TEST_CASE("an id that a mask does not have is never drawn") {
   for (std::size_t i = 0; i < plan.rows.size(); ++i)
     if (i != 7)
       plan.rows[i].mask = static_cast<std::int32_t>(i);
-  std::vector<ops::drawn_row> drawn(all.size());
   auto in = gpu->upload(logits);
-  drawer->draw(in->data(), vocabulary, plan, drawn);
+  const auto drawn = draw(*drawer, *in, vocabulary, plan);
   all[7].params.min_tokens = 0; // has no mask
   for (std::size_t i = 0; i < all.size(); ++i) {
     INFO("row " << i);
@@ -384,10 +390,9 @@ TEST_CASE("what a plan cannot hold is the host's") {
   CHECK(rows.back().first_change == 0);
   CHECK(rows.back().changes == 5); // 1, 2, 7, 5, 9
   auto gpu = make_gpu();
-  std::vector<ops::drawn_row> drawn(rows.size());
   auto in = gpu->upload(std::vector<float>(rows.size() * vocabulary));
-  gpu->drawer_of(vocabulary)
-      ->draw(in->data(), vocabulary, planner.plan(), drawn);
+  const auto drawn =
+      draw(*gpu->drawer_of(vocabulary), *in, vocabulary, planner.plan());
   for (std::size_t i = 0; i < rows.size(); ++i)
     CHECK((drawn[i].id == -1) == (by_host[i] == 1));
   CHECK(gpu->drawer_of(std::int64_t{1} << 21) == nullptr);

@@ -90,3 +90,65 @@ TEST_CASE("who does not wait reads what is not there yet") {
   device.launch({1, 1, 64, 64}, neighbour_kernel{false, out.data()});
   CHECK(std::isnan(out[0]));
 }
+
+namespace {
+
+/// Adds what it was given.
+struct add_kernel {
+  static constexpr bool collective = false;
+  float* to;
+  float what;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    if (t.index() == 0)
+      *to += what;
+  }
+};
+
+} // namespace
+
+TEST_CASE("a late device does nothing before somebody waits, in order then") {
+  emulated_device device{{.is_late = true}};
+  float x = 1, sent = 5, kept = 7, back = 0;
+  emulated_device::event half{device};
+  device.send(&x, &sent, sizeof x);
+  device.launch({}, add_kernel{&x, 1});
+  device.record(half);
+  device.copy_in(&x, &kept, sizeof x);
+  device.receive(&back, &x, sizeof x);
+  sent = 6; // too early
+  kept = 8; // may change
+  CHECK(x == 1);
+  device.wait(half);
+  CHECK(x == 7);
+  CHECK(back == 0);
+  float out = 0;
+  device.copy_out(&out, &x, sizeof x);
+  CHECK(out == 7);
+  CHECK(back == 7);
+}
+
+TEST_CASE("a graph is its launches with their arguments as they were") {
+  emulated_usage usage;
+  emulated_device device{{.usage = &usage}};
+  float x = 1, what = 2;
+  const auto graph = device.capture([&] {
+    device.launch({}, add_kernel{&x, what});
+  });
+  CHECK(x == 1);
+  what = 100;
+  device.launch(graph);
+  device.launch(graph);
+  CHECK(x == 5);
+  CHECK(usage.captures == 1);
+  CHECK(usage.replays == 2);
+  auto captured = [&](auto call) { device.capture(call); };
+  CHECK_THROWS_AS(captured([&] { device.allocate(8); }), std::logic_error);
+  CHECK_THROWS_AS(captured([&] { device.send(&x, &what, 4); }),
+                  std::logic_error);
+  CHECK_THROWS_AS(captured([&] { device.copy_out(&x, &what, 4); }),
+                  std::logic_error);
+  device.launch({}, add_kernel{&x, 1}); // no graph is captured any more
+  CHECK(x == 6);
+}

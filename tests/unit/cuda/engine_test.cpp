@@ -11,8 +11,9 @@
 using namespace troupe;
 using namespace troupe::engine;
 
-// An engine whose tokens are drawn on the device gives what one gives whose
-// logits come to the host.
+// An engine whose tokens are drawn on the device, and whose steps are submitted
+// ahead, gives what one gives whose logits come to the host. The device is
+// late: nothing is done before somebody waits.
 
 namespace {
 
@@ -21,10 +22,11 @@ constexpr model::decoder_limits limits{24, 12, 4, 60, 6, 40};
 /// A decoder on the emulated GPU that draws there, or is kept from it.
 class watched_runner final : public model_runner {
 public:
-  explicit watched_runner(bool on_device)
+  explicit watched_runner(bool on_device, const std::string& family = "llama")
       : loaded_(test::load_model(
-            test::reference_folder() / "families/llama.gguf",
-            cuda::make_emulated_backend({.usage = &usage}), limits)),
+            test::reference_folder() / "families" / (family + ".gguf"),
+            cuda::make_emulated_backend({.usage = &usage, .is_late = true}),
+            limits)),
         on_device_(on_device) {
     REQUIRE(loaded_.decoder->draws());
   }
@@ -39,10 +41,16 @@ public:
   bool draws() const override {
     return on_device_;
   }
-  std::span<const ops::drawn_row>
-  collect_drawn(const ops::draw_plan& plan) override {
-    drawn += plan.rows.size();
-    return loaded_.decoder->collect_drawn(plan);
+  bool runs_ahead() const override {
+    return on_device_ && loaded_.decoder->runs_ahead();
+  }
+  void submit_drawn(const step_plan& plan,
+                    const ops::draw_plan& draws) override {
+    drawn += draws.rows.size();
+    loaded_.decoder->submit_drawn(plan, draws);
+  }
+  std::span<const ops::drawn_row> collect_drawn() override {
+    return loaded_.decoder->collect_drawn();
   }
   std::span<const float> logits_of(std::size_t row) override {
     ++rows_of_host;
@@ -53,6 +61,9 @@ public:
   }
   std::uint64_t weight_bytes_read() const override {
     return loaded_.decoder->weight_bytes_read();
+  }
+  ops::step_gaps gaps() const override {
+    return loaded_.decoder->gaps();
   }
 
   cuda::emulated_usage usage;
@@ -106,7 +117,8 @@ std::vector<request> requests(std::int32_t vocabulary) {
 
 /// All outputs of a choice, in order.
 std::map<std::uint64_t, std::vector<output>>
-answers(watched_runner& runner, const std::vector<request>& all) {
+answers(watched_runner& runner, const std::vector<request>& all,
+        stats* after = nullptr) {
   engine_core core{config_of(), runner};
   std::map<std::uint64_t, std::vector<output>> out;
   for (const auto& one : all)
@@ -115,6 +127,8 @@ answers(watched_runner& runner, const std::vector<request>& all) {
     for (auto& news : core.step().outputs)
       out[news.id].push_back(std::move(news));
   } while (core.living() > 0);
+  if (after != nullptr)
+    *after = core.now();
   return out;
 }
 
@@ -159,4 +173,52 @@ TEST_CASE("rows that the device does not draw come to the host one by one") {
   check_same(answers(device, all), answers(host, all));
   CHECK(device.rows_of_host >= 14); // two choices, and the other's prompt
   CHECK(device.rows_of_host < device.drawn);
+}
+
+TEST_CASE(
+    "steps that are submitted ahead give the same, as graphs, and take no "
+    "memory") {
+  for (const std::string family : {"llama", "qwen3moe"}) {
+    INFO(family);
+    watched_runner device{true, family}, host{false, family};
+    auto all = requests(device.vocabulary());
+    all.resize(5);
+    std::uint32_t tokens = 6;
+    for (auto& one : all) { // they end one after the other
+      one.params.repetition_penalty = 1;
+      one.params.frequency_penalty = 0;
+      one.params.max_tokens = tokens += 2;
+    }
+    // Some token that is drawn somewhere ends the others.
+    watched_runner first{false, family};
+    const auto undisturbed = answers(first, all);
+    all[4].params.stop_token_ids = {undisturbed.at(4).at(3).tokens.at(0)};
+    const auto before = device.usage.allocations;
+    stats now;
+    check_same(answers(device, all, &now), answers(host, all));
+    CHECK(device.usage.allocations == before);
+    CHECK(device.rows_of_host == 0);
+    if (family == "qwen3moe") { // its experts are chosen by the host
+      CHECK(now.steps_ahead == 0);
+      CHECK(device.usage.captures == 0);
+      continue;
+    }
+    CHECK(now.steps_ahead > 10);
+    CHECK(device.usage.captures >= 3);
+    CHECK(device.usage.replays >= 5);
+  }
+}
+
+TEST_CASE("between a step's last kernel and the next one's first stand what "
+          "was drawn and the next lists alone") {
+  watched_runner device{true};
+  std::vector<request> all(1);
+  all[0].prompt = {5, 6, 7};
+  all[0].params.max_tokens = 10;
+  all[0].params.ignore_eos = true;
+  stats now;
+  answers(device, all, &now);
+  CHECK(now.steps_ahead == 9);
+  CHECK(now.device_gaps == 9);
+  CHECK(now.device_gap_seconds == Approx(9 * 2e-6)); // two copies
 }

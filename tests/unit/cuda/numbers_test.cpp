@@ -78,21 +78,31 @@ TEST_CASE("weights keep a type that all parts have, and become bf16 else") {
              .has_value());
 }
 
-TEST_CASE("a step's rows are packed with where each sequence ends") {
+TEST_CASE("a step's lists are packed with where each sequence ends, and lie "
+          "where their numbers say") {
+  const std::vector<std::int32_t> ids{11, 12, 13, 14, -1}, logit_rows{2, 4};
   const std::vector<std::int32_t> positions{4, 5, 6, 0, 9};
   const std::vector<std::int32_t> sequences{1, 1, 1, 0, 2};
   const std::vector<std::int32_t> one{7}, two{3, 4}, three{5, 6, 8};
   const std::vector<std::span<const std::int32_t>> tables{one, two, three};
-  packed_rows packed;
-  packed.numbers.assign(3, 1); // what was there before goes
-  pack_rows({positions, sequences, tables}, packed);
-  const auto* n = packed.numbers.data();
-  for (int r = 0; r < 5; ++r) {
-    CHECK(n[r] == positions[r]);
-    CHECK(n[packed.sequences + r] == sequences[r]);
-    CHECK(n[packed.last + r] == std::vector{6, 6, 6, 0, 9}[r]);
+  ops::step_input in{ids, {positions, sequences, tables}, logit_rows};
+  const auto at = places_of(in);
+  std::vector<std::int32_t> n(at.end, 1);
+  pack_step(in, n);
+  for (std::size_t r = 0; r < 5; ++r) {
+    CHECK(n[r] == ids[r]);
+    CHECK(n[at.positions + r] == positions[r]);
+    CHECK(n[at.sequences + r] == sequences[r]);
+    CHECK(n[at.last + r] == std::vector{6, 6, 6, 0, 9}[r]);
   }
-  CHECK(n[packed.tables + n[packed.table_begins + 0]] == 7);
-  CHECK(n[packed.tables + n[packed.table_begins + 1] + 1] == 4);
-  CHECK(n[packed.tables + n[packed.table_begins + 2] + 2] == 8);
+  CHECK(n[at.logit_rows] == 2);
+  CHECK(n[at.logit_rows + 1] == 4);
+  CHECK(n[at.tables + n[at.table_begins + 0]] == 7);
+  CHECK(n[at.tables + n[at.table_begins + 1] + 1] == 4);
+  CHECK(n[at.tables + n[at.table_begins + 2] + 2] == 8);
+  // Longer tables move nothing else.
+  const std::vector<std::span<const std::int32_t>> longer{three, two, three};
+  in.batch.tables = longer;
+  CHECK(places_of(in).tables == at.tables);
+  CHECK(places_of(in).end == at.end + 2);
 }
