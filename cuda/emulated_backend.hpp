@@ -12,6 +12,7 @@ namespace troupe::cuda {
 /// times slower than the CPU's own.
 std::unique_ptr<ops::backend>
 make_emulated_backend(const emulated_options& how = {},
-                      const std::filesystem::path& cache_folder = {});
+                      const std::filesystem::path& cache_folder = {},
+                      ops::kv_type kv = ops::kv_type::f16);
 
 } // namespace troupe::cuda

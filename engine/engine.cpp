@@ -122,9 +122,14 @@ std::unique_ptr<ops::communicator> sizing_ranks_of(const options& o) {
                           : ops::make_sizing_communicator(ranks_of(o));
 }
 
+ops::kv_type kv_type_of(const options& o) {
+  return o.kv_cache_dtype.empty() ? ops::kv_type::f16 : ops::kv_type::e4m3;
+}
+
 std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   using ops::cpu::kept_by;
-  return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
+  return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu,
+                                       kv_type_of(o));
 }
 
 /// What a decoder's steps take: of the device, where that is the host too.
@@ -308,7 +313,8 @@ private:
     const auto caches = cache_folder(options_);
     auto device = ops::open_cuda(
         {.number = 0,
-         .cache_folder = caches.empty() ? caches : caches / "gpu"});
+         .cache_folder = caches.empty() ? caches : caches / "gpu",
+         .kv = kv_type_of(options_)});
     if (!device)
       return device.error();
     model_.backend = std::move(device->backend);

@@ -90,6 +90,15 @@ made_families() {
     "$pack/check_families" "$pack/made" >"$out/made-families.json"
 }
 
+# The same with weights, keys and values in fp8.
+made_fp8() {
+  rm -rf "$pack/made-fp8"
+  python3 tests/reference/make_random_families.py "$pack/made-fp8" \
+    --fp8-weights --fp8-kv &&
+    "$pack/check_families" "$pack/made-fp8" --fp8-weights --fp8-kv \
+      >"$out/made-fp8.json"
+}
+
 # A node that serves from the GPU.
 serve() {
   python3 -m pip install --quiet --no-index --find-links "$pack/wheels" \
@@ -128,9 +137,10 @@ check() {
       "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
   done
   part families 60 "$pack/unit_cuda" "*family*" --durations yes
-  export -f serve made_families
+  export -f serve made_families made_fp8
   export pack out
   part made-families 120 bash -c made_families
+  part made-fp8 60 bash -c made_fp8
   part serve 120 bash -c serve
   for model in Qwen2.5-0.5B Qwen2.5-7B Llama-3-8B; do
     part "bench-$model" 240 python3 bench/gpu_engine.py --only "$model" \

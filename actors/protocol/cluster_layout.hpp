@@ -61,6 +61,7 @@ struct layout<replica_spec> {
       number(42, &r::task),
       droppable_since(7, 43, &r::tensor_parallel_size),
       droppable_since(7, 44, &r::gpus),
+      droppable_since(7, 45, &r::kv_cache_dtype),
   };
 };
 

@@ -67,6 +67,8 @@ struct replica_spec {
   /// What it takes of them, a part of one or several; 0 = it runs on the CPU.
   /// Since version 7.
   double gpus = 0;
+  /// engine::options has what it means. Since version 7.
+  std::string kv_cache_dtype;
 
   bool operator==(const replica_spec&) const = default;
 };

@@ -21,11 +21,12 @@ struct cuda_options {
   /// Where it is kept which algorithms are the best on this machine; empty:
   /// nowhere, they are searched for each time.
   std::filesystem::path cache_folder;
+  kv_type kv = kv_type::f16; ///< how it keeps keys and values
 };
 
 /// Raised with every change of backend.hpp or of this file: what module and
 /// program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-4";
+inline constexpr const char* cuda_module_version = "troupe-cuda-5";
 
 /// Opens a GPU. All that needs CUDA is in a module, libtroupe_cuda.so, which is
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the

@@ -119,6 +119,7 @@ replica_spec full_spec() {
   x.generation_defaults = false;
   x.tensor_parallel_size = 4;
   x.gpus = 0.25;
+  x.kv_cache_dtype = "fp8_e4m3";
   return x;
 }
 

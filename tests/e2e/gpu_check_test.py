@@ -8,8 +8,8 @@ import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families",
-         "made-families", "serve", "bench-Qwen2.5-0.5B", "bench-Qwen2.5-7B",
-         "bench-Llama-3-8B"]
+         "made-families", "made-fp8", "serve", "bench-Qwen2.5-0.5B",
+         "bench-Qwen2.5-7B", "bench-Llama-3-8B"]
 PROGRAMS = ["unit_cuda", "check_families"]
 TOOLS = ["nvidia-smi", "compute-sanitizer", "python3"]
 
@@ -56,9 +56,9 @@ def test_all_parts_pass(tmp_path):
     assert all(seen.said(part).startswith("passed") for part in PARTS)
     lines = seen.summary.splitlines()
     assert lines[0] == "a GPU, 580.1, 9.0"
-    assert lines[-1] == "10 of 10 parts passed"
+    assert lines[-1] == "11 of 11 parts passed"
     assert {f"{part}.log" for part in PARTS} <= seen.files
-    assert "made-families.json" in seen.files
+    assert {"made-families.json", "made-fp8.json"} <= seen.files
 
 
 def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
@@ -66,10 +66,10 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
                    compute_sanitizer='[ "$2" != racecheck ]')
     assert seen.status == 1
     failed = {part for part in PARTS if seen.said(part).startswith("FAILED")}
-    assert failed == {"made-families", "racecheck"}
+    assert failed == {"made-families", "made-fp8", "racecheck"}
     assert all(seen.said(part).startswith("passed")
                for part in set(PARTS) - failed)
-    assert seen.summary.endswith("8 of 10 parts passed\n")
+    assert seen.summary.endswith("8 of 11 parts passed\n")
 
 
 def test_models_that_could_not_be_made_fail_their_part(tmp_path):
@@ -84,7 +84,7 @@ def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
     assert seen.status == 1
     assert seen.said("kernels").startswith("FAILED, it was stopped after")
     assert seen.said("families") == "did not run, no time was left"
-    assert seen.summary.endswith("0 of 10 parts passed\n")
+    assert seen.summary.endswith("0 of 11 parts passed\n")
 
 
 def test_a_tool_that_is_missing_is_no_success(tmp_path):

@@ -44,7 +44,7 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   ops::cuda_device device;
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
-  device.backend = cuda::make_emulated_backend();
+  device.backend = cuda::make_emulated_backend({}, {}, how.kv);
   *out = std::move(device);
 }
 

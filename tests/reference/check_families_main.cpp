@@ -1,20 +1,22 @@
 // Computes models on a GPU and compares with what transformers gave:
 //
-//   check_families FOLDER [--emulated [TOKENS]]
+//   check_families FOLDER [--emulated] [--tokens N] [--fp8-weights] [--fp8-kv]
 //
 // FOLDER holds NAME.ref files (README.md), each beside NAME/, as
 // make_random_families.py makes them. Logits may differ by the rounding of keys
 // and values to f16 and, where a library makes products, of rows to bf16; the
 // best token has to be the same wherever its margin is twice that. Each
 // sequence is then computed again in pieces beside another one, with the same
-// bits. Prints JSON, a line per model; the exit status is 0 if all of them, and
-// at least one, are right. The emulator is slow: TOKENS are the first of each
-// sequence that it computes.
+// bits. With --fp8-... the references are of models that were rounded so, by
+// PyTorch. Prints JSON, a line per model; the exit status is 0 if all of them,
+// and at least one, are right. The emulator is slow: with N it computes the
+// first of each sequence alone.
 
 #include "cuda/emulated_backend.hpp"
 #include "engine/model/decoder.hpp"
 #include "engine/model/open_checkpoint.hpp"
 #include "engine/ops/cuda_module.hpp"
+#include "engine/weights/converted_checkpoint.hpp"
 #include "tests/unit/model/reference_file.hpp"
 
 #include <algorithm>
@@ -25,7 +27,10 @@
 #include <exception>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using namespace troupe;
@@ -37,19 +42,28 @@ constexpr std::int32_t tokens_max = 128; ///< of a sequence
 constexpr model::decoder_limits limits{
     2 * tokens_max, 2 * tokens_max, 16, 2 * tokens_max / 16, 2, tokens_max};
 
-/// Where models are computed, and how much of each sequence.
-struct placement {
-  bool is_emulated;
-  std::size_t tokens;
+/// How models are computed, and how much of each sequence.
+struct settings {
+  fs::path folder;
+  bool is_emulated = false;
+  bool has_fp8_weights = false;
+  bool has_fp8_kv = false;
+  std::size_t tokens = tokens_max;
+
+  double tolerance(bool has_roles) const {
+    if (has_fp8_kv)
+      return 0.5; // what is near the middle of two codes may turn over
+    return has_roles ? 0.25 : 0.03;
+  }
 };
 
 /// Choices of products are kept beside the models: many have the same shapes.
-std::unique_ptr<ops::backend> make_backend(const fs::path& folder,
-                                           bool emulated) {
-  if (emulated)
-    return cuda::make_emulated_backend();
+std::unique_ptr<ops::backend> make_backend(const settings& how) {
+  const auto kv = how.has_fp8_kv ? ops::kv_type::e4m3 : ops::kv_type::f16;
+  if (how.is_emulated)
+    return cuda::make_emulated_backend({}, {}, kv);
   auto device = ops::open_cuda(
-      {.number = 0, .cache_folder = folder.parent_path() / "choices"});
+      {.number = 0, .cache_folder = how.folder / "choices", .kv = kv});
   if (!device)
     throw std::runtime_error{device.error().message};
   return std::move(device->backend);
@@ -69,9 +83,12 @@ using logits_list = std::vector<std::vector<float>>;
 class loaded_model {
 public:
   /// For sequences of so many tokens.
-  loaded_model(const fs::path& folder, std::size_t tokens, bool emulated)
-      : backend_(make_backend(folder, emulated)) {
-    file_ = taken(model::open_checkpoint(folder));
+  loaded_model(const fs::path& folder, std::size_t tokens, const settings& how)
+      : backend_(make_backend(how)) {
+    file_ = weights::convert_matrices(taken(model::open_checkpoint(folder)),
+                                      how.has_fp8_weights
+                                          ? weights::matrix_form::e4m3
+                                          : weights::matrix_form::as_stored);
     config_ = taken(
         model::read_model_config(*file_, static_cast<std::int32_t>(tokens)));
     decoder_ =
@@ -186,16 +203,16 @@ logits_list in_company(loaded_model& model, const std::vector<token_id>& ids,
 /// Each sequence by a model that is loaded for its length: some have another
 /// rope for long ones.
 findings look_at(const fs::path& folder, const test::reference_file& reference,
-                 const placement& where) {
+                 const settings& how) {
   findings out;
   const auto first_of = [&](const auto& sequence) {
     auto ids = sequence.ids;
-    ids.resize(std::min(ids.size(), where.tokens));
+    ids.resize(std::min(ids.size(), how.tokens));
     return ids;
   };
   for (std::size_t i = 0; i < reference.sequences.size(); ++i) {
     const auto& one = reference.sequences[i];
-    loaded_model model{folder, one.ids.size(), where.is_emulated};
+    loaded_model model{folder, one.ids.size(), how};
     out.has_roles = model.has_roles();
     const auto ids = first_of(one);
     const auto other =
@@ -215,14 +232,14 @@ findings look_at(const fs::path& folder, const test::reference_file& reference,
 }
 
 /// Prints the line of a model; whether it is right.
-bool check(const fs::path& folder, const placement& where) {
+bool check(const fs::path& folder, const settings& how) {
   const auto name = folder.filename().string();
   try {
     auto file = folder;
     const auto reference =
         test::reference_reader{file.replace_extension(".ref")}.run();
-    const auto seen = look_at(folder, reference, where);
-    const double tolerance = seen.has_roles ? 0.25 : 0.03;
+    const auto seen = look_at(folder, reference, how);
+    const double tolerance = how.tolerance(seen.has_roles);
     const bool right = seen.worst < tolerance &&
                        seen.widest_margin_lost < 2 * tolerance &&
                        seen.other_bits == 0;
@@ -242,27 +259,47 @@ bool check(const fs::path& folder, const placement& where) {
   }
 }
 
+/// Nothing if they cannot be understood.
+std::optional<settings> read_arguments(int argc, char** argv) {
+  settings out;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--emulated")
+      out.is_emulated = true;
+    else if (word == "--fp8-weights")
+      out.has_fp8_weights = true;
+    else if (word == "--fp8-kv")
+      out.has_fp8_kv = true;
+    else if (word == "--tokens" && i + 1 < argc)
+      out.tokens = std::strtoul(argv[++i], nullptr, 10);
+    else if (out.folder.empty() && !word.starts_with("-"))
+      out.folder = word;
+    else
+      return std::nullopt;
+  }
+  if (out.folder.empty() || out.tokens == 0)
+    return std::nullopt;
+  return out;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
-  const bool emulated =
-      argc > 2 && argc < 5 && std::strcmp(argv[2], "--emulated") == 0;
-  if (argc != 2 && !emulated) {
-    std::fprintf(stderr,
-                 "usage: check_families FOLDER [--emulated [TOKENS]]\n");
+  const auto how = read_arguments(argc, argv);
+  if (!how) {
+    std::fprintf(stderr, "usage: check_families FOLDER [--emulated] "
+                         "[--tokens N] [--fp8-weights] [--fp8-kv]\n");
     return 2;
   }
-  const placement where{emulated, argc == 4 ? std::strtoul(argv[3], nullptr, 10)
-                                            : tokens_max};
   std::vector<fs::path> folders;
   std::error_code failed;
-  for (const auto& one : fs::directory_iterator{argv[1], failed})
+  for (const auto& one : fs::directory_iterator{how->folder, failed})
     if (one.path().extension() == ".ref")
       folders.push_back(fs::path{one.path()}.replace_extension());
   std::sort(folders.begin(), folders.end());
   std::size_t wrong = 0;
   for (const auto& one : folders) {
-    wrong += check(one, where) ? 0 : 1;
+    wrong += check(one, *how) ? 0 : 1;
     std::fflush(stdout);
   }
   std::fprintf(stderr, "%zu of %zu models are right\n", folders.size() - wrong,

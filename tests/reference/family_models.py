@@ -5,6 +5,7 @@ make_family_fixtures.py and make_random_families.py.
 """
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -155,6 +156,39 @@ def randomise(model, family, random):
         else:
             noise = noise * 1.5 / math.sqrt(value.shape[-1])
         value.data.copy_(noise)
+
+
+def to_e4m3(x):
+    """The nearest of float8's numbers; what is too large becomes 448."""
+    return x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
+
+
+@torch.no_grad()
+def round_weights(model):
+    """To e4m3 with a scale per row, but for embeddings, output and routers."""
+    for name, value in model.named_parameters():
+        if value.dim() < 2 or any(
+            part in name for part in ("embed_tokens", "lm_head", "mlp.gate.")
+        ):
+            continue
+        scale = value.abs().amax(-1, keepdim=True) / 448
+        value.copy_(to_e4m3(value / scale) * scale)
+
+
+def round_keys_and_values(model):
+    """To e4m3, as they are stored: keys after their turn. Of all models of the
+    class in this process."""
+    module = sys.modules[type(model).__module__]
+    plain = module.eager_attention_forward
+    if hasattr(plain, "rounds"):
+        return
+
+    def rounded(layer, query, key, value, *args, **options):
+        return plain(layer, query, to_e4m3(key), to_e4m3(value), *args,
+                     **options)
+
+    rounded.rounds = True
+    module.eager_attention_forward = rounded
 
 
 def scale_as_trained(model):

@@ -1,11 +1,13 @@
 """Makes random models of every family, and what transformers computes of them.
 
     python make_random_families.py FOLDER [--seeds N] [--only FAMILY]
+        [--fp8-weights] [--fp8-kv]
 
 For each family, shape of SHAPES, type of the weights and seed FOLDER/NAME/, as
 Hugging Face's folders are, with a tokenizer of 256 bytes, and FOLDER/NAME.ref:
 logits of transformers' own class in float32 after two prompts that are
-continued greedily. No network, no file but its own; what check_families
+continued greedily. `--fp8-...`: of a model whose weights, or keys and values,
+were rounded to e4m3; the folders stay as they are. No network, no file but its own; what check_families
 compares the engine with (scripts/gpu-check.sh). Format of a .ref file: see
 README.md.
 """
@@ -21,7 +23,8 @@ import numpy as np
 import torch
 
 from family_models import (
-    FAMILIES, continue_greedily, longrope, router_margin, save_random,
+    FAMILIES, continue_greedily, longrope, round_keys_and_values,
+    round_weights, router_margin, save_random,
 )
 from reference_format import write_reference
 
@@ -72,13 +75,18 @@ def draw(model, random, length):
     return ids
 
 
-def make(folder, name, shape, dtype, seed):
+def make(args, name, shape, dtype, seed):
     """Writes one; says what it is like."""
     torch.set_num_threads(1)
     title = f"{name}-{shape}-{str(dtype).removeprefix('torch.')}-{seed}"
     random = np.random.default_rng([seed, *title.encode()])
+    folder = args.folder
     model = save_random(folder / title, FAMILIES[name], random, dtype,
                         options_of(name, shape))
+    if args.fp8_weights:
+        round_weights(model)
+    if args.fp8_kv:
+        round_keys_and_values(model)
     sequences = []
     for length, more in SEQUENCES:
         prompt = draw(model, random, length)
@@ -112,10 +120,12 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=FAMILIES)
+    parser.add_argument("--fp8-weights", action="store_true")
+    parser.add_argument("--fp8-kv", action="store_true")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     all_of = [
-        (args.folder, name, shape, dtype, seed)
+        (args, name, shape, dtype, seed)
         for name in ([args.only] if args.only else FAMILIES)
         for shape in SHAPES
         for dtype in (torch.bfloat16, torch.float16)
