@@ -53,7 +53,7 @@ struct settings {
   double tolerance(bool has_roles) const {
     if (has_fp8_kv)
       return 0.5; // what is near the middle of two codes may turn over
-    return has_roles ? 0.25 : 0.03;
+    return has_roles ? 0.25 : 0.05;
   }
 };
 
