@@ -207,7 +207,11 @@ engine_kwargs read_engine_kwargs(const located& value) {
   out.tensor_parallel_size = count("tensor_parallel_size", ranks_max);
   for (auto key : {"pipeline_parallel_size", "data_parallel_size"})
     only_one(in, key);
-  only_text(in, "kv_cache_dtype", {"auto", "float16"});
+  out.kv_cache_dtype = read_word(in, "kv_cache_dtype",
+                                 {{"auto", ""},
+                                  {"float16", ""},
+                                  {"fp8", "fp8_e4m3"},
+                                  {"fp8_e4m3", "fp8_e4m3"}});
   only_text(in, "tokenizer_mode", {"auto"});
   out.task = read_task(in);
   for (auto key : {"enable_lora", "enable_auto_tool_choice",

@@ -28,8 +28,9 @@ class device_backend final : public ops::backend {
 public:
   /// Choices of products are kept in `cache_folder`, if there is one.
   explicit device_backend(std::unique_ptr<Device> device,
-                          const std::filesystem::path& cache_folder = {})
-      : device_(std::move(device)), lists_(*device_),
+                          const std::filesystem::path& cache_folder = {},
+                          ops::kv_type kv = ops::kv_type::f16)
+      : device_(std::move(device)), kv_type_(kv), lists_(*device_),
         workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
         drawer_(*device_, clock_),
         products_(*device_, workspace_, cache_folder), graphs_(*device_) {
@@ -37,7 +38,9 @@ public:
   }
 
   std::string arithmetic() const override {
-    return "cuda-f16kv-1-" + device_->name() + products_.name();
+    const auto* kept = kv_type_ == ops::kv_type::e4m3 ? "e4m3" : "f16";
+    return std::string{"cuda-"} + kept + "kv-1-" + device_->name() +
+           products_.name();
   }
 
   std::string description() const override {
@@ -51,13 +54,14 @@ public:
       return dense.error();
     auto made = std::make_unique<device_weight>();
     made->type = dense->type;
+    made->is_e4m3 = dense->is_e4m3;
     made->rows_ = dense->rows;
     made->cols_ = dense->cols;
     if (auto done = take(made->memory, dense->bytes.size()); !done)
       return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
-    if (made->type == ops::element_type::bf16)
+    if (made->type == ops::element_type::bf16 && !made->is_e4m3)
       products_.add({made->rows_, made->cols_},
                     made->memory.template as<const bf16>());
     return std::unique_ptr<ops::weight>{std::move(made)};
@@ -85,9 +89,7 @@ public:
                        " dimensions are not supported on a GPU"};
     auto made = std::make_unique<device_kv>();
     made->shape_ = shape;
-    if (auto done = take(made->memory,
-                         static_cast<std::size_t>(ops::dense_kv_bytes(shape)));
-        !done)
+    if (auto done = take(made->memory, kv_bytes(shape)); !done)
       return done.error();
     device_->zero(made->memory.template as<void>(), made->memory.bytes());
     return std::unique_ptr<ops::kv_pool>{std::move(made)};
@@ -101,8 +103,7 @@ public:
         drawer_.make_room(bounds.drawn_rows, bounds.logits);
       for (const auto& rope : bounds.ropes)
         turns_for(rope).cover(*device_, bounds.positions);
-      products_.choose(
-          static_cast<std::size_t>(ops::dense_kv_bytes(bounds.kv)));
+      products_.choose(kv_bytes(bounds.kv));
       products_.make_room(bounds.rows);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
@@ -144,6 +145,7 @@ public:
   void embed(const ops::weight& table, std::span<const std::int32_t> ids,
              float* out) override {
     const auto& w = stored(table);
+    assert(!w.is_e4m3);
     const auto* from = lists_.put(ids);
     with_elements(w, [&](const auto* elements) {
       using type = std::remove_cvref_t<decltype(*elements)>;
@@ -180,11 +182,12 @@ public:
     if (rows <= 0)
       return;
     if (const auto* by = products_.algorithm_for({w.rows_, w.cols_}, of);
-        by != nullptr && w.type == ops::element_type::bf16)
+        by != nullptr && w.type == ops::element_type::bf16 && !w.is_e4m3)
       return products_.multiply(*by, w.memory.template as<const bf16>(),
                                 {w.rows_, w.cols_}, x, rows, y, add);
     with_elements(w, [&](const auto* elements) {
-      launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add);
+      launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add,
+                    scales_of(w));
     });
   }
 
@@ -195,34 +198,19 @@ public:
     auto& turns = turns_for(params);
     if (lists_.step() == nullptr)
       turns.cover(*device_, most_of(batch.positions) + 1);
-    const auto kv = view_of(pool);
-    over_rows(batch.positions.size(), 1,
-              rope_kernel{qkv, turns.values.template as<float>(), heads,
-                          params.dims / 2, params.interleaved, layer,
-                          lists_.rows_of(batch), kv});
+    with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
+      over_rows(batch.positions.size(), 1,
+                rope_kernel<Kept>{qkv, turns.values.template as<float>(), heads,
+                                  params.dims / 2, params.interleaved, layer,
+                                  lists_.rows_of(batch), kv});
+    });
   }
 
   void attention(const float* qkv, const ops::attention_params& how,
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
-    const auto kv = view_of(pool);
-    attention_kernel kernel{
-        qkv,        how.heads, how.scale, how.soft_cap,
-        how.window, how.ahead, layer,     lists_.rows_of(batch),
-        kv,         out};
-    const auto rows = batch.positions.size();
-    kernel.parts = parts_for(batch, how.heads, kv.head_dim);
-    if (kernel.parts > 1)
-      kernel.partials = workspace_.template as<float>();
-    launch_shape shape;
-    shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
-    shape.threads = attention_threads;
-    shape.shared_floats = attention_kernel::shared_floats(kv.head_dim);
-    over_rows(rows, shape, kernel);
-    if (kernel.parts > 1)
-      over_rows(rows, static_cast<unsigned>(how.heads),
-                merge_parts_kernel{kernel.partials, how.heads, kernel.parts,
-                                   kv.head_dim, out});
+    with_kv(pool,
+            [&](const auto& kv) { attend(qkv, how, batch, layer, kv, out); });
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
@@ -317,6 +305,7 @@ private:
       return static_cast<std::int64_t>(memory.bytes());
     }
     ops::element_type type = ops::element_type::bf16;
+    bool is_e4m3 = false; // then the type means nothing
     std::int64_t rows_ = 0;
     std::int64_t cols_ = 0;
     device_backend::memory memory;
@@ -399,17 +388,42 @@ private:
     return static_cast<const device_weight&>(w);
   }
 
-  static kv_view view_of(ops::kv_pool& pool) {
+  template <class Kept>
+  static kv_view<Kept> view_of(ops::kv_pool& pool) {
     auto& kv = static_cast<device_kv&>(pool);
     const auto& shape = kv.shape_;
-    return {kv.memory.template as<f16>(), shape.blocks, shape.kv_heads,
+    return {kv.memory.template as<Kept>(), shape.blocks, shape.kv_heads,
             shape.block_tokens, shape.head_dim};
+  }
+
+  /// Of a weight in e4m3.
+  static const float* scales_of(const device_weight& w) {
+    if (!w.is_e4m3)
+      return nullptr;
+    const auto* first = w.memory.template as<const std::byte>();
+    return reinterpret_cast<const float*>(
+        first + ops::e4m3_scales_at(w.rows_, w.cols_));
+  }
+
+  std::size_t kv_bytes(const ops::kv_shape& shape) const {
+    return static_cast<std::size_t>(ops::dense_kv_bytes(shape, kv_type_));
+  }
+
+  /// Calls f with the store as what it keeps.
+  template <class F>
+  void with_kv(ops::kv_pool& pool, F f) const {
+    if (kv_type_ == ops::kv_type::e4m3)
+      f(view_of<e4m3>(pool));
+    else
+      f(view_of<f16>(pool));
   }
 
   /// Calls f with the weight's elements as what they are.
   template <class F>
   static void with_elements(const device_weight& w, F f) {
-    if (w.type == ops::element_type::f32)
+    if (w.is_e4m3)
+      f(w.memory.template as<const e4m3>());
+    else if (w.type == ops::element_type::f32)
       f(w.memory.template as<const float>());
     else if (w.type == ops::element_type::f16)
       f(w.memory.template as<const f16>());
@@ -453,6 +467,29 @@ private:
               change_kernel{how, x, x_stride, factor, blocks, cols, y});
   }
 
+  template <class Kept>
+  void attend(const float* qkv, const ops::attention_params& how,
+              const ops::batch_view& batch, std::int32_t layer,
+              const kv_view<Kept>& kv, float* out) {
+    attention_kernel<Kept> kernel{
+        qkv,        how.heads, how.scale, how.soft_cap,
+        how.window, how.ahead, layer,     lists_.rows_of(batch),
+        kv,         out};
+    const auto rows = batch.positions.size();
+    kernel.parts = parts_for(batch, how.heads, kv.head_dim);
+    if (kernel.parts > 1)
+      kernel.partials = workspace_.template as<float>();
+    launch_shape shape;
+    shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
+    shape.threads = attention_threads;
+    shape.shared_floats = attention_kernel<Kept>::shared_floats(kv.head_dim);
+    over_rows(rows, shape, kernel);
+    if (kernel.parts > 1)
+      over_rows(rows, static_cast<unsigned>(how.heads),
+                merge_parts_kernel{kernel.partials, how.heads, kernel.parts,
+                                   kv.head_dim, out});
+  }
+
   /// Into how many parts the attention of each row and head is divided: one,
   /// unless few rows would leave most of the device idle.
   std::int32_t parts_for(const ops::batch_view& batch, std::int32_t heads,
@@ -491,6 +528,7 @@ private:
   }
 
   std::unique_ptr<Device> device_; // outlives all that it gave
+  ops::kv_type kv_type_;
   step_lists<Device> lists_;
   memory workspace_; ///< of one operation, attention's parts or a product
   step_clock<Device> clock_;

@@ -16,7 +16,8 @@ namespace troupe::cuda {
 /// times slower than the CPU's own.
 std::unique_ptr<ops::backend>
 make_emulated_backend(const emulated_options& how = {},
-                      const std::filesystem::path& cache_folder = {});
+                      const std::filesystem::path& cache_folder = {},
+                      ops::kv_type kv = ops::kv_type::f16);
 
 /// One of several ranks on emulated devices of their own.
 struct emulated_rank {
@@ -32,6 +33,7 @@ emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
                                  std::int32_t rank,
                                  const emulated_options& how = {},
                                  const std::filesystem::path& cache_folder = {},
-                                 const transport_change& change = {});
+                                 const transport_change& change = {},
+                                 ops::kv_type kv = ops::kv_type::f16);
 
 } // namespace troupe::cuda

@@ -31,11 +31,11 @@ void launch_over_rows(Device& device, std::size_t rows,
   device.launch(shape, kernel);
 }
 
-/// Our own product.
+/// Our own product; `scales` as linear_kernel has them.
 template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,
                    std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                   float* y, bool add) {
+                   float* y, bool add, const float* scales = nullptr) {
   launch_shape shape;
   const auto at_once = std::int64_t{shape.threads / warp_size};
   shape.blocks_x = static_cast<unsigned>((outputs + at_once - 1) / at_once);
@@ -43,9 +43,9 @@ void launch_linear(Device& device, const Stored* weight, const float* x,
     const auto some = std::min(rows - first, launch_rows);
     shape.blocks_y =
         static_cast<unsigned>((some + rows_at_once - 1) / rows_at_once);
-    device.launch(shape,
-                  linear_kernel<Stored>{weight, x + first * cols, outputs, cols,
-                                        some, y + first * outputs, add});
+    device.launch(
+        shape, linear_kernel<Stored>{weight, x + first * cols, outputs, cols,
+                                     some, y + first * outputs, add, scales});
   }
 }
 

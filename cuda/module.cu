@@ -75,7 +75,7 @@ result<ops::cuda_device> open_device(const ops::cuda_options& how) {
   out.free_bytes = (*device)->free_bytes();
   out.all_bytes = (*device)->all_bytes();
   out.backend = std::make_unique<cuda::device_backend<gpu_device>>(
-      std::move(*device), how.cache_folder);
+      std::move(*device), how.cache_folder, how.kv);
   return out;
 }
 

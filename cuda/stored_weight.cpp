@@ -4,7 +4,12 @@
 #include "engine/ops/cpu/tiled_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 namespace troupe::cuda {
 
@@ -31,6 +36,64 @@ result<void> append_rounded(const ops::matrix_view& part,
   return {};
 }
 
+/// The row as e4m3, and its scale; false if it is not finite.
+bool round_row(std::span<const float> row, std::byte* to, float& scale) {
+  constexpr float largest = 448;
+  float most = 0;
+  for (auto x : row) {
+    if (!std::isfinite(x))
+      return false;
+    most = std::max(most, std::fabs(x));
+  }
+  scale = most / largest;
+  if (scale == 0) // also of a row that is too small for one
+    scale = 1;
+  for (std::size_t i = 0; i < row.size(); ++i)
+    to[i] = std::byte{to_e4m3(row[i] / scale).bits};
+  return true;
+}
+
+result<void> append_e4m3(const ops::matrix_view& part, ops::cpu::team& workers,
+                         std::byte* to, std::byte* scales) {
+  auto read = ops::cpu::tiled_weight::pack({&part, 1}, workers);
+  if (!read)
+    return read.error();
+  std::atomic<bool> is_finite = true;
+  workers.run(part.rows, [&](std::int64_t begin, std::int64_t end, int) {
+    std::vector<float> row(static_cast<std::size_t>(part.cols));
+    for (auto r = begin; r < end; ++r) {
+      (*read)->read_row(r, row.data());
+      float scale = 1;
+      if (!round_row(row, to + r * part.cols, scale))
+        is_finite = false;
+      std::memcpy(scales + r * std::int64_t{sizeof scale}, &scale,
+                  sizeof scale);
+    }
+  });
+  if (!is_finite)
+    return error{errc::corrupt, "a weight is not a finite number"};
+  return {};
+}
+
+result<dense_weight> make_e4m3(std::span<const ops::matrix_view> parts,
+                               dense_weight out) {
+  out.is_e4m3 = true;
+  out.bytes.resize(static_cast<std::size_t>(ops::dense_bytes(parts)));
+  auto workers = ops::cpu::team::make(static_cast<int>(
+      std::clamp(std::thread::hardware_concurrency(), 1u, 16u)));
+  if (!workers)
+    return workers.error();
+  auto* to = out.bytes.data();
+  auto* scales = to + ops::e4m3_scales_at(out.rows, out.cols);
+  for (const auto& part : parts) {
+    if (auto done = append_e4m3(part, **workers, to, scales); !done)
+      return done.error();
+    to += part.rows * part.cols;
+    scales += part.rows * std::int64_t{sizeof(float)};
+  }
+  return out;
+}
+
 } // namespace
 
 result<dense_weight> make_dense(std::span<const ops::matrix_view> parts) {
@@ -43,6 +106,8 @@ result<dense_weight> make_dense(std::span<const ops::matrix_view> parts) {
     out.rows += part.rows;
     out.cols = part.cols;
   }
+  if (ops::kept_as_e4m3(parts))
+    return make_e4m3(parts, std::move(out));
   const auto size = ops::layout_of(out.type).bytes;
   out.bytes.resize(static_cast<std::size_t>(out.rows * out.cols * size));
   auto workers = ops::cpu::team::make(1);

@@ -15,11 +15,15 @@ struct dense_weight {
   ops::element_type type = ops::element_type::bf16;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  /// e4m3, with a scale per row behind (ops::e4m3_scales_at); `type` means
+  /// nothing then.
+  bool is_e4m3 = false;
   std::vector<std::byte> bytes;
 };
 
 /// Stacks the parts, which have the same number of columns. Fails if they have
-/// not.
+/// not, or if what is to be e4m3 is not finite. A row's scale is its greatest
+/// magnitude over 448.
 result<dense_weight> make_dense(std::span<const ops::matrix_view> parts);
 
 } // namespace troupe::cuda

@@ -130,9 +130,14 @@ std::unique_ptr<ops::communicator> sizing_ranks_of(const options& o) {
              : ops::make_sizing_communicator(ranks_of(o), on_gpu(o));
 }
 
+ops::kv_type kv_type_of(const options& o) {
+  return o.kv_cache_dtype.empty() ? ops::kv_type::f16 : ops::kv_type::e4m3;
+}
+
 std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
   using ops::cpu::kept_by;
-  return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu);
+  return ops::cpu::make_sizing_backend(on_gpu(o) ? kept_by::gpu : kept_by::cpu,
+                                       kv_type_of(o));
 }
 
 /// What a decoder's steps take: of the device, where that is the host too.
@@ -242,7 +247,8 @@ result<ops::cuda_device> open_gpu_of(const options& o,
       {.number = static_cast<int>(rank),
        .cache_folder = caches.empty() ? caches : caches / "gpu",
        .group = std::move(group),
-       .rank = static_cast<std::int32_t>(rank)});
+       .rank = static_cast<std::int32_t>(rank),
+       .kv = kv_type_of(o)});
 }
 
 /// Bytes that this rank may take of its GPU's memory: all take the same.

@@ -43,8 +43,13 @@ struct options {
   double memory_utilization = 0;
   /// "q8_0", "q4_0": matrices of floats are quantised when they are loaded
   /// (weights/converted_checkpoint.hpp). "gguf", "awq", "gptq",
-  /// "compressed-tensors", "fp8": what the model has to be. Empty = as it is.
+  /// "compressed-tensors": what the model has to be. "fp8": that is what it is,
+  /// or, on a GPU, what its matrices of floats become (e4m3, a scale per
+  /// output), but for embeddings and what chooses tokens or experts. Empty = as
+  /// it is.
   std::string quantization;
+  /// "fp8_e4m3": keys and values are kept so, on a GPU alone; empty: as f16.
+  std::string kv_cache_dtype;
   /// "float16", "bfloat16": matrices of floats are rounded to it unless they
   /// are quantised. "float32", empty: they stay as stored, which is exact.
   std::string dtype;

@@ -40,6 +40,14 @@ result<void> check(const options& o) {
   if (!(o.memory_utilization >= 0 && o.memory_utilization <= 1))
     return error{errc::invalid_argument,
                  "gpu_memory_utilization: is not in 0 to 1"};
+  if (!o.kv_cache_dtype.empty() && o.kv_cache_dtype != "fp8_e4m3")
+    return error{
+        errc::invalid_argument,
+        fmt::format("kv_cache_dtype: '{}' is not known", o.kv_cache_dtype)};
+  if (!o.kv_cache_dtype.empty() && o.device != "cuda")
+    return error{errc::unsupported,
+                 "kv_cache_dtype: fp8_e4m3 is for GPUs; keys and values are "
+                 "float16 on a CPU"};
   if (!(o.gpu_share >= 0 && o.gpu_share <= 1))
     return error{errc::invalid_argument, "a share of a GPU is not in 0 to 1"};
   return {};
@@ -74,6 +82,21 @@ bool is_folder(const std::filesystem::path& source) {
   return std::filesystem::is_directory(source, ignored);
 }
 
+/// How its tensors were quantised: "awq"; "gguf"; "nothing".
+std::string method_of(const std::filesystem::path& source,
+                      const weights::checkpoint& file) {
+  if (auto* said = file.find(weights::quantisation_key))
+    if (auto* method = std::get_if<std::string>(said))
+      return *method;
+  return format_of(source) == "gguf" ? "gguf" : "nothing";
+}
+
+/// Whether the GPU is to round a model's matrices that are not fp8 yet.
+bool becomes_fp8(const options& o, const std::string& method) {
+  return o.quantization == "fp8" && o.device == "cuda" &&
+         (method == "nothing" || method == "gguf");
+}
+
 /// A model may be asked for by its format ("safetensors") and by the way that
 /// it is quantised ("awq"); both have to be true.
 result<void> check_kind(const options& o, const std::filesystem::path& source,
@@ -84,19 +107,15 @@ result<void> check_kind(const options& o, const std::filesystem::path& source,
                  fmt::format("load_format: {} is of the format {}, not {}",
                              file.name(), format, o.load_format)};
   const auto& wanted = o.quantization;
-  if (wanted.empty() || wanted == "q8_0" || wanted == "q4_0")
+  const auto found = method_of(source, file);
+  if (wanted.empty() || wanted == "q8_0" || wanted == "q4_0" ||
+      found == wanted || becomes_fp8(o, found))
     return {};
-  std::string found = format == "gguf" ? "gguf" : "nothing";
-  if (auto* said = file.find(weights::quantisation_key))
-    if (auto* method = std::get_if<std::string>(said))
-      found = *method;
-  if (found != wanted)
-    return error{errc::invalid_argument,
-                 fmt::format("quantization: {} is quantised with {}, not with "
-                             "{}; q8_0 and q4_0 quantise a model when it is "
-                             "loaded",
-                             file.name(), found, wanted)};
-  return {};
+  return error{errc::invalid_argument,
+               fmt::format("quantization: {} is quantised with {}, not with "
+                           "{}; q8_0 and q4_0, and on GPUs fp8, quantise a "
+                           "model when it is loaded",
+                           file.name(), found, wanted)};
 }
 
 error in_folder(const std::filesystem::path& folder, error why) {
@@ -167,6 +186,8 @@ result<model_files> open_files(const options& o) {
     return file.error();
   if (auto fine = check_kind(o, *path, **file); !fine)
     return fine.error();
+  if (becomes_fp8(o, method_of(*path, **file)))
+    form = weights::matrix_form::e4m3;
   return model_files{*path, weights::convert_matrices(std::move(*file), *form)};
 }
 

@@ -5,12 +5,15 @@
 #   scripts/gpu-check.sh pack   here: builds, and puts what travels into
 #                               build/gpu-check (program, tests, module,
 #                               libraries, the official client)
-#   scripts/gpu-check.sh        there: runs it, says which part failed and goes on
-#                               with the others; results in $OUT (or
-#                               build/gpu-check/out)
+#   scripts/gpu-check.sh [PART...]
+#                               there: runs all parts, or those, says which one
+#                               failed and goes on with the others. Ends within
+#                               ten minutes with one tar of logs, JSON and a
+#                               summary in $OUT (or build/gpu-check/out); its
+#                               status is 0 if all of them passed
 set -uo pipefail
 cd "$(dirname "$0")/.."
-pack=build/gpu-check
+pack=${GPU_CHECK_PACK:-build/gpu-check} # tests have others
 
 # The Pythons that the machine there may have.
 pythons=(310 311 312 313)
@@ -21,15 +24,18 @@ make_pack() {
   . scripts/build.sh
   . scripts/python.sh
   prepare_python
-  build_release ON troupe troupe_cuda unit_cuda unit_ranks bench_gpu_engine
+  build_release ON troupe troupe_cuda unit_cuda unit_ranks check_families \
+    bench_gpu_engine
   rm -rf "$pack" build/gpu-check.new
   mkdir -p "$pack" build/gpu-check.new/lib build/gpu-check.new/wheels
   local to=build/gpu-check.new version
   cp build/release/libtroupe_cuda.so build/release/troupe \
     build/release/bench/bench_gpu_engine \
-    "$(find build/release -name unit_cuda -type f)" \
-    "$(find build/release -name unit_ranks -type f)" "$to/"
-  strip "$to/troupe" "$to/unit_cuda" "$to/unit_ranks" "$to/bench_gpu_engine"
+    build/release/tests/reference/check_families \
+    build/release/tests/unit/ranks/unit_ranks \
+    build/release/tests/unit/cuda/unit_cuda "$to/"
+  strip "$to/troupe" "$to/unit_cuda" "$to/unit_ranks" "$to/check_families" \
+    "$to/bench_gpu_engine"
   # What the bare machine may lack; its own C library stays.
   ldd "$to/unit_cuda" "$to/troupe" | awk '$3 ~ /^\// {print $3}' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
@@ -46,20 +52,53 @@ make_pack() {
 }
 
 # All parts together; a call there has ten minutes.
-budget_s=${GPU_CHECK_BUDGET_S:-570}
+budget_s=${GPU_CHECK_BUDGET_S:-560}
 
-# part NAME COMMAND...: one line of the summary.
+# say LINE: a line of the summary.
+say() {
+  echo "$1" | tee -a "$out/summary.txt"
+}
+
+# part NAME SECONDS COMMAND...: runs it for so long at most, if it is wanted.
 part() {
-  local name=$1 start=$SECONDS left=$((budget_s - SECONDS)) result=passed
-  shift
+  local name=$1 most=$2 start=$SECONDS left=$((budget_s - SECONDS))
+  shift 2
+  [ -z "$wanted" ] || [[ " $wanted " == *" $name "* ]] || return 0
+  ran=$((ran + 1))
   if [ "$left" -lt 5 ]; then
-    echo "$name: did not run, no time was left" | tee -a "$out/summary.txt"
-    failed=1
+    say "$name: did not run, no time was left"
+    failed=$((failed + 1))
     return
   fi
-  timeout -k 5 $((left < 240 ? left : 240)) "$@" >"$out/$name.log" 2>&1 ||
-    { result=FAILED; failed=1; }
-  echo "$name: $result, $((SECONDS - start)) s" | tee -a "$out/summary.txt"
+  if ! command -v "$1" >/dev/null; then
+    say "$name: did not run, there is no $1"
+    failed=$((failed + 1))
+    return
+  fi
+  [ "$left" -ge "$most" ] || most=$left
+  timeout -k 5 "$most" "$@" >"$out/$name.log" 2>&1
+  case $? in
+    0) say "$name: passed, $((SECONDS - start)) s" && return ;;
+    124 | 137) say "$name: FAILED, it was stopped after $most s" ;;
+    *) say "$name: FAILED, $((SECONDS - start)) s" ;;
+  esac
+  failed=$((failed + 1))
+}
+
+# Random models of every family, made there, against transformers.
+made_families() {
+  rm -rf "$pack/made"
+  python3 tests/reference/make_random_families.py "$pack/made" --seeds 2 &&
+    "$pack/check_families" "$pack/made" >"$out/made-families.json"
+}
+
+# The same with weights, keys and values in fp8.
+made_fp8() {
+  rm -rf "$pack/made-fp8"
+  python3 tests/reference/make_random_families.py "$pack/made-fp8" \
+    --fp8-weights --fp8-kv &&
+    "$pack/check_families" "$pack/made-fp8" --fp8-weights --fp8-kv \
+      >"$out/made-fp8.json"
 }
 
 # A node that serves from the GPU.
@@ -80,9 +119,12 @@ folder_of() {
 }
 
 check() {
-  out=${OUT:-$pack/out}
+  out=$pack/out
   failed=0
-  mkdir -p "$out"
+  ran=0
+  wanted=$*
+  rm -rf "$out"
+  mkdir -p "$out" "${OUT:-$out}"
   [ ! -f "$pack/pack.tar.xz" ] || tar -C "$pack" -xJf "$pack/pack.tar.xz"
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
@@ -90,32 +132,32 @@ check() {
   export LD_LIBRARY_PATH=$PWD/$pack/lib:$(folder_of libcublasLt.so.13)
   LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$(folder_of libnccl.so.2)
   export PATH=$PATH:/usr/local/cuda/bin
-  nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader |
-    tee "$out/summary.txt"
-  part kernels "$pack/unit_cuda" "~*family*" --durations yes
-  part families "$pack/unit_cuda" "*family*" --durations yes
+  say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap \
+    --format=csv,noheader 2>&1)"
+  part kernels 150 "$pack/unit_cuda" "~*family*" --durations yes
+  for tool in memcheck racecheck synccheck; do
+    part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
+  done
+  part families 60 "$pack/unit_cuda" "*family*" --durations yes
   # One rank by NCCL, and up to four that share the GPU.
-  part ranks "$pack/unit_ranks" "~[emulated]" --durations yes
-  export -f serve
+  part ranks 60 "$pack/unit_ranks" "~[emulated]" --durations yes
+  export -f serve made_families made_fp8
   export pack out
-  part serve bash -c serve
+  part made-families 120 bash -c made_families
+  part made-fp8 60 bash -c made_fp8
+  part serve 120 bash -c serve
   for model in Qwen2.5-0.5B Qwen2.5-7B Llama-3-8B; do
-    part "bench-$model" python3 bench/gpu_engine.py --only "$model" \
+    part "bench-$model" 240 python3 bench/gpu_engine.py --only "$model" \
       --engine "$pack/bench_gpu_engine" --out "$out/$model"
   done
-  if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck synccheck; do
-      part "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
-        "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
-    done
-  else
-    echo "no compute-sanitizer" | tee -a "$out/summary.txt"
-  fi
-  return "$failed"
+  say "$((ran - failed)) of $ran parts passed"
+  tar -C "$out" -czf "${OUT:-$pack}/gpu-check.tar.gz" .
+  [ "$failed" = 0 ] && [ "$ran" -gt 0 ]
 }
 
 if [ "${1:-}" = pack ]; then
   make_pack
 else
-  check
+  check "$@"
 fi

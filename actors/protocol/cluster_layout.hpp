@@ -84,6 +84,7 @@ struct layout<replica_spec> {
       droppable_since(7, 45, &r::ranks_on),
       droppable_since(7, 46, &r::part),
       droppable_since(7, 47, &r::leader),
+      droppable_since(7, 48, &r::kv_cache_dtype),
   };
 };
 

@@ -75,6 +75,8 @@ struct replica_spec {
   /// What it takes of them, a part of one or several; 0 = it runs on the CPU.
   /// Since version 7.
   double gpus = 0;
+  /// engine::options has what it means. Since version 7.
+  std::string kv_cache_dtype;
   // A replica whose ranks are on several nodes (`data_network: trusted`), since
   // version 7; only nodes that know it are given such a one.
   /// Its nodes in the order of ranks, its own first. None = all ranks are here.

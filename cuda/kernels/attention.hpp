@@ -18,7 +18,8 @@ inline constexpr std::int32_t part_positions = 1024;
 /// attention or one part of it, with the same bits. Within a span a thread
 /// scores one position, then adds up some dimensions of the values. What was
 /// summed up is kept relative to its greatest score (Milakov and Gimelshein,
-/// 2018).
+/// 2018). `Kept`: the type of keys and values.
+template <class Kept>
 struct attention_kernel {
   static constexpr bool collective = true;
   static constexpr int span = attention_threads;
@@ -32,7 +33,7 @@ struct attention_kernel {
   std::int32_t ahead;
   std::int32_t layer;
   rows_view rows;
-  kv_view kv;
+  kv_view<Kept> kv;
   float* out; ///< [rows][heads * head_dim]
   /// Null: block_x is a head, and each block does all. Else block_x is a head
   /// and a part of `parts`, [rows][heads][parts][head_dim + 2] is written and
@@ -165,14 +166,14 @@ struct attention_kernel {
 
   TROUPE_KERNEL float score_of(const place& at, std::int32_t position,
                                const float* query) const {
-    const f16* key =
+    const Kept* key =
         kv.keys(layer, rows.block_of(at.row, position, kv.block_tokens),
                 at.kv_head) +
         std::int64_t{position % kv.block_tokens} * kv.head_dim;
     constexpr int at_once = 8;
     float sum = 0;
     std::int32_t i = 0;
-    if (kv.head_dim % at_once == 0) // then keys begin at multiples of 16 bytes
+    if (kv.head_dim % at_once == 0) // then keys begin at multiples of 8 numbers
       for (; i < kv.head_dim; i += at_once) {
         float some[at_once];
         read_floats<at_once>(key + i, some);
@@ -187,7 +188,7 @@ struct attention_kernel {
 
   TROUPE_KERNEL float value_at(const place& at, std::int32_t position,
                                int dim) const {
-    const f16* value =
+    const Kept* value =
         kv.values(layer, rows.block_of(at.row, position, kv.block_tokens),
                   at.kv_head) +
         std::int64_t{position % kv.block_tokens} * kv.head_dim;
@@ -206,7 +207,7 @@ struct merge_parts_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    using sum = attention_kernel::sum;
+    using sum = attention_kernel<f16>::sum;
     const std::int64_t at = t.block_y() * std::int64_t{heads} + t.block_x();
     const float* from = partials + at * parts * (head_dim + 2);
     const int thread = static_cast<int>(t.index());

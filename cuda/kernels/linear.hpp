@@ -6,14 +6,15 @@ namespace troupe::cuda {
 
 /// Rows of x that a block multiplies with a weight's row that it has read.
 inline constexpr int rows_at_once = 8;
-/// Columns that a thread reads at once: 16 bytes of 16-bit weights.
+/// Columns that a thread reads at once: 16 bytes of 16-bit weights, 8 of e4m3.
 inline constexpr int columns_at_once = 8;
 
 /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]). A warp makes one output of up
 /// to `rows_at_once` rows: block_x is the group of outputs, block_y that of
 /// rows. Thread l adds up columns 8 l to 8 l + 7, then those 256 further on,
 /// and so on; then the warp adds. That order depends on nothing but the column,
-/// so a row's bits are the same in any company.
+/// so a row's bits are the same in any company. Where outputs have scales, the
+/// sum is multiplied by its output's.
 template <class Stored>
 struct linear_kernel {
   static constexpr bool collective = true;
@@ -24,6 +25,7 @@ struct linear_kernel {
   std::int64_t rows;
   float* y;
   bool add;
+  const float* scales = nullptr; ///< of the outputs; null: none
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
@@ -38,9 +40,11 @@ struct linear_kernel {
     if (output < outputs)
       add_up(weight + output * cols, x + first * cols, lane, count, sums);
     for (int r = 0; r < rows_at_once; ++r) {
-      const float sum = t.warp_sum(sums[r]);
+      float sum = t.warp_sum(sums[r]);
       if (lane != 0 || r >= count || output >= outputs)
         continue;
+      if (scales != nullptr)
+        sum *= scales[output];
       float& to = y[(first + r) * outputs + output];
       to = add ? to + sum : sum;
     }

@@ -7,12 +7,16 @@
 
 namespace troupe::cuda {
 
-/// Stored numbers: 16 bits, or 32.
+/// Stored numbers: 8 bits, 16, or 32.
 struct f16 {
   std::uint16_t bits;
 };
 struct bf16 {
   std::uint16_t bits;
+};
+/// Sign, four bits of exponent, three of mantissa: up to 448, no infinity.
+struct e4m3 {
+  std::uint8_t bits;
 };
 
 TROUPE_KERNEL float float_of_bits(std::uint32_t bits) {
@@ -45,6 +49,36 @@ TROUPE_KERNEL float to_float(f16 x) {
   return float_of_bits(sign | rest << 13) * float_of_bits(0x77800000u);
 }
 
+/// Exact.
+TROUPE_KERNEL float to_float(e4m3 x) {
+  const std::uint32_t sign = (x.bits & 0x80u) << 24;
+  const std::uint32_t rest = x.bits & 0x7fu;
+  if (rest == 0x7fu)
+    return float_of_bits(sign | 0x7fc00000u); // no number
+  // 2^120: the exponents' distance.
+  return float_of_bits(sign | rest << 20) * float_of_bits(0x7b800000u);
+}
+
+/// Rounds to even; what is too large becomes 448.
+TROUPE_KERNEL e4m3 to_e4m3(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t sign = bits >> 24 & 0x80u;
+  const std::uint32_t rest = bits & 0x7fffffffu;
+  std::uint32_t out;
+  if (rest > 0x7f800000u) {
+    out = 0x7fu;
+  } else if (rest >= 0x43e00000u) { // 448
+    out = 0x7eu;
+  } else if (rest < 0x3c800000u) { // subnormal: the sum rounds
+    const float magic = 16384.0f;
+    out = bits_of(float_of_bits(rest) + magic) - bits_of(magic);
+  } else {
+    const std::uint32_t odd = rest >> 20 & 1u;
+    out = (rest - 0x3c000000u + 0x7ffffu + odd) >> 20;
+  }
+  return {static_cast<std::uint8_t>(sign | out)};
+}
+
 /// Rounds to even; what is too large becomes infinite.
 TROUPE_KERNEL f16 to_f16(float value) {
   const std::uint32_t bits = bits_of(value);
@@ -72,6 +106,14 @@ TROUPE_KERNEL bf16 to_bf16(float value) {
     return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)}; // no number
   bits += 0x7fffu + (bits >> 16 & 1u);
   return {static_cast<std::uint16_t>(bits >> 16)};
+}
+
+/// Rounded as the type says.
+TROUPE_KERNEL void store(float value, f16& to) {
+  to = to_f16(value);
+}
+TROUPE_KERNEL void store(float value, e4m3& to) {
+  to = to_e4m3(value);
 }
 
 /// N numbers that lie at a multiple of their size: one read on a GPU.

@@ -4,23 +4,24 @@
 
 namespace troupe::cuda {
 
-/// Where keys and values lie, as f16: per layer, block and kv head the keys
-/// [position][head_dim], then the values likewise.
+/// Where keys and values lie, as f16 or e4m3: per layer, block and kv head the
+/// keys [position][head_dim], then the values likewise.
+template <class Kept>
 struct kv_view {
-  f16* memory;
+  Kept* memory;
   std::int32_t blocks;
   std::int32_t kv_heads;
   std::int32_t block_tokens;
   std::int32_t head_dim;
 
-  TROUPE_KERNEL f16* keys(std::int32_t layer, std::int32_t block,
-                          std::int32_t head) const {
+  TROUPE_KERNEL Kept* keys(std::int32_t layer, std::int32_t block,
+                           std::int32_t head) const {
     const std::int64_t at =
         (std::int64_t{layer} * blocks + block) * kv_heads + head;
     return memory + at * 2 * block_tokens * head_dim;
   }
-  TROUPE_KERNEL f16* values(std::int32_t layer, std::int32_t block,
-                            std::int32_t head) const {
+  TROUPE_KERNEL Kept* values(std::int32_t layer, std::int32_t block,
+                             std::int32_t head) const {
     return keys(layer, block, head) + std::int64_t{block_tokens} * head_dim;
   }
 };
@@ -40,6 +41,7 @@ struct rows_view {
 };
 
 /// Turns q and k of a row in place and stores k and v. A block per row.
+template <class Kept>
 struct rope_kernel {
   static constexpr bool collective = true;
   float* qkv;         ///< [heads * d | kv_heads * d | kv_heads * d]
@@ -49,7 +51,7 @@ struct rope_kernel {
   bool interleaved;
   std::int32_t layer;
   rows_view rows;
-  kv_view kv;
+  kv_view<Kept> kv;
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
@@ -71,8 +73,8 @@ struct rope_kernel {
     for (std::int32_t i = static_cast<std::int32_t>(t.index());
          i < kv.kv_heads * d; i += static_cast<std::int32_t>(t.count())) {
       const std::int64_t to = std::int64_t{within} * d + i % d;
-      kv.keys(layer, block, i / d)[to] = to_f16(k[i]);
-      kv.values(layer, block, i / d)[to] = to_f16(v[i]);
+      store(k[i], kv.keys(layer, block, i / d)[to]);
+      store(v[i], kv.values(layer, block, i / d)[to]);
     }
   }
 

@@ -14,7 +14,7 @@ ops::matrix_view part_of(const ops::matrix_view& whole, std::int64_t index,
   const auto bytes = whole.bytes.size() / static_cast<std::size_t>(count);
   const auto first = static_cast<std::size_t>(index) * bytes;
   return {whole.type, whole.rows / count, whole.cols,
-          whole.bytes.subspan(first, bytes)};
+          whole.bytes.subspan(first, bytes), whole.as_e4m3};
 }
 
 /// First and number of the rows that a rank takes.

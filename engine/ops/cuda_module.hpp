@@ -30,11 +30,12 @@ struct cuda_options {
   /// or the group has ended; it ends with the first that cannot be connected.
   std::shared_ptr<thread_group> group = nullptr;
   std::int32_t rank = 0;
+  kv_type kv = kv_type::f16; ///< how it keeps keys and values
 };
 
 /// Raised with every change of backend.hpp or of this file: what module and
 /// program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-6";
+inline constexpr const char* cuda_module_version = "troupe-cuda-7";
 
 /// Opens a GPU. All that needs CUDA is in a module, libtroupe_cuda.so, which is
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the

@@ -13,15 +13,31 @@ element_type dense_type(std::span<const matrix_view> parts) {
   return same && !quantised(first) ? first : element_type::bf16;
 }
 
+bool kept_as_e4m3(std::span<const matrix_view> parts) {
+  return !parts.empty() &&
+         std::all_of(parts.begin(), parts.end(),
+                     [](const auto& part) { return part.as_e4m3; });
+}
+
+std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols) {
+  constexpr std::int64_t start = 16; // bytes
+  return (rows * cols + start - 1) / start * start;
+}
+
 std::int64_t dense_bytes(std::span<const matrix_view> parts) {
-  std::int64_t elements = 0;
-  for (const auto& part : parts)
+  std::int64_t elements = 0, rows = 0;
+  for (const auto& part : parts) {
     elements += part.rows * part.cols;
+    rows += part.rows;
+  }
+  if (kept_as_e4m3(parts))
+    return e4m3_scales_at(rows, parts.front().cols) +
+           rows * std::int64_t{sizeof(float)};
   return elements * layout_of(dense_type(parts)).bytes;
 }
 
-std::int64_t dense_kv_bytes(const kv_shape& shape) {
-  constexpr std::int64_t number = 2; // bytes
+std::int64_t dense_kv_bytes(const kv_shape& shape, kv_type type) {
+  const std::int64_t number = type == kv_type::e4m3 ? 1 : 2; // bytes
   return std::int64_t{shape.layers} * shape.blocks * shape.kv_heads * 2 *
          shape.block_tokens * shape.head_dim * number;
 }

@@ -14,11 +14,18 @@ namespace troupe::ops {
 /// (quantised formats lose up to 2^-9 of a weight by that).
 element_type dense_type(std::span<const matrix_view> parts);
 
-/// Bytes of the stacked parts in that type.
+/// Whether all parts are asked for as e4m3, which then counts before that type.
+bool kept_as_e4m3(std::span<const matrix_view> parts);
+
+/// Where the scales of a weight in e4m3 begin, a float per row: bytes from its
+/// first number on.
+std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols);
+
+/// Bytes of the stacked parts as a GPU keeps them.
 std::int64_t dense_bytes(std::span<const matrix_view> parts);
 
-/// Bytes of a GPU's store of keys and values: f16.
-std::int64_t dense_kv_bytes(const kv_shape& shape);
+/// Bytes of a GPU's store of keys and values.
+std::int64_t dense_kv_bytes(const kv_shape& shape, kv_type type);
 
 /// What drawing on a GPU needs (cuda/device_drawer.hpp), in bytes.
 struct gpu_draw_layout {

@@ -72,6 +72,10 @@ constexpr bool quantised(element_type type) {
   return layout_of(type).elements > 1;
 }
 
+/// How a GPU keeps keys and values: e4m3 has four bits of exponent and three of
+/// mantissa, scale 1; what is beyond 448 becomes 448.
+enum class kv_type : std::uint8_t { f16, e4m3 };
+
 /// A weight matrix as a file holds it: `rows` outputs of `cols` inputs each,
 /// row after row without gaps. Does not own `bytes`; they must outlive the view
 /// only as long as the callee says. `cols` is a multiple of the block size and
@@ -81,6 +85,9 @@ struct matrix_view {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::span<const std::byte> bytes;
+  /// A GPU is asked to keep it as e4m3 with a scale per row; the type is one of
+  /// floats then. Other backends keep it as it is.
+  bool as_e4m3 = false;
 };
 
 } // namespace troupe::ops

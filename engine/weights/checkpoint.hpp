@@ -23,6 +23,7 @@ struct tensor {
   /// Empty if they have to be converted first: `checkpoint::read` gives them.
   /// Those of a vector always lie here.
   std::span<const std::byte> bytes;
+  bool as_e4m3 = false; ///< ops::matrix_view has what it means
 
   /// As a matrix: rows = product of all but shape[0].
   ops::matrix_view matrix() const;

@@ -29,19 +29,27 @@ element_type type_of(matrix_form form) {
 }
 
 /// Tables of embeddings and output layers, which get eight bits instead of
-/// four.
+/// four, and stay as they are beside e4m3.
 constexpr std::string_view finer[] = {
     "token_embd.weight", "position_embd.weight", "token_types.weight",
     "output.weight", "cls.output.weight"};
 
+bool is_finer(const tensor& one) {
+  return std::ranges::find(finer, one.name) != std::end(finer);
+}
+
+/// Whether it changes by any form.
+bool is_changed(const tensor& one) {
+  return is_float(one.type) && one.shape.size() > 1 &&
+         one.name.find("ffn_gate_inp") == std::string::npos;
+}
+
 /// The type that a tensor has in the form.
 element_type type_in(matrix_form form, const tensor& one) {
-  if (!is_float(one.type) || one.shape.size() < 2 ||
-      one.name.find("ffn_gate_inp") != std::string::npos)
+  if (!is_changed(one) || form == matrix_form::e4m3)
     return one.type;
   auto type = type_of(form);
-  if (type == element_type::q4_0 &&
-      std::ranges::find(finer, one.name) != std::end(finer))
+  if (type == element_type::q4_0 && is_finer(one))
     type = element_type::q8_0;
   return one.shape[0] % ops::layout_of(type).elements == 0 ? type : one.type;
 }
@@ -54,6 +62,8 @@ public:
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       auto& one = tensors_[i];
       index_.emplace(one.name, i);
+      one.as_e4m3 =
+          form == matrix_form::e4m3 && is_changed(one) && !is_finer(one);
       auto type = type_in(form, one);
       if (type != one.type)
         one.bytes = {};

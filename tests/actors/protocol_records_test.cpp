@@ -122,6 +122,7 @@ replica_spec full_spec() {
   x.ranks_on = {{"head", {0, 2}}, {"w1", {1}}, {"w2", {}}};
   x.part = 1;
   x.leader = 77;
+  x.kv_cache_dtype = "fp8_e4m3";
   return x;
 }
 
@@ -324,6 +325,7 @@ TEST_CASE("an older reader reads what is written for it") {
   for (auto& spec : assignment.replicas) { // came with version 7
     spec.tensor_parallel_size = 0;
     spec.gpus = 0;
+    spec.kv_cache_dtype.clear();
     spec.ranks_on.clear();
     spec.part = 0;
     spec.leader = 0;

@@ -4,6 +4,7 @@ there are two, and a module computes by the CPU what a GPU would."""
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,35 @@ def test_replicas_share_gpus_and_none_gets_what_is_not_left(start, two_gpus):
     left = next(name for name in names if not cluster.replicas(name))
     assert left != "halves"
     assert "GPU" in json.dumps(cluster.model(left))
+
+
+def test_fp8_is_for_gpus_takes_less_and_is_another_class(start, two_gpus,
+                                                         tmp_path):
+    kwargs = {"max_model_len": 64, "max_num_seqs": 2,
+              "max_num_batched_tokens": 16}
+    fp8 = {**kwargs, "quantization": "fp8", "kv_cache_dtype": "fp8"}
+    file = tmp_path / "plan.yaml"
+    kv_tokens = {"kv_cache_memory_bytes": 1 << 16, "max_model_len": 16}
+    planned = []
+    for more in {}, {"kv_cache_dtype": "fp8"}:
+        file.write_text(json.dumps(serve_config(
+            tiny(engine_kwargs={**kwargs, **kv_tokens, "max_num_seqs": 64,
+                                "max_num_batched_tokens": 64, **more}))))
+        said = run_verb("plan", file)
+        planned.append(int(re.search(r"(\d+) tokens", said.stdout).group(1)))
+    assert planned[1] >= 2 * planned[0]
+
+    cluster = start(serve_config(
+        tiny(), tiny("small", engine_kwargs=fp8),
+        tiny("cpu", kind="cpu", engine_kwargs=fp8)), ready=False)
+    cluster.wait_for_models("tiny", "small")
+    plain = cluster.complete("abc", model="tiny", max_tokens=4).json()
+    asked = [cluster.complete("abc", model="small", max_tokens=4).json()
+             for _ in range(2)]
+    assert asked[0]["choices"] == asked[1]["choices"]
+    assert asked[0]["system_fingerprint"] != plain["system_fingerprint"]
+    wait_for(lambda: "fp8_e4m3 is for GPUs" in json.dumps(cluster.model("cpu")),
+             cluster.said())
 
 
 def test_only_listed_gpus_are_the_nodes(start, two_gpus, monkeypatch):

@@ -105,12 +105,12 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
     auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
       return std::make_unique<disturbed_transport>(std::move(by), rank);
     };
-    auto made =
-        cuda::make_emulated_rank(how.group, how.rank, late, {}, disturbed);
+    auto made = cuda::make_emulated_rank(how.group, how.rank, late, {},
+                                         disturbed, how.kv);
     device.backend = std::move(made.backend);
     device.ranks = std::move(made.ranks);
   } else {
-    device.backend = cuda::make_emulated_backend(late);
+    device.backend = cuda::make_emulated_backend(late, {}, how.kv);
   }
   *out = std::move(device);
 }

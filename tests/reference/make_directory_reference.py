@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from make_model_reference import (
     HERE, LINEAR, LLAMA3, MERGES, SPECIAL, TEMPLATE, byte_alphabet,
-    teacher_forced, write_reference,
+    teacher_forced,
 )
+from reference_format import write_reference
 
 TINY = {
     "llama-bf16": dict(

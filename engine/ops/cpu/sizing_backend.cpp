@@ -53,23 +53,24 @@ private:
 
 class sized_kv final : public kv_pool {
 public:
-  explicit sized_kv(const kv_shape& shape) : shape_(shape) {
+  sized_kv(const kv_shape& shape, kv_type type) : shape_(shape), type_(type) {
     // nop
   }
   const kv_shape& shape() const override {
     return shape_;
   }
   std::int64_t bytes() const override {
-    return dense_kv_bytes(shape_);
+    return dense_kv_bytes(shape_, type_);
   }
 
 private:
   kv_shape shape_;
+  kv_type type_;
 };
 
 class sizing_backend final : public backend {
 public:
-  explicit sizing_backend(kept_by who) : kept_by_(who) {
+  sizing_backend(kept_by who, kv_type kv) : kept_by_(who), kv_(kv) {
     // nop
   }
 
@@ -85,7 +86,7 @@ public:
   load(std::span<const matrix_view> parts) override {
     if (kept_by_ == kept_by::gpu) {
       auto sized = std::make_unique<sized_weight>(parts);
-      if (dense_type(parts) == element_type::bf16)
+      if (dense_type(parts) == element_type::bf16 && !kept_as_e4m3(parts))
         widest_ = std::max(widest_, sized->cols());
       return std::unique_ptr<weight>{std::move(sized)};
     }
@@ -106,7 +107,7 @@ public:
   result<std::unique_ptr<kv_pool>>
   make_kv_pool(const kv_shape& shape) override {
     if (kept_by_ == kept_by::gpu)
-      return std::unique_ptr<kv_pool>{std::make_unique<sized_kv>(shape)};
+      return std::unique_ptr<kv_pool>{std::make_unique<sized_kv>(shape, kv_)};
     auto laid_out = paged_kv::lay_out(shape);
     if (!laid_out)
       return laid_out.error();
@@ -197,13 +198,14 @@ public:
 
 private:
   kept_by kept_by_;
+  kv_type kv_;
   std::int64_t widest_ = 0; ///< columns of a weight that a GPU keeps as bf16
 };
 
 } // namespace
 
-std::unique_ptr<backend> make_sizing_backend(kept_by who) {
-  return std::make_unique<sizing_backend>(who);
+std::unique_ptr<backend> make_sizing_backend(kept_by who, kv_type kv) {
+  return std::make_unique<sizing_backend>(who, kv);
 }
 
 } // namespace troupe::ops::cpu

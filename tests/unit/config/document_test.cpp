@@ -31,7 +31,7 @@ std::string shown(const config::serve_config& all) {
       out += fmt::format(
           "{} {} {} {} {} {} | {} {} {} | {} {} {} {} {} {} {} {} {} {} {} | "
           "{} {} {} {} "
-          "{} {} {} {} {} {} {} {} {} {} {}\n",
+          "{} {} {} {} {} {} {} {} {} {} {} {}\n",
           model.model_id, model.model_source, model.tokenizer_source,
           model.accelerator_type, static_cast<int>(model.device),
           model.placement_strategy, d.router.policy,
@@ -45,7 +45,7 @@ std::string shown(const config::serve_config& all) {
           d.memory_bytes, e.max_model_len, e.max_num_seqs,
           e.max_num_batched_tokens, e.block_size, e.kv_cache_memory_bytes,
           e.enable_prefix_caching, e.chat_template, e.memory_utilization,
-          e.quantization, e.dtype, e.load_format, e.seed.value_or(0),
+          e.quantization, e.kv_cache_dtype, e.dtype, e.load_format, e.seed.value_or(0),
           e.generation_defaults, e.trust_request_chat_template,
           e.default_chat_template_kwargs, e.tensor_parallel_size);
       for (const auto& [name, amount] : d.resources)

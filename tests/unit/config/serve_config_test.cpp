@@ -148,6 +148,22 @@ TEST_CASE("what concerns weights, seeds and memory is read") {
   CHECK(engine.seed == 7u);
   CHECK(!engine.generation_defaults);
   CHECK(engine.memory_utilization == 0.9);
+  CHECK(engine.kv_cache_dtype.empty());
+}
+
+TEST_CASE("fp8 is read as vLLM has it") {
+  folder here;
+  for (auto [said, means] :
+       {std::pair{"fp8", "fp8_e4m3"}, {"fp8_e4m3", "fp8_e4m3"}, {"auto", ""}}) {
+    auto loaded = here.load(
+        with_model(std::string{"          engine_kwargs: {quantization: fp8, "
+                               "kv_cache_dtype: "} +
+                   said + "}\n"));
+    REQUIRE(errors_of(loaded) == "");
+    const auto& engine = loaded.values.applications[0].models[0].engine;
+    CHECK(engine.quantization == "fp8");
+    CHECK(engine.kv_cache_dtype == means);
+  }
 }
 
 TEST_CASE(
@@ -236,8 +252,9 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
           "\"float64\": not supported yet"},
       row{"          engine_kwargs: {load_format: pt}\n",
           "\"pt\": not supported yet"},
-      row{"          engine_kwargs: {kv_cache_dtype: fp8}\n",
-          "\"fp8\": not supported yet"},
+      row{"          engine_kwargs: {kv_cache_dtype: fp8_e5m2}\n",
+          "\"fp8_e5m2\": not supported yet; allowed now: auto, float16, fp8, "
+          "fp8_e4m3"},
       row{"          deployment_config: {placement_group_bundles: [{GPU: "
           "1}]}\n",
           "belongs into placement_group_config"},

@@ -99,6 +99,21 @@ TEST_CASE("what is kept of a GPU lies with what else is kept") {
   CHECK(cache_folder(o) == "/own");
 }
 
+TEST_CASE("what is for GPUs is refused by name on a CPU") {
+  options o;
+  o.model = tiny / "llama-bf16";
+  o.kv_cache_dtype = "fp8_e4m3";
+  CHECK(says(error_of(o), "kv_cache_dtype: fp8_e4m3 is for GPUs"));
+  CHECK(says(measure(o, 1 << 30).error().message, "is for GPUs"));
+  o.kv_cache_dtype = "fp8_e5m2";
+  CHECK(says(error_of(o), "kv_cache_dtype: 'fp8_e5m2' is not known"));
+  o.kv_cache_dtype = "";
+  o.quantization = "fp8";
+  CHECK(says(error_of(o), "quantised with nothing, not with fp8; q8_0 and "
+                          "q4_0, and on GPUs fp8, quantise a model when it is "
+                          "loaded"));
+}
+
 TEST_CASE("memory is planned for the device that is asked for") {
   options o;
   o.model = tiny / "q8_0-mha.gguf";

@@ -155,6 +155,16 @@ TEST_CASE("a checkpoint shows its matrices of floats in another form") {
   CHECK(half->find_tensor("blk.0.odd.weight")->type == element_type::f16);
   CHECK(half->find_tensor("blk.0.small.weight")->type == element_type::q4_0);
   CHECK(half->content_hash(1) != shown->content_hash(1));
+  auto marked = weights::convert_matrices(open(), weights::matrix_form::e4m3);
+  for (const auto& one : marked->tensors()) {
+    INFO(one.name);
+    const auto wanted =
+        one.name == "blk.0.attn_q.weight" || one.name == "blk.0.odd.weight";
+    CHECK(one.as_e4m3 == wanted);
+    CHECK(one.matrix().as_e4m3 == wanted);
+    CHECK(one.type == open()->find_tensor(one.name)->type);
+  }
+  CHECK(marked->content_hash(1) != half->content_hash(1));
   auto same =
       weights::convert_matrices(open(), weights::matrix_form::as_stored);
   CHECK(same->content_hash(1) == open()->content_hash(1));

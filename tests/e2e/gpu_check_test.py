@@ -1,0 +1,102 @@
+"""What scripts/gpu-check.sh does with its parts, where there is no GPU: their
+programs are made up here."""
+
+import os
+import pathlib
+import subprocess
+import tarfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families",
+         "made-families", "made-fp8", "serve", "bench-Qwen2.5-0.5B",
+         "bench-Qwen2.5-7B", "bench-Llama-3-8B"]
+PROGRAMS = ["unit_cuda", "check_families"]
+TOOLS = ["nvidia-smi", "compute-sanitizer", "python3"]
+
+
+class Checked:
+    """A run of the script over programs that do what they are told: lines of
+    shell, by name; the others are content with everything."""
+
+    def __init__(self, folder, *parts, without=(), budget=60, **bodies):
+        pack, tools = folder / "pack", folder / "tools"
+        out = folder / "results"
+        for place, names in (pack, PROGRAMS), (tools, TOOLS):
+            place.mkdir(parents=True)
+            for name in names:
+                if name in without:
+                    continue
+                file = place / name
+                body = bodies.get(name.replace("-", "_"), "exit 0")
+                file.write_text(f"#!/bin/bash\n{body}\n")
+                file.chmod(0o755)
+        environment = dict(
+            os.environ, GPU_CHECK_PACK=str(pack), OUT=str(out),
+            GPU_CHECK_BUDGET_S=str(budget),
+            PATH=f"{tools}:{os.environ['PATH']}")
+        ended = subprocess.run(
+            [ROOT / "scripts" / "gpu-check.sh", *parts], env=environment,
+            capture_output=True, text=True, timeout=120)
+        self.status = ended.returncode
+        with tarfile.open(out / "gpu-check.tar.gz") as tar:
+            self.files = {file.name.removeprefix("./") for file in tar}
+            self.summary = tar.extractfile("./summary.txt").read().decode()
+        assert self.summary == ended.stdout
+
+    def said(self, part):
+        lines = [line for line in self.summary.splitlines()
+                 if line.startswith(part + ": ")]
+        assert len(lines) < 2
+        return lines[0].split(": ")[1] if lines else None
+
+
+def test_all_parts_pass(tmp_path):
+    seen = Checked(tmp_path, nvidia_smi="echo a GPU, 580.1, 9.0")
+    assert seen.status == 0
+    assert all(seen.said(part).startswith("passed") for part in PARTS)
+    lines = seen.summary.splitlines()
+    assert lines[0] == "a GPU, 580.1, 9.0"
+    assert lines[-1] == "11 of 11 parts passed"
+    assert {f"{part}.log" for part in PARTS} <= seen.files
+    assert {"made-families.json", "made-fp8.json"} <= seen.files
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
+    seen = Checked(tmp_path, check_families="exit 1",
+                   compute_sanitizer='[ "$2" != racecheck ]')
+    assert seen.status == 1
+    failed = {part for part in PARTS if seen.said(part).startswith("FAILED")}
+    assert failed == {"made-families", "made-fp8", "racecheck"}
+    assert all(seen.said(part).startswith("passed")
+               for part in set(PARTS) - failed)
+    assert seen.summary.endswith("8 of 11 parts passed\n")
+
+
+def test_models_that_could_not_be_made_fail_their_part(tmp_path):
+    seen = Checked(tmp_path, python3='[[ "$1" != *make_random* ]]')
+    assert seen.status == 1
+    assert seen.said("made-families").startswith("FAILED")
+    assert seen.said("serve").startswith("passed")
+
+
+def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
+    seen = Checked(tmp_path, budget=8, unit_cuda="sleep 1000")
+    assert seen.status == 1
+    assert seen.said("kernels").startswith("FAILED, it was stopped after")
+    assert seen.said("families") == "did not run, no time was left"
+    assert seen.summary.endswith("0 of 11 parts passed\n")
+
+
+def test_a_tool_that_is_missing_is_no_success(tmp_path):
+    seen = Checked(tmp_path, without=["unit_cuda"])
+    assert seen.status == 1
+    assert seen.said("kernels").startswith("did not run, there is no")
+    assert seen.said("made-families").startswith("passed")
+
+
+def test_parts_are_chosen_by_name(tmp_path):
+    seen = Checked(tmp_path, "serve", "bench-Llama-3-8B")
+    assert seen.status == 0
+    assert [part for part in PARTS if seen.said(part)] == [
+        "serve", "bench-Llama-3-8B"]
+    assert Checked(tmp_path / "none", "no-such-part").status == 1
