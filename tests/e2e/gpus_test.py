@@ -118,11 +118,13 @@ def test_fp8_is_for_gpus_takes_less_and_is_another_class(start, two_gpus,
     kv_tokens = {"kv_cache_memory_bytes": 1 << 16, "max_model_len": 16}
     planned = []
     for more in {}, {"kv_cache_dtype": "fp8"}:
-        file.write_text(json.dumps(serve_config(
+        file.write_text(serve_config(
             tiny(engine_kwargs={**kwargs, **kv_tokens, "max_num_seqs": 64,
-                                "max_num_batched_tokens": 64, **more}))))
+                                "max_num_batched_tokens": 64, **more})))
         said = run_verb("plan", file)
-        planned.append(int(re.search(r"(\d+) tokens", said.stdout).group(1)))
+        found = re.search(r"(\d+) tokens", said.stdout)
+        assert found, said
+        planned.append(int(found.group(1)))
     assert planned[1] >= 2 * planned[0]
 
     cluster = start(serve_config(
