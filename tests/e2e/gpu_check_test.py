@@ -7,10 +7,10 @@ import subprocess
 import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families",
+PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families", "ranks",
          "made-families", "made-fp8", "serve", "bench-Qwen2.5-0.5B",
          "bench-Qwen2.5-7B", "bench-Llama-3-8B"]
-PROGRAMS = ["unit_cuda", "check_families"]
+PROGRAMS = ["unit_cuda", "unit_ranks", "check_families"]
 TOOLS = ["nvidia-smi", "compute-sanitizer", "python3"]
 
 
@@ -56,7 +56,7 @@ def test_all_parts_pass(tmp_path):
     assert all(seen.said(part).startswith("passed") for part in PARTS)
     lines = seen.summary.splitlines()
     assert lines[0] == "a GPU, 580.1, 9.0"
-    assert lines[-1] == "11 of 11 parts passed"
+    assert lines[-1] == "12 of 12 parts passed"
     assert {f"{part}.log" for part in PARTS} <= seen.files
     assert {"made-families.json", "made-fp8.json"} <= seen.files
 
@@ -69,7 +69,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
     assert failed == {"made-families", "made-fp8", "racecheck"}
     assert all(seen.said(part).startswith("passed")
                for part in set(PARTS) - failed)
-    assert seen.summary.endswith("8 of 11 parts passed\n")
+    assert seen.summary.endswith("9 of 12 parts passed\n")
 
 
 def test_models_that_could_not_be_made_fail_their_part(tmp_path):
@@ -84,7 +84,7 @@ def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
     assert seen.status == 1
     assert seen.said("kernels").startswith("FAILED, it was stopped after")
     assert seen.said("families") == "did not run, no time was left"
-    assert seen.summary.endswith("0 of 11 parts passed\n")
+    assert seen.summary.endswith("0 of 12 parts passed\n")
 
 
 def test_a_tool_that_is_missing_is_no_success(tmp_path):
