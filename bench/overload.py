@@ -8,6 +8,9 @@ another.
              before; the memory of the process that refuses
   tenants    four clients of one key beside eight of another, and beside eighty:
              the p95 of the first one's answers, in turns
+  limited    the four clients alone, so that seats are empty, and beside eighty
+             of another key that has one choice at the replica at once
+             (choices_per_replica), in turns
 
   bench/overload.py [--binary build/release/troupe] [--rounds 7] [--seconds 8]
 
@@ -144,7 +147,7 @@ async def overload(cluster, options):
     return rounds
 
 
-async def tenants(cluster, options):
+async def tenants(cluster, options, few, many):
     quiet = request(KEYS[0]["key"], 32, 60)
     loud = request(KEYS[1]["key"], 32, 60)
     rounds = []
@@ -158,20 +161,21 @@ async def tenants(cluster, options):
                 len(own) / options.seconds, len(other) / options.seconds)
 
     for _ in range(options.rounds):
-        calm, flooded = await beside(8), await beside(80)
-        rounds.append({"beside_8_ms": calm[0] * 1e3,
-                       "beside_80_ms": flooded[0] * 1e3,
+        calm, flooded = await beside(few), await beside(many)
+        rounds.append({f"beside_{few}_ms": calm[0] * 1e3,
+                       f"beside_{many}_ms": flooded[0] * 1e3,
+                       "moved": flooded[0] / calm[0],
                        "answers_per_s": [*calm[1:], *flooded[1:]],
                        "additions_m_per_s": calibration()})
         print(json.dumps(rounds[-1]), flush=True)
     return rounds
 
 
-def config(sequences):
+def config(sequences, **loud):
     return e2e.serve_config(e2e.model_config(engine_kwargs={
         "max_model_len": 512, "kv_cache_memory_bytes": 256 << 20,
         **({"max_num_seqs": sequences} if sequences else {})}),
-        troupe={"api_keys": KEYS})
+        troupe={"api_keys": [KEYS[0], {**KEYS[1], **loud}]})
 
 
 def median(rounds, name):
@@ -192,10 +196,13 @@ def main():
         first = asyncio.run(overload(cluster, options))
         cluster.stop()
         cluster = e2e.Cluster(folder / "tenants", config(8)).start()
-        second = asyncio.run(tenants(cluster, options))
+        second = asyncio.run(tenants(cluster, options, 8, 80))
+        cluster.stop()
+        cluster = e2e.Cluster(folder / "limited",
+                              config(8, choices_per_replica=1)).start()
+        third = asyncio.run(tenants(cluster, options, 0, 80))
         cluster.stop()
     ratios = [one["goodput_per_s"] / one["peak_per_s"] for one in first]
-    moved = [one["beside_80_ms"] / one["beside_8_ms"] for one in second]
     print(f"goodput at ten times the peak's rate: {statistics.median(ratios):.2f} "
           f"of the peak ({min(ratios):.2f}-{max(ratios):.2f}), "
           f"{median(first, 'peak_per_s'):.1f} answers/s")
@@ -203,8 +210,11 @@ def main():
           f"p99 {median(first, 'refusal_p99_ms'):.1f} ms; recovered after "
           f"{median(first, 'recovered_s'):.2f} s; memory grew by "
           f"{max(one['grown_mib'] for one in first):.0f} MiB at most")
-    print(f"another's p95 beside a flood: x{statistics.median(moved):.2f} "
-          f"({min(moved):.2f}-{max(moved):.2f})")
+    for what, measured in [("beside a flood", second),
+                           ("from alone to beside a limited flood", third)]:
+        moved = [one["moved"] for one in measured]
+        print(f"another's p95 {what}: x{statistics.median(moved):.2f} "
+              f"({min(moved):.2f}-{max(moved):.2f})")
 
 
 if __name__ == "__main__":

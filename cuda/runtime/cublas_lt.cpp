@@ -1,9 +1,10 @@
 #include "cuda/runtime/cublas_lt.hpp"
 
+#include "cuda/runtime/opened_library.hpp"
+
 #include <algorithm>
 #include <cstring>
 #include <cublasLt.h>
-#include <dlfcn.h>
 
 namespace troupe::cuda {
 
@@ -37,35 +38,25 @@ struct functions {
 
 /// Opened once, and stays open.
 result<functions> find_functions() {
-  const auto file = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-  void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr)
-    return unavailable(dlerror());
+  opened_library library{"libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR)};
   functions out{};
-  std::string missing;
-  auto take = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(
-        dlsym(library, name));
-    if (function == nullptr)
-      missing = name;
-  };
-  take(out.create, "cublasLtCreate");
-  take(out.destroy, "cublasLtDestroy");
-  take(out.version, "cublasLtGetVersion");
-  take(out.make_product, "cublasLtMatmulDescCreate");
-  take(out.free_product, "cublasLtMatmulDescDestroy");
-  take(out.set_product, "cublasLtMatmulDescSetAttribute");
-  take(out.make_layout, "cublasLtMatrixLayoutCreate");
-  take(out.free_layout, "cublasLtMatrixLayoutDestroy");
-  take(out.set_layout, "cublasLtMatrixLayoutSetAttribute");
-  take(out.make_preference, "cublasLtMatmulPreferenceCreate");
-  take(out.free_preference, "cublasLtMatmulPreferenceDestroy");
-  take(out.set_preference, "cublasLtMatmulPreferenceSetAttribute");
-  take(out.propose, "cublasLtMatmulAlgoGetHeuristic");
-  take(out.check, "cublasLtMatmulAlgoCheck");
-  take(out.multiply, "cublasLtMatmul");
-  if (!missing.empty())
-    return unavailable(file + " has no " + missing);
+  library.take(out.create, "cublasLtCreate");
+  library.take(out.destroy, "cublasLtDestroy");
+  library.take(out.version, "cublasLtGetVersion");
+  library.take(out.make_product, "cublasLtMatmulDescCreate");
+  library.take(out.free_product, "cublasLtMatmulDescDestroy");
+  library.take(out.set_product, "cublasLtMatmulDescSetAttribute");
+  library.take(out.make_layout, "cublasLtMatrixLayoutCreate");
+  library.take(out.free_layout, "cublasLtMatrixLayoutDestroy");
+  library.take(out.set_layout, "cublasLtMatrixLayoutSetAttribute");
+  library.take(out.make_preference, "cublasLtMatmulPreferenceCreate");
+  library.take(out.free_preference, "cublasLtMatmulPreferenceDestroy");
+  library.take(out.set_preference, "cublasLtMatmulPreferenceSetAttribute");
+  library.take(out.propose, "cublasLtMatmulAlgoGetHeuristic");
+  library.take(out.check, "cublasLtMatmulAlgoCheck");
+  library.take(out.multiply, "cublasLtMatmul");
+  if (!library.why_not().empty())
+    return unavailable(library.why_not());
   return out;
 }
 

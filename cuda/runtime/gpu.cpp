@@ -12,6 +12,14 @@ void check(cudaError_t why, const char* doing) {
     throw gpu_failure{doing, why};
 }
 
+void check_room(cudaError_t why, const char* doing) {
+  if (why == cudaErrorMemoryAllocation) {
+    cudaGetLastError(); // it is no failure of the device
+    throw std::bad_alloc{};
+  }
+  check(why, doing);
+}
+
 } // namespace
 
 gpu_failure::gpu_failure(const char* doing, cudaError_t why)
@@ -81,12 +89,7 @@ double gpu_device::seconds_between(cudaEvent_t from, cudaEvent_t to) {
 void* gpu_device::allocate(std::size_t bytes) {
   check(cudaSetDevice(number_), "a GPU could not be chosen");
   void* out = nullptr;
-  auto why = cudaMalloc(&out, bytes);
-  if (why == cudaErrorMemoryAllocation) {
-    cudaGetLastError(); // it is no failure of the device
-    throw std::bad_alloc{};
-  }
-  check(why, "memory could not be allocated on a GPU");
+  check_room(cudaMalloc(&out, bytes), "memory could not be allocated on a GPU");
   return out;
 }
 
@@ -134,12 +137,8 @@ std::string gpu_device::bus_id() const {
 void* gpu_device::allocate_host(std::size_t bytes) {
   check(cudaSetDevice(number_), "a GPU could not be chosen");
   void* out = nullptr;
-  auto why = cudaMallocHost(&out, bytes);
-  if (why == cudaErrorMemoryAllocation) {
-    cudaGetLastError(); // it is no failure of the device
-    throw std::bad_alloc{};
-  }
-  check(why, "memory for copies to a GPU could not be allocated");
+  check_room(cudaMallocHost(&out, bytes),
+             "memory for copies to a GPU could not be allocated");
   return out;
 }
 

@@ -1,9 +1,10 @@
 #include "cuda/runtime/nccl.hpp"
 
+#include "cuda/runtime/opened_library.hpp"
+
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <dlfcn.h>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -53,29 +54,19 @@ error unavailable(const std::string& why) {
 
 /// Opened once, and stays open.
 result<functions> find_functions() {
-  constexpr const char* file = "libnccl.so.2";
-  void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr)
-    return unavailable(dlerror());
+  opened_library library{"libnccl.so.2"};
   functions out{};
-  std::string missing;
-  auto take = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(
-        dlsym(library, name));
-    if (function == nullptr)
-      missing = name;
-  };
-  take(out.get_unique_id, "ncclGetUniqueId");
-  take(out.init_rank, "ncclCommInitRankConfig");
-  take(out.abort, "ncclCommAbort");
-  take(out.error_text, "ncclGetErrorString");
-  take(out.all_gather, "ncclAllGather");
-  take(out.send, "ncclSend");
-  take(out.receive, "ncclRecv");
-  take(out.group_start, "ncclGroupStart");
-  take(out.group_end, "ncclGroupEnd");
-  if (!missing.empty())
-    return unavailable(std::string{file} + " has no " + missing);
+  library.take(out.get_unique_id, "ncclGetUniqueId");
+  library.take(out.init_rank, "ncclCommInitRankConfig");
+  library.take(out.abort, "ncclCommAbort");
+  library.take(out.error_text, "ncclGetErrorString");
+  library.take(out.all_gather, "ncclAllGather");
+  library.take(out.send, "ncclSend");
+  library.take(out.receive, "ncclRecv");
+  library.take(out.group_start, "ncclGroupStart");
+  library.take(out.group_end, "ncclGroupEnd");
+  if (!library.why_not().empty())
+    return unavailable(library.why_not());
   return out;
 }
 
