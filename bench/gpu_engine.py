@@ -276,6 +276,16 @@ def main():
             print(f"{what}: {why}", file=sys.stderr)
             return None
 
+    given.out.mkdir(parents=True, exist_ok=True)
+    to = given.out / f"gpu-engine-{datetime.date.today().isoformat()}"
+
+    def save(rows):
+        to.with_suffix(".json").write_text(json.dumps(
+            {"ceilings": top, "rows": rows, "missing": missing}, indent=1) + "\n")
+        text = table(rows, top, missing)
+        to.with_suffix(".md").write_text(text)
+        return text
+
     if given.device == "cuda":
         top = attempt("what the GPU can do", ceilings)
     for name in given.only or [name for name in SHAPES if name != "tiny"]:
@@ -285,19 +295,15 @@ def main():
         seen = attempt(f"the engine with {name}", lambda: run_engine(
             given.engine, folder, given.device, name == "tiny"))
         beside = None
+        if seen:  # what comes next may take longer than there is time
+            save([*rows, *rows_of(name, SHAPES[name], seen, top, {})])
         if given.device == "cuda":
             beside = attempt(f"torch.compile with {name}",
                              lambda: run_torch(folder, BATCHES))
         if seen:
             rows += rows_of(name, SHAPES[name], seen, top, beside or {})
         shutil.rmtree(folder)
-    given.out.mkdir(parents=True, exist_ok=True)
-    to = given.out / f"gpu-engine-{datetime.date.today().isoformat()}"
-    to.with_suffix(".json").write_text(json.dumps(
-        {"ceilings": top, "rows": rows, "missing": missing}, indent=1) + "\n")
-    text = table(rows, top, missing)
-    to.with_suffix(".md").write_text(text)
-    print(text)
+    print(save(rows))
     sys.exit(1 if missing else 0)
 
 

@@ -27,28 +27,42 @@ make_pack() {
   build_release ON troupe troupe_cuda unit_cuda unit_ranks check_families \
     bench_gpu_engine
   rm -rf "$pack" build/gpu-check.new
-  mkdir -p "$pack" build/gpu-check.new/lib build/gpu-check.new/wheels
-  local to=build/gpu-check.new version
-  cp build/release/libtroupe_cuda.so build/release/troupe \
-    build/release/bench/bench_gpu_engine \
+  local to=build/gpu-check.new version program
+  mkdir -p "$pack" "$to/lib" "$to/wheels" "$to/programs"
+  cp build/release/libtroupe_cuda.so "$to/"
+  cp build/release/troupe build/release/bench/bench_gpu_engine \
     build/release/tests/reference/check_families \
     build/release/tests/unit/ranks/unit_ranks \
-    build/release/tests/unit/cuda/unit_cuda "$to/"
-  strip "$to/troupe" "$to/unit_cuda" "$to/unit_ranks" "$to/check_families" \
-    "$to/bench_gpu_engine"
+    build/release/tests/unit/cuda/unit_cuda "$to/programs/"
+  strip "$to"/programs/*
   # What the bare machine may lack; its own C library stays.
-  ldd "$to/unit_cuda" "$to/troupe" | awk '$3 ~ /^\// {print $3}' | sort -u |
-    grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
+  ldd "$to"/programs/* | awk '$3 ~ /^\// {print $3}' | sort -u |
+    grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|libanl|libnss_[^/]*|ld-linux[^/]*)\.so' |
     xargs -I{} cp -L {} "$to/lib/"
+  for program in "$to"/programs/*; do
+    with_own_libraries >"$to/${program##*/}"
+    chmod +x "$to/${program##*/}"
+  done
   for version in "${pythons[@]}"; do
     "$python" -m pip download --quiet --disable-pip-version-check \
       --only-binary=:all: --python-version "$version" \
       --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
       --dest "$to/wheels" "$(grep ^openai tests/requirements.txt)"
   done
-  tar -C build/gpu-check.new -cJf "$pack/pack.tar.xz" .
+  tar -C "$to" -czf "$pack/pack.tar.gz" .
   rm -rf build/gpu-check.new
   du -sh "$pack"
+}
+
+# A program that finds the libraries that travel with it: what else runs there
+# has those of the machine.
+with_own_libraries() {
+  cat <<'EOF'
+#!/bin/bash
+here=$(cd "$(dirname "$0")" && pwd)
+export LD_LIBRARY_PATH=$here/lib:$GPU_LIBRARIES:${LD_LIBRARY_PATH:-}
+exec "$here/programs/${0##*/}" "$@"
+EOF
 }
 
 # All parts together; a call there has ten minutes.
@@ -125,18 +139,24 @@ check() {
   wanted=$*
   rm -rf "$out"
   mkdir -p "$out" "${OUT:-$out}"
-  [ ! -f "$pack/pack.tar.xz" ] || tar -C "$pack" -xJf "$pack/pack.tar.xz"
+  if [ -f "$pack/pack.tar.gz" ] &&
+    ! tar -C "$pack" -xzf "$pack/pack.tar.gz" 2>&1; then
+    say "the pack could not be unpacked"
+    return 1
+  fi
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   # cuBLAS and NCCL are too large to travel.
-  export LD_LIBRARY_PATH=$PWD/$pack/lib:$(folder_of libcublasLt.so.13)
-  LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$(folder_of libnccl.so.2)
+  GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)
+  # The driver's own, where a container has them.
+  export GPU_LIBRARIES LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64
   export PATH=$PATH:/usr/local/cuda/bin
   say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap \
     --format=csv,noheader 2>&1)"
   part kernels 150 "$pack/unit_cuda" "~*family*" --durations yes
   for tool in memcheck racecheck synccheck; do
     part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      --target-processes all \
       "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
   done
   part families 60 "$pack/unit_cuda" "*family*" --durations yes

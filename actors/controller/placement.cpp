@@ -58,9 +58,14 @@ bool has_gpus_for_ranks(const replica_demand& demand) {
                      });
 }
 
+/// Older nodes would start a process per rank, each with all GPUs.
+bool knows_ranks(const node_room& room, const replica_demand& demand) {
+  return room.knows_parts || demand.engine != "cuda" || demand.ranks <= 1;
+}
+
 bool usable(const node_room& room, const replica_demand& demand) {
   return has_engine(room, demand) && !full(room, demand) &&
-         has_gpus_for_ranks(demand);
+         has_gpus_for_ranks(demand) && knows_ranks(room, demand);
 }
 
 /// For some ranks of a replica.
@@ -424,6 +429,8 @@ std::string why_none_takes(const replica_demand& demand,
     if (!has_engine(room, demand)) {
       out += fmt::format("{} has no {} engine", room.node,
                          demand.engine == "cuda" ? "GPU" : demand.engine);
+    } else if (!knows_ranks(room, demand)) {
+      out += room.node + " is too old for ranks on GPUs";
     } else if (full(room, demand)) {
       out += fmt::format("{}: max_replicas_per_node is {}", room.node,
                          demand.replicas_per_node_max);

@@ -47,7 +47,8 @@ struct node_room {
   std::vector<std::string> engines;
   std::uint32_t replicas_of_model = 0; ///< of the model to place
   std::uint32_t replicas = 0;          ///< of all models
-  bool knows_parts = true;             ///< it can have some ranks of a replica
+  /// It is new enough for some ranks of a replica, and for ranks on GPUs.
+  bool knows_parts = true;
 };
 
 struct placement {

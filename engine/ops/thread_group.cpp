@@ -65,10 +65,11 @@ std::uint64_t thread_group::at_end(std::function<void()> then) {
   std::unique_lock state{mutex_};
   const bool is_over = has_ended_;
   state.unlock();
-  if (is_over)
+  if (is_over) {
     then();
-  else
-    listeners_.emplace(++listeners_so_far_, std::move(then));
+    return 0; // nobody's
+  }
+  listeners_.emplace(++listeners_so_far_, std::move(then));
   return listeners_so_far_;
 }
 

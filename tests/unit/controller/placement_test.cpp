@@ -153,6 +153,13 @@ TEST_CASE("a replica gets a whole GPU of one node for each rank, or none") {
   CHECK_FALSE(place(wants, {with_gpus}).nodes.empty());
 
   wants.ranks = 2;
+  wants.bundles.assign(2, {{"GPU", 1}});
+  auto older = with_gpus;
+  older.knows_parts = false;
+  CHECK_FALSE(place(wants, {with_gpus}).nodes.empty());
+  CHECK(place(wants, {older}).nodes.empty());
+  CHECK(place(wants, {older}).reason ==
+        older.node + " is too old for ranks on GPUs");
   for (std::vector<amounts> wrong :
        {std::vector<amounts>{{{"GPU", 1}}},
         {{{"GPU", 1.5}}, {{"GPU", 0.5}}},
