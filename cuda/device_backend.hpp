@@ -17,6 +17,8 @@
 #include <cassert>
 #include <list>
 #include <new>
+#include <utility>
+#include <vector>
 
 namespace troupe::cuda {
 
@@ -135,9 +137,9 @@ public:
                                  static_cast<std::int32_t>(in.ids.size()),
                                  drawer_.ids()});
     if (in.repeats)
-      return graphs_.run({static_cast<std::int64_t>(in.ids.size()),
-                          parts_of(in.batch.positions)},
-                         calls);
+      return graphs_.run(
+          {static_cast<std::int64_t>(in.ids.size()), most_parts(in.batch)},
+          calls);
     calls();
     return true;
   }
@@ -476,6 +478,7 @@ private:
         how.window, how.ahead, layer,     lists_.rows_of(batch),
         kv,         out};
     const auto rows = batch.positions.size();
+    note_heads(how.heads, kv.head_dim);
     kernel.parts = parts_for(batch, how.heads, kv.head_dim);
     if (kernel.parts > 1)
       kernel.partials = workspace_.template as<float>();
@@ -501,6 +504,24 @@ private:
     const auto floats = rows * heads * parts * (head_dim + 2);
     const auto room = static_cast<std::int64_t>(workspace_.bytes());
     return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
+  }
+
+  /// Of all ways to attend that were seen (a model has one or two), the most
+  /// parts: for so many rows it says how each of them is divided.
+  std::int32_t most_parts(const ops::batch_view& batch) const {
+    if (heads_seen_.empty())
+      return parts_of(batch.positions);
+    std::int32_t out = 1;
+    for (auto [heads, head_dim] : heads_seen_)
+      out = std::max(out, parts_for(batch, heads, head_dim));
+    return out;
+  }
+
+  void note_heads(std::int32_t heads, std::int32_t head_dim) {
+    const std::pair one{heads, head_dim};
+    if (std::find(heads_seen_.begin(), heads_seen_.end(), one) ==
+        heads_seen_.end())
+      heads_seen_.push_back(one);
   }
 
   /// Rounded up to a power of two, so that few graphs do for all lengths: the
@@ -536,6 +557,7 @@ private:
   device_products<Device> products_;
   step_graphs<Device> graphs_;
   std::list<device_turns> turns_;
+  std::vector<std::pair<std::int32_t, std::int32_t>> heads_seen_;
   std::vector<float> host_scores_;
 };
 

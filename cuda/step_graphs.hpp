@@ -18,8 +18,9 @@ struct graph_key {
 };
 
 /// The calls of steps that repeat, as graphs of a device. The first step of a
-/// kind runs as it is, which loads its kernels; the second is captured. Of the
-/// kinds, `kinds_max` are kept, those that were used last.
+/// kind runs as it is, which loads its kernels; the second is captured. A kind
+/// that cannot be (there is no memory for its graph, say) goes on as it is. Of
+/// the kinds, `kinds_max` are kept, those that were used last.
 template <class Device>
 class step_graphs {
 public:
@@ -32,13 +33,16 @@ public:
   /// Does what `calls` say; false: without making them.
   bool run(const graph_key& key, const std::function<void()>& calls) {
     auto& of = find(key);
-    if (!std::exchange(of.has_run, true)) {
+    const bool is_known = std::exchange(of.has_run, true);
+    const bool is_new = is_known && !of.graph && !of.has_failed;
+    if (is_new) {
+      of.graph = device_.capture(calls);
+      of.has_failed = !of.graph;
+    }
+    if (!of.graph) {
       calls();
       return true;
     }
-    const bool is_new = !of.graph;
-    if (is_new)
-      of.graph = device_.capture(calls);
     device_.launch(*of.graph);
     return is_new;
   }
@@ -47,6 +51,7 @@ private:
   struct kind {
     graph_key key;
     bool has_run = false;
+    bool has_failed = false; ///< to be captured
     std::optional<typename Device::graph> graph;
   };
 
@@ -57,7 +62,7 @@ private:
     if (one != kinds_.end()) {
       kinds_.splice(kinds_.begin(), kinds_, one);
     } else {
-      kinds_.push_front({key, false, std::nullopt});
+      kinds_.push_front({key, false, false, std::nullopt});
       if (kinds_.size() > kinds_max)
         kinds_.pop_back();
     }

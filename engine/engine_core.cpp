@@ -118,6 +118,7 @@ step_result engine_core::step(step_watch* watch) {
     if (is_submitted) {
       take_ahead();
     } else {
+      left_.clear();
       plan();
       fill_step();
     }
@@ -315,6 +316,7 @@ void engine_core::tell(step_watch& watch) {
   for (const step_share& share : shares_)
     if (share.of != nullptr)
       owners_.push_back(share.of->whose);
+  owners_.insert(owners_.end(), left_.begin(), left_.end());
   watch.begin(owners_);
 }
 
@@ -382,6 +384,7 @@ bool engine_core::plan_ahead() {
   if (!runner_.runs_ahead() || !alone_.empty() || !can_go_ahead())
     return false;
   ahead_.shares.clear();
+  ahead_.left.clear();
   draw_planner_.clear();
   for (std::size_t i = 0; i < running_; ++i)
     if (decision_.rows[i] > 0) {
@@ -466,6 +469,7 @@ void engine_core::submit_ahead() {
 void engine_core::take_ahead() {
   std::swap(shares_, ahead_.shares);
   std::swap(logit_uses_, ahead_.logit_uses);
+  std::swap(left_, ahead_.left);
   ahead_.is_under_way = false;
   ++stats_.steps_ahead;
 }
@@ -486,8 +490,10 @@ void engine_core::forget_ahead(const sequence& s) {
   if (!ahead_.is_under_way)
     return;
   for (auto& share : ahead_.shares)
-    if (share.of == &s)
+    if (share.of == &s) {
       share.of = nullptr;
+      ahead_.left.push_back(s.whose);
+    }
   for (auto& use : ahead_.logit_uses)
     if (use.of == &s)
       use.of = nullptr;

@@ -81,6 +81,7 @@ private:
   struct step_ahead {
     std::vector<step_share> shares;
     std::vector<logit_use> logit_uses;
+    std::vector<owner> left; ///< whose rows are computed still
     bool is_under_way = false;
   };
 
@@ -166,6 +167,7 @@ private:
   std::vector<step_share> shares_;
   step_plan step_;
   std::vector<logit_use> logit_uses_;
+  std::vector<owner> left_; ///< step_ahead's, of the step under way
   step_ahead ahead_;
   draw_planner draw_planner_;             ///< of a runner that draws
   std::span<const ops::drawn_row> drawn_; ///< by it

@@ -188,7 +188,7 @@ void emulated_device::wait(const event& there) {
   run_until(there.after);
 }
 
-emulated_device::graph
+std::optional<emulated_device::graph>
 emulated_device::capture(const std::function<void()>& calls) {
   graph out;
   captured_ = &out;
@@ -199,6 +199,8 @@ emulated_device::capture(const std::function<void()>& calls) {
     throw;
   }
   captured_ = nullptr;
+  if (how_.has_no_graphs)
+    return std::nullopt;
   if (how_.usage != nullptr)
     ++how_.usage->captures;
   return out;

@@ -125,6 +125,8 @@ struct emulated_options {
   /// number of rows, which is the fastest, one that fails, and a good one,
   /// which pays for many rows.
   bool has_library = false;
+  /// It cannot capture launches.
+  bool has_no_graphs = false;
   /// It does nothing before somebody waits: so what is sent has to be there
   /// still, and nobody finds what was not waited for.
   bool is_late = false;
@@ -183,7 +185,7 @@ public:
 
   /// Launches with their arguments as they were.
   using graph = std::vector<std::function<void()>>;
-  graph capture(const std::function<void()>& calls);
+  std::optional<graph> capture(const std::function<void()>& calls);
   void launch(const graph& what);
 
   // -- between the ranks' devices ---------------------------------------------

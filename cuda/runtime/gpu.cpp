@@ -197,26 +197,40 @@ gpu_device::graph::~graph() {
     cudaGraphExecDestroy(of_cuda_);
 }
 
-gpu_device::graph gpu_device::capture(const std::function<void()>& calls) {
-  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
-        "a step on a GPU could not be captured");
-  cudaGraph_t captured = nullptr;
-  try {
-    calls();
-  } catch (...) {
-    // The first error is the one to tell.
-    cudaStreamEndCapture(stream_, &captured);
+// What fails here leaves the stream as it was, and nothing has run of it.
+std::optional<gpu_device::graph>
+gpu_device::capture(const std::function<void()>& calls) {
+  auto cannot = [](cudaGraph_t captured) {
     if (captured != nullptr)
       cudaGraphDestroy(captured);
+    cudaGetLastError(); // it is no failure of what comes next
+    return std::nullopt;
+  };
+  cudaGraph_t captured = nullptr;
+  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) !=
+      cudaSuccess)
+    return cannot(captured);
+  try {
+    calls();
+  } catch (const gpu_failure&) {
+    cudaStreamEndCapture(stream_, &captured);
+    return cannot(captured); // if it fails without a capture too, that is told
+  } catch (...) {
+    cudaStreamEndCapture(stream_, &captured);
+    cannot(captured);
     throw;
   }
-  check(cudaStreamEndCapture(stream_, &captured),
-        "a step on a GPU could not be captured");
-  cudaGraphExec_t out = nullptr;
-  const auto why = cudaGraphInstantiate(&out, captured, 0);
+  if (cudaStreamEndCapture(stream_, &captured) != cudaSuccess)
+    return cannot(captured);
+  cudaGraphExec_t made = nullptr;
+  if (cudaGraphInstantiate(&made, captured, 0) != cudaSuccess)
+    return cannot(captured);
   cudaGraphDestroy(captured);
-  check(why, "the graph of a step could not be made");
-  return graph{out};
+  graph out{made};
+  // Now, so that what it has no memory for fails here.
+  if (cudaGraphUpload(made, stream_) != cudaSuccess)
+    return cannot(nullptr);
+  return out;
 }
 
 void gpu_device::launch(const graph& what) {

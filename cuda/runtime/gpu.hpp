@@ -109,7 +109,8 @@ public:
     cudaGraphExec_t of_cuda_ = nullptr;
   };
   /// Nothing that `calls` launch runs now.
-  graph capture(const std::function<void()>& calls);
+  /// Nothing, if it cannot be made.
+  std::optional<graph> capture(const std::function<void()>& calls);
   void launch(const graph& what);
 
   // -- products of NVIDIA's library

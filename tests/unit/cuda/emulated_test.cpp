@@ -138,8 +138,8 @@ TEST_CASE("a graph is its launches with their arguments as they were") {
   });
   CHECK(x == 1);
   what = 100;
-  device.launch(graph);
-  device.launch(graph);
+  device.launch(*graph);
+  device.launch(*graph);
   CHECK(x == 5);
   CHECK(usage.captures == 1);
   CHECK(usage.replays == 2);

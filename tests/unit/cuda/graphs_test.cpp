@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
+#include <numeric>
 #include <random>
 
 using namespace troupe;
@@ -150,6 +151,33 @@ TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
     CHECK(usage.captures == 2);     // one and two parts
     CHECK(usage.replays == 16 - 2); // but for the first of each
   }
+}
+
+TEST_CASE("where no graph can be made steps run as they are, and where rows "
+          "keep the device busy contexts of all lengths have one") {
+  if (on_gpu())
+    return; // it says itself what it wants, and can make graphs
+  const bool has_no_graphs = GENERATE(true, false);
+  constexpr std::size_t length = 1034;
+  cuda::emulated_usage usage;
+  auto model = load_model(reference_folder() / "families/llama.gguf",
+                          make_gpu({.blocks_wanted = 1,
+                                    .usage = &usage,
+                                    .has_no_graphs = has_no_graphs,
+                                    .is_late = true}),
+                          {128, 128, 16, 70, 4, 1100}, 1100);
+  std::mt19937 random{7};
+  std::vector<std::int32_t> table(65);
+  std::iota(table.begin(), table.end(), 0);
+  std::vector<fed_sequence> all{random_sequence(random, length, table)};
+  const auto whole = expected(*model.decoder, all, 128);
+  all[0].done = all[0].ids.size() - 16;
+  for (int i = 0; i < 16; ++i)
+    feed(*model.decoder, {{&all[0], 1}});
+  for (std::size_t i = 0; i < 16; ++i)
+    REQUIRE(all[0].logits[i] == *(whole[0].logits.end() - 16 + i));
+  CHECK(usage.captures == (has_no_graphs ? 0 : 1));
+  CHECK(usage.replays == (has_no_graphs ? 0 : 15));
 }
 
 TEST_CASE("rows are padded to few numbers, and to no more than there are") {

@@ -179,6 +179,23 @@ TEST_CASE("an end that the host could not know of costs one row, and others "
   }
 }
 
+TEST_CASE("who has left has rows in the step that was submitted ahead, and is "
+          "named with the others") {
+  ahead_bench b{roomy(), true};
+  for (std::uint64_t id = 1; id <= 2; ++id)
+    b.core->submit(plain(id, 5, 20));
+  for (int i = 0; i < 3; ++i)
+    b.step();
+  REQUIRE(b.runner.under_way() == 1);
+  CHECK(b.watch.owners == 2);
+  b.core->cancel(1);
+  b.step();
+  CHECK(b.watch.owners == 2);
+  b.step();
+  CHECK(b.watch.owners == 1);
+  b.run();
+}
+
 TEST_CASE("a step ahead of nobody is dropped when the next is planned") {
   request stopping = plain(1, 5, 50);
   ahead_bench whole{roomy(), false};
