@@ -16,10 +16,16 @@ namespace troupe::test {
 
 class http_client {
 public:
-  explicit http_client(std::uint16_t port)
+  /// `kept_bytes`: that the system keeps for it while it does not read; 0 = as
+  /// many as the system likes.
+  explicit http_client(std::uint16_t port, int kept_bytes = 0)
       : connection_(std::make_unique<connection>()) {
-    connection_->socket.connect(
-        {boost::asio::ip::address_v4::loopback(), port});
+    auto& socket = connection_->socket;
+    socket.open(boost::asio::ip::tcp::v4());
+    if (kept_bytes > 0)
+      socket.set_option(
+          boost::asio::socket_base::receive_buffer_size{kept_bytes});
+    socket.connect({boost::asio::ip::address_v4::loopback(), port});
   }
 
   void send(std::string_view method, std::string_view target,

@@ -525,7 +525,8 @@ TEST_CASE_METHOD(fixture, "a reader that falls behind by megabytes misses "
   serve();
   constexpr std::uint32_t choices = 8;
   constexpr std::size_t length = 200;
-  auto client = start("POST", chat, chat_with_candidates(choices, length));
+  http_client client{service->port(), 4096};
+  client.send("POST", chat, chat_with_candidates(choices, length));
   std::vector<std::uint64_t> ids(choices);
   for (std::uint32_t i = 0; i < choices; ++i) {
     auto asked = replica.next();
