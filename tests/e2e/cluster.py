@@ -191,6 +191,18 @@ class Cluster:
         body = {"prompt": prompt, "temperature": 0, "max_tokens": 8, **more}
         return self.http.post("/v1/completions", json=body)
 
+    def stream_with(self, body, disturb):
+        """What a stream of completions says while, after its first piece,
+        something happens."""
+        text = ""
+        with self.http.stream("POST", "/v1/completions", json=body) as answer:
+            assert answer.status_code == 200
+            pieces = answer.iter_text()
+            text += next(pieces)
+            disturb()
+            text += "".join(pieces)
+        return "".join(chunk["choices"][0]["text"] for chunk in chunks(text))
+
     def status(self):
         answer = self.admin.get("/api/status")
         assert answer.status_code == 200, answer.text

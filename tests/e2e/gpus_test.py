@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from cluster import (BINARY, ROOT, chunks, model_config, run_verb, serve_config,
+from cluster import (BINARY, ROOT, model_config, run_verb, serve_config,
                      wait_for)
 
 BUILD = BINARY.parent
@@ -189,25 +189,13 @@ LONG = {"model": "pair", "prompt": "abc", "temperature": 0, "max_tokens": 40,
         "ignore_eos": True, "stream": True}
 
 
-def stream_with(cluster, disturb):
-    """What a stream says while, after its first piece, something happens."""
-    text = ""
-    with cluster.http.stream("POST", "/v1/completions", json=LONG) as answer:
-        assert answer.status_code == 200
-        pieces = answer.iter_text()
-        text += next(pieces)
-        disturb()
-        text += "".join(pieces)
-    return "".join(chunk["choices"][0]["text"] for chunk in chunks(text))
-
-
 def test_a_replica_on_two_gpus_that_is_killed_goes_on_elsewhere(start, two_gpus):
     cluster = start(serve_config(pair()), ready=False)
     cluster.wait_for_models("pair")
-    whole = stream_with(cluster, lambda: None)
+    whole = cluster.stream_with(LONG, lambda: None)
     (before,) = cluster.replicas("pair")
-    assert whole == stream_with(
-        cluster, lambda: os.kill(before["pid"], signal.SIGKILL))
+    assert whole == cluster.stream_with(
+        LONG, lambda: os.kill(before["pid"], signal.SIGKILL))
     (after,) = cluster.replicas("pair")
     assert after["pid"] != before["pid"]
     assert opened_by(two_gpus, after["pid"]) == ["0", "1"]
@@ -220,7 +208,7 @@ def test_a_rank_on_a_gpu_that_hangs_is_ended_and_the_stream_goes_on(
     cluster = start(serve_config(pair(
         deployment_config={"health_check_period_s": 0.5})), ready=False)
     cluster.wait_for_models("pair")
-    whole = stream_with(cluster, lambda: None)
+    whole = cluster.stream_with(LONG, lambda: None)
     (before,) = cluster.replicas("pair")
 
     def disturb():
@@ -229,7 +217,7 @@ def test_a_rank_on_a_gpu_that_hangs_is_ended_and_the_stream_goes_on(
                                  for one in cluster.family()), "it lives")
         hang.unlink()
 
-    assert stream_with(cluster, disturb) == whole
+    assert cluster.stream_with(LONG, disturb) == whole
     assert "it made no step while requests were running" in cluster.said()
 
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cluster import (chunks, model_config, serve_config, wait_for)
+from cluster import model_config, serve_config, wait_for
 
 # SmolLM2 has nine heads: three ranks have three each.
 RANKS = 3
@@ -70,21 +70,9 @@ LONG = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 60,
         "ignore_eos": True, "stream": True}
 
 
-def stream_with(cluster, disturb):
-    """What a stream says while, after its first piece, something happens."""
-    text = ""
-    with cluster.http.stream("POST", "/v1/completions", json=LONG) as answer:
-        assert answer.status_code == 200
-        pieces = answer.iter_text()
-        text += next(pieces)
-        disturb()
-        text += "".join(pieces)
-    return "".join(chunk["choices"][0]["text"] for chunk in chunks(text))
-
-
 @pytest.fixture(scope="module")
 def whole(three):
-    return stream_with(three, lambda: None)
+    return three.stream_with(LONG, lambda: None)
 
 
 @pytest.mark.parametrize("which", [0, 2])
@@ -94,7 +82,7 @@ def test_the_end_of_one_is_the_end_of_all_and_of_no_stream(three, whole, which):
     def kill():
         os.kill(before[which].pid, signal.SIGKILL)
 
-    assert stream_with(three, kill) == whole
+    assert three.stream_with(LONG, kill) == whole
     wait_for(lambda: not any(one.lives() for one in before), "one is left")
     assert "goes on at" in three.said()
     after = ranks_of(three)
@@ -109,7 +97,7 @@ def test_a_rank_that_hangs_is_ended_and_the_stream_goes_on(start, whole):
     def stop():
         os.kill(before[2].pid, signal.SIGSTOP)
 
-    assert stream_with(cluster, stop) == whole
+    assert cluster.stream_with(LONG, stop) == whole
     assert not any(one.lives() for one in before)
     assert "it made no step while requests were running" in cluster.said()
 

@@ -1,5 +1,5 @@
 #include "cuda/emulated_backend.hpp"
-#include "engine/ops/cuda_module.hpp"
+#include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <random>
 
 using namespace troupe;
@@ -20,20 +19,6 @@ using namespace troupe::test;
 // (scripts/gpu-check.sh).
 
 namespace {
-
-bool on_gpu() {
-  const char* device = std::getenv("TROUPE_TEST_DEVICE");
-  return device != nullptr && std::string{device} == "cuda";
-}
-
-std::unique_ptr<ops::backend> make_gpu() {
-  if (!on_gpu())
-    return cuda::make_emulated_backend();
-  auto device = ops::open_cuda({});
-  INFO((device ? std::string{} : device.error().message));
-  REQUIRE(device.has_value());
-  return std::move(device->backend);
-}
 
 const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
                                 "gemma2",  "gemma3",  "phi3",    "smollm3",
@@ -72,12 +57,6 @@ struct two_backends {
     return worst;
   }
 };
-
-std::vector<float> downloaded(ops::backend& from, ops::buffer& what) {
-  std::vector<float> out(static_cast<std::size_t>(what.size()));
-  from.download(what.data(), out);
-  return out;
-}
 
 } // namespace
 

@@ -1,17 +1,16 @@
-#include "cuda/emulated_backend.hpp"
 #include "engine/draw_planner.hpp"
-#include "engine/ops/cuda_module.hpp"
 #include "engine/sampling/sampler.hpp"
+#include "tests/unit/cuda/tested_device.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <random>
 #include <string>
 
 using namespace troupe;
+using namespace troupe::test;
 using engine::draw_planner;
 using sampling::draw_input;
 using sampling::sampler;
@@ -23,16 +22,6 @@ namespace {
 
 const std::vector<token_id> eos_ids{3, 11};
 constexpr float infinity = std::numeric_limits<float>::infinity();
-
-std::unique_ptr<ops::backend> make_gpu() {
-  const char* asked = std::getenv("TROUPE_TEST_DEVICE");
-  if (asked == nullptr || std::string{asked} != "cuda")
-    return cuda::make_emulated_backend();
-  auto device = ops::open_cuda({});
-  INFO((device ? std::string{} : device.error().message));
-  REQUIRE(device.has_value());
-  return std::move(device->backend);
-}
 
 std::vector<ops::drawn_row> draw(ops::drawer& by, ops::buffer& logits,
                                  std::int64_t cols,

@@ -1,11 +1,10 @@
-#include "cuda/emulated_backend.hpp"
 #include "cuda/kernels/numbers.hpp"
 #include "cuda/stored_weight.hpp"
 #include "engine/engine.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
-#include "engine/ops/cuda_module.hpp"
 #include "engine/ops/dense_layout.hpp"
 #include "engine/weights/converted_checkpoint.hpp"
+#include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
@@ -15,7 +14,6 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <random>
@@ -28,23 +26,6 @@ using cuda::e4m3;
 // Weights and keys and values in e4m3, by the emulator or a GPU.
 
 namespace {
-
-bool on_gpu() {
-  const char* device = std::getenv("TROUPE_TEST_DEVICE");
-  return device != nullptr && std::string{device} == "cuda";
-}
-
-std::unique_ptr<ops::backend> make_gpu(ops::kv_type kv,
-                                       cuda::emulated_options how = {}) {
-  if (!on_gpu())
-    return cuda::make_emulated_backend(how, {}, kv);
-  ops::cuda_options options;
-  options.kv = kv;
-  auto device = ops::open_cuda(options);
-  INFO((device ? std::string{} : device.error().message));
-  REQUIRE(device.has_value());
-  return std::move(device->backend);
-}
 
 /// What the format says a code means; not a number for two of them.
 double value_of(unsigned code) {
@@ -100,12 +81,6 @@ std::vector<double> meant_by(const cuda::dense_weight& w) {
                         w.bytes[static_cast<std::size_t>(r * w.cols + i)])) *
                     scale);
   }
-  return out;
-}
-
-std::vector<float> downloaded(ops::backend& from, ops::buffer& what) {
-  std::vector<float> out(static_cast<std::size_t>(what.size()));
-  from.download(what.data(), out);
   return out;
 }
 
@@ -187,7 +162,7 @@ TEST_CASE("a weight in e4m3 has a scale per row") {
 
 TEST_CASE("products with weights in e4m3 are right for odd shapes, and a row's "
           "bits are its own") {
-  auto gpu = make_gpu(ops::kv_type::f16);
+  auto gpu = make_gpu({}, ops::kv_type::f16);
   for (auto [outputs, cols] :
        {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
     const auto values = random_floats(outputs * cols, outputs + cols);
@@ -253,7 +228,7 @@ TEST_CASE("attention over keys and values in e4m3 is right, and its bits do "
     return downloaded(b, *out);
   };
   const std::vector<std::int32_t> some{0, 17, 1023, 1099};
-  auto gpu = make_gpu(ops::kv_type::e4m3);
+  auto gpu = make_gpu({}, ops::kv_type::e4m3);
   const auto got = run(*gpu, some);
   const auto expected = run(*make_naive_backend(), some);
   for (std::size_t i = 0; i < got.size(); ++i)
@@ -261,13 +236,13 @@ TEST_CASE("attention over keys and values in e4m3 is right, and its bits do "
   const auto last = run(*gpu, {some.back()});
   CHECK(std::equal(last.begin(), last.end(), got.end() - heads * d));
   if (!on_gpu()) {
-    auto divided = make_gpu(ops::kv_type::e4m3, {.blocks_wanted = 1'000'000});
+    auto divided = make_gpu({.blocks_wanted = 1'000'000}, ops::kv_type::e4m3);
     CHECK((run(*divided, some) == got));
   }
 }
 
 TEST_CASE("keys and values beyond e4m3 are its largest number") {
-  auto gpu = make_gpu(ops::kv_type::e4m3);
+  auto gpu = make_gpu({}, ops::kv_type::e4m3);
   const std::vector<std::int32_t> zero{0}, table{0};
   const std::vector<std::span<const std::int32_t>> tables{table};
   // One head of two dimensions: q, k, v.
@@ -288,7 +263,7 @@ constexpr model::decoder_limits limits{24, 24, 16, 8};
 /// A family's model with both in e4m3, and what was planned for it.
 struct fp8_model {
   explicit fp8_model(const std::string& name)
-      : backend(make_gpu(ops::kv_type::e4m3, {.usage = &usage})) {
+      : backend(make_gpu({.usage = &usage}, ops::kv_type::e4m3)) {
     auto stored = model::open_checkpoint(reference_folder() / "families" /
                                          (name + ".gguf"));
     REQUIRE(stored.has_value());

@@ -1,12 +1,10 @@
-#include "cuda/emulated_backend.hpp"
 #include "cuda/step_graphs.hpp"
-#include "engine/ops/cuda_module.hpp"
+#include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/reference_file.hpp"
 
 #include <catch2/catch.hpp>
 
-#include <cstdlib>
 #include <numeric>
 #include <random>
 
@@ -19,20 +17,6 @@ using namespace troupe::test;
 // (TROUPE_TEST_DEVICE=cuda).
 
 namespace {
-
-bool on_gpu() {
-  const char* device = std::getenv("TROUPE_TEST_DEVICE");
-  return device != nullptr && std::string{device} == "cuda";
-}
-
-std::unique_ptr<ops::backend> make_gpu(const cuda::emulated_options& how) {
-  if (!on_gpu())
-    return cuda::make_emulated_backend(how);
-  auto device = ops::open_cuda({});
-  INFO((device ? std::string{} : device.error().message));
-  REQUIRE(device.has_value());
-  return std::move(device->backend);
-}
 
 const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
                                 "gemma2",  "gemma3",  "phi3",    "smollm3",
