@@ -86,6 +86,16 @@ amounts own_amounts(const replica_demand& demand,
                                : share_of(demand, spec.ranks_on.front());
 }
 
+/// The spec of this part of a replica, without its leader.
+protocol::replica_spec part_of(const protocol::replica_spec& whole,
+                               std::uint32_t part) {
+  auto out = whole;
+  out.replica = protocol::part_id(whole.replica, part);
+  out.node = whole.ranks_on[part].node;
+  out.part = part;
+  return out;
+}
+
 bool may_not_span(const model_deployment& wanted,
                   const protocol::replica_spec& spec) {
   return wanted.demand.nodes_max <= 1 && !spec.ranks_on.empty();
@@ -555,7 +565,7 @@ void controller_machine::strip(node& from) {
   parts_due_ |= !from.parts.empty();
   for (auto& [id, one] : from.parts) {
     leftover left{one.of, {}, {}};
-    left.demand.bundles = {std::move(one.taken)};
+    left.taken = std::move(one.taken);
     if (from.leftovers.insert_or_assign(id, std::move(left)).second)
       ++reserved_[id];
   }
@@ -627,10 +637,7 @@ void controller_machine::create_parts(model& of, replica& one,
     auto& fresh = at.parts[id];
     fresh.of = {of.wanted.spec.application, of.wanted.spec.model};
     fresh.number = number;
-    fresh.spec = one.spec;
-    fresh.spec.replica = id;
-    fresh.spec.node = share.node;
-    fresh.spec.part = i;
+    fresh.spec = part_of(one.spec, i);
     fresh.taken = share_of(one.demand, share);
     add(at.used, fresh.taken);
     due_.insert(share.node);
@@ -647,10 +654,7 @@ void controller_machine::follow(const replica& one) {
     auto found = at->second.parts.find(protocol::part_id(one.spec.replica, i));
     if (found == at->second.parts.end())
       continue;
-    auto spec = one.spec;
-    spec.replica = found->first;
-    spec.node = name;
-    spec.part = i;
+    auto spec = part_of(one.spec, i);
     spec.leader = ended(one.last) ? 0 : one.last.incarnation;
     if (std::exchange(found->second.spec, spec) != spec)
       due_.insert(name);
@@ -706,8 +710,7 @@ void controller_machine::take_in_part(
   one.spec = spec;
   one.ended = ended(running.report) ? spec.leader : 0;
   if (known != had.end())
-    one.taken = !known->second.taken.empty() ? known->second.taken
-                                             : sum_of(known->second.demand);
+    one.taken = known->second.taken;
   else if (found != models_.end() && spec.part < spec.ranks_on.size())
     one.taken = share_of(found->second.wanted.demand, spec.ranks_on[spec.part]);
   if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {

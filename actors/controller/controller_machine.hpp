@@ -230,7 +230,7 @@ private:
     model_key of;
     replica_demand demand; ///< of the whole replica
     time_point gone_by; ///< counted as gone then; only while the node is alive
-    amounts taken = {}; ///< of this node; likewise
+    amounts taken = {}; ///< of this node, of a part also while it is lost
   };
 
   struct node {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <utility>
 
 namespace troupe::node_agent {
@@ -54,14 +55,15 @@ result<std::string> gpu_allotment::take_whole(std::uint64_t incarnation,
     gpus_[i].left = 0;
     taken_[incarnation].push_back({i, parts});
   }
-  return names_of(incarnation);
+  return fmt::format("{}", fmt::join(names_of(incarnation), ","));
 }
 
-std::string gpu_allotment::names_of(std::uint64_t incarnation) const {
-  std::string out;
+std::vector<std::string>
+gpu_allotment::names_of(std::uint64_t incarnation) const {
+  std::vector<std::string> out;
   if (auto own = taken_.find(incarnation); own != taken_.end())
     for (const auto& one : own->second)
-      out += (out.empty() ? "" : ",") + gpus_[one.gpu].name;
+      out.push_back(gpus_[one.gpu].name);
   return out;
 }
 

@@ -25,8 +25,8 @@ public:
 
   void give_back(std::uint64_t incarnation);
 
-  /// What `take` gave.
-  std::string names_of(std::uint64_t incarnation) const;
+  /// What `take` gave, one by one.
+  std::vector<std::string> names_of(std::uint64_t incarnation) const;
 
 private:
   /// GPUs are counted in so many parts, so that parts of one add up to it.

@@ -10,17 +10,6 @@ namespace {
 
 constexpr std::chrono::seconds pause{1};
 
-std::vector<std::string> split(const std::string& visible) {
-  std::vector<std::string> out;
-  std::size_t begin = 0;
-  while (begin < visible.size()) {
-    const auto end = std::min(visible.find(',', begin), visible.size());
-    out.push_back(visible.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return out;
-}
-
 } // namespace
 
 gpu_watch::~gpu_watch() {
@@ -33,8 +22,7 @@ gpu_watch::~gpu_watch() {
     thread_.join();
 }
 
-void gpu_watch::look_at(const std::string& visible) {
-  const auto names = split(visible);
+void gpu_watch::look_at(const std::vector<std::string>& names) {
   if (names.empty())
     return;
   std::lock_guard lock{mutex_};
@@ -44,10 +32,11 @@ void gpu_watch::look_at(const std::string& visible) {
     thread_ = std::thread{[this] { run(); }};
 }
 
-std::vector<protocol::gpu_use> gpu_watch::of(const std::string& visible) const {
+std::vector<protocol::gpu_use>
+gpu_watch::of(const std::vector<std::string>& names) const {
   std::vector<protocol::gpu_use> out;
   std::lock_guard lock{mutex_};
-  for (const auto& name : split(visible))
+  for (const auto& name : names)
     if (auto known = last_.find(name);
         known != last_.end() && known->second.memory_total != 0)
       out.push_back(known->second);

@@ -20,11 +20,12 @@ public:
   gpu_watch& operator=(const gpu_watch&) = delete;
   ~gpu_watch();
 
-  /// From now on these are looked at, as CUDA_VISIBLE_DEVICES has them ("0,1").
-  void look_at(const std::string& visible);
+  /// From now on these are looked at, as CUDA_VISIBLE_DEVICES names them.
+  void look_at(const std::vector<std::string>& names);
 
   /// The last look at each of these that was one; at the first, none.
-  std::vector<protocol::gpu_use> of(const std::string& visible) const;
+  std::vector<protocol::gpu_use>
+  of(const std::vector<std::string>& names) const;
 
 private:
   void run();

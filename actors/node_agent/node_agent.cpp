@@ -64,6 +64,11 @@ std::uint64_t random_number() {
   return (std::uint64_t{source()} << 32) | source();
 }
 
+/// The incarnation of the first rank's start, under which all ranks meet.
+std::uint64_t leader_of(const spawn_process& x) {
+  return x.spec.part == 0 ? x.incarnation : x.spec.leader;
+}
+
 /// Makes a directory that is this user's alone.
 result<void> make_own_directory(const fs::path& path) {
   std::error_code why;
@@ -407,9 +412,8 @@ struct agent_state {
     std::vector<rank_word> own;
   };
 
-  /// Ranks meet under the incarnation of the first one's start.
   void open_meeting(const spawn_process& x) {
-    const auto leader = x.spec.part == 0 ? x.incarnation : x.spec.leader;
+    const auto leader = leader_of(x);
     meetings.open(leader);
     if (x.spec.ranks_on.empty())
       return;
@@ -548,7 +552,7 @@ struct agent_state {
       return made.error();
     launch_record out;
     out.spec = x.spec;
-    out.incarnation = x.spec.part == 0 ? x.incarnation : x.spec.leader;
+    out.incarnation = leader_of(x);
     out.agent = where;
     out.listen_address = options->address;
     out.certificate = options->tls.certificate.string();
@@ -561,7 +565,7 @@ struct agent_state {
     if (!own)
       return own.error();
     out.gpus = std::move(*own);
-    gpus_watched.look_at(out.gpus);
+    gpus_watched.look_at(gpus.names_of(x.incarnation));
     return out;
   }
 

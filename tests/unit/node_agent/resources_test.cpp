@@ -166,10 +166,11 @@ TEST_CASE("GPUs are those of NVML, if it is there") {
 TEST_CASE("what is used of GPUs is looked at, by number or UUID") {
   auto* fake = ::dlopen(TROUPE_FAKE_NVML, RTLD_NOW | RTLD_LOCAL);
   REQUIRE(fake != nullptr);
-  const std::string all = "0,1,GPU-f,GPU-second,2,GPU-none,0x,";
+  const std::vector<std::string> all{"0", "1",        "GPU-f", "GPU-second",
+                                     "2", "GPU-none", "0x",    ""};
   gpu_watch watch;
   CHECK(watch.of(all).empty());
-  watch.look_at("");
+  watch.look_at({});
   watch.look_at(all);
   std::vector<protocol::gpu_use> seen;
   for (int i = 0; i < 1000 && seen.empty(); ++i) {
@@ -182,7 +183,7 @@ TEST_CASE("what is used of GPUs is looked at, by number or UUID") {
                                        {"1", used, total, -1},
                                        {"GPU-f", used, total, 93},
                                        {"GPU-second", used, total, -1}});
-  CHECK(watch.of("1").size() == 1);
+  CHECK(watch.of({"1"}).size() == 1);
   ::dlclose(fake);
 }
 
