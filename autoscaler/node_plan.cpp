@@ -62,17 +62,22 @@ in_order(const std::vector<protocol::node_demand>& demands) {
   return out;
 }
 
+void count_here(const remainder& what, std::vector<node_room>& rooms) {
+  for (auto& room : rooms) {
+    auto here = what.here.find(room.node);
+    room.replicas_of_model = here == what.here.end() ? 0 : here->second;
+  }
+}
+
 /// Places as many as fit; tells the nodes' names to `use`.
 template <class Use>
 void fit(remainder& what, std::vector<node_room>& rooms, Use use) {
   if (what.left == 0 || rooms.empty())
     return;
+  count_here(what, rooms);
   std::map<std::string_view, node_room*> by_name;
-  for (auto& room : rooms) {
-    auto here = what.here.find(room.node);
-    room.replicas_of_model = here == what.here.end() ? 0 : here->second;
+  for (auto& room : rooms)
     by_name.emplace(room.node, &room);
-  }
   for (const auto& where : controller::place(what.demand, rooms, what.left)) {
     if (where.nodes.empty())
       return;
@@ -200,10 +205,7 @@ private:
         if (!may_ask(type) || !may_have(type, count))
           continue;
         auto tried = rooms_;
-        for (auto& room : tried) {
-          auto here = one.here.find(room.node);
-          room.replicas_of_model = here == one.here.end() ? 0 : here->second;
-        }
+        count_here(one, tried);
         for (std::size_t i = 0; i < count; ++i)
           tried.push_back(empty_room(type, fmt::format("tried {}", i)));
         if (controller::place(one.demand, tried).nodes.empty())

@@ -275,12 +275,13 @@ std::string content_of(const options& o, const weights::checkpoint& file) {
   return file.content_hash(o.threads > 0 ? o.threads : threads_of_machine());
 }
 
+bool on_several_machines(const options& o) {
+  return ranks_here(o) != ranks_of(o);
+}
+
 /// Ranks on several machines have fetched the model each for themselves.
-result<void> same_model(const options& o, ops::communicator& ranks,
-                        const weights::checkpoint& file) {
-  if (ranks_here(o) == ranks_of(o))
-    return {};
-  const auto said = ranks.tell_all(content_of(o, file));
+result<void> same_model(ops::communicator& ranks, const std::string& content) {
+  const auto said = ranks.tell_all(content);
   for (std::size_t rank = 0; rank < said.size(); ++rank)
     if (said[rank] != said.front())
       return error{errc::unavailable,
@@ -358,8 +359,11 @@ result<void> serve_part(const options& o, const result<ops::backend*>& backend,
   if (auto agreed = agree(ranks, part); !agreed)
     return agreed;
   ranks.tell_all((*backend)->arithmetic());
-  if (auto same = same_model(o, ranks, *part->source.files.checkpoint); !same)
-    return same;
+  if (on_several_machines(o))
+    if (auto same =
+            same_model(ranks, content_of(o, *part->source.files.checkpoint));
+        !same)
+      return same;
   return model::follow(*part->decoder, ranks);
 }
 
@@ -572,9 +576,8 @@ private:
     arithmetic_ = model_.backend->arithmetic();
     if (ranks() != nullptr)
       name_all(ranks()->tell_all(arithmetic_));
-    if (ranks() != nullptr)
-      if (auto same = same_model(options_, *ranks(), *source_.files.checkpoint);
-          !same)
+    if (ranks() != nullptr && on_several_machines(options_))
+      if (auto same = same_model(*ranks(), content()); !same)
         return same;
     const auto parts = static_cast<std::uint64_t>(ranks_of(options_));
     model_.about.weight_bytes = (*runner)->weight_bytes() * parts;
@@ -598,9 +601,16 @@ private:
       }
   }
 
+  /// All of the files is read for it, once.
+  const std::string& content() {
+    if (content_.empty())
+      content_ = content_of(options_, *source_.files.checkpoint);
+    return content_;
+  }
+
   void describe() {
     model_.about.arithmetic_class = arithmetic_class_of(
-        content_of(options_, *source_.files.checkpoint),
+        content(),
         arithmetic_ + (source_.config.short_rope ? "/short-rope" : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));
     model_.about.device =
@@ -616,6 +626,7 @@ private:
   std::uint64_t gpu_bytes_ = 0;   // that may be taken
   std::uint64_t ranks_bytes_ = 0; // the same, by ranks of this machine
   std::string arithmetic_;        // of all ranks
+  std::string content_;           // of the files; empty = not asked for yet
   opened_model source_;
   loaded_model model_;
 };
