@@ -12,7 +12,8 @@ from cluster import Cluster, DEADLINE_S, model_config, serve_config, wait_for
 KEYS = [{"key": "sk-team-a-key", "name": "a"},
         {"key": "sk-team-b-key", "name": "b", "priority": -5},
         {"key": "sk-limited-key", "name": "limited",
-         "requests_per_minute": 4, "tokens_per_minute": 200}]
+         "requests_per_minute": 4, "tokens_per_minute": 200},
+        {"key": "sk-bounded-key", "name": "bounded", "choices_per_replica": 1}]
 
 
 def narrow(**top):
@@ -114,6 +115,14 @@ def test_a_flood_of_one_key_leaves_another_its_turn(busy):
             assert ask(busy, "b", 5, priority=0).status_code == 200
         assert waiting(busy) > 0, "the other one waited for the whole flood"
     assert flood.answers == [200] * 16
+
+
+def test_a_key_has_no_more_seats_than_it_may_have(busy):
+    with Flood(busy, "bounded", 3, 400) as flood:
+        wait_for(lambda: waiting(busy) == 2, "all of its choices were sent")
+        assert ask(busy, tokens=5).status_code == 200
+        assert waiting(busy) == 2 and not flood.answers
+    assert flood.answers == [200] * 3
 
 
 def test_the_urgent_go_first_as_far_as_their_key_may(busy):
