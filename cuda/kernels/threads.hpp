@@ -20,11 +20,12 @@
 //   shared()              floats of the block, of the size that was launched
 //   sync()                waits for all threads of the block
 //   warp_sum(x), warp_max(x)  over the 32 threads of a warp, in a fixed order
+//   multiply_add(sums, a, b)  sums += a b over a warp (the type `fragments`)
 //   add(word, x)          adds to a word of shared memory to which others may
 //                         add at the same time; gives what was there
 //
-// All threads of a block make the same calls of sync, warp_sum and warp_max, in
-// the same order. `count()` is a multiple of 32.
+// All threads of a block make the same calls of sync, warp_sum, warp_max and
+// multiply_add, in the same order. `count()` is a multiple of 32.
 
 #ifdef __CUDACC__
 #define TROUPE_KERNEL __device__ __forceinline__
@@ -35,6 +36,23 @@
 namespace troupe::cuda {
 
 inline constexpr unsigned warp_size = 32;
+
+/// What a lane of a warp holds of the matrices of one `multiply_add`: of a, 16
+/// rows of 16 numbers, of b, 16 rows of 8, and of their product, 16 rows of 8
+/// floats. Numbers are f16 or bf16, two to a word, the first in its lower half.
+/// With g = lane / 4 and t = lane % 4 a lane holds
+///
+///   a    [g][2t, 2t+1], [g+8][2t, 2t+1], [g][2t+8, 2t+9], [g+8][2t+8, 2t+9]
+///   b    [2t, 2t+1][g], [2t+8, 2t+9][g]
+///   sums [g][2t], [g][2t+1], [g+8][2t], [g+8][2t+1]
+///
+/// (PTX ISA, mma.m16n8k16). Products are exact; a sum's order is the device's,
+/// the same for all 16 * 8 sums.
+struct fragments {
+  using a = std::uint32_t[4];
+  using b = std::uint32_t[2];
+  using sums = float[4];
+};
 
 /// The blocks of a launch, and what each has.
 struct launch_shape {

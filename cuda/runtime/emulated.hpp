@@ -3,9 +3,11 @@
 #include "cuda/product.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -32,15 +34,22 @@ public:
   /// From within a body: until all threads of the block are here.
   void arrive(wait what);
 
+  /// What a thread shows the others of its warp.
+  struct shown {
+    float x = 0;
+    fragments::a a = {};
+    fragments::b b = {};
+  };
+
   /// A place per thread, to exchange numbers through.
-  std::vector<float>& exchange() {
+  std::vector<shown>& exchange() {
     return exchange_;
   }
 
 private:
   struct fibers;
   std::unique_ptr<fibers> fibers_;
-  std::vector<float> exchange_;
+  std::vector<shown> exchange_;
 };
 
 /// What a kernel sees of its thread (cuda/kernels/threads.hpp).
@@ -78,6 +87,23 @@ public:
     return over_warp(x, [](float a, float b) { return a > b ? a : b; });
   }
 
+  /// Sums are made one after the other.
+  template <class Stored>
+  void multiply_add(fragments::sums& sums, const fragments::a& a,
+                    const fragments::b& b) {
+    auto& own = block_->exchange()[index_];
+    std::copy(std::begin(a), std::end(a), own.a);
+    std::copy(std::begin(b), std::end(b), own.b);
+    block_->arrive(emulated_block::wait::warp);
+    constexpr unsigned inner = 16;
+    const unsigned lane = index_ % warp_size;
+    for (unsigned i = 0; i < std::size(sums); ++i)
+      for (unsigned k = 0; k < inner; ++k)
+        sums[i] = std::fma(a_at<Stored>(lane / 4 + i / 2 * 8, k),
+                           b_at<Stored>(k, lane % 4 * 2 + i % 2), sums[i]);
+    block_->arrive(emulated_block::wait::warp); // all have read
+  }
+
   std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
     const auto before = *word;
     *word += x;
@@ -88,17 +114,38 @@ private:
   /// The same tree as the GPU's butterfly.
   template <class F>
   float over_warp(float x, F f) {
-    block_->exchange()[index_] = x;
+    block_->exchange()[index_].x = x;
     block_->arrive(emulated_block::wait::warp);
     float some[warp_size];
-    const auto* from =
-        block_->exchange().data() + index_ / warp_size * warp_size;
-    std::copy(from, from + warp_size, some);
+    for (unsigned i = 0; i < warp_size; ++i)
+      some[i] = of_lane(i).x;
     for (unsigned step = warp_size / 2; step > 0; step /= 2)
       for (unsigned i = 0; i < step; ++i)
         some[i] = f(some[i], some[i + step]);
     block_->arrive(emulated_block::wait::warp); // all have read
     return some[0];
+  }
+
+  const emulated_block::shown& of_lane(unsigned lane) const {
+    return block_->exchange()[index_ / warp_size * warp_size + lane];
+  }
+
+  /// Of the word's two numbers the one of this column.
+  template <class Stored>
+  static float half_of(std::uint32_t word, unsigned column) {
+    return to_float(Stored{
+        static_cast<std::uint16_t>(column % 2 == 0 ? word : word >> 16)});
+  }
+
+  template <class Stored>
+  float a_at(unsigned row, unsigned k) const {
+    const auto& from = of_lane(row % 8 * 4 + k % 8 / 2);
+    return half_of<Stored>(from.a[k / 8 * 2 + row / 8], k);
+  }
+
+  template <class Stored>
+  float b_at(unsigned k, unsigned col) const {
+    return half_of<Stored>(of_lane(col * 4 + k % 8 / 2).b[k / 8], k);
   }
 
   emulated_block* block_;

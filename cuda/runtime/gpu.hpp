@@ -2,7 +2,7 @@
 
 #include "engine/codec/error.hpp"
 
-#include "cuda/kernels/threads.hpp"
+#include "cuda/kernels/numbers.hpp"
 #include "cuda/runtime/cublas_lt.hpp"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace troupe::cuda {
@@ -209,6 +210,21 @@ struct gpu_thread {
       x = x > other ? x : other;
     }
     return x;
+  }
+  /// `Stored`: f16 or bf16.
+  template <class Stored>
+  __device__ void multiply_add(fragments::sums& sums, const fragments::a& a,
+                               const fragments::b& b) const {
+    if constexpr (std::is_same_v<Stored, f16>)
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
   __device__ std::uint64_t add(std::uint64_t* word, std::uint64_t x) const {
     using number = unsigned long long;

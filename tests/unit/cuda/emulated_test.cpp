@@ -54,7 +54,62 @@ struct neighbour_kernel {
   }
 };
 
+/// sums += a * b, of matrices that lie as rows.
+template <class Stored>
+struct matrix_kernel {
+  static constexpr bool collective = true;
+  const Stored* a; ///< [16][16]
+  const Stored* b; ///< [16][8]
+  float* sums;     ///< [16][8]
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    const unsigned g = t.index() / 4, c = t.index() % 4 * 2;
+    const auto word = [](Stored low, Stored high) {
+      return std::uint32_t{low.bits} | std::uint32_t{high.bits} << 16;
+    };
+    const auto of_a = [&](unsigned row, unsigned col) {
+      return word(a[row * 16 + col], a[row * 16 + col + 1]);
+    };
+    const auto of_b = [&](unsigned row) {
+      return word(b[row * 8 + g], b[(row + 1) * 8 + g]);
+    };
+    float* to[] = {sums + g * 8 + c, sums + (g + 8) * 8 + c};
+    fragments::sums all{to[0][0], to[0][1], to[1][0], to[1][1]};
+    t.template multiply_add<Stored>(
+        all, {of_a(g, c), of_a(g + 8, c), of_a(g, c + 8), of_a(g + 8, c + 8)},
+        {of_b(c), of_b(c + 8)});
+    for (unsigned i = 0; i < 4; ++i)
+      to[i / 2][i % 2] = all[i];
+  }
+};
+
+/// Of whole numbers, so that no order of sums matters.
+template <class Stored>
+void check_matrices(Stored (*rounded)(float)) {
+  std::vector<Stored> a(16 * 16), b(16 * 8);
+  std::vector<float> sums(16 * 8), expected(16 * 8);
+  for (std::size_t i = 0; i < a.size(); ++i)
+    a[i] = rounded(static_cast<float>(i * 7 % 31) - 15);
+  for (std::size_t i = 0; i < b.size(); ++i)
+    b[i] = rounded(static_cast<float>(i * 5 % 23) - 11);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    sums[i] = expected[i] = static_cast<float>(i);
+    for (std::size_t k = 0; k < 16; ++k)
+      expected[i] += to_float(a[i / 8 * 16 + k]) * to_float(b[k * 8 + i % 8]);
+  }
+  emulated_device device;
+  device.launch({1, 1, 32, 0},
+                matrix_kernel<Stored>{a.data(), b.data(), sums.data()});
+  CHECK(sums == expected);
+}
+
 } // namespace
+
+TEST_CASE("a warp multiplies matrices of which each lane holds a part") {
+  check_matrices(to_f16);
+  check_matrices(to_bf16);
+}
 
 TEST_CASE("all threads of a block get the sum and the greatest of all") {
   emulated_device device;
