@@ -284,6 +284,7 @@ node_situation machine::situation(time_point now) const {
     room.node = seen.node;
     room.total = amounts_of(seen.total);
     room.free = amounts_of(seen.free);
+    room.gpus = protocol::gpu_room{seen.gpu_parts_left};
     room.engines = seen.engines;
     room.replicas = seen.replicas;
     out.rooms.push_back(std::move(room));

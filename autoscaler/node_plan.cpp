@@ -30,6 +30,7 @@ node_room empty_room(const node_type& type, std::string name) {
   out.node = std::move(name);
   out.total = type.resources;
   out.free = type.resources;
+  out.gpus = controller::gpus_of(type.resources);
   out.engines = type.engines;
   return out;
 }
@@ -81,11 +82,9 @@ void fit(remainder& what, std::vector<node_room>& rooms, Use use) {
   for (const auto& where : controller::place(what.demand, rooms, what.left)) {
     if (where.nodes.empty())
       return;
-    for (std::size_t b = 0; b < what.demand.bundles.size(); ++b)
-      controller::subtract(by_name.at(where.nodes[b])->free,
-                           what.demand.bundles[b]);
     std::set<std::string> nodes{where.nodes.begin(), where.nodes.end()};
     for (const auto& node : nodes) {
+      controller::occupy(*by_name.at(node), what.demand, where);
       ++what.here[node];
       ++by_name.at(node)->replicas;
       use(node);

@@ -7,8 +7,10 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 namespace troupe::node {
@@ -31,13 +33,34 @@ node_room* find(std::vector<node_room>& rooms, const std::string& node) {
 /// Takes what a placed replica takes.
 void take(const model_deployment& model, const controller::placement& place,
           std::vector<node_room>& rooms) {
-  for (std::size_t i = 0; i < place.nodes.size(); ++i)
-    if (auto* room = find(rooms, place.nodes[i]))
-      controller::subtract(room->free, model.demand.bundles[i]);
-  if (auto* room = find(rooms, place.nodes.front())) {
-    ++room->replicas;
-    ++room->replicas_of_model;
+  const std::set<std::string> nodes{place.nodes.begin(), place.nodes.end()};
+  for (const auto& node : nodes)
+    if (auto* room = find(rooms, node)) {
+      controller::occupy(*room, model.demand, place);
+      ++room->replicas;
+      ++room->replicas_of_model;
+    }
+}
+
+/// So many of a replica's bytes as its ranks on this node have.
+std::uint64_t bytes_on(const std::string& node, const planned_share& share) {
+  if (share.ranks_on.empty())
+    return node == share.node ? share.each.bytes() : 0;
+  std::uint64_t here = 0, all = 0;
+  for (const auto& one : share.ranks_on) {
+    all += one.bundles.size();
+    here += one.node == node ? one.bundles.size() : 0;
   }
+  return share.each.bytes() / all * here;
+}
+
+/// What the replicas take of a node's own memory.
+std::uint64_t bytes_on(const std::string& node, const model_plan& plan) {
+  std::uint64_t out = 0;
+  for (const auto& share : plan.shares)
+    if (!share.on_gpu)
+      out += share.replicas * bytes_on(node, share);
+  return out;
 }
 
 /// Plans model after model on the same nodes.
@@ -64,7 +87,7 @@ public:
         break;
       }
       take(model, found, rooms_);
-      count(found.nodes.front());
+      count(found);
     }
     measure_shares(model);
   }
@@ -77,41 +100,56 @@ public:
   }
 
 private:
-  void count(const std::string& node) {
+  void count(const controller::placement& place) {
     auto& shares = plans_.back().shares;
-    auto i = std::find_if(shares.begin(), shares.end(),
-                          [&](const auto& one) { return one.node == node; });
-    if (i == shares.end())
+    const auto& node = place.nodes.front();
+    const auto ranks_on = controller::shares_of(place.nodes);
+    auto i = std::find_if(shares.begin(), shares.end(), [&](const auto& one) {
+      return one.node == node && one.ranks_on == ranks_on;
+    });
+    if (i == shares.end()) {
       i = shares.insert(i, {node, 0, {}});
+      i->ranks_on = ranks_on;
+    }
     ++i->replicas;
   }
 
-  std::uint64_t memory_of(const std::string& node) const {
+  /// The node's memory, or its part of a GPU's; 0 = not known.
+  std::uint64_t memory_of(const protocol::replica_spec& spec,
+                          const std::string& node) const {
     for (const auto& one : nodes_)
       if (one.room.node == node)
-        return one.memory_bytes;
+        return spec.gpus <= 0 ? one.memory_bytes
+                              : static_cast<std::uint64_t>(
+                                    static_cast<double>(one.gpu_memory_bytes) *
+                                    std::min(spec.gpus, 1.0));
     return 0;
   }
 
-  /// What a replica finds there: the node's memory, or its part of a GPU's.
-  std::uint64_t memory_for(const protocol::replica_spec& spec,
-                           const std::string& node) const {
-    if (spec.gpus <= 0)
-      return memory_of(node);
-    for (const auto& one : nodes_)
-      if (one.room.node == node)
-        return static_cast<std::uint64_t>(
-            static_cast<double>(one.gpu_memory_bytes) *
-            std::min(spec.gpus, 1.0));
-    return 0;
+  /// What a replica finds there, and, if that is not known, on which node. Of
+  /// several nodes the one with the least for each rank decides.
+  std::pair<std::uint64_t, std::string>
+  memory_for(const protocol::replica_spec& spec,
+             const planned_share& share) const {
+    if (share.ranks_on.empty())
+      return {memory_of(spec, share.node), share.node};
+    std::pair out{std::numeric_limits<std::uint64_t>::max(), share.node};
+    for (const auto& one : share.ranks_on) {
+      auto memory = memory_of(spec, one.node);
+      if (spec.gpus <= 0) // as if all ranks were there
+        memory = memory / one.bundles.size() * protocol::ranks_of(spec);
+      if (memory < out.first)
+        out = {memory, one.node};
+    }
+    return out;
   }
 
   void measure_shares(const model_deployment& model) {
     auto& plan = plans_.back();
     for (auto& share : plan.shares) {
-      auto memory = memory_for(model.spec, share.node);
+      auto [memory, where] = memory_for(model.spec, share);
       if (memory == 0) {
-        plan.warnings.push_back("its size is not known: " + share.node +
+        plan.warnings.push_back("its size is not known: " + where +
                                 " does not say how much memory a GPU has");
         return;
       }
@@ -137,9 +175,13 @@ private:
       return;
     for (auto& room : rooms_)
       room.replicas_of_model = 0;
-    for (const auto& share : plan.shares)
+    for (const auto& share : plan.shares) {
       if (auto* room = find(rooms_, share.node))
-        room->replicas_of_model = share.replicas;
+        room->replicas_of_model += share.replicas;
+      for (std::size_t i = 1; i < share.ranks_on.size(); ++i)
+        if (auto* room = find(rooms_, share.ranks_on[i].node))
+          room->replicas_of_model += share.replicas;
+    }
     if (controller::place(model.demand, rooms_).nodes.empty())
       plan.warnings.push_back(
           model.replicas == 1
@@ -154,11 +196,10 @@ private:
       std::uint64_t sum = 0;
       model_plan* last = nullptr;
       for (auto& plan : plans_)
-        for (const auto& share : plan.shares)
-          if (share.node == node.room.node && !share.on_gpu) {
-            sum += share.replicas * share.each.bytes();
-            last = &plan;
-          }
+        if (auto bytes = bytes_on(node.room.node, plan); bytes > 0) {
+          sum += bytes;
+          last = &plan;
+        }
       if (last && sum > node.memory_bytes)
         last->warnings.push_back(fmt::format(
             "the replicas on {} take {} MiB together, it has {}; set "
@@ -174,8 +215,22 @@ private:
   std::vector<const model_deployment*> models_;
 };
 
+/// "east", or "east (2 ranks), west (1)".
+std::string places_of(const planned_share& share) {
+  if (share.ranks_on.empty())
+    return share.node;
+  std::string out;
+  for (const auto& one : share.ranks_on)
+    out += fmt::format("{}{} ({}{})", out.empty() ? "" : ", ", one.node,
+                       one.bundles.size(),
+                       !out.empty()              ? ""
+                       : one.bundles.size() == 1 ? " rank"
+                                                 : " ranks");
+  return out;
+}
+
 void append_share(const planned_share& share, std::string& out) {
-  out += fmt::format("  {}: {} replica{}", share.node, share.replicas,
+  out += fmt::format("  {}: {} replica{}", places_of(share), share.replicas,
                      share.replicas == 1 ? "" : "s");
   const auto& each = share.each;
   if (each.weight_bytes != 0)
@@ -193,6 +248,7 @@ plan_node from_joined(const protocol::node_joined& node) {
   for (const auto& one : node.resources)
     out.room.total[one.name] += one.amount;
   out.room.free = out.room.total;
+  out.room.gpus = controller::gpus_of(out.room.total);
   out.room.engines = node.engines;
   out.memory_bytes = node.memory_bytes;
   if (auto gpus = out.room.total["GPU"]; gpus > 0)
@@ -251,9 +307,7 @@ std::string to_text(const std::vector<model_plan>& plans,
   for (const auto& node : nodes) {
     std::uint64_t sum = 0;
     for (const auto& plan : plans)
-      for (const auto& share : plan.shares)
-        if (share.node == node.room.node && !share.on_gpu)
-          sum += share.replicas * share.each.bytes();
+      sum += bytes_on(node.room.node, plan);
     out += fmt::format("  {}: {} of {} MiB\n", node.room.node, mebibytes(sum),
                        mebibytes(node.memory_bytes));
   }

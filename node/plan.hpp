@@ -18,12 +18,14 @@ struct plan_node {
   std::uint64_t gpu_memory_bytes = 0; ///< of one GPU; 0 = not known
 };
 
-/// What a node would run of one model.
+/// What a node would run of one model, or several nodes together.
 struct planned_share {
-  std::string node;
+  std::string node; ///< of several the first, which has the replica
   std::uint32_t replicas = 0;
   engine::memory_use each; ///< of one replica; all 0 if it is not known
-  bool on_gpu = false;     ///< then it is of a GPU's memory
+  bool on_gpu = false;     ///< then it is of GPUs' memory
+  /// A replica's ranks by node; none: all are on `node`.
+  std::vector<protocol::rank_share> ranks_on = {};
 };
 
 struct model_plan {

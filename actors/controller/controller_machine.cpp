@@ -79,19 +79,13 @@ protocol::replica_load_news load_of(const protocol::replica_report& report,
   return out;
 }
 
-/// What a replica takes of its own node.
-amounts own_amounts(const replica_demand& demand,
-                    const protocol::replica_spec& spec) {
-  return spec.ranks_on.empty() ? sum_of(demand)
-                               : share_of(demand, spec.ranks_on.front());
-}
-
 /// The spec of this part of a replica, without its leader.
 protocol::replica_spec part_of(const protocol::replica_spec& whole,
                                std::uint32_t part) {
   auto out = whole;
   out.replica = protocol::part_id(whole.replica, part);
   out.node = whole.ranks_on[part].node;
+  out.gpus_here = whole.ranks_on[part].gpus;
   out.part = part;
   return out;
 }
@@ -334,6 +328,7 @@ bool controller_machine::same(const model& of, const replica& one) {
   spec.node = one.spec.node;
   spec.threads = one.spec.threads;
   spec.ranks_on = one.spec.ranks_on;
+  spec.gpus_here = one.spec.gpus_here;
   auto given = of.wanted.spec.threads;
   auto threads_same =
       given != 0 ? one.spec.threads == given : !one.threads_given;
@@ -352,11 +347,37 @@ void controller_machine::recheck(model& of, replica& one) {
   one.spec.node = before.node;
   one.spec.threads = before.threads;
   one.spec.ranks_on = before.ranks_on;
+  one.spec.gpus_here = before.gpus_here;
   if (one.spec == before)
     return;
   due_.insert(one.spec.node);
   follow(one);
   table_changed();
+}
+
+// -- what is taken of nodes ---------------------------------------------------
+
+/// Part 0 is what a replica takes of its own node.
+controller_machine::holding
+controller_machine::holding_of(const replica_demand& demand,
+                               const protocol::replica_spec& spec,
+                               std::uint32_t part) {
+  if (spec.ranks_on.empty())
+    return {sum_of(demand), spec.gpus_here, spec.gpus};
+  if (part >= spec.ranks_on.size())
+    return {};
+  const auto& share = spec.ranks_on[part];
+  return {share_of(demand, share), share.gpus, spec.gpus};
+}
+
+void controller_machine::occupy(node& at, const holding& what) {
+  add(at.used, what.taken);
+  at.gpus.take(what.gpus, what.of_gpus);
+}
+
+void controller_machine::vacate(node& at, const holding& what) {
+  subtract(at.used, what.taken);
+  at.gpus.give_back(what.gpus, what.of_gpus);
 }
 
 // -- nodes --------------------------------------------------------------------
@@ -411,6 +432,7 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
   auto replicas = std::exchange(from.replicas, {});
   node.total = offered(from);
   node.used.clear();
+  node.gpus = gpus_of(node.total);
   node.self = std::move(from);
   node.alive = true;
   node.leaving = closed_.contains(i->first);
@@ -462,7 +484,7 @@ void controller_machine::take_in(node& at,
                    {key, demand,
                     now + milliseconds{spec.graceful_shutdown_timeout_ms} +
                         limits_.end_report_max,
-                    own_amounts(demand, spec)});
+                    holding_of(demand, spec, 0)});
     return;
   }
   auto& model = found->second;
@@ -479,7 +501,7 @@ void controller_machine::take_in(node& at,
   one.back = true;
   recheck(model, one);
   at.replicas.emplace(spec.replica, std::pair{&model, *number});
-  add(at.used, own_amounts(one.demand, one.spec));
+  occupy(at, holding_of(one.demand, one.spec, 0));
   dirty(model);
 }
 
@@ -565,12 +587,13 @@ void controller_machine::strip(node& from) {
   parts_due_ |= !from.parts.empty();
   for (auto& [id, one] : from.parts) {
     leftover left{one.of, {}, {}};
-    left.taken = std::move(one.taken);
+    left.has = std::move(one.has);
     if (from.leftovers.insert_or_assign(id, std::move(left)).second)
       ++reserved_[id];
   }
   from.parts.clear();
   from.used.clear();
+  from.gpus = gpus_of(from.total);
 }
 
 void controller_machine::forget(std::map<std::string, node>::iterator lost) {
@@ -596,6 +619,7 @@ node_room controller_machine::room_of(const node& of) const {
   out.total = of.total;
   out.free = of.total;
   subtract(out.free, of.used);
+  out.gpus = of.gpus;
   out.engines = of.self.engines;
   out.replicas = static_cast<std::uint32_t>(of.replicas.size());
   out.knows_parts = of.self.version >= first_with_parts;
@@ -622,10 +646,25 @@ void controller_machine::create(model& of,
   one.last.replica = one.spec.replica;
   one.last.node = on;
   at.replicas.emplace(one.spec.replica, std::pair{&of, number});
-  add(at.used, own_amounts(one.demand, one.spec));
+  choose_gpus(one);
+  occupy(at, holding_of(one.demand, one.spec, 0));
   create_parts(of, one, number);
   due_.insert(on);
   view_due_ = true;
+}
+
+/// Those that the node will hand out.
+void controller_machine::choose_gpus(replica& one) const {
+  auto choose = [&](const std::string& node, const amounts& taken) {
+    return nodes_.at(node)
+        .gpus.choose(gpus_in(taken))
+        .value_or(protocol::gpu_numbers{}); // there is: it was placed there
+  };
+  for (auto& share : one.spec.ranks_on)
+    share.gpus = choose(share.node, share_of(one.demand, share));
+  one.spec.gpus_here = one.spec.ranks_on.empty()
+                           ? choose(one.spec.node, sum_of(one.demand))
+                           : one.spec.ranks_on.front().gpus;
 }
 
 void controller_machine::create_parts(model& of, replica& one,
@@ -638,8 +677,8 @@ void controller_machine::create_parts(model& of, replica& one,
     fresh.of = {of.wanted.spec.application, of.wanted.spec.model};
     fresh.number = number;
     fresh.spec = part_of(one.spec, i);
-    fresh.taken = share_of(one.demand, share);
-    add(at.used, fresh.taken);
+    fresh.has = holding_of(one.demand, one.spec, i);
+    occupy(at, fresh.has);
     due_.insert(share.node);
   }
 }
@@ -684,11 +723,11 @@ void controller_machine::leave_part(node& at, const std::string& id,
                                     time_point now) {
   auto gone = at.parts.extract(id);
   auto& one = gone.mapped();
-  subtract(at.used, one.taken); // add_leftover counts it again
+  vacate(at, one.has); // add_leftover counts it again
   const milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
   add_leftover(
       at, id,
-      {one.of, {}, now + grace + limits_.end_report_max, std::move(one.taken)});
+      {one.of, {}, now + grace + limits_.end_report_max, std::move(one.has)});
   due_.insert(at.self.node);
   view_due_ = true;
 }
@@ -710,12 +749,12 @@ void controller_machine::take_in_part(
   one.spec = spec;
   one.ended = ended(running.report) ? spec.leader : 0;
   if (known != had.end())
-    one.taken = known->second.taken;
-  else if (found != models_.end() && spec.part < spec.ranks_on.size())
-    one.taken = share_of(found->second.wanted.demand, spec.ranks_on[spec.part]);
+    one.has = known->second.has;
+  else if (found != models_.end())
+    one.has = holding_of(found->second.wanted.demand, spec, spec.part);
   if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
     one.number = *number;
-    add(at.used, one.taken);
+    occupy(at, one.has);
     at.parts.insert_or_assign(spec.replica, std::move(one));
   } else if (!ended(running.report)) {
     add_leftover(at, spec.replica,
@@ -723,7 +762,7 @@ void controller_machine::take_in_part(
                   {},
                   now + milliseconds{spec.graceful_shutdown_timeout_ms} +
                       limits_.end_report_max,
-                  std::move(one.taken)});
+                  std::move(one.has)});
   }
 }
 
@@ -799,11 +838,11 @@ void controller_machine::leave(model& of, std::uint32_t number,
   auto& one = i->second;
   auto& at = nodes_.at(one.spec.node);
   at.replicas.erase(one.spec.replica);
-  auto taken = own_amounts(one.demand, one.spec);
-  subtract(at.used, taken);    // add_leftover counts it again
+  auto has = holding_of(one.demand, one.spec, 0);
+  vacate(at, has);             // add_leftover counts it again
   if (one.last.budget_spent) { // there is no process, only the id
     one.demand = {};
-    taken = {};
+    has = {};
     gained_.insert(one.spec.node);
   }
   parts_due_ |= !one.spec.ranks_on.empty();
@@ -812,7 +851,7 @@ void controller_machine::leave(model& of, std::uint32_t number,
                {{of.wanted.spec.application, of.wanted.spec.model},
                 std::move(one.demand),
                 now + grace + limits_.end_report_max,
-                std::move(taken)});
+                std::move(has)});
   due_.insert(one.spec.node);
   of.replicas.erase(i);
   dirty(of);
@@ -824,7 +863,7 @@ void controller_machine::add_leftover(node& at, const std::string& id,
                                       leftover left) {
   if (at.leftovers.contains(id))
     return;
-  add(at.used, left.taken);
+  occupy(at, left.has);
   ++reserved_[id];
   ++leaving_[left.of];
   gone_by_.emplace(left.gone_by, at.self.node, id);
@@ -836,7 +875,7 @@ void controller_machine::gone(node& at, const std::string& id) {
   auto i = at.leftovers.find(id);
   auto& left = i->second;
   gone_by_.erase({left.gone_by, at.self.node, id});
-  subtract(at.used, left.taken);
+  vacate(at, left.has);
   drop_leaving(left.of);
   if (auto of = models_.find(left.of); of != models_.end())
     if (!of->second.settled)
@@ -874,8 +913,7 @@ controller_machine::threads_of(const model_deployment& of, const node& at,
   auto here = std::max<std::size_t>(1, (shared_replicas_ + nodes - 1) / nodes);
   auto share = std::min<std::size_t>(at.self.cpus, 65'536) / here;
   // They are of all ranks, of which some are elsewhere.
-  share = share * protocol::processes_of(spec) /
-          protocol::processes_here(spec).count;
+  share = share * protocol::ranks_of(spec) / protocol::ranks_here(spec).count;
   return static_cast<std::int32_t>(std::max<std::size_t>(1, share));
 }
 
@@ -1113,11 +1151,16 @@ bool controller_machine::give_one_up(model& of, time_point now) {
       if (found == by_name.end())
         continue; // its node is closed: it came back when it was to end
       auto& room = *found->second;
-      add(room.free, own_amounts(one.demand, one.spec));
-      for (std::size_t i = 1; i < one.spec.ranks_on.size(); ++i)
+      auto free = [&](node_room& of, std::uint32_t part) {
+        const auto has = holding_of(one.demand, one.spec, part);
+        add(of.free, has.taken);
+        of.gpus.give_back(has.gpus, has.of_gpus);
+      };
+      free(room, 0);
+      for (std::uint32_t i = 1; i < one.spec.ranks_on.size(); ++i)
         if (auto other = by_name.find(one.spec.ranks_on[i].node);
             other != by_name.end())
-          add(other->second->free, share_of(one.demand, one.spec.ranks_on[i]));
+          free(*other->second, i);
       room.replicas_of_model -= room.replicas_of_model > 0;
       to_go[one.spec.node] =
           std::max(to_go[one.spec.node], std::pair{!ready(one.last), number});
@@ -1519,8 +1562,12 @@ protocol::seen_node controller_machine::seen(const node& of) {
   out.busy = !of.replicas.empty() || !of.leftovers.empty() || !of.parts.empty();
   auto free = of.total;
   subtract(free, of.used);
-  for (const auto& [id, left] : of.leftovers)
-    add(free, left.taken);
+  auto gpus = of.gpus;
+  for (const auto& [id, left] : of.leftovers) {
+    add(free, left.has.taken);
+    gpus.give_back(left.has.gpus, left.has.of_gpus);
+  }
+  out.gpu_parts_left = gpus.left();
   out.total = listed(of.total);
   out.free = listed(free);
   out.engines = of.self.engines;

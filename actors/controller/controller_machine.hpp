@@ -213,12 +213,19 @@ private:
     std::optional<time_point> rests_until; ///< it could not be woken
   };
 
+  /// What a replica, or a part of one, takes of a node.
+  struct holding {
+    amounts taken;
+    protocol::gpu_numbers gpus = {}; ///< of the node's
+    double of_gpus = 0;              ///< as `replica_spec::gpus`
+  };
+
   /// What a node has of a replica of another one (`replica_spec::part`).
   struct part {
     model_key of;
     std::uint32_t number = 0; ///< of the replica
     protocol::replica_spec spec;
-    amounts taken;
+    holding has;
     /// The start whose ranks have ended here, by the node's word when it
     /// joined; 0 = none. The replica may not know it.
     std::uint64_t ended = 0;
@@ -230,7 +237,7 @@ private:
     model_key of;
     replica_demand demand; ///< of the whole replica
     time_point gone_by; ///< counted as gone then; only while the node is alive
-    amounts taken = {}; ///< of this node, of a part also while it is lost
+    holding has = {};   ///< of this node, of a part also while it is lost
   };
 
   struct node {
@@ -242,6 +249,7 @@ private:
     std::uint64_t sequence = 0;
     amounts total;
     amounts used;
+    protocol::gpu_room gpus; ///< what is not used of them
     std::map<std::string, std::pair<model*, std::uint32_t>> replicas; ///< by id
     std::map<std::string, leftover> leftovers;                        ///< by id
     std::map<std::string, part> parts;                                ///< by id
@@ -267,12 +275,17 @@ private:
   void keep_lost_bounded();
 
   // Replicas.
+  static holding holding_of(const replica_demand&,
+                            const protocol::replica_spec&, std::uint32_t part);
+  static void occupy(node&, const holding&);
+  static void vacate(node&, const holding&);
   void accept(const std::vector<model_deployment>&, time_point now);
   void recheck(model&, replica&);
   static bool same(const model&, const replica&);
   static void count_here(const model&,
                          std::map<std::string_view, std::uint32_t>&);
   void create(model&, const std::vector<std::string>& on, std::uint32_t number);
+  void choose_gpus(replica&) const;
   void create_parts(model&, replica&, std::uint32_t number);
   void follow(const replica&);
   const replica* replica_of(const part&) const;

@@ -73,6 +73,29 @@ bool spannable(const node_room& room, const replica_demand& demand) {
   return room.knows_parts && usable(room, demand);
 }
 
+/// What a node has for this replica: of GPUs those that it can be given, which
+/// may be less than the parts that are free together.
+amounts free_for(const node_room& room, const replica_demand& demand) {
+  auto out = room.free;
+  if (auto asked = gpus_in(sum_of(demand)); asked > 0)
+    out["GPU"] = std::min(gpus_in(out), room.gpus.room_for(asked));
+  return out;
+}
+
+bool has_room(const node_room& room, const amounts& asked) {
+  return !lacking(room.free, asked) &&
+         room.gpus.choose(gpus_in(asked)).has_value();
+}
+
+/// Gives which GPUs these are.
+protocol::gpu_numbers take_from(node_room& from, const amounts& what) {
+  const auto gpus = gpus_in(what);
+  auto chosen = from.gpus.choose(gpus).value_or(protocol::gpu_numbers{});
+  from.gpus.take(chosen, gpus);
+  subtract(from.free, what);
+  return chosen;
+}
+
 /// How often `free` holds `asked`.
 double times_held(const amounts& free, const amounts& asked) {
   auto least = std::numeric_limits<double>::infinity();
@@ -118,7 +141,7 @@ struct misfit {
 
 std::optional<misfit> first_misfit(const node_room& room,
                                    const replica_demand& demand) {
-  auto free = room.free;
+  auto free = free_for(room, demand);
   for (std::size_t i = 0; i < demand.bundles.size(); ++i) {
     if (const auto* name = lacking(free, demand.bundles[i]))
       return misfit{i, *name, amount_of(free, *name)};
@@ -127,10 +150,29 @@ std::optional<misfit> first_misfit(const node_room& room,
   return std::nullopt;
 }
 
-std::string sentence(const node_room& room, const misfit& why) {
+/// That parts of several GPUs are no whole one, and no larger part: empty, if
+/// that is not what is lacking.
+std::string of_one_gpu(const node_room& room, const replica_demand& demand,
+                       const misfit& why) {
+  const auto together = gpus_in(room.free);
+  const auto usable = gpus_in(free_for(room, demand));
+  if (why.lacking != "GPU" || enough(usable, together))
+    return {};
+  if (gpus_in(sum_of(demand)) < 1)
+    return fmt::format("{} has {:.6g} of {:.6g} GPU free, at most {:.6g} of "
+                       "one",
+                       room.node, together, gpus_in(room.total), usable);
+  return fmt::format("{} has {:.6g} of {:.6g} GPU free, {:.6g} of them whole",
+                     room.node, together, gpus_in(room.total), usable);
+}
+
+std::string sentence(const node_room& room, const replica_demand& demand,
+                     const misfit& why) {
   auto total = amount_of(room.total, why.lacking);
   if (total <= 0)
     return fmt::format("{} has no {}", room.node, why.lacking);
+  if (auto parts = of_one_gpu(room, demand, why); !parts.empty())
+    return parts;
   return fmt::format("{} has {} of {} {} free", room.node,
                      in_words(why.lacking, why.left),
                      in_words(why.lacking, total), why.lacking);
@@ -140,20 +182,18 @@ std::string sentence(const node_room& room, const misfit& why) {
 std::string why_never(const replica_demand& demand) {
   if (!has_gpus_for_ranks(demand))
     return fmt::format("a replica of tensor_parallel_size {} computes on {} "
-                       "whole GPU{} of a node, {} are asked for",
+                       "whole GPU{}, {} are asked for",
                        demand.ranks, demand.ranks, demand.ranks > 1 ? "s" : "",
                        amount_of(sum_of(demand), "GPU"));
   if (demand.bundles.size() <= demand.nodes_max || demand.bundles.size() <= 1 ||
       demand.strategy != placement_strategy::strict_spread)
     return {};
-  return fmt::format("STRICT_SPREAD wants a node for each of {} bundles, and a "
-                     "replica can span only {}{}",
-                     demand.bundles.size(), demand.nodes_max,
-                     demand.engine == "cpu"
-                         ? " (several where `troupe: {data_network: trusted}` "
-                           "says so, and tensor_parallel_size is the number "
-                           "of bundles)"
-                         : "");
+  return fmt::format(
+      "STRICT_SPREAD wants a node for each of {} bundles, and a replica can "
+      "span only {} (several where `troupe: {{data_network: trusted}}` says "
+      "so, and tensor_parallel_size is the number of bundles{})",
+      demand.bundles.size(), demand.nodes_max,
+      demand.engine == "cuda" ? ", each with one GPU" : "");
 }
 
 /// A replica on one node each: the ones after the first cost a logarithm.
@@ -174,7 +214,7 @@ std::vector<placement> place_whole(const replica_demand& demand,
     auto best = fitting.begin()->second;
     fitting.erase(fitting.begin());
     auto& room = rooms[best];
-    subtract(room.free, asked);
+    take_from(room, asked);
     ++room.replicas_of_model;
     ++room.replicas;
     out.push_back({std::vector(bundles, room.node), {}});
@@ -193,7 +233,7 @@ class spanning {
 public:
   spanning(const replica_demand& demand, std::vector<node_room>& rooms)
       : demand_(demand), rooms_(rooms), where_(demand.bundles.size(), none),
-        used_(rooms.size(), false) {
+        gpus_(demand.bundles.size()), used_(rooms.size(), false) {
     // nop
   }
 
@@ -215,8 +255,11 @@ public:
 
   void give_back() {
     for (std::size_t b = 0; b < where_.size(); ++b)
-      if (where_[b] != none)
-        add(rooms_[where_[b]].free, demand_.bundles[b]);
+      if (where_[b] != none) {
+        auto& room = rooms_[where_[b]];
+        add(room.free, demand_.bundles[b]);
+        room.gpus.give_back(gpus_[b], gpus_in(demand_.bundles[b]));
+      }
   }
 
 private:
@@ -227,25 +270,28 @@ private:
 
   void put(std::size_t bundle, std::size_t room) {
     where_[bundle] = room;
-    subtract(rooms_[room].free, demand_.bundles[bundle]);
+    gpus_[bundle] = take_from(rooms_[room], demand_.bundles[bundle]);
     nodes_ += !used_[room];
     used_[room] = true;
   }
 
   const replica_demand& demand_;
   std::vector<node_room>& rooms_;
-  std::vector<std::size_t> where_; ///< by bundle
-  std::vector<bool> used_;         ///< by room
+  std::vector<std::size_t> where_;          ///< by bundle
+  std::vector<protocol::gpu_numbers> gpus_; ///< by bundle
+  std::vector<bool> used_;                  ///< by room
   std::uint32_t nodes_ = 0;
 };
 
 /// How many of the bundles that have no node yet fit here.
 std::size_t spanning::held(const node_room& room) const {
-  auto free = room.free;
+  node_room left;
+  left.free = room.free;
+  left.gpus = room.gpus;
   std::size_t out = 0;
   for (std::size_t b = 0; b < where_.size(); ++b)
-    if (where_[b] == none && !lacking(free, demand_.bundles[b])) {
-      subtract(free, demand_.bundles[b]);
+    if (where_[b] == none && has_room(left, demand_.bundles[b])) {
+      take_from(left, demand_.bundles[b]);
       ++out;
     }
   return out;
@@ -272,7 +318,7 @@ bool spanning::pack() {
     if (best == none)
       return false;
     for (std::size_t b = 0; b < where_.size(); ++b)
-      if (where_[b] == none && !lacking(rooms_[best].free, demand_.bundles[b]))
+      if (where_[b] == none && has_room(rooms_[best], demand_.bundles[b]))
         put(b, best);
     left -= most;
   }
@@ -284,7 +330,7 @@ std::size_t spanning::best_for(std::size_t bundle, bool used) const {
   const auto& asked = demand_.bundles[bundle];
   for (std::size_t i = 0; i < rooms_.size(); ++i)
     if (used_[i] == used && spannable(rooms_[i], demand_) &&
-        !lacking(rooms_[i].free, asked) &&
+        has_room(rooms_[i], asked) &&
         (best == none ||
          rank_of(rooms_[i], asked) < rank_of(rooms_[best], asked)))
       best = i;
@@ -298,7 +344,7 @@ bool spanning::spread(bool strict) {
     order.emplace_back(std::count_if(rooms_.begin(), rooms_.end(),
                                      [&](const auto& room) {
                                        return spannable(room, demand_) &&
-                                              !lacking(room.free,
+                                              has_room(room,
                                                        demand_.bundles[b]);
                                      }),
                        b);
@@ -322,7 +368,7 @@ placement place_spanning(const replica_demand& demand,
     if (!whole.nodes.empty()) {
       for (auto& room : rooms)
         if (room.node == whole.nodes.front()) {
-          subtract(room.free, sum_of(demand));
+          take_from(room, sum_of(demand));
           ++room.replicas_of_model;
           ++room.replicas;
         }
@@ -378,6 +424,23 @@ void subtract(amounts& from, const amounts& what) {
     from[name] -= amount;
 }
 
+protocol::gpu_room gpus_of(const amounts& total) {
+  return protocol::gpu_room::of(gpus_in(total));
+}
+
+double gpus_in(const amounts& of) {
+  return amount_of(of, "GPU");
+}
+
+void occupy(node_room& room, const replica_demand& demand,
+            const placement& where) {
+  amounts taken;
+  for (std::size_t i = 0; i < where.nodes.size(); ++i)
+    if (where.nodes[i] == room.node)
+      add(taken, demand.bundles[i]);
+  take_from(room, taken);
+}
+
 amounts sum_of(const replica_demand& demand) {
   amounts out;
   for (const auto& bundle : demand.bundles)
@@ -411,7 +474,7 @@ shares_of(const std::vector<std::string>& nodes) {
 }
 
 bool takes(const node_room& room, const replica_demand& demand) {
-  return usable(room, demand) && !lacking(room.free, sum_of(demand));
+  return usable(room, demand) && has_room(room, sum_of(demand));
 }
 
 std::string why_none_takes(const replica_demand& demand,
@@ -439,7 +502,7 @@ std::string why_none_takes(const replica_demand& demand,
         out += fmt::format("bundle {} ({}): ", why->bundle + 1,
                            in_words(demand.bundles[why->bundle]));
       bundle = why->bundle;
-      out += sentence(room, *why);
+      out += sentence(room, demand, *why);
     } else {
       out += room.node + " has room for it";
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/gpu_room.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -49,7 +50,11 @@ struct node_room {
   std::uint32_t replicas = 0;          ///< of all models
   /// It is new enough for some ranks of a replica, and for ranks on GPUs.
   bool knows_parts = true;
+  protocol::gpu_room gpus = {}; ///< what `free` has of "GPU", GPU by GPU
 };
+
+/// The GPUs of a node that has these in total, all free.
+protocol::gpu_room gpus_of(const amounts& total);
 
 struct placement {
   std::vector<std::string> nodes; ///< one per bundle; empty = it cannot be
@@ -60,7 +65,8 @@ struct placement {
 
 /// Where a replica goes: of the nodes that take it, by strategy, then those
 /// with the fewest replicas of the model, then the most free of what it asks
-/// for, then by name. Pure; linear in the number of nodes.
+/// for, then by name. A part of a GPU is of one GPU, others are whole ones
+/// (`protocol::gpu_room`). Pure; linear in the number of nodes.
 placement place(const replica_demand&, const std::vector<node_room>&);
 
 /// `count` replicas, one after the other, each with what those before it left.
@@ -68,6 +74,9 @@ placement place(const replica_demand&, const std::vector<node_room>&);
 /// `count` + nodes (but for a logarithm) as long as a replica needs one node.
 std::vector<placement> place(const replica_demand&, std::vector<node_room>,
                              std::uint32_t count);
+
+/// Takes from a node what `place` has put there.
+void occupy(node_room&, const replica_demand&, const placement&);
 
 /// True if this node alone takes a whole replica.
 bool takes(const node_room&, const replica_demand&);
@@ -77,6 +86,9 @@ bool takes(const node_room&, const replica_demand&);
 std::string why_none_takes(const replica_demand&,
                            const std::vector<node_room>& first,
                            std::size_t more);
+
+/// What there is of "GPU".
+double gpus_in(const amounts&);
 
 /// What all bundles of a replica take together.
 amounts sum_of(const replica_demand&);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/gpu_room.hpp"
 #include "engine/codec/error.hpp"
 
 #include <cstdint>
@@ -9,8 +10,9 @@
 
 namespace troupe::node_agent {
 
-/// Which replica has which of the node's GPUs: parts of one, or several whole
-/// ones. Replicas are known by the incarnation of their start.
+/// Which replica has which of the node's GPUs: a part of one, or several whole
+/// ones. The head says which; the node sees that nobody has what another one
+/// still has. Replicas are known by the incarnation of their start.
 class gpu_allotment {
 public:
   gpu_allotment() = default;
@@ -18,10 +20,11 @@ public:
   /// `names` as CUDA_VISIBLE_DEVICES has them.
   explicit gpu_allotment(std::vector<std::string> names);
 
-  /// So much of them, from 0 on: "2", "0,1", "" for nothing. A part is of the
-  /// GPU that has the least room for it, so that whole ones stay whole; of a
-  /// number above 1 the fraction is one more. Errors: none has so much left.
-  result<std::string> take(std::uint64_t incarnation, double amount);
+  /// So much of them (`replica_spec::gpus`), of the GPUs with these numbers:
+  /// "2", "0,1", "" for nothing. Errors: one of them has not so much left; none
+  /// is named.
+  result<std::string> take(std::uint64_t incarnation, double amount,
+                           const protocol::gpu_numbers& which);
 
   void give_back(std::uint64_t incarnation);
 
@@ -29,24 +32,14 @@ public:
   std::vector<std::string> names_of(std::uint64_t incarnation) const;
 
 private:
-  /// GPUs are counted in so many parts, so that parts of one add up to it.
-  static constexpr std::uint32_t parts = 10'000;
-
-  struct gpu {
-    std::string name;
-    std::uint32_t left = parts;
-  };
-
   struct share {
-    std::size_t gpu = 0;
-    std::uint32_t parts = 0;
+    double amount = 0;
+    protocol::gpu_numbers which;
   };
 
-  result<std::string> take_part(std::uint64_t incarnation, std::uint32_t part);
-  result<std::string> take_whole(std::uint64_t incarnation, std::size_t count);
-
-  std::vector<gpu> gpus_;
-  std::map<std::uint64_t, std::vector<share>> taken_;
+  std::vector<std::string> names_; ///< by number
+  protocol::gpu_room room_;
+  std::map<std::uint64_t, share> taken_;
 };
 
 } // namespace troupe::node_agent

@@ -387,16 +387,16 @@ struct agent_state {
     }
     if (x.spec.part == 0)
       peers->expect(x.incarnation); // it registers here
-    auto in_all = processes_of(x.spec);
+    const auto first_ranks = processes_here(x.spec);
+    const auto of_each = ranks_here(x.spec).count / first_ranks.size();
     process_plan plan{options->replica_executable,
                       options->replica_arguments,
                       {},
-                      x.spec.memory_bytes / in_all};
-    if (in_all > 1)
+                      x.spec.memory_bytes * of_each / ranks_of(x.spec)};
+    if (processes_of(x.spec) > 1)
       open_meeting(x);
-    const auto ranks = processes_here(x.spec);
-    for (std::uint32_t i = 0; i < ranks.count; ++i) {
-      launch->rank = ranks.first + i;
+    for (auto rank : first_ranks) {
+      launch->rank = rank;
       plan.launches.push_back(encode(*launch));
     }
     host->spawn(x.incarnation, std::move(plan));
@@ -561,7 +561,7 @@ struct agent_state {
     out.log_level = options->replica_logging.level;
     out.log_json = options->replica_logging.json;
     out.journal = (directory / journal_name).string();
-    auto own = gpus.take(x.incarnation, x.spec.gpus);
+    auto own = gpus.take(x.incarnation, x.spec.gpus, x.spec.gpus_here);
     if (!own)
       return own.error();
     out.gpus = std::move(*own);

@@ -29,6 +29,7 @@ struct layout<rank_share> {
   static constexpr auto fields = std::tuple{
       number(1, &r::node),
       number(2, &r::bundles),
+      number(3, &r::gpus),
   };
 };
 
@@ -85,6 +86,7 @@ struct layout<replica_spec> {
       droppable_since(7, 46, &r::part),
       droppable_since(7, 47, &r::leader),
       droppable_since(7, 48, &r::kv_cache_dtype),
+      droppable_since(7, 49, &r::gpus_here),
   };
 };
 

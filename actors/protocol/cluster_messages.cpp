@@ -79,21 +79,35 @@ result<rank_word> decode_rank_word(codec::bytes_view from) {
   return decode_record<rank_word>(from);
 }
 
-std::uint32_t processes_of(const replica_spec& spec) {
-  return spec.gpus > 0 ? 1
-                       : std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
+std::uint32_t ranks_of(const replica_spec& spec) {
+  return std::max<std::uint32_t>(spec.tensor_parallel_size, 1);
 }
 
-rank_range processes_here(const replica_spec& spec) {
+rank_range ranks_here(const replica_spec& spec) {
   rank_range out;
   if (spec.ranks_on.empty()) {
-    out.count = processes_of(spec);
+    out.count = ranks_of(spec);
     return out;
   }
   for (std::uint32_t i = 0; i <= spec.part && i < spec.ranks_on.size(); ++i) {
     out.first += i == 0 ? 0 : out.count;
     out.count = static_cast<std::uint32_t>(spec.ranks_on[i].bundles.size());
   }
+  return out;
+}
+
+std::uint32_t processes_of(const replica_spec& spec) {
+  if (spec.gpus <= 0)
+    return ranks_of(spec);
+  return std::max<std::uint32_t>(
+      static_cast<std::uint32_t>(spec.ranks_on.size()), 1);
+}
+
+std::vector<std::uint32_t> processes_here(const replica_spec& spec) {
+  const auto ranks = ranks_here(spec);
+  std::vector<std::uint32_t> out{ranks.first};
+  for (std::uint32_t i = 1; spec.gpus <= 0 && i < ranks.count; ++i)
+    out.push_back(ranks.first + i);
   return out;
 }
 

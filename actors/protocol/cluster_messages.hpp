@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/protocol/gpu_room.hpp"
 #include "actors/protocol/routing_table.hpp"
 
 #include <cstdint>
@@ -22,6 +23,7 @@ struct resource {
 struct rank_share {
   std::string node;
   std::vector<std::uint32_t> bundles; ///< of the replica's, one per rank
+  gpu_numbers gpus = {};              ///< of the node, one per rank, or none
 
   bool operator==(const rank_share&) const = default;
 };
@@ -70,11 +72,14 @@ struct replica_spec {
   bool generation_defaults = true;
   bool trust_request_chat_template = false;
   std::string default_chat_template_kwargs; ///< a JSON object, or empty
-  /// Processes that hold the model together; 0 = one. Since version 7.
+  /// Ranks that hold the model together; 0 = one. Since version 7.
   std::uint32_t tensor_parallel_size = 0;
   /// What it takes of them, a part of one or several; 0 = it runs on the CPU.
   /// Since version 7.
   double gpus = 0;
+  /// Which of the node's GPUs this takes there: the head's choice
+  /// (gpu_room.hpp). Since version 7.
+  gpu_numbers gpus_here = {};
   /// engine::options has what it means. Since version 7.
   std::string kv_cache_dtype;
   // A replica whose ranks are on several nodes (`data_network: trusted`), since
@@ -92,15 +97,22 @@ struct replica_spec {
   bool operator==(const replica_spec&) const = default;
 };
 
-/// Ranks that are processes of the spec's node: so many, from this one on.
+/// Some of a replica's ranks: so many, from this one on.
 struct rank_range {
   std::uint32_t first = 0;
   std::uint32_t count = 1;
 };
-rank_range processes_here(const replica_spec&);
 
-/// Processes of a replica, on all its nodes: its ranks, but on GPUs one.
+/// All of a replica's ranks, and those of the spec's node.
+std::uint32_t ranks_of(const replica_spec&);
+rank_range ranks_here(const replica_spec&);
+
+/// Processes of a replica on all its nodes: its ranks; on GPUs one per node,
+/// whose threads they are.
 std::uint32_t processes_of(const replica_spec&);
+
+/// Processes of the spec's node, each by the first of its ranks.
+std::vector<std::uint32_t> processes_here(const replica_spec&);
 
 /// The id of a replica's part, and the replica's of a part.
 std::string part_id(const std::string& replica, std::uint32_t part);

@@ -26,8 +26,8 @@ struct launch_record {
   bool log_json = false;
   /// File of the step journal (actors/runtime/step_journal.hpp); empty = none.
   std::string journal;
-  /// Which of the replica's processes it is (`processes_of`); the first is the
-  /// replica to everybody else.
+  /// The first of the replica's ranks that the process has; that of rank 0 is
+  /// the replica to everybody else.
   std::uint32_t rank = 0;
   std::string gpus; ///< for CUDA_VISIBLE_DEVICES; empty = it gets none
 

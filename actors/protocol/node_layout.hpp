@@ -49,9 +49,15 @@ struct layout<seen_node> {
   using r = seen_node;
   static constexpr std::string_view name = "seen_node";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node),    number(2, &r::alive),    number(3, &r::closed),
-      number(4, &r::busy),    number(5, &r::total),    number(6, &r::free),
-      number(7, &r::engines), number(8, &r::replicas),
+      number(1, &r::node),
+      number(2, &r::alive),
+      number(3, &r::closed),
+      number(4, &r::busy),
+      number(5, &r::total),
+      number(6, &r::free),
+      number(7, &r::engines),
+      number(8, &r::replicas),
+      droppable_since(7, 9, &r::gpu_parts_left),
   };
 };
 

@@ -55,6 +55,8 @@ struct seen_node {
   std::vector<resource> free; ///< once the replicas that leave are gone
   std::vector<std::string> engines;
   std::uint32_t replicas = 0;
+  /// Of each of its GPUs, as `free` is; since version 7 (gpu_room.hpp).
+  std::vector<std::uint32_t> gpu_parts_left = {};
 
   bool operator==(const seen_node&) const = default;
 };

@@ -100,7 +100,7 @@ void read_source(const std::vector<char>& word, engine::options& to) {
 /// Where ranks are on several nodes, they talk over those's own addresses.
 void place(engine::options& rank, const launch_record& launch) {
   rank.rank = launch.rank;
-  rank.ranks_here = protocol::processes_here(launch.spec).count;
+  rank.ranks_here = protocol::ranks_here(launch.spec).count;
   if (!launch.spec.ranks_on.empty())
     rank.rank_address = launch.listen_address;
 }
@@ -122,7 +122,7 @@ result<void> follow(caf::actor_system& system, const launch_record& launch) {
   auto options = engine_options(launch.spec);
   const auto key = source_key(launch.spec);
   try {
-    if (launch.rank == protocol::processes_here(launch.spec).first) {
+    if (launch.rank == protocol::ranks_here(launch.spec).first) {
       auto fetched = fetch_here(launch);
       if (!fetched)
         return fetched.error();

@@ -119,7 +119,8 @@ replica_spec full_spec() {
   x.generation_defaults = false;
   x.tensor_parallel_size = 4;
   x.gpus = 0.25;
-  x.ranks_on = {{"head", {0, 2}}, {"w1", {1}}, {"w2", {}}};
+  x.ranks_on = {{"head", {0, 2}}, {"w1", {1}, {3}}, {"w2", {}}};
+  x.gpus_here = {0, 7};
   x.part = 1;
   x.leader = 77;
   x.kv_cache_dtype = "fp8_e4m3";
@@ -325,6 +326,7 @@ TEST_CASE("an older reader reads what is written for it") {
   for (auto& spec : assignment.replicas) { // came with version 7
     spec.tensor_parallel_size = 0;
     spec.gpus = 0;
+    spec.gpus_here.clear();
     spec.kv_cache_dtype.clear();
     spec.ranks_on.clear();
     spec.part = 0;

@@ -109,6 +109,24 @@ def test_replicas_share_gpus_and_none_gets_what_is_not_left(start, two_gpus):
     assert "GPU" in json.dumps(cluster.model(left))
 
 
+def test_a_part_of_a_gpu_is_of_one_gpu(start, two_gpus):
+    """Three times 0.6 are less than two, but no GPU has twice 0.6."""
+    cluster = start(serve_config(
+        tiny("parts", deployment_config={
+            "ray_actor_options": {"num_gpus": 0.6}, "num_replicas": 3}),
+        tiny("small", deployment_config={
+            "ray_actor_options": {"num_gpus": 0.4}})), ready=False)
+    wait_for(lambda: len(cluster.replicas("parts")) == 2 and
+             len(cluster.replicas("small")) == 1, cluster.said())
+    reason = cluster.model("parts")["reason"]
+    assert "GPU free, at most 0.4 of one" in reason
+    # Nobody was started for nothing: each has the GPU that it opened.
+    assert "not free for it" not in cluster.said()
+    assert len(opened(two_gpus)) == 3
+    by_gpu = sorted(opened(two_gpus).values())
+    assert by_gpu in (["0", "0", "1"], ["0", "1", "1"])
+
+
 def test_fp8_is_for_gpus_takes_less_and_is_another_class(start, two_gpus,
                                                          tmp_path):
     kwargs = {"max_model_len": 64, "max_num_seqs": 2,
@@ -237,10 +255,10 @@ def test_too_few_gpus_or_parts_of_them_are_no_gpus_for_ranks(start, two_gpus):
              "it does not say why")
     said = reasons()
     assert "has 0 of 2 GPU free" in said["four"]
-    assert ("tensor_parallel_size 2 computes on 2 whole GPUs of a node, 0.5 are "
-            "asked for") in said["halves"]
-    assert ("tensor_parallel_size 1 computes on 1 whole GPU of a node, 2 are "
-            "asked for") in said["unasked"]
+    assert ("tensor_parallel_size 2 computes on 2 whole GPUs, 0.5 are asked "
+            "for") in said["halves"]
+    assert ("tensor_parallel_size 1 computes on 1 whole GPU, 2 are asked "
+            "for") in said["unasked"]
 
 
 def test_what_ranks_on_gpus_cannot_do_is_said_by_name(start, two_gpus):

@@ -35,7 +35,7 @@ protocol::node_demand a_demand(const std::string& model, std::uint32_t replicas,
 
 controller::node_room a_room(const std::string& name,
                              controller::amounts total) {
-  return {name, total, total, {"cpu"}, 0, 0};
+  return {name, total, total, {"cpu"}, 0, 0, true, controller::gpus_of(total)};
 }
 
 node_situation situation(std::vector<node_type> types,
@@ -159,6 +159,10 @@ TEST_CASE("demands are packed into the types that there are") {
        {gpu, big},
        {a_demand("a", 8, {{"GPU", 1}})},
        {{"gpu", 2}}},
+      {"a part of a GPU is of one GPU",
+       {a_type("two", {{"GPU", 2}})},
+       {a_demand("a", 5, {{"GPU", 0.6}})},
+       {{"two", 3}}},
       {"resources of one's own",
        {small, fpga},
        {a_demand("a", 2, {{"fpga", 1}})},
@@ -388,7 +392,7 @@ TEST_CASE("on random situations: bounds hold, what comes is enough or cannot "
       for (const auto& where : controller::place(what, rooms, demand.replicas))
         for (auto& room : rooms)
           if (!where.nodes.empty() && room.node == where.nodes.front()) {
-            controller::subtract(room.free, what.bundles[0]);
+            controller::occupy(room, what, where);
             ++room.replicas;
             ++placed;
           }

@@ -12,6 +12,7 @@ node_room room(const std::string& name, amounts free, amounts total = {}) {
   out.total = total.empty() ? free : total;
   out.free = std::move(free);
   out.engines = {"cpu"};
+  out.gpus = gpus_of(out.total);
   return out;
 }
 
@@ -147,7 +148,7 @@ TEST_CASE("a replica gets a whole GPU of one node for each rank, or none") {
   auto none = place(wants, {with_gpus});
   CHECK(none.nodes.empty());
   CHECK(none.reason == "a replica of tensor_parallel_size 1 computes on 1 "
-                       "whole GPU of a node, 1.5 are asked for");
+                       "whole GPU, 1.5 are asked for");
   CHECK_FALSE(takes(with_gpus, wants));
   wants.bundles.pop_back();
   CHECK_FALSE(place(wants, {with_gpus}).nodes.empty());
@@ -167,8 +168,8 @@ TEST_CASE("a replica gets a whole GPU of one node for each rank, or none") {
     wants.bundles = wrong;
     none = place(wants, {with_gpus});
     CHECK(none.nodes.empty());
-    CHECK(none.reason.find("tensor_parallel_size 2 computes on 2 whole GPUs of "
-                           "a node, ") != std::string::npos);
+    CHECK(none.reason.find("tensor_parallel_size 2 computes on 2 whole GPUs, "
+                           "") != std::string::npos);
   }
   for (std::vector<amounts> right :
        {std::vector<amounts>{{{"GPU", 1}}, {{"GPU", 1}}}, {{{"GPU", 2}}}})
@@ -181,6 +182,7 @@ TEST_CASE("a replica gets a whole GPU of one node for each rank, or none") {
       CHECK(there.nodes.back() == "n1");
       auto small = with_gpus;
       small.free["GPU"] = 1;
+      small.gpus.take({0, 1, 2}, 3);
       auto few = place(wants, {small});
       CHECK(few.nodes.empty());
       CHECK(few.reason.find("n1 has") != std::string::npos);

@@ -65,10 +65,10 @@ TEST_CASE("ranks go to several nodes only where a replica may span them") {
   CHECK(whole.part == 0);
   CHECK(part.part == 1);
   CHECK(part.leader == 0);
-  CHECK(protocol::processes_here(whole).first == 0);
-  CHECK(protocol::processes_here(whole).count == 2);
-  CHECK(protocol::processes_here(part).first == 2);
-  CHECK(protocol::processes_here(part).count == 1);
+  CHECK(protocol::ranks_here(whole).first == 0);
+  CHECK(protocol::ranks_here(whole).count == 2);
+  CHECK(protocol::ranks_here(part).first == 2);
+  CHECK(protocol::ranks_here(part).count == 1);
   CHECK(used_of(w, "a") == 2);
   CHECK(used_of(w, "b") == 1);
   w.deploy(std::vector<model_deployment>{});

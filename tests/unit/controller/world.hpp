@@ -41,7 +41,7 @@ public:
     std::uint64_t epoch = 0;
     protocol::node_assignment last;
     std::map<std::string, protocol::running_replica> running;
-    std::vector<protocol::replica_report> ending;
+    std::vector<protocol::running_replica> ending;
     bool connected = true;
   };
 
@@ -159,8 +159,8 @@ public:
   void all_ended() {
     for (auto& [name, at] : agents)
       for (auto& ended : std::exchange(at.ending, {})) {
-        ended.phase = replica_phase::stopped;
-        run(machine->report({name, at.epoch, ended}, now));
+        ended.report.phase = replica_phase::stopped;
+        run(machine->report({name, at.epoch, ended.report}, now));
       }
   }
 
@@ -226,7 +226,7 @@ private:
         ++i;
         continue;
       }
-      at.ending.push_back(i->second.report);
+      at.ending.push_back(i->second);
       i = at.running.erase(i);
       ++stopped;
     }
@@ -234,7 +234,7 @@ private:
       auto [i, fresh] = at.running.try_emplace(id);
       if (fresh) {
         for (const auto& old : at.ending)
-          REQUIRE(old.replica != id);
+          REQUIRE(old.spec.replica != id);
         i->second.report.replica = id;
         i->second.report.incarnation = ++incarnations;
         i->second.report.node = at.self.node;

@@ -131,6 +131,23 @@ TEST_CASE("a model on a GPU is measured by its part of the GPU's memory") {
         std::string::npos);
 }
 
+TEST_CASE("a plan puts a part of a GPU on one GPU") {
+  auto wanted = model("a", 3, 0);
+  wanted.demand.engine = "cuda";
+  wanted.demand.bundles = {{{"GPU", 0.6}}};
+  wanted.spec.gpus = 0.6;
+  auto with_gpus = machine("n1", 4, 500);
+  with_gpus.room.total["GPU"] = with_gpus.room.free["GPU"] = 2;
+  with_gpus.room.gpus = controller::gpus_of(with_gpus.room.total);
+  with_gpus.room.engines.push_back("cuda");
+  with_gpus.gpu_memory_bytes = 8000;
+  auto plans = plan({wanted}, {with_gpus});
+  REQUIRE(plans[0].shares.size() == 1);
+  CHECK(plans[0].shares[0].replicas == 2);
+  CHECK(warns(plans[0], "no room for 1 of 3 replicas: bundle 1 (GPU 0.6): n1 "
+                        "has 0.8 of 2 GPU free, at most 0.4 of one"));
+}
+
 TEST_CASE("each rank of a model on GPUs is measured by a GPU's memory") {
   auto wanted = model("a", 1, 1);
   wanted.spec.gpus = 2;
@@ -139,6 +156,36 @@ TEST_CASE("each rank of a model on GPUs is measured by a GPU's memory") {
   auto plans = plan({wanted}, {with_gpu});
   REQUIRE(plans[0].shares.size() == 1);
   CHECK(plans[0].shares[0].each.kv_cache_bytes == 2000); // as `measured` says
+}
+
+TEST_CASE("ranks on several nodes are planned on each, by the least memory") {
+  auto wanted = model("a", 1, 1);
+  wanted.spec.tensor_parallel_size = 3;
+  wanted.demand.bundles.assign(3, {{"CPU", 1}});
+  wanted.demand.nodes_max = 3;
+  const std::vector nodes{machine("east", 2, 4000), machine("west", 1, 1000)};
+  auto plans = plan({wanted}, nodes);
+  REQUIRE(plans[0].shares.size() == 1);
+  // West has a third of what all ranks could take: 3000 bytes.
+  CHECK(plans[0].shares[0].each.kv_cache_bytes == 750);
+  CHECK(plans[0].warnings.size() == 1); // no rolling change
+  auto text = node::to_text(plans, nodes);
+  CHECK(text.find("  east (2 ranks), west (1): 1 replica, each ") !=
+        std::string::npos);
+  wanted.replicas = 2;
+  plans = plan({wanted}, {machine("east", 4, 200), machine("west", 2, 1000)});
+  REQUIRE(plans[0].shares.size() == 2);
+  CHECK(warns(plans[0], "the replicas on east take"));
+
+  wanted.replicas = 1;
+  wanted.spec.gpus = 3;
+  auto east = nodes[0], west = nodes[1];
+  east.gpu_memory_bytes = 8000;
+  west.gpu_memory_bytes = 4000;
+  plans = plan({wanted}, {east, west});
+  CHECK(plans[0].shares[0].each.kv_cache_bytes == 1000);
+  west.gpu_memory_bytes = 0;
+  CHECK(warns(plan({wanted}, {east, west})[0], "west does not say how much"));
 }
 
 TEST_CASE("a GPU whose memory nobody knows gives no size") {
