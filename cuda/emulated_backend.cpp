@@ -2,30 +2,64 @@
 
 #include "cuda/device_backend.hpp"
 #include "cuda/device_communicator.hpp"
+#include "cuda/host_transport.hpp"
 #include "cuda/thread_transport.hpp"
 
 #include <utility>
 
 namespace troupe::cuda {
 
-emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
-                                 std::int32_t rank, const emulated_options& how,
-                                 const std::filesystem::path& cache_folder,
-                                 const transport_change& change,
-                                 ops::kv_type kv) {
+namespace {
+
+using transport_maker = std::function<std::unique_ptr<device_transport>(
+    emulated_device&, ops::communicator& hosts)>;
+
+emulated_rank connect(std::unique_ptr<ops::communicator> hosts,
+                      const emulated_options& how,
+                      const std::filesystem::path& cache_folder,
+                      const transport_maker& make,
+                      const transport_change& change, ops::kv_type kv) {
   auto device = std::make_unique<emulated_device>(how);
   auto& used = *device;
   emulated_rank out;
   out.backend = std::make_unique<device_backend<emulated_device>>(
       std::move(device), cache_folder, kv);
-  auto hosts = ops::make_thread_communicator(group, rank);
-  std::unique_ptr<device_transport> transport =
-      std::make_unique<thread_transport<emulated_device>>(used, group, rank);
+  auto transport = make(used, *hosts);
   if (change)
     transport = change(std::move(transport), *hosts);
   out.ranks = std::make_unique<device_communicator<emulated_device>>(
       used, std::move(hosts), std::move(transport));
   return out;
+}
+
+} // namespace
+
+emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
+                                 std::int32_t rank, const emulated_options& how,
+                                 const std::filesystem::path& cache_folder,
+                                 const transport_change& change,
+                                 ops::kv_type kv) {
+  auto make = [&](emulated_device& device, ops::communicator&) {
+    return std::make_unique<thread_transport<emulated_device>>(device, group,
+                                                               rank);
+  };
+  return connect(ops::make_thread_communicator(group, rank), how, cache_folder,
+                 make, change, kv);
+}
+
+emulated_rank make_emulated_rank(std::unique_ptr<ops::communicator> hosts,
+                                 std::shared_ptr<ops::thread_group> threads,
+                                 const emulated_options& how,
+                                 const transport_change& change,
+                                 ops::kv_type kv) {
+  auto make = [&](emulated_device& device,
+                  ops::communicator& all) -> std::unique_ptr<device_transport> {
+    if (threads)
+      return std::make_unique<thread_transport<emulated_device>>(
+          device, threads, all.rank());
+    return std::make_unique<host_transport<emulated_device>>(device, all);
+  };
+  return connect(std::move(hosts), how, {}, make, change, kv);
 }
 
 std::unique_ptr<ops::backend>

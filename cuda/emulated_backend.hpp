@@ -25,14 +25,24 @@ struct emulated_rank {
   std::unique_ptr<ops::communicator> ranks; ///< over the backend's memory
 };
 
-/// Gives what is to stand for what moves between threads.
+/// Gives what is to stand for what moves between the ranks.
 using transport_change = std::function<std::unique_ptr<device_transport>(
     std::unique_ptr<device_transport>, ops::communicator& hosts)>;
 
+/// `rank` is of the group's.
 emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
                                  std::int32_t rank,
                                  const emulated_options& how = {},
                                  const std::filesystem::path& cache_folder = {},
+                                 const transport_change& change = {},
+                                 ops::kv_type kv = ops::kv_type::f16);
+
+/// The same by a communicator of the hosts that is there already. `threads`:
+/// of the ranks, if all are of this process; null: numbers go through the
+/// hosts.
+emulated_rank make_emulated_rank(std::unique_ptr<ops::communicator> hosts,
+                                 std::shared_ptr<ops::thread_group> threads,
+                                 const emulated_options& how = {},
                                  const transport_change& change = {},
                                  ops::kv_type kv = ops::kv_type::f16);
 

@@ -1,5 +1,6 @@
 #include "cuda/device_backend.hpp"
 #include "cuda/device_communicator.hpp"
+#include "cuda/rank_places.hpp"
 #include "cuda/runtime/gpu.hpp"
 #include "cuda/runtime/nccl.hpp"
 #include "cuda/thread_transport.hpp"
@@ -15,16 +16,18 @@ using namespace troupe;
 
 using cuda::gpu_device;
 
-/// NCCL refuses ranks that share a GPU.
+/// NCCL refuses ranks that share a GPU. `places`: whose GPU each rank has.
 result<std::unique_ptr<cuda::device_transport>>
 connect(gpu_device& device, const ops::cuda_options& how,
-        ops::communicator& hosts) {
-  const auto places = hosts.tell_all(device.bus_id());
+        ops::communicator& hosts, const std::vector<std::string>& places) {
   if (std::set<std::string>{places.begin(), places.end()}.size() ==
       places.size())
     return cuda::connect_nccl(how.group, hosts, device.stream());
-  return std::make_unique<cuda::thread_transport<gpu_device>>(device, how.group,
-                                                              how.rank);
+  if (hosts.size() != how.group->size())
+    return error{errc::unsupported,
+                 "ranks that share a GPU have to be on one node"};
+  return std::make_unique<cuda::thread_transport<gpu_device>>(
+      device, how.group, how.rank_here);
 }
 
 /// So that all that it takes of the GPU's memory is taken now: a library may
@@ -42,47 +45,60 @@ void move_once(gpu_device& device, cuda::device_transport& transport,
   device.wait();
 }
 
-result<std::unique_ptr<ops::communicator>>
-make_rank(gpu_device& device, const ops::cuda_options& how) {
-  auto hosts = ops::make_thread_communicator(how.group, how.rank);
+ops::cuda_device with_backend(std::unique_ptr<gpu_device> device,
+                              const ops::cuda_options& how) {
+  ops::cuda_device out;
+  out.free_bytes = device->free_bytes();
+  out.all_bytes = device->all_bytes();
+  out.backend = std::make_unique<cuda::device_backend<gpu_device>>(
+      std::move(device), how.cache_folder, how.kv);
+  return out;
+}
+
+/// All ranks connect, or none: each hears from all whether they have a GPU.
+result<ops::cuda_device> open_rank(ops::cuda_options& how) {
+  auto hosts = cuda::hosts_of(how);
+  const auto name = "rank " + std::to_string(hosts->rank()) + ": ";
   auto failed = [&](const std::string& why) { // before the hosts part
-    how.group->end("rank " + std::to_string(how.rank) + ": " + why);
+    how.group->end(name + why);
     return error{errc::unavailable, why};
   };
   try {
-    auto transport = connect(device, how, *hosts);
+    auto device = gpu_device::open(how.number);
+    auto places = cuda::tell_places(
+        *hosts, how, device ? result<std::string>{(*device)->bus_id()}
+                            : device.error());
+    if (!places) { // says whose
+      how.group->end(places.error().message);
+      return places.error();
+    }
+    auto transport = connect(**device, how, *hosts, *places);
     if (!transport)
       return failed(transport.error().message);
-    move_once(device, **transport, hosts->size());
-    return std::make_unique<cuda::device_communicator<gpu_device>>(
-        device, std::move(hosts), std::move(*transport));
+    move_once(**device, **transport, hosts->size());
+    auto ranks = std::make_unique<cuda::device_communicator<gpu_device>>(
+        **device, std::move(hosts), std::move(*transport));
+    auto out = with_backend(std::move(*device), how);
+    out.ranks = std::move(ranks);
+    return out;
   } catch (const std::exception& why) {
     return failed(why.what());
   }
 }
 
-result<ops::cuda_device> open_device(const ops::cuda_options& how) {
+result<ops::cuda_device> open_device(ops::cuda_options& how) {
+  if (how.group)
+    return open_rank(how);
   auto device = gpu_device::open(how.number);
   if (!device)
     return device.error();
-  ops::cuda_device out;
-  if (how.group) {
-    auto rank = make_rank(**device, how);
-    if (!rank)
-      return rank.error();
-    out.ranks = std::move(*rank);
-  }
-  out.free_bytes = (*device)->free_bytes();
-  out.all_bytes = (*device)->all_bytes();
-  out.backend = std::make_unique<cuda::device_backend<gpu_device>>(
-      std::move(*device), how.cache_folder, how.kv);
-  return out;
+  return with_backend(std::move(*device), how);
 }
 
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) void
-troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
+troupe_cuda_open(ops::cuda_options& how, result<ops::cuda_device>* out) {
   try {
     *out = open_device(how);
   } catch (const std::exception& why) {

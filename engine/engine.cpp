@@ -214,16 +214,23 @@ result<planned_memory> plan_for(const options& o, const opened_model& model,
   return planned_memory{*block_bytes, *plan};
 }
 
-/// Returns when all ranks are there.
-result<std::unique_ptr<ops::communicator>> connect_ranks(const options& o) {
+/// Returns when all ranks are there. Of several that are threads of this
+/// process, `group`, each connects; `rank_here` is its place among them.
+result<std::unique_ptr<ops::communicator>>
+connect_ranks(const options& o,
+              std::shared_ptr<ops::thread_group> group = nullptr,
+              std::uint32_t rank_here = 0) {
   if (!o.meeting)
     return error{errc::unsupported,
                  "tensor_parallel_size: above 1 in one process: the ranks are "
                  "processes that a node starts"};
-  return ops::connect_ranks({.rank = static_cast<std::int32_t>(o.rank),
-                             .size = ranks_of(o),
-                             .address = o.rank_address},
-                            o.meeting);
+  return ops::connect_ranks(
+      {.rank = static_cast<std::int32_t>(o.rank + rank_here),
+       .size = ranks_of(o),
+       .address = o.rank_address,
+       .group = std::move(group),
+       .rank_here = static_cast<std::int32_t>(rank_here)},
+      o.meeting);
 }
 
 /// Whether all ranks have loaded their part; an error names the first that has
@@ -238,16 +245,19 @@ result<void> agree(ops::communicator& ranks, const result<Loaded>& own) {
   return {};
 }
 
-/// Opens a rank's GPU, or the only one; `group` as in ops::cuda_options.
+/// Opens a rank's GPU, or the only one; `group`, `rank_here` and `hosts` as in
+/// ops::cuda_options.
 result<ops::cuda_device> open_gpu_of(const options& o,
                                      std::shared_ptr<ops::thread_group> group,
-                                     std::uint32_t rank) {
+                                     std::uint32_t rank_here,
+                                     std::unique_ptr<ops::communicator> hosts) {
   const auto caches = cache_folder(o);
   return ops::open_cuda(
-      {.number = static_cast<int>(rank),
+      {.number = static_cast<int>(rank_here),
        .cache_folder = caches.empty() ? caches : caches / "gpu",
        .group = std::move(group),
-       .rank = static_cast<std::int32_t>(rank),
+       .rank_here = static_cast<std::int32_t>(rank_here),
+       .hosts = std::move(hosts),
        .kv = kv_type_of(o)});
 }
 
@@ -279,11 +289,12 @@ bool on_several_machines(const options& o) {
   return ranks_here(o) != ranks_of(o);
 }
 
-/// Ranks on several machines have fetched the model each for themselves.
+/// Each machine has fetched the model for itself. Who says nothing has the
+/// files of another rank of its process.
 result<void> same_model(ops::communicator& ranks, const std::string& content) {
   const auto said = ranks.tell_all(content);
   for (std::size_t rank = 0; rank < said.size(); ++rank)
-    if (said[rank] != said.front())
+    if (!said[rank].empty() && said[rank] != said.front())
       return error{errc::unavailable,
                    fmt::format("rank {} has another model than rank 0: its "
                                "files differ",
@@ -347,10 +358,10 @@ result<rank_part> try_to_load(const options& o, const shared_plan& plan,
   }
 }
 
-/// A rank but the first, once all are connected, until rank 0 has ended. Throws
-/// ops::rank_lost.
+/// A rank but the first, once all are connected, until rank 0 has ended;
+/// `rank_here`: its place among those of its process. Throws ops::rank_lost.
 result<void> serve_part(const options& o, const result<ops::backend*>& backend,
-                        ops::communicator& ranks,
+                        ops::communicator& ranks, std::uint32_t rank_here,
                         const load_progress& progress) {
   auto plan = hear_plan(ranks);
   if (!plan)
@@ -360,29 +371,58 @@ result<void> serve_part(const options& o, const result<ops::backend*>& backend,
     return agreed;
   ranks.tell_all((*backend)->arithmetic());
   if (on_several_machines(o))
-    if (auto same =
-            same_model(ranks, content_of(o, *part->source.files.checkpoint));
+    if (auto same = same_model(
+            ranks, rank_here == 0
+                       ? content_of(o, *part->source.files.checkpoint)
+                       : "");
         !same)
       return same;
   return model::follow(*part->decoder, ranks);
 }
 
-/// The same on a GPU of its own, as a thread of rank 0's process.
+/// The same on a GPU of its own, as one of the group's threads.
 result<void> serve_on_gpu(const options& o,
                           std::shared_ptr<ops::thread_group> group,
-                          std::uint32_t rank) {
-  auto device = open_gpu_of(o, group, rank);
+                          std::uint32_t rank_here) {
+  std::unique_ptr<ops::communicator> hosts;
+  if (on_several_machines(o)) {
+    auto connected = connect_ranks(o, group, rank_here);
+    if (!connected)
+      return connected.error();
+    hosts = std::move(*connected);
+  }
+  auto device = open_gpu_of(o, group, rank_here, std::move(hosts));
   if (!device)
     return device.error();
+  const auto rank = o.rank + rank_here;
   try {
     least_budget(o, *device);
-    auto done = serve_part(o, device->backend.get(), *device->ranks, {});
+    auto done =
+        serve_part(o, device->backend.get(), *device->ranks, rank_here, {});
     if (!done) // said before the device is gone, which ends the group too
       group->end(fmt::format("rank {}: {}", rank, done.error().message));
+    else if (rank_here > 0)
+      group->wait_for_end(); // the first of them says when all is over
     return done;
   } catch (const std::exception& why) {
     group->end(fmt::format("rank {}: {}", rank, why.what()));
     throw;
+  }
+}
+
+/// All ranks of a process without rank 0.
+result<void> serve_on_gpus(const options& o) {
+  auto group = std::make_shared<ops::thread_group>(ranks_here(o));
+  const rank_threads others{group, [&o, group](std::uint32_t rank_here) {
+                              return serve_on_gpu(o, group, rank_here);
+                            }};
+  try {
+    auto done = serve_on_gpu(o, group, 0);
+    if (!done)
+      group->end(done.error().message);
+    return done;
+  } catch (const std::exception& why) {
+    return error{errc::unavailable, why.what()};
   }
 }
 
@@ -414,10 +454,8 @@ private:
   result<void> meet_ranks() {
     if (ranks_of(options_) == 1)
       return {};
-    if (on_gpu(options_)) {
-      start_ranks();
-      return {};
-    }
+    if (on_gpu(options_))
+      return start_ranks();
     auto ranks = connect_ranks(options_);
     if (!ranks)
       return ranks.error();
@@ -427,12 +465,19 @@ private:
   }
 
   /// They open their GPUs, and wait there for this one's.
-  void start_ranks() {
-    auto group = std::make_shared<ops::thread_group>(ranks_of(options_));
+  result<void> start_ranks() {
+    auto group = std::make_shared<ops::thread_group>(ranks_here(options_));
     model_.others = std::make_unique<rank_threads>(
-        group, [with = options_, group](std::uint32_t rank) {
-          return serve_on_gpu(with, group, rank);
+        group, [with = options_, group](std::uint32_t rank_here) {
+          return serve_on_gpu(with, group, rank_here);
         });
+    if (!on_several_machines(options_))
+      return {};
+    auto hosts = connect_ranks(options_, group, 0);
+    if (!hosts)
+      return hosts.error();
+    hosts_ = std::move(*hosts);
+    return {};
   }
 
   /// The others need not wait for it any more, if they are there.
@@ -484,8 +529,9 @@ private:
                    fmt::format("max_num_batched_tokens: {} rows of a step are "
                                "more than the {} of a GPU",
                                options_.max_num_batched_tokens, rows_max)};
-    auto device = open_gpu_of(
-        options_, model_.others ? model_.others->group() : nullptr, 0);
+    auto device =
+        open_gpu_of(options_, model_.others ? model_.others->group() : nullptr,
+                    0, std::move(hosts_));
     if (!device)
       return device.error();
     gpu_bytes_ = least_budget(options_, *device);
@@ -629,6 +675,8 @@ private:
   std::string content_;           // of the files; empty = not asked for yet
   opened_model source_;
   loaded_model model_;
+  /// Of ranks on GPUs of several machines, until this one's is open.
+  std::unique_ptr<ops::communicator> hosts_;
 };
 
 } // namespace
@@ -707,9 +755,11 @@ result<void> find_gpu_engine() {
   return ops::find_cuda_module();
 }
 
-result<void> serve_rank(const options& o, const load_progress& progress) {
+result<void> serve_ranks(const options& o, const load_progress& progress) {
   if (o.rank == 0)
     return error{errc::invalid_argument, "rank 0 follows nobody"};
+  if (on_gpu(o))
+    return serve_on_gpus(o);
   auto ranks = connect_ranks(o);
   if (!ranks)
     return ranks.error();
@@ -718,7 +768,7 @@ result<void> serve_rank(const options& o, const load_progress& progress) {
     least_memory(o, **ranks);
     return serve_part(
         o, backend ? result<ops::backend*>{backend->get()} : backend.error(),
-        **ranks, progress);
+        **ranks, 0, progress);
   } catch (const ops::rank_lost& why) {
     return error{errc::unavailable, why.what()};
   }

@@ -76,12 +76,12 @@ struct options {
   /// refused (errc::limit).
   std::uint32_t max_waiting = 4096;
   /// Ranks that hold the model together; 0 = 1. On CPUs each is a process of
-  /// its own, on GPUs all are threads of one.
+  /// its own, on GPUs those of a machine are threads of one.
   std::uint32_t tensor_parallel_size = 0;
-  /// Which of the processes this is. Rank 0 is loaded, the others call
-  /// `serve_rank`.
+  /// The first of the ranks that are this process. That of rank 0 is loaded,
+  /// the others call `serve_ranks`.
   std::uint32_t rank = 0;
-  /// How many of them are on this machine; 0 = all.
+  /// How many of all ranks are on this machine; 0 = all.
   std::uint32_t ranks_here = 0;
   /// Where this one listens for the others; numeric.
   std::string rank_address = "127.0.0.1";
@@ -278,11 +278,11 @@ result<memory_use> measure(const options&, std::uint64_t available_bytes);
 /// the error says what is lacking.
 result<void> find_gpu_engine();
 
-/// One of the model's ranks on CPUs but the first: meets the others, loads its
-/// part, computes it in each step, and returns when rank 0's engine is
-/// destroyed. Errors: what keeps it from loading (rank 0 hears of it), or a
-/// rank that is gone.
-result<void> serve_rank(const options&, const load_progress&);
+/// The ranks of a process without rank 0: on CPUs one, on GPUs one for each
+/// that the machine has. They meet the others, load their parts, compute them
+/// in each step, and it returns when rank 0's engine is destroyed. Errors: what
+/// keeps one from loading (rank 0 hears of it), or a rank that is gone.
+result<void> serve_ranks(const options&, const load_progress&);
 
 class engine {
 public:

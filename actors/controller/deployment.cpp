@@ -294,39 +294,48 @@ std::vector<amounts> merged_bundles(const config::llm_config& model) {
   return out;
 }
 
-/// Nodes that a replica may span: ranks talk to each other in the clear.
-std::uint32_t nodes_for(const config::llm_config& model, bool gpu,
+/// Nodes that a replica with these bundles, one per rank, may span: ranks talk
+/// to each other in the clear.
+std::uint32_t nodes_for(const config::llm_config& model,
+                        const replica_demand& demand,
                         const config::troupe_options& own) {
   const auto ranks = model.engine.tensor_parallel_size;
-  return own.data_network_trusted && !gpu && ranks > 1 &&
-                 model.bundles.size() == ranks
-             ? ranks
-             : 1;
+  const auto has_one_gpu = [](const auto& bundle) {
+    return gpus_in(bundle) == 1;
+  };
+  const auto may =
+      own.data_network_trusted && ranks > 1 && demand.bundles.size() == ranks &&
+      (demand.engine == "cpu" ||
+       std::all_of(demand.bundles.begin(), demand.bundles.end(), has_one_gpu));
+  return may ? ranks : 1;
+}
+
+/// Each rank has its part of the memory, wherever it is.
+void share_out_memory(const config::llm_config& model, replica_demand& demand) {
+  const auto given = static_cast<double>(model.deployment.memory_bytes);
+  demand.bundles.front()["memory"] -= given;
+  for (auto& bundle : demand.bundles)
+    bundle["memory"] += given / demand.nodes_max;
 }
 
 replica_demand to_demand(const config::llm_config& model, bool gpu,
                          const config::troupe_options& own) {
   replica_demand out;
   out.bundles = merged_bundles(model);
-  out.nodes_max = nodes_for(model, gpu, own);
-  // Each rank has its part of the memory, wherever it is.
-  if (auto all = out.bundles.front()["memory"]; out.nodes_max > 1) {
-    const auto given = static_cast<double>(model.deployment.memory_bytes);
-    out.bundles.front()["memory"] = all - given;
-    for (auto& bundle : out.bundles)
-      bundle["memory"] += given / out.nodes_max;
-  }
   out.strategy = strategy_named(model.placement_strategy);
   out.engine = gpu ? "cuda" : "cpu";
   out.replicas_per_node_max = static_cast<std::uint32_t>(
       model.deployment.max_replicas_per_node.value_or(0));
   if (gpu)
     out.ranks = std::max<std::uint32_t>(model.engine.tensor_parallel_size, 1);
-  if (gpu && sum_of(out)["GPU"] <= 0) {
+  if (gpu && gpus_in(sum_of(out)) <= 0) {
     out.bundles.resize(std::max<std::size_t>(out.bundles.size(), out.ranks));
     for (std::uint32_t rank = 0; rank < out.ranks; ++rank)
       out.bundles[rank]["GPU"] = 1;
   }
+  out.nodes_max = nodes_for(model, out, own);
+  if (out.nodes_max > 1)
+    share_out_memory(model, out);
   for (auto& bundle : out.bundles) {
     if (!gpu)
       bundle.erase("GPU");

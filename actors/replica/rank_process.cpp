@@ -136,7 +136,7 @@ result<void> follow(caf::actor_system& system, const launch_record& launch) {
   }
   options.meeting = *meeting;
   place(options, launch);
-  return engine::serve_rank(options, {});
+  return engine::serve_ranks(options, {});
 }
 
 } // namespace

@@ -74,9 +74,9 @@ class nccl_transport final : public device_transport {
 public:
   nccl_transport(const functions& call,
                  std::shared_ptr<ops::thread_group> group, std::int32_t rank,
-                 cuda_stream stream)
-      : call_(call), group_(std::move(group)), rank_(rank), stream_(stream),
-        listener_(group_->at_end([this] { give_up(); })) {
+                 std::int32_t ranks, cuda_stream stream)
+      : call_(call), group_(std::move(group)), rank_(rank), ranks_(ranks),
+        stream_(stream), listener_(group_->at_end([this] { give_up(); })) {
     // nop
   }
 
@@ -88,9 +88,7 @@ public:
 
   void connect(const unique_id& id) {
     configuration how;
-    run([&] {
-      return call_.init_rank(&comm_, group_->size(), id, rank_, &how);
-    });
+    run([&] { return call_.init_rank(&comm_, ranks_, id, rank_, &how); });
   }
 
   void gather(const float* own, std::int64_t n, float* all) override {
@@ -107,7 +105,7 @@ public:
         worst = worst == status::success ? now : worst;
       };
       const auto count = static_cast<std::size_t>(n);
-      for (std::int32_t r = 0; r < group_->size(); ++r) {
+      for (std::int32_t r = 0; r < ranks_; ++r) {
         note(call_.send(own + r * n, count, float32, r, comm_, stream_));
         note(call_.receive(parts + r * n, count, float32, r, comm_, stream_));
       }
@@ -152,6 +150,7 @@ private:
   const functions call_;
   std::shared_ptr<ops::thread_group> group_;
   std::int32_t rank_;
+  std::int32_t ranks_; ///< of all processes
   cuda_stream stream_;
   std::timed_mutex mutex_;
   comm* comm_ = nullptr;
@@ -176,8 +175,8 @@ connect_nccl(std::shared_ptr<ops::thread_group> group, ops::communicator& hosts,
   }
   hosts.broadcast(word);
   std::memcpy(&id, word.data(), sizeof id);
-  auto out = std::make_unique<nccl_transport>(*found, std::move(group),
-                                              hosts.rank(), stream);
+  auto out = std::make_unique<nccl_transport>(
+      *found, std::move(group), hosts.rank(), hosts.size(), stream);
   out->connect(id);
   return std::unique_ptr<device_transport>{std::move(out)};
 }

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* file_name = "libtroupe_cuda.so";
 
-using open_function = void (*)(const cuda_options&, result<cuda_device>*);
+using open_function = void (*)(cuda_options&, result<cuda_device>*);
 using version_function = const char* (*)();
 
 fs::path module_path() {
@@ -71,7 +71,7 @@ result<void> find_cuda_module() {
   return {};
 }
 
-result<cuda_device> open_cuda(const cuda_options& how) {
+result<cuda_device> open_cuda(cuda_options how) {
   auto open = module_of_process();
   if (!open)
     return open.error();

@@ -25,11 +25,15 @@ struct cuda_options {
   /// Where it is kept which algorithms are the best on this machine; empty:
   /// nowhere, they are searched for each time.
   std::filesystem::path cache_folder;
-  /// Of ranks that compute together, each opened by the thread that computes
-  /// with it; null: it computes alone. Opening returns when all are connected,
-  /// or the group has ended; it ends with the first that cannot be connected.
+  /// Of ranks that compute together, those that are threads of this process,
+  /// each opened by the thread that computes with it; null: it computes alone.
+  /// Opening returns when all ranks are connected, or the group has ended; it
+  /// ends with the first that cannot be connected.
   std::shared_ptr<thread_group> group = nullptr;
-  std::int32_t rank = 0;
+  std::int32_t rank_here = 0; ///< of the group's
+  /// What the rank talks through to all others, over the host's memory, if some
+  /// are other processes'; null: all are the group's.
+  std::unique_ptr<communicator> hosts = nullptr;
   kv_type kv = kv_type::f16; ///< how it keeps keys and values
 };
 
@@ -41,7 +45,7 @@ inline constexpr const char* cuda_module_version = "troupe-cuda-7";
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the
 /// program or in ../lib. It stays open. Errors say what is lacking: the module,
 /// one of CUDA's libraries, a driver, a GPU.
-result<cuda_device> open_cuda(const cuda_options& how);
+result<cuda_device> open_cuda(cuda_options how);
 
 /// Whether there is a module that can be opened; the error says why not. Does
 /// not look for a GPU.

@@ -54,6 +54,11 @@ void thread_group::check() const {
   throw_if_ended();
 }
 
+void thread_group::wait_for_end() {
+  std::unique_lock lock{mutex_};
+  changed_.wait(lock, [&] { return has_ended_; });
+}
+
 void thread_group::throw_if_ended() const {
   if (has_ended_)
     throw rank_lost{why_};

@@ -14,8 +14,9 @@
 
 namespace troupe::ops {
 
-/// Where ranks meet that are threads of one process. From its end on, all
-/// waits, also those under way, throw rank_lost with the reason.
+/// Where ranks meet that are threads of one process: all ranks, or some. From
+/// its end on, all waits, also those under way, throw rank_lost with the
+/// reason.
 class thread_group {
 public:
   /// A rank that is not here for so long, where it is due, is lost.
@@ -43,6 +44,9 @@ public:
 
   /// Throws if it has ended. Any thread.
   void check() const;
+
+  /// Returns when it has ended. Any thread.
+  void wait_for_end();
 
   /// `then` is called once when it ends, by whoever ends it, or now; it must
   /// not call the group. Until `forget`, which waits for a call under way.

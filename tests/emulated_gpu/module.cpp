@@ -1,4 +1,5 @@
 #include "cuda/emulated_backend.hpp"
+#include "cuda/rank_places.hpp"
 #include "engine/ops/cuda_module.hpp"
 
 #include <chrono>
@@ -87,32 +88,65 @@ private:
 
 } // namespace
 
-extern "C" __attribute__((visibility("default"))) void
-troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
-  const auto gpus = visible();
-  if (how.number < 0 || how.number >= static_cast<int>(gpus.size())) {
-    *out = error{errc::unavailable,
-                 "no GPU " + std::to_string(how.number) + " can be used here"};
-    return;
+namespace {
+
+/// Late, as a GPU is: nothing is done before somebody waits.
+constexpr cuda::emulated_options late{.is_late = true};
+
+/// One that several processes may have, or ranks of this one alone.
+result<cuda::emulated_rank> open_rank(ops::cuda_options& how,
+                                      const result<std::string>& gpu) {
+  auto threads = how.hosts ? nullptr : how.group;
+  auto hosts = cuda::hosts_of(how);
+  auto places = cuda::tell_places(*hosts, how, gpu);
+  if (!places) {
+    how.group->end(places.error().message);
+    return places.error();
   }
-  leave_word(gpus[static_cast<std::size_t>(how.number)]);
+  auto disturbed = [](auto by, ops::communicator& all) {
+    return std::make_unique<disturbed_transport>(std::move(by), all.rank());
+  };
+  return cuda::make_emulated_rank(std::move(hosts), std::move(threads), late,
+                                  disturbed, how.kv);
+}
+
+result<std::string> gpu_of(int number) {
+  const auto gpus = visible();
+  if (number < 0 || number >= static_cast<int>(gpus.size()))
+    return error{errc::unavailable,
+                 "no GPU " + std::to_string(number) + " can be used here"};
+  return gpus[static_cast<std::size_t>(number)];
+}
+
+result<ops::cuda_device> open_device(ops::cuda_options& how) {
+  const auto gpu = gpu_of(how.number);
   ops::cuda_device device;
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
-  // Late, as a GPU is: nothing is done before somebody waits.
-  const cuda::emulated_options late{.is_late = true};
   if (how.group) {
-    auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
-      return std::make_unique<disturbed_transport>(std::move(by), rank);
-    };
-    auto made = cuda::make_emulated_rank(how.group, how.rank, late, {},
-                                         disturbed, how.kv);
-    device.backend = std::move(made.backend);
-    device.ranks = std::move(made.ranks);
+    auto made = open_rank(how, gpu);
+    if (!made)
+      return made.error();
+    device.backend = std::move(made->backend);
+    device.ranks = std::move(made->ranks);
+  } else if (!gpu) {
+    return gpu.error();
   } else {
     device.backend = cuda::make_emulated_backend(late, {}, how.kv);
   }
-  *out = std::move(device);
+  leave_word(*gpu);
+  return device;
+}
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) void
+troupe_cuda_open(ops::cuda_options& how, result<ops::cuda_device>* out) {
+  try {
+    *out = open_device(how);
+  } catch (const std::exception& why) {
+    *out = error{errc::unavailable, why.what()};
+  }
 }
 
 extern "C" __attribute__((visibility("default"))) const char*

@@ -1,5 +1,8 @@
 #include "engine/ops/gloo/gloo_communicator.hpp"
 
+#include "engine/ops/gloo/gloo_wait.hpp"
+#include "engine/ops/gloo/process_watch.hpp"
+
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
@@ -10,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 
 namespace troupe::ops {
 
@@ -73,9 +77,29 @@ private:
 class gloo_communicator final : public communicator {
 public:
   gloo_communicator(std::shared_ptr<gloo::rendezvous::Context> context,
-                    milliseconds timeout)
-      : context_(std::move(context)), timeout_(timeout) {
-    // nop
+                    const gloo_options& how)
+      : context_(std::move(context)), timeout_(how.timeout), group_(how.group) {
+    if (group_)
+      listener_ = group_->at_end([this] { wait_.give_up(); });
+  }
+
+  /// The first rank of a process watches over the first ones of the others.
+  void watch_processes(std::int32_t rank_here) {
+    const auto said = tell_all(std::to_string(rank_here));
+    std::vector<int> firsts;
+    for (int r = 0; r < size(); ++r)
+      if (r != rank() && said[static_cast<std::size_t>(r)] == "0")
+        firsts.push_back(r);
+    if (rank_here == 0)
+      watch_.emplace(context_, group_, std::move(firsts));
+  }
+
+  ~gloo_communicator() override {
+    if (!group_)
+      return;
+    group_->forget(listener_);
+    watch_.reset(); // tells the others that nothing is wrong, if nothing is
+    group_->end("rank " + std::to_string(rank()) + " of the model is gone");
   }
 
   std::int32_t rank() const override {
@@ -128,6 +152,11 @@ public:
     return out;
   }
 
+  void check() override {
+    if (group_)
+      group_->check();
+  }
+
 private:
   std::size_t index() const {
     return static_cast<std::size_t>(rank());
@@ -144,9 +173,13 @@ private:
   // Gloo's errors are ours; a wait that is over its time ends all connections.
   template <class Transfer>
   void together(Transfer transfer) {
+    check();
     try {
       transfer(++slot_);
     } catch (const std::exception& why) { // also of its assertions
+      if (group_)
+        group_->end("rank " + std::to_string(rank()) + ": " + why.what());
+      check();
       throw rank_lost{why.what()};
     }
   }
@@ -177,13 +210,9 @@ private:
     });
   }
 
-  static void wait_for(gloo::transport::UnboundBuffer& buffer,
-                       std::size_t receives, std::size_t sends,
-                       milliseconds timeout) {
-    for (; receives > 0; --receives)
-      buffer.waitRecv(timeout);
-    for (; sends > 0; --sends)
-      buffer.waitSend(timeout);
+  void wait_for(gloo::transport::UnboundBuffer& buffer, std::size_t receives,
+                std::size_t sends, milliseconds timeout) {
+    wait_.run(buffer, receives, sends, timeout);
   }
 
   void from_first(void* at, std::size_t bytes, milliseconds timeout) {
@@ -193,7 +222,7 @@ private:
       auto buffer = context_->createUnboundBuffer(at, bytes);
       if (rank() != 0) {
         buffer->recv(0, slot);
-        buffer->waitRecv(timeout);
+        wait_for(*buffer, 1, 0, timeout);
         return;
       }
       for (int r = 1; r < size(); ++r)
@@ -278,8 +307,12 @@ private:
 
   std::shared_ptr<gloo::rendezvous::Context> context_;
   milliseconds timeout_;
+  std::shared_ptr<thread_group> group_; ///< may be null
   std::uint64_t slot_ = 0;
   std::vector<float> gathered_;
+  gloo_wait wait_;
+  std::optional<process_watch> watch_;
+  std::uint64_t listener_ = 0;
 };
 
 } // namespace
@@ -298,7 +331,10 @@ connect_ranks(const gloo_options& how, std::shared_ptr<rank_meeting> where) {
     context->setTimeout(how.timeout);
     meeting_store store{*where};
     context->connectFullMesh(store, device);
-    return std::make_unique<gloo_communicator>(std::move(context), how.timeout);
+    auto out = std::make_unique<gloo_communicator>(std::move(context), how);
+    if (how.group)
+      out->watch_processes(how.rank_here);
+    return std::unique_ptr<communicator>{std::move(out)};
   } catch (const std::exception& why) {
     return error{errc::unavailable,
                  std::string{"the ranks of the model cannot be connected: "} +

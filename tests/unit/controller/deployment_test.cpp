@@ -130,7 +130,7 @@ TEST_CASE("a replica's own resources are part of its first bundle") {
 }
 
 TEST_CASE("ranks may be on several nodes where their network is trusted, one "
-          "bundle each, on CPUs") {
+          "bundle each, on GPUs with one each") {
   config::llm_config model;
   model.engine.tensor_parallel_size = 3;
   model.bundles.assign(3, {{"CPU", 1}});
@@ -151,7 +151,18 @@ TEST_CASE("ranks may be on several nodes where their network is trusted, one "
   model.bundles.pop_back();
   CHECK(nodes_of() == 1);
   model.bundles.assign(3, {{"GPU", 1}});
+  CHECK(nodes_of() == 3);
+  model.deployment.memory_bytes = 0;
+  model.bundles = {{{"GPU", 2}}, {{"GPU", 1}}, {{"CPU", 1}}};
   CHECK(nodes_of() == 1);
+  model.bundles.clear(); // then there are as many as ranks
+  model.device = config::device_wish::gpu;
+  CHECK(nodes_of() == 3);
+  CHECK(only_model(model).demand.nodes_max == 1); // not trusted
+  model.deployment.num_gpus = 3;
+  CHECK(nodes_of() == 1);
+  model.deployment.num_gpus = 0;
+  model.device = {};
   model.bundles.assign(1, {{"CPU", 1}});
   model.engine.tensor_parallel_size = 1;
   CHECK(nodes_of() == 1);

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <mutex>
 #include <random>
 
 using namespace troupe;
@@ -201,4 +202,87 @@ TEST_CASE("a wait ends with the group, and with its time") {
   auto alone = std::make_shared<ops::thread_group>(2, 1ms);
   CHECK_THROWS_WITH(alone->meet(),
                     "another rank of the model was not heard in time");
+}
+
+namespace {
+
+/// Ranks of two processes: A has 0 and 1, B has 2 and 3.
+struct two_processes {
+  two_processes() {
+    ranks = over_processes(4, [&](auto one, const auto& place) {
+      std::lock_guard lock{mutex};
+      (place.rank < 2 ? a : b) = place.group;
+      return one_rank{nullptr, std::move(one)};
+    });
+  }
+
+  /// Whether the group ends in any time that a test may take.
+  static bool ends(ops::thread_group& group) {
+    auto over = std::make_shared<std::atomic<bool>>(false);
+    const auto listener = group.at_end([over] { *over = true; });
+    for (int i = 0; i < 6'000 && !*over; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    group.forget(listener);
+    return *over;
+  }
+
+  std::mutex mutex;
+  std::shared_ptr<ops::thread_group> a, b;
+  std::vector<one_rank> ranks;
+};
+
+std::string reason(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const ops::rank_lost& why) {
+    return why.what();
+  }
+  return {};
+}
+
+} // namespace
+
+TEST_CASE("a wait for another process ends when a rank of one's own does") {
+  two_processes all;
+  std::string why;
+  std::thread waits{[&] {
+    std::vector<std::byte> none;
+    why = reason([&] { all.ranks[2].ranks->broadcast(none); });
+  }};
+  all.b->end("rank 3: it is broken");
+  waits.join();
+  CHECK(why == "rank 3: it is broken");
+  CHECK(reason([&] { all.ranks[2].ranks->tell_all(""); }) == why);
+  CHECK(reason([&] { all.ranks[3].ranks->check(); }) == why);
+}
+
+TEST_CASE("a process that is gone is noticed by who waits for no other rank") {
+  two_processes all;
+  CHECK_NOTHROW(all.a->check());
+  all.b->end("rank 3: it is broken"); // and is not said to the others
+  all.ranks[2].ranks.reset();
+  all.ranks[3].ranks.reset();
+  CHECK(two_processes::ends(*all.a));
+  CHECK(reason([&] {
+          all.ranks[1].ranks->check();
+        }).starts_with("another process of the model is gone: "));
+}
+
+TEST_CASE("a process that ends as it should is no loss to another") {
+  two_processes all;
+  std::vector<std::size_t> heard(4);
+  on_all(4, [&](std::size_t r) {
+    std::vector<std::byte> bytes(r == 0 ? 3 : 0);
+    all.ranks[r].ranks->broadcast(bytes);
+    heard[r] = bytes.size();
+    if (r == 0)
+      all.ranks[0].ranks.reset();
+  });
+  CHECK(heard == std::vector<std::size_t>(4, 3));
+  all.ranks[1].ranks.reset();
+  // It would be noticed at once.
+  for (int i = 0; i < 30; ++i) {
+    CHECK_NOTHROW(all.b->check());
+    std::this_thread::sleep_for(std::chrono::milliseconds{10});
+  }
 }

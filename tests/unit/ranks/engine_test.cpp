@@ -1,4 +1,5 @@
 #include "engine/engine.hpp"
+#include "engine/ops/gloo/gloo_communicator.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -10,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace troupe;
@@ -161,6 +163,92 @@ TEST_CASE("an engine whose rank on an emulated GPU fails says why, and ends",
   one.wait(2);
   CHECK(one.failed() == "rank 1: a step on a GPU failed");
   fs::remove(file);
+}
+
+namespace {
+
+/// The rank of another node's process, which here is a thread.
+class other_node {
+public:
+  explicit other_node(options o) {
+    o.rank = 1;
+    thread_ = std::thread{[this, o] {
+      if (auto done = engine::serve_ranks(o, {}); !done)
+        error_ = done.error().message;
+    }};
+  }
+  ~other_node() {
+    if (thread_.joinable())
+      thread_.join();
+  }
+  /// Once its ranks have ended; empty: as they should.
+  std::string error() {
+    thread_.join();
+    return error_;
+  }
+
+private:
+  std::string error_;
+  std::thread thread_;
+};
+
+options on_two_nodes() {
+  auto o = on_gpus(2);
+  o.ranks_here = 1;
+  o.meeting = ops::make_local_meeting();
+  return o;
+}
+
+} // namespace
+
+TEST_CASE("ranks on emulated GPUs of two nodes give the tokens of one node",
+          "[emulated]") {
+  two_gpus here;
+  running_engine together{on_gpus(2)};
+  for (std::uint64_t id = 0; id < 3; ++id)
+    together.ask(id, 8, id % 2 ? 1.0f : 0.0f);
+  const auto tokens = together.wait(3);
+  const auto o = on_two_nodes();
+  other_node second{o};
+  {
+    running_engine first{o};
+    CHECK(first.get().about().arithmetic_class ==
+          together.get().about().arithmetic_class);
+    CHECK(first.get().about().device == "cuda: emulated GPU, 2 ranks");
+    for (std::uint64_t id = 0; id < 3; ++id)
+      first.ask(id, 8, id % 2 ? 1.0f : 0.0f);
+    CHECK(first.wait(3) == tokens);
+  }
+  CHECK(second.error().empty());
+}
+
+TEST_CASE("a rank on another node's emulated GPU that fails ends all ranks",
+          "[emulated]") {
+  two_gpus here;
+  const auto file = fs::temp_directory_path() / "unit_ranks_fail_far";
+  fs::remove(file);
+  variable fails{"EMULATED_GPU_FAIL", file.string()};
+  const auto o = on_two_nodes();
+  other_node second{o};
+  running_engine first{o};
+  first.ask(1);
+  first.wait(1);
+  std::ofstream{file} << "now";
+  first.ask(2, 40);
+  first.wait(2);
+  CHECK_FALSE(first.failed().empty());
+  CHECK(second.error() == "a step on a GPU failed");
+  fs::remove(file);
+}
+
+TEST_CASE("a node without a GPU for its rank is said to the others",
+          "[emulated]") {
+  two_gpus here;
+  variable none{"CUDA_VISIBLE_DEVICES", ""};
+  const auto o = on_two_nodes();
+  other_node second{o};
+  CHECK(error_of(o) == "rank 0: no GPU 0 can be used here");
+  CHECK(second.error() == "rank 0: no GPU 0 can be used here");
 }
 
 TEST_CASE("ranks that cannot be loaded on emulated GPUs say why",

@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 #include <dlfcn.h>
 #include <functional>
@@ -138,6 +139,80 @@ inline one_rank make_rank_by_nccl(std::shared_ptr<ops::thread_group> group,
   return {std::move(made.backend), std::move(made.ranks)};
 }
 
+/// Who is which of several ranks, of which each process has two, or what is
+/// left.
+struct rank_of_process {
+  std::shared_ptr<ops::thread_group> group;
+  std::int32_t rank = 0, rank_here = 0;
+};
+
+inline std::vector<rank_of_process> by_processes(std::int32_t size) {
+  std::vector<rank_of_process> out;
+  for (std::int32_t rank = 0; rank < size; ++rank) {
+    if (rank % 2 == 0)
+      out.push_back(
+          {std::make_shared<ops::thread_group>(std::min(2, size - rank)), rank,
+           0});
+    else
+      out.push_back({out.back().group, rank, 1});
+  }
+  return out;
+}
+
+/// Ranks of several processes, some of which are threads of one, though here
+/// all are; `make(communicator, its place)`.
+inline std::vector<one_rank>
+over_processes(std::int32_t size,
+               const std::function<one_rank(std::unique_ptr<ops::communicator>,
+                                            const rank_of_process&)>& make) {
+  std::shared_ptr<ops::rank_meeting> meeting = ops::make_local_meeting();
+  const auto places = by_processes(size);
+  return on_threads(size, [&](std::int32_t rank) {
+    const auto& place = places[static_cast<std::size_t>(rank)];
+    ops::gloo_options how;
+    how.rank = rank;
+    how.size = size;
+    how.group = place.group;
+    how.rank_here = place.rank_here;
+    return make(ops::connect_ranks(how, meeting).value(), place);
+  });
+}
+
+inline rank_kind threads_of_processes() {
+  return {"threads of processes", true,
+          [](std::int32_t size, const backend_maker& make) {
+            return over_processes(size, [&](auto ranks, const auto&) {
+              return one_rank{make(), std::move(ranks)};
+            });
+          }};
+}
+
+inline rank_kind devices_of_processes() {
+  return {"emulated devices of processes", false,
+          [](std::int32_t size, const backend_maker&) {
+            return over_processes(size, [](auto hosts, const auto&) {
+              auto made = cuda::make_emulated_rank(std::move(hosts), nullptr);
+              return one_rank{std::move(made.backend), std::move(made.ranks)};
+            });
+          }};
+}
+
+inline rank_kind made_up_nccl_of_processes() {
+  return {"made up NCCL of processes", false,
+          [](std::int32_t size, const backend_maker&) {
+            made_up(); // is found instead of NCCL
+            return over_processes(size, [](auto hosts, const auto& place) {
+              auto made = cuda::make_emulated_rank(
+                  std::move(hosts), nullptr, {},
+                  [&](auto, ops::communicator& all) {
+                    return std::make_unique<waiting_transport>(
+                        cuda::connect_nccl(place.group, all, nullptr).value());
+                  });
+              return one_rank{std::move(made.backend), std::move(made.ranks)};
+            });
+          }};
+}
+
 inline rank_kind made_up_nccl() {
   return {"made up NCCL", false, [](std::int32_t size, const backend_maker&) {
             made_up(); // is found instead of NCCL
@@ -154,8 +229,10 @@ inline rank_kind on_one_gpu() {
       "a GPU", false, [](std::int32_t size, const backend_maker&) {
         auto group = std::make_shared<ops::thread_group>(size);
         return on_threads(size, [&](std::int32_t rank) {
-          auto opened = ops::open_cuda(
-              {.number = 0, .cache_folder = {}, .group = group, .rank = rank});
+          auto opened = ops::open_cuda({.number = 0,
+                                        .cache_folder = {},
+                                        .group = group,
+                                        .rank_here = rank});
           auto& device = opened.value();
           return one_rank{std::move(device.backend), std::move(device.ranks)};
         });
@@ -175,9 +252,12 @@ inline rank_kind device_kind() {
 
 inline std::vector<rank_kind> all_kinds() {
   std::vector<rank_kind> out{threads_of_a_process(), over_sockets(),
-                             device_kind()};
-  if (!on_gpu()) // there it is NCCL itself
+                             threads_of_processes(), device_kind()};
+  if (!on_gpu()) { // there it is NCCL itself
     out.push_back(made_up_nccl());
+    out.push_back(devices_of_processes());
+    out.push_back(made_up_nccl_of_processes());
+  }
   return out;
 }
 
