@@ -17,6 +17,7 @@
 #include <cassert>
 #include <list>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -63,9 +64,9 @@ public:
       return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
-    if (made->type == ops::element_type::bf16 && !made->is_e4m3)
-      products_.add({made->rows_, made->cols_},
-                    made->memory.template as<const bf16>());
+    made->kind = ops::library_kind_of(parts);
+    if (made->kind)
+      products_.add(matrix_of(*made));
     return std::unique_ptr<ops::weight>{std::move(made)};
   }
 
@@ -110,7 +111,7 @@ public:
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
     }
-    return ops::gpu_step_layout::bytes(bounds, products_.widest());
+    return ops::gpu_step_layout::bytes(bounds, products_.layout());
   }
 
   ops::drawer* drawer_of(std::int64_t logits) override {
@@ -183,10 +184,11 @@ public:
     const auto& w = stored(weight);
     if (rows <= 0)
       return;
-    if (const auto* by = products_.algorithm_for({w.rows_, w.cols_}, of);
-        by != nullptr && w.type == ops::element_type::bf16 && !w.is_e4m3)
-      return products_.multiply(*by, w.memory.template as<const bf16>(),
-                                {w.rows_, w.cols_}, x, rows, y, add);
+    if (w.kind) {
+      const auto matrix = matrix_of(w);
+      if (const auto* by = products_.algorithm_for(matrix.shape, of))
+        return products_.multiply(*by, matrix, x, rows, y, add);
+    }
     with_elements(w, [&](const auto* elements) {
       launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add,
                     scales_of(w));
@@ -308,6 +310,7 @@ private:
     }
     ops::element_type type = ops::element_type::bf16;
     bool is_e4m3 = false; // then the type means nothing
+    std::optional<ops::library_kind> kind;
     std::int64_t rows_ = 0;
     std::int64_t cols_ = 0;
     device_backend::memory memory;
@@ -405,6 +408,13 @@ private:
     const auto* first = w.memory.template as<const std::byte>();
     return reinterpret_cast<const float*>(
         first + ops::e4m3_scales_at(w.rows_, w.cols_));
+  }
+
+  /// Of one that has a kind.
+  static stored_matrix matrix_of(const device_weight& w) {
+    return {w.memory.template as<const void>(),
+            scales_of(w),
+            {w.rows_, w.cols_, *w.kind}};
   }
 
   std::size_t kv_bytes(const ops::kv_shape& shape) const {

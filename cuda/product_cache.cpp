@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view first_line = "troupe-products 1";
+constexpr std::string_view first_line = "troupe-products 2";
 constexpr std::string_view own = "own";
 constexpr std::size_t digits = 16; // of a word
 
@@ -48,8 +48,29 @@ std::optional<T> number(std::string_view text, int base) {
   return out;
 }
 
-std::string_view name_of(ops::row_role role) {
-  return role == ops::row_role::prompt ? "prompt" : "output";
+using ops::library_kind;
+using ops::row_role;
+
+constexpr library_kind kinds[] = {library_kind::bf16, library_kind::f16,
+                                  library_kind::e4m3};
+constexpr row_role roles[] = {row_role::prompt, row_role::output};
+
+std::string_view name_of(library_kind kind) {
+  constexpr std::string_view names[] = {"bf16", "f16", "e4m3"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+std::string_view name_of(row_role role) {
+  return role == row_role::prompt ? "prompt" : "output";
+}
+
+/// Which of `all` is called so.
+template <class T, std::size_t N>
+std::optional<T> named(std::string_view name, const T (&all)[N]) {
+  for (const auto one : all)
+    if (name_of(one) == name)
+      return one;
+  return std::nullopt;
 }
 
 std::vector<std::string_view> split(std::string_view text, char at) {
@@ -82,17 +103,15 @@ std::optional<product_choice> choice_of(std::string_view text) {
 /// A line of a choice into `to`; false if it is none.
 bool take_line(std::string_view line, product_choices& to) {
   const auto words = split(line, ' ');
-  if (words.size() != 4)
+  if (words.size() != 5)
     return false;
   const auto outputs = number<std::int64_t>(words[0], 10);
   const auto cols = number<std::int64_t>(words[1], 10);
-  const auto choice = choice_of(words[3]);
-  if (!outputs || !cols || !choice)
-    return false;
-  for (auto role : {ops::row_role::prompt, ops::row_role::output})
-    if (words[2] == name_of(role))
-      return to.try_emplace({{*outputs, *cols}, role}, *choice).second;
-  return false;
+  const auto kind = named(words[2], kinds);
+  const auto role = named(words[3], roles);
+  const auto choice = choice_of(words[4]);
+  return outputs && cols && kind && role && choice &&
+         to.try_emplace({{*outputs, *cols, *kind}, *role}, *choice).second;
 }
 
 /// A file's name of what has spaces and commas.
@@ -111,7 +130,8 @@ std::string write_choices(const std::string& device,
   out << first_line << "\ndevice " << device << '\n';
   for (const auto& [of, choice] : choices) {
     const auto& [shape, role] = of;
-    out << shape.outputs << ' ' << shape.cols << ' ' << name_of(role) << ' ';
+    out << shape.outputs << ' ' << shape.cols << ' ' << name_of(shape.kind)
+        << ' ' << name_of(role) << ' ';
     if (!choice)
       out << own;
     else

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/ops/backend.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <array>
 #include <compare>
@@ -15,6 +16,7 @@ namespace troupe::cuda {
 struct product_shape {
   std::int64_t outputs = 0;
   std::int64_t cols = 0;
+  ops::library_kind kind = ops::library_kind::bf16; ///< of the weight
 
   auto operator<=>(const product_shape&) const = default;
 };

@@ -116,6 +116,17 @@ TROUPE_KERNEL void store(float value, e4m3& to) {
   to = to_e4m3(value);
 }
 
+/// Two floats rounded to bf16, the first in the lower half.
+TROUPE_KERNEL std::uint32_t to_bf16_pair(float low, float high) {
+#ifdef __CUDA_ARCH__
+  std::uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+#else
+  return to_bf16(low).bits | std::uint32_t{to_bf16(high).bits} << 16;
+#endif
+}
+
 /// N numbers that lie at a multiple of their size: one read on a GPU.
 template <class Stored, int N>
 struct alignas(sizeof(Stored) * N) pack {

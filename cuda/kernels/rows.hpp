@@ -218,23 +218,6 @@ struct mean_kernel {
   }
 };
 
-/// Rows of floats as bf16, for a library's products.
-struct round_kernel {
-  static constexpr bool collective = false;
-  const float* x;
-  unsigned blocks;
-  std::int64_t cols;
-  bf16* out;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const float* from = x + t.block_y() * cols;
-    bf16* to = out + t.block_y() * cols;
-    for_columns(t, blocks, cols,
-                [&](std::int64_t i) { to[i] = to_bf16(from[i]); });
-  }
-};
-
 /// A number of each row's bits: rows that differ have different ones but for a
 /// chance of 2^-64.
 struct row_sum_kernel {

@@ -13,7 +13,13 @@
 //   template <class Threads>
 //   TROUPE_KERNEL void operator()(Threads& t) const;
 //
-// which every thread of every block runs. `Threads` has
+// which every thread of every block runs. Beside it there may be
+//
+//   static constexpr unsigned threads = ...; // of its blocks
+//   static constexpr unsigned blocks_at_once = ...; // that there are registers
+//                                                   // for, per multiprocessor
+//
+// `Threads` has
 //
 //   index(), count()      of this thread in its block, and how many there are
 //   block_x(), block_y()  which block this is
@@ -24,13 +30,17 @@
 //   add(word, x)          adds to a word of shared memory to which others may
 //                         add at the same time; gives what was there
 //
+// TROUPE_UNROLL before a loop keeps the arrays that it indexes in registers.
+//
 // All threads of a block make the same calls of sync, warp_sum, warp_max and
 // multiply_add, in the same order. `count()` is a multiple of 32.
 
 #ifdef __CUDACC__
 #define TROUPE_KERNEL __device__ __forceinline__
+#define TROUPE_UNROLL _Pragma("unroll")
 #else
 #define TROUPE_KERNEL inline
+#define TROUPE_UNROLL
 #endif
 
 namespace troupe::cuda {

@@ -1,9 +1,9 @@
 #pragma once
 
+#include "cuda/kernels/numbers.hpp"
 #include "cuda/product.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -34,22 +34,23 @@ public:
   /// From within a body: until all threads of the block are here.
   void arrive(wait what);
 
-  /// What a thread shows the others of its warp.
+  /// What the threads of a warp show each other.
   struct shown {
-    float x = 0;
-    fragments::a a = {};
-    fragments::b b = {};
+    float x[warp_size];
+    fragments::a a[warp_size];
+    fragments::b b[warp_size];
+    fragments::sums sums[warp_size];
   };
 
-  /// A place per thread, to exchange numbers through.
-  std::vector<shown>& exchange() {
-    return exchange_;
+  /// Of a thread's warp.
+  shown& exchange(unsigned thread) {
+    return exchange_[thread / warp_size];
   }
 
 private:
   struct fibers;
   std::unique_ptr<fibers> fibers_;
-  std::vector<shown> exchange_;
+  std::vector<shown> exchange_; ///< by warp
 };
 
 /// What a kernel sees of its thread (cuda/kernels/threads.hpp).
@@ -87,20 +88,19 @@ public:
     return over_warp(x, [](float a, float b) { return a > b ? a : b; });
   }
 
-  /// Sums are made one after the other.
+  /// A sum is made number by number.
   template <class Stored>
   void multiply_add(fragments::sums& sums, const fragments::a& a,
                     const fragments::b& b) {
-    auto& own = block_->exchange()[index_];
-    std::copy(std::begin(a), std::end(a), own.a);
-    std::copy(std::begin(b), std::end(b), own.b);
-    block_->arrive(emulated_block::wait::warp);
-    constexpr unsigned inner = 16;
+    auto& all = block_->exchange(index_);
     const unsigned lane = index_ % warp_size;
-    for (unsigned i = 0; i < std::size(sums); ++i)
-      for (unsigned k = 0; k < inner; ++k)
-        sums[i] = std::fma(a_at<Stored>(lane / 4 + i / 2 * 8, k),
-                           b_at<Stored>(k, lane % 4 * 2 + i % 2), sums[i]);
+    std::copy(std::begin(a), std::end(a), all.a[lane]);
+    std::copy(std::begin(b), std::end(b), all.b[lane]);
+    std::copy(std::begin(sums), std::end(sums), all.sums[lane]);
+    block_->arrive(emulated_block::wait::warp);
+    if (lane == 0) // which runs first
+      multiply_fragments<Stored>(all);
+    std::copy(std::begin(all.sums[lane]), std::end(all.sums[lane]), sums);
     block_->arrive(emulated_block::wait::warp); // all have read
   }
 
@@ -114,11 +114,11 @@ private:
   /// The same tree as the GPU's butterfly.
   template <class F>
   float over_warp(float x, F f) {
-    block_->exchange()[index_].x = x;
+    auto& all = block_->exchange(index_);
+    all.x[index_ % warp_size] = x;
     block_->arrive(emulated_block::wait::warp);
     float some[warp_size];
-    for (unsigned i = 0; i < warp_size; ++i)
-      some[i] = of_lane(i).x;
+    std::copy(std::begin(all.x), std::end(all.x), some);
     for (unsigned step = warp_size / 2; step > 0; step /= 2)
       for (unsigned i = 0; i < step; ++i)
         some[i] = f(some[i], some[i + step]);
@@ -126,26 +126,34 @@ private:
     return some[0];
   }
 
-  const emulated_block::shown& of_lane(unsigned lane) const {
-    return block_->exchange()[index_ / warp_size * warp_size + lane];
+  template <class Stored>
+  static void multiply_fragments(emulated_block::shown& all) {
+    constexpr unsigned rows = 16, inner = 16, cols = 8;
+    float a[rows][inner], b[inner][cols], sums[rows][cols];
+    for (unsigned lane = 0; lane < warp_size; ++lane) {
+      const unsigned g = lane / 4, c = lane % 4 * 2;
+      for (unsigned i = 0; i < 4; ++i)
+        halves<Stored>(all.a[lane][i], a[g + i % 2 * 8][c + i / 2 * 8],
+                       a[g + i % 2 * 8][c + i / 2 * 8 + 1]);
+      for (unsigned i = 0; i < 2; ++i)
+        halves<Stored>(all.b[lane][i], b[c + i * 8][g], b[c + i * 8 + 1][g]);
+      for (unsigned i = 0; i < 4; ++i)
+        sums[g + i / 2 * 8][c + i % 2] = all.sums[lane][i];
+    }
+    for (unsigned r = 0; r < rows; ++r)
+      for (unsigned k = 0; k < inner; ++k)
+        for (unsigned i = 0; i < cols; ++i)
+          sums[r][i] += a[r][k] * b[k][i]; // the product is exact
+    for (unsigned lane = 0; lane < warp_size; ++lane)
+      for (unsigned i = 0; i < 4; ++i)
+        all.sums[lane][i] = sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
   }
 
-  /// Of the word's two numbers the one of this column.
+  /// The two numbers of a word.
   template <class Stored>
-  static float half_of(std::uint32_t word, unsigned column) {
-    return to_float(Stored{
-        static_cast<std::uint16_t>(column % 2 == 0 ? word : word >> 16)});
-  }
-
-  template <class Stored>
-  float a_at(unsigned row, unsigned k) const {
-    const auto& from = of_lane(row % 8 * 4 + k % 8 / 2);
-    return half_of<Stored>(from.a[k / 8 * 2 + row / 8], k);
-  }
-
-  template <class Stored>
-  float b_at(unsigned k, unsigned col) const {
-    return half_of<Stored>(of_lane(col * 4 + k % 8 / 2).b[k / 8], k);
+  static void halves(std::uint32_t word, float& low, float& high) {
+    low = to_float(Stored{static_cast<std::uint16_t>(word)});
+    high = to_float(Stored{static_cast<std::uint16_t>(word >> 16)});
   }
 
   emulated_block* block_;
@@ -168,8 +176,8 @@ struct emulated_options {
   std::int64_t blocks_wanted = 0;
   /// If it is given, it outlives the device.
   emulated_usage* usage = nullptr;
-  /// It has algorithms for products: one whose order of sums depends on the
-  /// number of rows, which is the fastest, one that fails, and a good one,
+  /// It has algorithms for products: one whose bits depend on the number of
+  /// rows, which is the fastest, one that fails, and a good one,
   /// which pays for many rows.
   bool has_library = false;
   /// It cannot capture launches.
@@ -266,7 +274,12 @@ public:
 
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
-    work_ += std::uint64_t{shape.blocks_x} * shape.blocks_y * shape.threads;
+    // Who says how many blocks are to run at once has much to do in each.
+    constexpr std::uint64_t weight = requires {
+      Kernel::blocks_at_once;
+    }
+    ? 16 : 1;
+    work_ += weight * shape.blocks_x * shape.blocks_y * shape.threads;
     if (!only_counts_)
       enqueue([this, shape, kernel] { run_blocks(shape, kernel); });
   }

@@ -238,10 +238,22 @@ __global__ void run_kernel(Kernel kernel) {
   kernel(thread);
 }
 
+/// Of a kernel that says how many blocks are to run at once.
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
+    run_bound_kernel(Kernel kernel) {
+  gpu_thread thread;
+  kernel(thread);
+}
+
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
-  run_kernel<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads,
-               shape.shared_floats * sizeof(float), stream_>>>(kernel);
+  const dim3 blocks{shape.blocks_x, shape.blocks_y};
+  const auto shared = shape.shared_floats * sizeof(float);
+  if constexpr (requires { Kernel::blocks_at_once; })
+    run_bound_kernel<<<blocks, shape.threads, shared, stream_>>>(kernel);
+  else
+    run_kernel<<<blocks, shape.threads, shared, stream_>>>(kernel);
   if (auto why = cudaGetLastError(); why != cudaSuccess)
     throw gpu_failure{"a kernel could not be launched", why};
 }

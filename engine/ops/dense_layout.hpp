@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace troupe::ops {
@@ -20,6 +21,12 @@ bool kept_as_e4m3(std::span<const matrix_view> parts);
 /// Where the scales of a weight in e4m3 begin, a float per row: bytes from its
 /// first number on.
 std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols);
+
+/// As what a GPU keeps a weight whose products a library can make.
+enum class library_kind : std::uint8_t { bf16, f16, e4m3 };
+
+/// Of the stacked parts; nothing of those that are f32.
+std::optional<library_kind> library_kind_of(std::span<const matrix_view> parts);
 
 /// Bytes of the stacked parts as a GPU keeps them.
 std::int64_t dense_bytes(std::span<const matrix_view> parts);
@@ -39,9 +46,34 @@ struct gpu_draw_layout {
   }
 };
 
+/// What a library's products with the weights of a model need
+/// (cuda/device_products.hpp): rows in 16 bits, of each the factor by which it
+/// was divided (f16), weights that are widened (e4m3), and sums that are not
+/// the result yet (f16 and e4m3). The latter are made for some outputs at once.
+class gpu_product_layout {
+public:
+  /// For a weight that has so many.
+  static std::int64_t outputs_at_once(std::int64_t outputs);
+
+  void add(library_kind kind, std::int64_t outputs, std::int64_t cols);
+
+  std::size_t rounded_bytes(std::int64_t rows) const;
+  std::size_t factor_bytes(std::int64_t rows) const;
+  std::size_t widened_bytes() const;
+  std::size_t sum_bytes(std::int64_t rows) const;
+  /// Of all.
+  std::size_t bytes(std::int64_t rows) const;
+
+private:
+  std::int64_t widest_ = 0; ///< columns
+  bool has_factors_ = false;
+  std::int64_t widened_ = 0; ///< numbers
+  std::int64_t sums_ = 0;    ///< of a row
+};
+
 /// What a GPU's steps need beside the caller's buffers (ops::backend::prepare):
-/// lists that are sent along with a step, turns of ropes, rows that a library
-/// multiplies, and what draws take.
+/// lists that are sent along with a step, turns of ropes, and what a library's
+/// products and draws take.
 struct gpu_step_layout {
   static constexpr std::size_t lists = 16; ///< of a step, apart from its rows
 
@@ -50,14 +82,13 @@ struct gpu_step_layout {
   /// A decoder's ids and rows with logits; positions, sequences and tables
   /// (cuda/step_lists.hpp).
   static std::size_t rows_bytes(const step_bounds& bounds);
-  /// A step's rows as bf16, of the widest weight that is bf16.
-  static std::size_t rounded_bytes(std::int64_t rows, std::int64_t widest);
   /// Positions whose turns are made, so that there are enough for so many.
   static std::int64_t turned_positions(std::int64_t positions);
   static std::size_t turns_bytes(const rope_params& rope,
                                  std::int64_t positions);
   /// Of all.
-  static std::size_t bytes(const step_bounds& bounds, std::int64_t widest);
+  static std::size_t bytes(const step_bounds& bounds,
+                           const gpu_product_layout& products);
 };
 
 /// What a rank's GPU needs to have what the others computed: room for pieces of

@@ -86,8 +86,8 @@ public:
   load(std::span<const matrix_view> parts) override {
     if (kept_by_ == kept_by::gpu) {
       auto sized = std::make_unique<sized_weight>(parts);
-      if (dense_type(parts) == element_type::bf16 && !kept_as_e4m3(parts))
-        widest_ = std::max(widest_, sized->cols());
+      if (const auto kind = library_kind_of(parts))
+        products_.add(*kind, sized->rows(), sized->cols());
       return std::unique_ptr<weight>{std::move(sized)};
     }
     auto laid_out = tiled_weight::lay_out(parts);
@@ -115,7 +115,7 @@ public:
   }
 
   result<std::uint64_t> prepare(const step_bounds& bounds) override {
-    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds, widest_)
+    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds, products_)
                                     : 0;
   }
 
@@ -199,7 +199,7 @@ public:
 private:
   kept_by kept_by_;
   kv_type kv_;
-  std::int64_t widest_ = 0; ///< columns of a weight that a GPU keeps as bf16
+  gpu_product_layout products_; ///< on a GPU
 };
 
 } // namespace

@@ -1,4 +1,5 @@
 #include "cuda/emulated_backend.hpp"
+#include "cuda/kernels/numbers.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
@@ -60,32 +61,57 @@ struct two_backends {
 
 } // namespace
 
+namespace {
+
+/// Numbers as they are kept, of any type that is not quantised.
+std::vector<std::byte> stored_as(ops::element_type type,
+                                 std::span<const float> values) {
+  std::vector<std::byte> out;
+  const auto append = [&](const auto& number) {
+    const auto bytes = std::as_bytes(std::span{&number, 1});
+    out.insert(out.end(), bytes.begin(), bytes.end());
+  };
+  for (const auto x : values)
+    if (type == ops::element_type::f32)
+      append(x);
+    else if (type == ops::element_type::f16)
+      append(cuda::to_f16(x));
+    else
+      append(cuda::to_bf16(x));
+  return out;
+}
+
+} // namespace
+
 TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
   two_backends both;
-  for (auto [outputs, cols] :
-       {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
-    auto values = random_floats(outputs * cols, outputs + cols);
-    ops::matrix_view view{ops::element_type::f32, outputs, cols,
-                          std::as_bytes(std::span{values})};
-    for (std::int64_t rows : {1, 7, 8, 9, 17}) {
-      INFO(outputs << " x " << cols << ", " << rows << " rows");
-      auto x = random_floats(rows * cols, rows);
-      auto run = [&](ops::backend& b, std::int64_t first, std::int64_t count,
-                     bool add) {
-        auto w = b.load({&view, 1}).value();
-        auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
-        auto out = b.upload(std::vector<float>(count * outputs, 2.5f));
-        b.linear(*w, in->data(), count, out->data(), add);
-        return downloaded(b, *out);
-      };
-      for (bool add : {false, true})
-        CHECK(both.difference([&](auto& b) { return run(b, 0, rows, add); }) <
-              1e-4f * std::sqrt(static_cast<float>(cols)));
-      auto together = run(*both.gpu, 0, rows, false);
-      auto alone = run(*both.gpu, rows - 1, 1, false);
-      CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
+  for (auto type : {ops::element_type::f32, ops::element_type::f16,
+                    ops::element_type::bf16})
+    for (auto [outputs, cols] :
+         {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
+      const auto bytes =
+          stored_as(type, random_floats(outputs * cols, outputs + cols));
+      ops::matrix_view view{type, outputs, cols, bytes};
+      for (std::int64_t rows : {1, 7, 8, 9, 17, 40}) {
+        INFO("type " << static_cast<int>(type) << ", " << outputs << " x "
+                     << cols << ", " << rows << " rows");
+        auto x = random_floats(rows * cols, rows);
+        auto run = [&](ops::backend& b, std::int64_t first, std::int64_t count,
+                       bool add) {
+          auto w = b.load({&view, 1}).value();
+          auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
+          auto out = b.upload(std::vector<float>(count * outputs, 2.5f));
+          b.linear(*w, in->data(), count, out->data(), add);
+          return downloaded(b, *out);
+        };
+        for (bool add : {false, true})
+          CHECK(both.difference([&](auto& b) { return run(b, 0, rows, add); }) <
+                1e-4f * std::sqrt(static_cast<float>(cols)));
+        auto together = run(*both.gpu, 0, rows, false);
+        auto alone = run(*both.gpu, rows - 1, 1, false);
+        CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
+      }
     }
-  }
 }
 
 TEST_CASE("operations on rows are those of the reference") {

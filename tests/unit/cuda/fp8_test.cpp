@@ -188,7 +188,8 @@ TEST_CASE("products with weights in e4m3 are right for odd shapes, and a row's "
             sum += x[r * cols + i] * meant[o * cols + i];
           worst = std::max(worst, std::abs(together[r * outputs + o] - sum));
         }
-      CHECK(worst < 2e-6 * (1 + std::sqrt(cols)));
+      // Rows are read to 17 bits.
+      CHECK(worst < 1.5e-5 * (1 + std::sqrt(cols)));
       const auto alone = run(rows - 1, 1, true);
       CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
     }

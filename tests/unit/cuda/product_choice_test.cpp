@@ -96,6 +96,9 @@ product_choices some_choices() {
       product_algorithm{1, 2, 3, ~std::uint64_t{0}, 5, 6, 7, 8};
   out[{{4096, 1024}, row_role::output}] = product_choice{};
   out[{{151'936, 896}, row_role::prompt}] = product_algorithm{9};
+  for (auto kind : {ops::library_kind::f16, ops::library_kind::e4m3})
+    out[{{4096, 1024, kind}, row_role::prompt}] =
+        product_algorithm{7, static_cast<std::uint64_t>(kind)};
   return out;
 }
 
