@@ -93,8 +93,10 @@ public:
     if (choices_.empty())
       return {};
     constexpr std::size_t digits = 16;
-    const auto text =
-        write_choices(device_.library(), {choices_.begin(), choices_.end()});
+    product_choices all; // but for their times
+    for (const auto& [of, choice] : choices_)
+      all.emplace(of, chosen_product{choice, {}});
+    const auto text = write_choices(device_.library(), all);
     return "-" + text.substr(text.size() - digits - 1, digits);
   }
 
@@ -225,16 +227,16 @@ private:
         choice = choose_product(*tried, role, kept);
         cache_.add(shape, role, *choice);
       }
-      if (*choice)
-        choices_.insert_or_assign({shape, role}, **choice);
+      if (choice->what)
+        choices_.insert_or_assign({shape, role}, *choice->what);
     }
   }
 
   /// What the file says; nothing if it says nothing that can be.
-  std::optional<product_choice> known(const product_shape& shape,
+  std::optional<chosen_product> known(const product_shape& shape,
                                       ops::row_role role) {
     const auto* found = cache_.find(shape, role);
-    if (found == nullptr || (*found && !is_there(**found, shape)))
+    if (found == nullptr || (found->what && !is_there(*found->what, shape)))
       return std::nullopt;
     return *found;
   }
