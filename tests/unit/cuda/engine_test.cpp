@@ -184,11 +184,11 @@ TEST_CASE(
     auto all = requests(device.vocabulary());
     all.resize(5);
     std::uint32_t tokens = 6;
-    for (auto& one : all) { // they end one after the other
-      one.params.repetition_penalty = 1;
-      one.params.frequency_penalty = 0;
+    for (auto& one : all) // they end one after the other
       one.params.max_tokens = tokens += 2;
-    }
+    // Some count tokens.
+    all[0].params.repetition_penalty = 1.4f;
+    all[1].params.frequency_penalty = 0.7f;
     // Some token that is drawn somewhere ends the others.
     watched_runner first{false, family};
     const auto undisturbed = answers(first, all);
