@@ -47,8 +47,8 @@ struct gpu_step_layout {
 
   /// Each of `lists`: ids, rows or shares.
   static std::size_t list_bytes(const step_bounds& bounds);
-  /// A decoder's ids and rows with logits; positions, sequences and tables
-  /// (cuda/step_lists.hpp).
+  /// A decoder's ids and rows with logits; positions, sequences, attention's
+  /// tiles and tables (cuda/step_lists.hpp).
   static std::size_t rows_bytes(const step_bounds& bounds);
   /// A step's rows as bf16, of the widest weight that is bf16.
   static std::size_t rounded_bytes(std::int64_t rows, std::int64_t widest);
