@@ -479,59 +479,136 @@ private:
               change_kernel{how, x, x_stride, factor, blocks, cols, y});
   }
 
+  /// Calls f with the least number of a head's numbers for which attention is
+  /// compiled.
+  template <class F>
+  static void with_dims(std::int32_t head_dim, F f) {
+    if (head_dim <= 32)
+      f(std::integral_constant<int, 32>{});
+    else if (head_dim <= 64)
+      f(std::integral_constant<int, 64>{});
+    else if (head_dim <= 128)
+      f(std::integral_constant<int, 128>{});
+    else if (head_dim <= 256)
+      f(std::integral_constant<int, 256>{});
+    else
+      f(std::integral_constant<int, head_dim_max>{});
+  }
+
   template <class Kept>
   void attend(const float* qkv, const ops::attention_params& how,
               const ops::batch_view& batch, std::int32_t layer,
               const kv_view<Kept>& kv, float* out) {
-    attention_kernel<Kept> kernel{
-        qkv,        how.heads, how.scale, how.soft_cap,
-        how.window, how.ahead, layer,     lists_.rows_of(batch),
-        kv,         out};
-    const auto rows = batch.positions.size();
-    note_heads(how.heads, kv.head_dim);
-    kernel.parts = parts_for(batch, how.heads, kv.head_dim);
-    if (kernel.parts > 1)
-      kernel.partials = workspace_.template as<float>();
-    launch_shape shape;
-    shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
-    shape.threads = attention_threads;
-    shape.shared_floats = attention_kernel<Kept>::shared_floats(kv.head_dim);
-    over_rows(rows, shape, kernel);
-    if (kernel.parts > 1)
-      over_rows(rows, static_cast<unsigned>(how.heads),
-                merge_parts_kernel{kernel.partials, how.heads, kernel.parts,
-                                   kv.head_dim, out});
+    attention_work work;
+    work.qkv = qkv;
+    work.heads = how.heads;
+    work.scale = how.scale;
+    work.soft_cap = how.soft_cap;
+    work.window = how.window;
+    work.ahead = how.ahead;
+    work.layer = layer;
+    work.rows = lists_.rows_of(batch);
+    work.out = out;
+    const attended by{how.heads, kv.kv_heads, kv.head_dim};
+    note(by);
+    const auto tiles = count_tiles(batch);
+    const auto parts = parts_for(batch, by);
+    with_dims(kv.head_dim, [&](auto dims) {
+      work.tiles = lists_.tiles();
+      attend_rows<Kept, dims>(work, tiles.of_one, parts, kv);
+      work.tiles += 2 * tiles.of_one;
+      attend_many<Kept, dims>(work, tiles.of_many, kv);
+    });
   }
 
-  /// Into how many parts the attention of each row and head is divided: one,
-  /// unless few rows would leave most of the device idle.
-  std::int32_t parts_for(const ops::batch_view& batch, std::int32_t heads,
-                         std::int32_t head_dim) const {
+  template <class Kernel>
+  void launch_attention(std::size_t tiles, attention_work& work,
+                        const kv_view<typename Kernel::shape::kept>& kv,
+                        std::int32_t rows_of_tile) {
+    const auto queries = rows_of_tile * (work.heads / kv.kv_heads);
+    work.blocks_of_tile =
+        (queries + Kernel::shape::queries - 1) / Kernel::shape::queries;
+    launch_shape shape;
+    shape.blocks_x =
+        static_cast<unsigned>(kv.kv_heads * work.blocks_of_tile * work.parts);
+    shape.threads = attention_threads;
+    shape.shared_floats = Kernel::shape::shared_floats;
+    over_rows(tiles, shape, Kernel{work, kv});
+  }
+
+  /// Tiles of one row, as many at once as the workspace has room for their
+  /// parts.
+  template <class Kept, int Dims>
+  void attend_rows(attention_work work, std::size_t rows, std::int32_t parts,
+                   const kv_view<Kept>& kv) {
+    using kernel = attention_kernel<Kept, Dims, attention_warps>;
+    if (parts == 1)
+      return launch_attention<kernel>(rows, work, kv, 1);
+    work.parts = parts;
+    work.partials = workspace_.template as<float>();
+    const auto at_once = static_cast<std::size_t>(
+        rows_with_room({work.heads, kv.kv_heads, kv.head_dim}, parts));
+    for (std::size_t first = 0; first < rows; first += at_once) {
+      const auto some = std::min(at_once, rows - first);
+      launch_attention<kernel>(some, work, kv, 1);
+      over_rows(some, static_cast<unsigned>(work.heads),
+                merge_parts_kernel{work.partials, work.tiles, work.heads, parts,
+                                   kv.head_dim, work.out});
+      work.tiles += 2 * some;
+    }
+  }
+
+  template <class Kept, int Dims>
+  void attend_many(attention_work work, std::size_t tiles,
+                   const kv_view<Kept>& kv) {
+    // More numbers of a head do not fit into the registers of one warp.
+    constexpr int team = Dims <= 128 ? 1 : attention_warps;
+    launch_attention<attention_kernel<Kept, Dims, team>>(tiles, work, kv,
+                                                         tile_rows);
+  }
+
+  /// What decides on how attention is divided over blocks.
+  struct attended {
+    std::int32_t heads, kv_heads, head_dim;
+    bool operator==(const attended&) const = default;
+  };
+
+  /// Rows of one launch if each has so many parts.
+  std::int64_t rows_with_room(const attended& by, std::int32_t parts) const {
+    const auto floats = by.heads * parts * partial_floats(by.head_dim);
+    return static_cast<std::int64_t>(workspace_.bytes()) /
+           (floats * std::int64_t{sizeof(float)});
+  }
+
+  /// Into how many parts the attention of a row that is a tile is divided: one,
+  /// unless few rows would leave much of the device idle.
+  std::int32_t parts_for(const ops::batch_view& batch,
+                         const attended& by) const {
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
-    if (rows * heads >= device_->blocks_wanted())
+    const auto group = by.heads / by.kv_heads;
+    const auto blocks =
+        rows * by.kv_heads * ((group + queries_at_once - 1) / queries_at_once);
+    // Three quarters of what is wanted, all at once, are better than parts.
+    if (4 * blocks >= 3 * device_->blocks_wanted())
       return 1;
     const auto parts = parts_of(batch.positions);
-    const auto floats = rows * heads * parts * (head_dim + 2);
-    const auto room = static_cast<std::int64_t>(workspace_.bytes());
-    return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
+    return rows_with_room(by, parts) > 0 ? parts : 1;
   }
 
   /// Of all ways to attend that were seen (a model has one or two), the most
   /// parts: for so many rows it says how each of them is divided.
   std::int32_t most_parts(const ops::batch_view& batch) const {
-    if (heads_seen_.empty())
+    if (seen_.empty())
       return parts_of(batch.positions);
     std::int32_t out = 1;
-    for (auto [heads, head_dim] : heads_seen_)
-      out = std::max(out, parts_for(batch, heads, head_dim));
+    for (const auto& by : seen_)
+      out = std::max(out, parts_for(batch, by));
     return out;
   }
 
-  void note_heads(std::int32_t heads, std::int32_t head_dim) {
-    const std::pair one{heads, head_dim};
-    if (std::find(heads_seen_.begin(), heads_seen_.end(), one) ==
-        heads_seen_.end())
-      heads_seen_.push_back(one);
+  void note(const attended& by) {
+    if (std::find(seen_.begin(), seen_.end(), by) == seen_.end())
+      seen_.push_back(by);
   }
 
   /// Rounded up to a power of two, so that few graphs do for all lengths: the
@@ -567,7 +644,7 @@ private:
   device_products<Device> products_;
   step_graphs<Device> graphs_;
   std::list<device_turns> turns_;
-  std::vector<std::pair<std::int32_t, std::int32_t>> heads_seen_;
+  std::vector<attended> seen_;
   std::vector<float> host_scores_;
 };
 

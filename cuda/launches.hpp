@@ -58,9 +58,9 @@ void launch_linear(Device& device, const Stored* weight, const float* x,
     launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
                                         y, add, scales);
   };
-  if (rows <= tile_rows)
+  if (rows <= fragment_rows)
     launch.template operator()<1, 1>();
-  else if (rows <= 2 * tile_rows)
+  else if (rows <= 2 * fragment_rows)
     launch.template operator()<2, 2>();
   else
     launch.template operator()<4, 2>();

@@ -6,6 +6,51 @@
 
 namespace troupe::cuda {
 
+namespace {
+
+/// Calls f(first row, rows) of each sequence of a step.
+template <class F>
+void for_runs(const ops::batch_view& batch, F f) {
+  const auto& of = batch.sequences;
+  for (std::size_t begin = 0, end = 0; begin < of.size(); begin = end) {
+    while (end < of.size() && of[end] == of[begin])
+      ++end;
+    f(static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end - begin));
+  }
+}
+
+/// Tiles (first row, rows) of both kinds.
+void put_tiles(const ops::batch_view& batch, std::int32_t* of_one,
+               std::int32_t* of_many) {
+  auto put = [](std::int32_t*& to, std::int32_t first, std::int32_t rows) {
+    *to++ = first;
+    *to++ = rows;
+  };
+  for_runs(batch, [&](std::int32_t begin, std::int32_t rows) {
+    const auto end = begin + rows;
+    if (rows < few_rows)
+      for (auto r = begin; r < end; ++r)
+        put(of_one, r, 1);
+    else
+      for (auto r = begin; r < end; r += tile_rows)
+        put(of_many, r, std::min(tile_rows, end - r));
+  });
+}
+
+} // namespace
+
+tile_counts count_tiles(const ops::batch_view& batch) {
+  tile_counts out;
+  for_runs(batch, [&](std::int32_t, std::int32_t rows) {
+    if (rows < few_rows)
+      out.of_one += static_cast<std::size_t>(rows);
+    else
+      out.of_many +=
+          static_cast<std::size_t>((rows + tile_rows - 1) / tile_rows);
+  });
+  return out;
+}
+
 step_places places_of(const ops::step_input& in) {
   const auto rows = in.batch.positions.size();
   step_places out;
@@ -13,7 +58,8 @@ step_places places_of(const ops::step_input& in) {
   out.positions = out.logit_rows + in.logit_rows.size();
   out.sequences = out.positions + rows;
   out.last = out.sequences + rows;
-  out.table_begins = out.last + rows;
+  out.tiles = out.last + rows;
+  out.table_begins = out.tiles + 2 * rows;
   out.tables = out.table_begins + in.batch.tables.size();
   out.end = out.tables;
   for (const auto& table : in.batch.tables)
@@ -38,6 +84,10 @@ void pack_step(const ops::step_input& in, std::span<std::int32_t> to) {
         r + 1 == positions.size() || sequences[r + 1] != sequences[r];
     to[places.last + r] = ends ? positions[r] : to[places.last + r + 1];
   }
+  // There are no more tiles than rows; what is behind them is not read.
+  auto* tiles = to.data() + places.tiles;
+  std::fill_n(tiles, 2 * positions.size(), 0);
+  put_tiles(in.batch, tiles, tiles + 2 * count_tiles(in.batch).of_one);
   std::size_t begin = 0;
   for (std::size_t s = 0; s < tables.size(); ++s) {
     to[places.table_begins + s] = static_cast<std::int32_t>(begin);

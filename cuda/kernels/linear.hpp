@@ -8,8 +8,8 @@ namespace troupe::cuda {
 inline constexpr int column_warps = 8;
 /// Columns that a warp multiplies at once, eight of each fourth lane.
 inline constexpr int tile_cols = 32;
-inline constexpr int tile_outputs = 16; ///< of `fragments`
-inline constexpr int tile_rows = 8;
+inline constexpr int fragment_outputs = 16; ///< of `fragments`
+inline constexpr int fragment_rows = 8;
 
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part, as `fragments::sums` says, outputs before
@@ -18,8 +18,8 @@ inline constexpr int tile_rows = 8;
 /// the same in any company.
 template <class Stored, int RowTiles, int OutputTiles>
 struct tile_product {
-  static constexpr int rows = RowTiles * tile_rows;
-  static constexpr int outputs = OutputTiles * tile_outputs;
+  static constexpr int rows = RowTiles * fragment_rows;
+  static constexpr int outputs = OutputTiles * fragment_outputs;
   /// Tiles of columns whose numbers are read before the first is multiplied:
   /// enough reads are under way for the memory's latency.
   static constexpr int at_once = OutputTiles == 1                 ? 4
@@ -42,7 +42,7 @@ struct tile_product {
     const float* x[RowTiles];
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n)
-      x[n] = row_of(n * tile_rows + lane / 4);
+      x[n] = row_of(n * fragment_rows + lane / 4);
     TROUPE_UNROLL
     for (int m = 0; m < OutputTiles; ++m)
       TROUPE_UNROLL
@@ -62,7 +62,7 @@ struct tile_product {
         for (int m = 0; m < OutputTiles; ++m)
           TROUPE_UNROLL
         for (int half = 0; half < 2; ++half) {
-          const int o = m * tile_outputs + half * 8 + lane / 4;
+          const int o = m * fragment_outputs + half * 8 + lane / 4;
           w[s][m][half].read(o < rows_of_weight ? weight + o * cols : nullptr,
                              k, cols);
         }
@@ -89,8 +89,8 @@ struct tile_product {
     for (int n = 0; n < RowTiles; ++n)
       TROUPE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const int o = m * tile_outputs + lane / 4 + i / 2 * 8;
-      const int r = n * tile_rows + lane % 4 * 2 + i % 2;
+      const int o = m * fragment_outputs + lane / 4 + i / 2 * 8;
+      const int r = n * fragment_rows + lane % 4 * 2 + i % 2;
       own[r * outputs + o] = sums[m][n][i];
     }
     t.sync();

@@ -108,6 +108,15 @@ TROUPE_KERNEL bf16 to_bf16(float value) {
   return {static_cast<std::uint16_t>(bits >> 16)};
 }
 
+inline constexpr float f16_most = 65504.0f;
+
+/// No number becomes 0, and what is beyond f16 its greatest.
+TROUPE_KERNEL float finite(float x) {
+  if (x != x)
+    return 0.0f;
+  return x > f16_most ? f16_most : x < -f16_most ? -f16_most : x;
+}
+
 /// Rounded as the type says.
 TROUPE_KERNEL void store(float value, f16& to) {
   to = to_f16(value);
@@ -125,6 +134,14 @@ TROUPE_KERNEL std::uint32_t to_bf16_pair(float low, float high) {
 #else
   return to_bf16(low).bits | std::uint32_t{to_bf16(high).bits} << 16;
 #endif
+}
+
+/// The f16 of two e4m3 codes, the lower half that of the lower byte. Exact.
+TROUPE_KERNEL std::uint32_t halves_of(std::uint16_t codes) {
+  const auto half = [](std::uint32_t code) -> std::uint32_t {
+    return to_f16(to_float(e4m3{static_cast<std::uint8_t>(code)})).bits;
+  };
+  return half(codes & 0xffu) | half(codes >> 8) << 16;
 }
 
 /// N numbers that lie at a multiple of their size: one read on a GPU.

@@ -36,7 +36,10 @@ struct emulated_block::fibers {
   void make_ready(unsigned i);
   void run_current();
   void back_to_scheduler();
-  void check_round() const;
+  /// Throws if they do not all wait for the same, or are at their end.
+  void check_same(unsigned begin, unsigned end) const;
+  /// Until it waits for the block.
+  void run_warp(unsigned begin);
 
   std::vector<fiber> all;
   std::unique_ptr<char[]> stacks; // not touched before it is used
@@ -72,6 +75,7 @@ void emulated_block::fibers::back_to_scheduler() {
 
 void emulated_block::fibers::make_ready(unsigned i) {
   all[i].begun = all[i].ended = false;
+  all[i].waits_for = wait::block;
   auto& one = all[i].context;
   one.uc_stack.ss_sp = stacks.get() + i * stack_bytes;
   one.uc_stack.ss_size = stack_bytes;
@@ -82,16 +86,25 @@ void emulated_block::fibers::make_ready(unsigned i) {
               static_cast<unsigned>(address));
 }
 
-void emulated_block::fibers::check_round() const {
-  for (const auto& one : all)
-    if (one.ended != all[0].ended || one.waits_for != all[0].waits_for)
+void emulated_block::fibers::check_same(unsigned begin, unsigned end) const {
+  for (unsigned i = begin; i < end; ++i)
+    if (all[i].ended != all[begin].ended ||
+        all[i].waits_for != all[begin].waits_for)
       throw std::logic_error{
           "threads of a block wait for different things: a GPU would hang"};
 }
 
+void emulated_block::fibers::run_warp(unsigned begin) {
+  do {
+    for (current = begin; current < begin + warp_size; ++current)
+      run_current();
+    check_same(begin, begin + warp_size);
+  } while (!all[begin].ended && all[begin].waits_for == wait::warp);
+}
+
 emulated_block::emulated_block(unsigned threads)
     : fibers_(std::make_unique<fibers>(threads)),
-      exchange_((threads + warp_size - 1) / warp_size) {
+      exchange_(2 * threads / warp_size) {
   if (threads == 0 || threads % warp_size != 0)
     throw std::logic_error{"a block has whole warps"};
 }
@@ -100,15 +113,14 @@ emulated_block::~emulated_block() = default;
 
 void emulated_block::run(const std::function<void(unsigned)>& body) {
   auto& f = *fibers_;
+  const auto threads = static_cast<unsigned>(f.all.size());
   f.body = &body;
-  for (unsigned i = 0; i < f.all.size(); ++i)
+  for (unsigned i = 0; i < threads; ++i)
     f.make_ready(i);
   while (!f.all[0].ended) {
-    for (f.current = 0; f.current < f.all.size(); ++f.current) {
-      if (!f.all[f.current].ended)
-        f.run_current();
-    }
-    f.check_round();
+    for (unsigned begin = 0; begin < threads; begin += warp_size)
+      f.run_warp(begin);
+    f.check_same(0, threads);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <iterator>
@@ -19,8 +20,9 @@
 namespace troupe::cuda {
 
 /// The threads of one block as fibers, one after the other: a thread runs until
-/// it waits for the others. Finds what would hang or race a GPU: threads that
-/// wait for different things, or end while others wait, throw std::logic_error.
+/// it waits for the others, a warp until it waits for the block. Finds what
+/// would hang or race a GPU: threads that wait for different things, or end
+/// while others wait, throw std::logic_error.
 class emulated_block {
 public:
   enum class wait : std::uint8_t { block, warp };
@@ -31,20 +33,21 @@ public:
   /// Runs `body(thread)` of every thread to its end.
   void run(const std::function<void(unsigned)>& body);
 
-  /// From within a body: until all threads of the block are here.
+  /// From within a body: until all threads of the block, or of the warp, are
+  /// here.
   void arrive(wait what);
 
-  /// What the threads of a warp show each other.
+  /// What the lanes of a warp show each other.
   struct shown {
     float x[warp_size];
-    fragments::a a[warp_size];
-    fragments::b b[warp_size];
-    fragments::sums sums[warp_size];
+    float a[16][16]; ///< rows of a product's first matrix
+    float b[8][16];  ///< columns of its second
   };
 
-  /// Of a thread's warp.
-  shown& exchange(unsigned thread) {
-    return exchange_[thread / warp_size];
+  /// Through which a warp exchanges numbers. There are two that take turns, so
+  /// that nobody has to wait until all have read.
+  shown& exchange(unsigned warp, unsigned turn) {
+    return exchange_[2 * warp + turn % 2];
   }
 
 private:
@@ -82,26 +85,58 @@ public:
     block_->arrive(emulated_block::wait::block);
   }
   float warp_sum(float x) {
-    return over_warp(x, [](float a, float b) { return a + b; });
+    return over_lanes<warp_size>(x, [](float a, float b) { return a + b; });
   }
   float warp_max(float x) {
-    return over_warp(x, [](float a, float b) { return a > b ? a : b; });
+    return over_lanes<warp_size>(
+        x, [](float a, float b) { return a > b ? a : b; });
+  }
+  float quad_max(float x) {
+    return over_lanes<4>(x, [](float a, float b) { return a > b ? a : b; });
   }
 
-  /// A sum is made number by number.
+  /// Sums are made one after the other. (A product of two such numbers is exact
+  /// as a float.)
   template <class Stored>
   void multiply_add(fragments::sums& sums, const fragments::a& a,
                     const fragments::b& b) {
-    auto& all = block_->exchange(index_);
-    const unsigned lane = index_ % warp_size;
-    std::copy(std::begin(a), std::end(a), all.a[lane]);
-    std::copy(std::begin(b), std::end(b), all.b[lane]);
-    std::copy(std::begin(sums), std::end(sums), all.sums[lane]);
+    auto& all = block_->exchange(index_ / warp_size, turn_++);
+    const unsigned g = index_ % warp_size / 4, c = index_ % 4 * 2;
+    for (unsigned i = 0; i < std::size(a); ++i)
+      widen<Stored>(a[i], all.a[g + i % 2 * 8] + c + i / 2 * 8);
+    for (unsigned i = 0; i < std::size(b); ++i)
+      widen<Stored>(b[i], all.b[g] + c + i * 8);
     block_->arrive(emulated_block::wait::warp);
-    if (lane == 0) // which runs first
-      multiply_fragments<Stored>(all);
-    std::copy(std::begin(all.sums[lane]), std::end(all.sums[lane]), sums);
-    block_->arrive(emulated_block::wait::warp); // all have read
+    for (unsigned k = 0; k < std::size(all.b[0]); ++k)
+      for (unsigned i = 0; i < std::size(sums); ++i)
+        sums[i] += all.a[g + i / 2 * 8][k] * all.b[c + i % 2][k];
+  }
+
+  std::uint32_t round_pair(float low, float high) const {
+    return to_f16(low).bits | std::uint32_t{to_f16(high).bits} << 16;
+  }
+  std::uint32_t widen_pair(std::uint16_t codes) const {
+    return halves_of(codes);
+  }
+
+  /// Done when it is waited for, not before.
+  void copy_async(void* to, const void* from, bool is_there) {
+    copies_.push_back({to, is_there ? from : nullptr, copy_group_});
+  }
+  void commit_copies() {
+    ++copy_group_;
+  }
+  template <unsigned Left>
+  void wait_copies() {
+    constexpr std::size_t bytes = 16;
+    for (; !copies_.empty() && copies_.front().group + Left < copy_group_;
+         copies_.pop_front()) {
+      const auto& one = copies_.front();
+      if (one.from != nullptr)
+        std::memcpy(one.to, one.from, bytes);
+      else
+        std::memset(one.to, 0, bytes);
+    }
   }
 
   std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
@@ -111,54 +146,40 @@ public:
   }
 
 private:
-  /// The same tree as the GPU's butterfly.
-  template <class F>
-  float over_warp(float x, F f) {
-    auto& all = block_->exchange(index_);
-    all.x[index_ % warp_size] = x;
+  struct copy {
+    void* to;
+    const void* from; ///< null: zeros
+    unsigned group;
+  };
+
+  /// Over so many neighbours, by the same tree as the GPU's butterfly.
+  template <unsigned Lanes, class F>
+  float over_lanes(float x, F f) {
+    auto& all = block_->exchange(index_ / warp_size, turn_++);
+    const unsigned lane = index_ % warp_size;
+    all.x[lane] = x;
     block_->arrive(emulated_block::wait::warp);
-    float some[warp_size];
-    std::copy(std::begin(all.x), std::end(all.x), some);
-    for (unsigned step = warp_size / 2; step > 0; step /= 2)
+    float some[Lanes];
+    std::copy_n(all.x + lane / Lanes * Lanes, Lanes, some);
+    for (unsigned step = Lanes / 2; step > 0; step /= 2)
       for (unsigned i = 0; i < step; ++i)
         some[i] = f(some[i], some[i + step]);
-    block_->arrive(emulated_block::wait::warp); // all have read
     return some[0];
   }
 
+  /// A word's two numbers.
   template <class Stored>
-  static void multiply_fragments(emulated_block::shown& all) {
-    constexpr unsigned rows = 16, inner = 16, cols = 8;
-    float a[rows][inner], b[inner][cols], sums[rows][cols];
-    for (unsigned lane = 0; lane < warp_size; ++lane) {
-      const unsigned g = lane / 4, c = lane % 4 * 2;
-      for (unsigned i = 0; i < 4; ++i)
-        halves<Stored>(all.a[lane][i], a[g + i % 2 * 8][c + i / 2 * 8],
-                       a[g + i % 2 * 8][c + i / 2 * 8 + 1]);
-      for (unsigned i = 0; i < 2; ++i)
-        halves<Stored>(all.b[lane][i], b[c + i * 8][g], b[c + i * 8 + 1][g]);
-      for (unsigned i = 0; i < 4; ++i)
-        sums[g + i / 2 * 8][c + i % 2] = all.sums[lane][i];
-    }
-    for (unsigned r = 0; r < rows; ++r)
-      for (unsigned k = 0; k < inner; ++k)
-        for (unsigned i = 0; i < cols; ++i)
-          sums[r][i] += a[r][k] * b[k][i]; // the product is exact
-    for (unsigned lane = 0; lane < warp_size; ++lane)
-      for (unsigned i = 0; i < 4; ++i)
-        all.sums[lane][i] = sums[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
-  }
-
-  /// The two numbers of a word.
-  template <class Stored>
-  static void halves(std::uint32_t word, float& low, float& high) {
-    low = to_float(Stored{static_cast<std::uint16_t>(word)});
-    high = to_float(Stored{static_cast<std::uint16_t>(word >> 16)});
+  static void widen(std::uint32_t word, float* to) {
+    to[0] = to_float(Stored{static_cast<std::uint16_t>(word)});
+    to[1] = to_float(Stored{static_cast<std::uint16_t>(word >> 16)});
   }
 
   emulated_block* block_;
   unsigned index_, count_, x_, y_;
   float* shared_;
+  unsigned turn_ = 0;
+  std::deque<copy> copies_; ///< that are not waited for
+  unsigned copy_group_ = 0;
 };
 
 /// What a device was asked for.

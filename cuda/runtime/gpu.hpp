@@ -211,6 +211,40 @@ struct gpu_thread {
     }
     return x;
   }
+  __device__ float quad_max(float x) const {
+    for (unsigned step = 2; step > 0; step /= 2) {
+      const float other = __shfl_xor_sync(0xffffffffu, x, step);
+      x = x > other ? x : other;
+    }
+    return x;
+  }
+  __device__ std::uint32_t round_pair(float low, float high) const {
+    std::uint32_t out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+  }
+  __device__ std::uint32_t widen_pair(std::uint16_t codes) const {
+#if __CUDA_ARCH__ >= 890
+    std::uint32_t out;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(out) : "h"(codes));
+    return out;
+#else
+    return halves_of(codes);
+#endif
+  }
+  __device__ void copy_async(void* to, const void* from, bool is_there) const {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+                 "l"(__cvta_generic_to_global(from)), "r"(is_there ? 16 : 0)
+                 : "memory");
+  }
+  __device__ void commit_copies() const {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  template <unsigned Left>
+  __device__ void wait_copies() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+  }
   /// `Stored`: f16 or bf16.
   template <class Stored>
   __device__ void multiply_add(fragments::sums& sums, const fragments::a& a,
@@ -248,12 +282,24 @@ __global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
 
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
-  const dim3 blocks{shape.blocks_x, shape.blocks_y};
+  const auto run = [] {
+    if constexpr (requires { Kernel::blocks_at_once; })
+      return run_bound_kernel<Kernel>;
+    else
+      return run_kernel<Kernel>;
+  }();
+  // A block has as much shared memory unless more is asked for, which holds for
+  // the kernel on this GPU from then on.
+  constexpr std::size_t unasked = 48 << 10;
   const auto shared = shape.shared_floats * sizeof(float);
-  if constexpr (requires { Kernel::blocks_at_once; })
-    run_bound_kernel<<<blocks, shape.threads, shared, stream_>>>(kernel);
-  else
-    run_kernel<<<blocks, shape.threads, shared, stream_>>>(kernel);
+  if (shared > unasked)
+    if (auto why = cudaFuncSetAttribute(
+            run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+            static_cast<int>(shared));
+        why != cudaSuccess)
+      throw gpu_failure{"a kernel's shared memory could not be had", why};
+  run<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared, stream_>>>(
+      kernel);
   if (auto why = cudaGetLastError(); why != cudaSuccess)
     throw gpu_failure{"a kernel could not be launched", why};
 }

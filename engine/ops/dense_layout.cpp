@@ -73,7 +73,7 @@ std::size_t gpu_step_layout::list_bytes(const step_bounds& bounds) {
 
 std::size_t gpu_step_layout::rows_bytes(const step_bounds& bounds) {
   const auto numbers =
-      5 * bounds.rows + bounds.sequences + bounds.table_entries;
+      7 * bounds.rows + bounds.sequences + bounds.table_entries;
   return static_cast<std::size_t>(numbers) * sizeof(std::int32_t);
 }
 

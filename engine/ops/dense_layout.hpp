@@ -79,8 +79,8 @@ struct gpu_step_layout {
 
   /// Each of `lists`: ids, rows or shares.
   static std::size_t list_bytes(const step_bounds& bounds);
-  /// A decoder's ids and rows with logits; positions, sequences and tables
-  /// (cuda/step_lists.hpp).
+  /// A decoder's ids and rows with logits; positions, sequences, attention's
+  /// tiles and tables (cuda/step_lists.hpp).
   static std::size_t rows_bytes(const step_bounds& bounds);
   /// Positions whose turns are made, so that there are enough for so many.
   static std::int64_t turned_positions(std::int64_t positions);

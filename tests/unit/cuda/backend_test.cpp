@@ -229,8 +229,8 @@ TEST_CASE("attention sees what it should across blocks and spans") {
                 out->data() + from * heads * d);
     return downloaded(b, *out);
   };
-  // Turned keys are rounded.
-  auto near = one.rope.dims == 0 ? 1e-5f : 5e-3f;
+  // Turned keys are rounded, and so are weights; values go up to 4.
+  auto near = one.rope.dims == 0 ? 1e-3f : 5e-3f;
   CHECK(both.difference([&](auto& b) { return run(b, 0); }) < near);
   auto whole = run(*both.gpu, 0), last = run(*both.gpu, length - 1);
   CHECK(
@@ -238,8 +238,8 @@ TEST_CASE("attention sees what it should across blocks and spans") {
 }
 
 TEST_CASE("attention gives the same bits whole and divided") {
-  // Over three parts of 1024 positions, the last of them begun.
-  constexpr std::int32_t heads = 2, d = 16, length = 2100;
+  // Over three parts of 256 positions, the last of them begun.
+  constexpr std::int32_t heads = 2, d = 16, length = 530;
   constexpr std::int64_t stride = (heads + 2) * d;
   std::vector<std::int32_t> positions(length), sequences(length, 0), table;
   for (std::int32_t i = 0; i < length; ++i)
@@ -252,7 +252,7 @@ TEST_CASE("attention gives the same bits whole and divided") {
   none.dims = 0;
   const ops::batch_view all{positions, sequences, tables};
   const auto blocks = static_cast<std::int32_t>(table.size());
-  for (std::int32_t window : {0, 1500, 30}) {
+  for (std::int32_t window : {0, 400, 30}) {
     INFO("window " << window);
     auto run = [&](ops::backend& b, std::vector<std::int32_t> which) {
       auto pool = b.make_kv_pool({1, 1, d, 16, blocks}).value();
@@ -267,7 +267,7 @@ TEST_CASE("attention gives the same bits whole and divided") {
                   0, *pool, out->data());
       return downloaded(b, *out);
     };
-    const std::vector<std::int32_t> some{0, 1023, 1024, 2047, 2099};
+    const std::vector<std::int32_t> some{0, 255, 256, 511, 529};
     auto naive = make_naive_backend();
     auto expected = run(*naive, some);
     if (on_gpu()) { // few rows there are divided, many are not
@@ -287,7 +287,7 @@ TEST_CASE("attention gives the same bits whole and divided") {
     float worst = 0;
     for (std::size_t i = 0; i < whole.size(); ++i)
       worst = std::max(worst, std::abs(whole[i] - expected[i]));
-    CHECK(worst < 1e-3f); // values are rounded to f16
+    CHECK(worst < 2e-3f); // values and weights are rounded to f16
   }
 }
 

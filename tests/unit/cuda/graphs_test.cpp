@@ -105,7 +105,7 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
 }
 
 TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
-  constexpr std::size_t length = 1034;
+  constexpr std::size_t length = 266;
   constexpr model::decoder_limits limits{128, 128, 16, 140, 4, 1100};
   cuda::emulated_usage usage;
   auto model = load_model(
@@ -142,7 +142,7 @@ TEST_CASE("where no graph can be made steps run as they are, and where rows "
   if (on_gpu())
     return; // it says itself what it wants, and can make graphs
   const bool has_no_graphs = GENERATE(true, false);
-  constexpr std::size_t length = 1034;
+  constexpr std::size_t length = 266;
   cuda::emulated_usage usage;
   auto model = load_model(reference_folder() / "families/llama.gguf",
                           make_gpu({.blocks_wanted = 1,
