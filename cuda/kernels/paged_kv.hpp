@@ -4,8 +4,9 @@
 
 namespace troupe::cuda {
 
-/// Where keys and values lie, as f16 or e4m3, values as finite numbers: per layer, block and kv head the
-/// keys [position][head_dim], then the values likewise.
+/// Where keys and values lie, as f16 or e4m3, values as finite numbers: per
+/// layer, block and kv head the keys [position][head_dim], then the values
+/// likewise.
 template <class Kept>
 struct kv_view {
   Kept* memory;

@@ -13,7 +13,12 @@
 //   template <class Threads>
 //   TROUPE_KERNEL void operator()(Threads& t) const;
 //
-// which every thread of every block runs. `Threads` has
+// which every thread of every block runs. If it has
+//
+//   static constexpr int threads, blocks_at_once;
+//
+// so many of its blocks, of so many threads, have room in a multiprocessor's
+// registers. `Threads` has
 //
 //   index(), count()      of this thread in its block, and how many there are
 //   block_x(), block_y()  which block this is

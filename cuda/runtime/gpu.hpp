@@ -272,20 +272,37 @@ __global__ void run_kernel(Kernel kernel) {
   kernel(thread);
 }
 
+/// As many blocks at once bound a thread's registers.
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
+    run_bounded_kernel(Kernel kernel) {
+  gpu_thread thread;
+  kernel(thread);
+}
+
+template <class Kernel>
+constexpr auto entry_of() {
+  if constexpr (requires { Kernel::blocks_at_once; })
+    return &run_bounded_kernel<Kernel>;
+  else
+    return &run_kernel<Kernel>;
+}
+
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
+  constexpr auto run = entry_of<Kernel>();
   // A block has as much shared memory unless more is asked for, which holds for
   // the kernel on this GPU from then on.
   constexpr std::size_t unasked = 48 << 10;
   const auto shared = shape.shared_floats * sizeof(float);
   if (shared > unasked)
     if (auto why = cudaFuncSetAttribute(
-            run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+            run, cudaFuncAttributeMaxDynamicSharedMemorySize,
             static_cast<int>(shared));
         why != cudaSuccess)
       throw gpu_failure{"a kernel's shared memory could not be had", why};
-  run_kernel<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared,
-               stream_>>>(kernel);
+  run<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared, stream_>>>(
+      kernel);
   if (auto why = cudaGetLastError(); why != cudaSuccess)
     throw gpu_failure{"a kernel could not be launched", why};
 }
