@@ -49,6 +49,8 @@ template <class Kept, int Dims, int Team>
 struct attention_kernel {
   static constexpr bool collective = true;
   using shape = attention_shape<Kept, Dims, Team>;
+  static constexpr int threads = attention_threads;
+  static constexpr int blocks_at_once = shape::blocks_at_once;
   static constexpr int span = shape::span;
 
   attention_work work;
@@ -309,49 +311,53 @@ struct attention_kernel {
       all[i] = 0;
   }
 
-  /// Where the keys of a span's positions begin, in numbers from the store's
-  /// beginning on; below 0: nobody sees it. A position is looked up once.
+  /// Where the keys of a span's positions lie, in rows from the beginning of
+  /// the layer's store on (there are fewer than 2^31); below 0: nobody sees
+  /// it. A position is looked up once.
   template <class Threads>
   TROUPE_KERNEL void find_span(Threads& t, const place& at,
                                std::int32_t begin) const {
     const std::int32_t p = begin + at.thread;
     if (at.thread >= span)
       return;
-    std::int64_t found = -1;
+    std::int32_t found = -1;
     if (p >= at.seen_by_any.first && p <= at.seen_by_any.last)
-      found = kv.keys(work.layer, at.table[p / kv.block_tokens], at.kv_head) -
-              kv.memory + p % kv.block_tokens * std::int64_t{kv.head_dim};
+      found = (at.table[p / kv.block_tokens] * kv.kv_heads + at.kv_head) * 2 *
+                  kv.block_tokens +
+              p % kv.block_tokens;
     places_of(t, begin)[at.thread] = found;
   }
 
   template <class Threads>
-  TROUPE_KERNEL static std::int64_t* places_of(Threads& t, std::int32_t begin) {
-    return shared_at<std::int64_t>(t, shape::places) + begin / span % 2 * span;
+  TROUPE_KERNEL static std::int32_t* places_of(Threads& t, std::int32_t begin) {
+    return shared_at<std::int32_t>(t, shape::places) + begin / span % 2 * span;
   }
 
-  /// Begins to copy a span's rows: keys, or what is `behind` them. What nobody
-  /// sees becomes 0.
+  /// Begins to copy a span's rows: keys, or those that are so many `behind`
+  /// them. What nobody sees becomes 0.
   template <int Row, class Threads>
   TROUPE_KERNEL void copy_span(Threads& t, const place& at, std::int32_t begin,
-                               std::int64_t behind, int to) const {
+                               std::int32_t behind, int to) const {
     constexpr int piece = 16 / int{sizeof(Kept)};
     const auto* places = places_of(t, begin);
+    const Kept* store = kv.keys(work.layer, 0, 0);
+    const auto from = [&](int row) {
+      return store + (std::int64_t{places[row]} + behind) * kv.head_dim;
+    };
     if (kv.head_dim % piece == 0) {
       constexpr int pieces = Dims / piece;
       for (int i = at.thread; i < span * pieces; i += attention_threads) {
         const int row = i / pieces, first = i % pieces * piece;
-        const std::int64_t from = places[row];
+        const bool is_there = places[row] >= 0;
         if (first < kv.head_dim)
           t.copy_async(shared_at<Kept>(t, to + row * Row) + first,
-                       from < 0 ? kv.memory : kv.memory + from + behind + first,
-                       from >= 0);
+                       is_there ? from(row) + first : store, is_there);
       }
     } else {
       for (int i = at.thread; i < span * kv.head_dim; i += attention_threads) {
         const int row = i / kv.head_dim, first = i % kv.head_dim;
-        const std::int64_t from = places[row];
         shared_at<Kept>(t, to + row * Row)[first] =
-            from < 0 ? Kept{0} : kv.memory[from + behind + first];
+            places[row] < 0 ? Kept{0} : from(row)[first];
       }
     }
     t.commit_copies();
@@ -364,9 +370,7 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void copy_values(Threads& t, const place& at,
                                  std::int32_t begin) const {
-    copy_span<shape::value_row>(t, at, begin,
-                                std::int64_t{kv.block_tokens} * kv.head_dim,
-                                shape::values);
+    copy_span<shape::value_row>(t, at, begin, kv.block_tokens, shape::values);
   }
 
   // -- spans ------------------------------------------------------------------

@@ -52,8 +52,8 @@ struct attention_shape {
   static constexpr int dims_of_warp = Dims / Team;
   static constexpr int wide = dims_of_warp >= 64 ? 8 : dims_of_warp / 8;
   static constexpr int rounds = dims_of_warp / (8 * wide);
-  /// Else queries are in shared memory.
-  static constexpr bool keeps_queries = Dims <= 128;
+  /// In registers; else queries are in shared memory, where a team shares them.
+  static constexpr bool keeps_queries = Team == 1 && Dims <= 128;
 
   // Rows are as long as keep the lanes that read at once in different banks:
   // of keys 8 numbers of one row by 4 neighbours, of values rows 2 apart.
@@ -72,7 +72,11 @@ struct attention_shape {
       weights + (Team > 1 ? queries_at_once * weight_row : 0);
   static constexpr int places =
       most + (Team > 1 ? attention_warps * queries_at_once * 4 : 0);
-  static constexpr int bytes = places + 2 * span * 8;
+  static constexpr int bytes = places + 2 * span * 4;
+
+  /// Of a multiprocessor: as many as hide that a block waits for its copies,
+  /// where the sums and queries of a thread leave room for them.
+  static constexpr int blocks_at_once = Team == 1 ? 2 : Dims <= 128 ? 4 : 2;
 
   static constexpr std::size_t shared_floats = bytes / sizeof(float);
 };

@@ -272,22 +272,25 @@ __global__ void run_kernel(Kernel kernel) {
   kernel(thread);
 }
 
-/// Of a kernel that says how many blocks are to run at once.
+/// As many blocks at once bound a thread's registers.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
-    run_bound_kernel(Kernel kernel) {
+    run_bounded_kernel(Kernel kernel) {
   gpu_thread thread;
   kernel(thread);
 }
 
 template <class Kernel>
+constexpr auto entry_of() {
+  if constexpr (requires { Kernel::blocks_at_once; })
+    return &run_bounded_kernel<Kernel>;
+  else
+    return &run_kernel<Kernel>;
+}
+
+template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
-  const auto run = [] {
-    if constexpr (requires { Kernel::blocks_at_once; })
-      return run_bound_kernel<Kernel>;
-    else
-      return run_kernel<Kernel>;
-  }();
+  constexpr auto run = entry_of<Kernel>();
   // A block has as much shared memory unless more is asked for, which holds for
   // the kernel on this GPU from then on.
   constexpr std::size_t unasked = 48 << 10;
