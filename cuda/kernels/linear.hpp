@@ -9,12 +9,48 @@ inline constexpr int rows_at_once = 8;
 /// Columns that a thread reads at once: 16 bytes of 16-bit weights, 8 of e4m3.
 inline constexpr int columns_at_once = 8;
 
+/// What is beyond the end counts as 0.
+template <class T>
+TROUPE_KERNEL void read_columns(const T* from, std::int64_t left, bool whole,
+                                float* to) {
+  if (whole) {
+    read_floats<columns_at_once>(from, to);
+    return;
+  }
+  for (int i = 0; i < columns_at_once; ++i)
+    to[i] = i < left ? to_float(from[i]) : 0.0f;
+}
+
+/// Adds up the products of a weight's row with `count` rows of x, row r of
+/// which is `row_of(r)`, over the columns of a lane: 8 lane to 8 lane + 7, then
+/// those 256 further on, and so on. That order depends on nothing but the
+/// column.
+template <class Stored, class RowOf>
+TROUPE_KERNEL void add_up(const Stored* w, std::int64_t cols, int lane,
+                          int count, RowOf row_of, float* sums) {
+  constexpr std::int64_t step = std::int64_t{warp_size} * columns_at_once;
+  // Then all rows of both begin at multiples of 16 bytes.
+  const bool whole = cols % columns_at_once == 0;
+  for (std::int64_t k = std::int64_t{lane} * columns_at_once; k < cols;
+       k += step) {
+    float some[columns_at_once];
+    float of_row[columns_at_once];
+    read_columns(w + k, cols - k, whole, some);
+    for (int r = 0; r < rows_at_once; ++r) {
+      if (r >= count)
+        break;
+      read_columns(row_of(r) + k, cols - k, whole, of_row);
+      for (int i = 0; i < columns_at_once; ++i)
+        sums[r] = fmaf(of_row[i], some[i], sums[r]);
+    }
+  }
+}
+
 /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]). A warp makes one output of up
 /// to `rows_at_once` rows: block_x is the group of outputs, block_y that of
-/// rows. Thread l adds up columns 8 l to 8 l + 7, then those 256 further on,
-/// and so on; then the warp adds. That order depends on nothing but the column,
-/// so a row's bits are the same in any company. Where outputs have scales, the
-/// sum is multiplied by its output's.
+/// rows. Each thread adds up its columns, then the warp adds, so a row's bits
+/// are the same in any company. Where outputs have scales, the sum is
+/// multiplied by its output's.
 template <class Stored>
 struct linear_kernel {
   static constexpr bool collective = true;
@@ -37,8 +73,11 @@ struct linear_kernel {
     const int count = static_cast<int>(
         rows - first < rows_at_once ? rows - first : rows_at_once);
     float sums[rows_at_once] = {};
+    const float* rows_of_x = x + first * cols;
     if (output < outputs)
-      add_up(weight + output * cols, x + first * cols, lane, count, sums);
+      add_up(
+          weight + output * cols, cols, lane, count,
+          [&](int r) { return rows_of_x + r * cols; }, sums);
     for (int r = 0; r < rows_at_once; ++r) {
       float sum = t.warp_sum(sums[r]);
       if (lane != 0 || r >= count || output >= outputs)
@@ -48,38 +87,6 @@ struct linear_kernel {
       float& to = y[(first + r) * outputs + output];
       to = add ? to + sum : sum;
     }
-  }
-
-  TROUPE_KERNEL void add_up(const Stored* w, const float* rows_of_x, int lane,
-                            int count, float* sums) const {
-    constexpr std::int64_t step = std::int64_t{warp_size} * columns_at_once;
-    // Then all rows of both begin at multiples of 16 bytes.
-    const bool whole = cols % columns_at_once == 0;
-    for (std::int64_t k = std::int64_t{lane} * columns_at_once; k < cols;
-         k += step) {
-      float some[columns_at_once];
-      float of_row[columns_at_once];
-      read(w + k, cols - k, whole, some);
-      for (int r = 0; r < rows_at_once; ++r) {
-        if (r >= count)
-          break;
-        read(rows_of_x + r * cols + k, cols - k, whole, of_row);
-        for (int i = 0; i < columns_at_once; ++i)
-          sums[r] = fmaf(of_row[i], some[i], sums[r]);
-      }
-    }
-  }
-
-  /// What is beyond the end counts as 0.
-  template <class T>
-  TROUPE_KERNEL static void read(const T* from, std::int64_t left, bool whole,
-                                 float* to) {
-    if (whole) {
-      read_floats<columns_at_once>(from, to);
-      return;
-    }
-    for (int i = 0; i < columns_at_once; ++i)
-      to[i] = i < left ? to_float(from[i]) : 0.0f;
   }
 };
 
