@@ -2,6 +2,7 @@
 
 #include "cuda/device_drawer.hpp"
 #include "cuda/device_memory.hpp"
+#include "cuda/device_mixture.hpp"
 #include "cuda/device_products.hpp"
 #include "cuda/kernels/attention.hpp"
 #include "cuda/launches.hpp"
@@ -24,8 +25,8 @@
 namespace troupe::cuda {
 
 /// The operations of a model on a device: a GPU, or one that is emulated. All
-/// calls go into one stream, in order; only `download`, `route` and the end of
-/// a draw wait.
+/// calls go into one stream, in order; only `download` and the end of a draw
+/// wait.
 template <class Device>
 class device_backend final : public ops::backend {
 public:
@@ -36,7 +37,8 @@ public:
       : device_(std::move(device)), kv_type_(kv), lists_(*device_),
         workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
         drawer_(*device_, clock_),
-        products_(*device_, workspace_, cache_folder), graphs_(*device_) {
+        products_(*device_, workspace_, cache_folder), mixture_(*device_),
+        graphs_(*device_) {
     // nop
   }
 
@@ -60,7 +62,7 @@ public:
     made->is_e4m3 = dense->is_e4m3;
     made->rows_ = dense->rows;
     made->cols_ = dense->cols;
-    if (auto done = take(made->memory, dense->bytes.size()); !done)
+    if (auto done = take(*device_, made->memory, dense->bytes.size()); !done)
       return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
@@ -68,6 +70,11 @@ public:
     if (made->kind)
       products_.add(matrix_of(*made));
     return std::unique_ptr<ops::weight>{std::move(made)};
+  }
+
+  result<std::unique_ptr<ops::expert_weights>>
+  load_experts(std::span<const ops::expert_matrices> experts) override {
+    return mixture_.load(experts);
   }
 
   std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
@@ -92,7 +99,7 @@ public:
                        " dimensions are not supported on a GPU"};
     auto made = std::make_unique<device_kv>();
     made->shape_ = shape;
-    if (auto done = take(made->memory, kv_bytes(shape)); !done)
+    if (auto done = take(*device_, made->memory, kv_bytes(shape)); !done)
       return done.error();
     device_->zero(made->memory.template as<void>(), made->memory.bytes());
     return std::unique_ptr<ops::kv_pool>{std::move(made)};
@@ -108,6 +115,8 @@ public:
         turns_for(rope).cover(*device_, bounds.positions);
       products_.choose(kv_bytes(bounds.kv));
       products_.make_room(bounds.rows);
+      if (bounds.mixture.experts > 0)
+        mixture_.make_room(bounds.mixture, bounds.rows);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
     }
@@ -256,21 +265,11 @@ public:
     change_rows(change::soft_cap, x, 0, cap, rows, cols, x);
   }
 
-  void route(const float* scores, std::int64_t rows, std::int32_t experts,
-             bool normalise, const ops::routing_view& out) override {
-    host_scores_.resize(static_cast<std::size_t>(rows * experts));
-    download(scores, host_scores_);
-    choose_experts(host_scores_, experts, normalise, out);
-  }
-
-  void add_rows(const float* x, std::span<const std::int32_t> rows,
-                std::span<const float> shares, std::int64_t cols,
-                float* y) override {
-    assert(rows.size() == shares.size());
-    const auto blocks = blocks_for(cols);
-    const auto* to = lists_.put(rows);
-    over_rows(rows.size(), blocks,
-              add_rows_kernel{x, to, lists_.put(shares), blocks, cols, y});
+  std::uint64_t mix_experts(const ops::expert_weights& experts,
+                            const ops::mixture_params& how, const float* x,
+                            const float* scores, std::int64_t rows,
+                            float* y) override {
+    return mixture_.run(experts, how, x, scores, rows, y);
   }
 
   void gather_rows(const float* x, std::span<const std::int32_t> rows,
@@ -379,16 +378,6 @@ private:
     }
   };
 
-  result<void> take(memory& out, std::size_t bytes) {
-    try {
-      out = memory{*device_, bytes};
-    } catch (const std::bad_alloc&) {
-      return error{errc::limit, "the GPU has no room for " +
-                                    std::to_string(bytes >> 20) + " MiB"};
-    }
-    return {};
-  }
-
   static const device_weight& stored(const ops::weight& w) {
     return static_cast<const device_weight&>(w);
   }
@@ -430,17 +419,10 @@ private:
       f(view_of<f16>(pool));
   }
 
-  /// Calls f with the weight's elements as what they are.
   template <class F>
   static void with_elements(const device_weight& w, F f) {
-    if (w.is_e4m3)
-      f(w.memory.template as<const e4m3>());
-    else if (w.type == ops::element_type::f32)
-      f(w.memory.template as<const float>());
-    else if (w.type == ops::element_type::f16)
-      f(w.memory.template as<const f16>());
-    else
-      f(w.memory.template as<const bf16>());
+    cuda::with_elements(w.type, w.is_e4m3, w.memory.template as<const void>(),
+                        f);
   }
 
   template <class Kernel>
@@ -642,10 +624,10 @@ private:
   step_clock<Device> clock_;
   device_drawer<Device> drawer_;
   device_products<Device> products_;
+  device_mixture<Device> mixture_;
   step_graphs<Device> graphs_;
   std::list<device_turns> turns_;
   std::vector<attended> seen_;
-  std::vector<float> host_scores_;
 };
 
 } // namespace troupe::cuda

@@ -38,10 +38,6 @@ tile_counts count_tiles(const ops::batch_view& batch);
 /// Writes a step's lists where `places_of` says. Pure.
 void pack_step(const ops::step_input& in, std::span<std::int32_t> to);
 
-/// Chooses experts on the host as ops::backend::route says.
-void choose_experts(std::span<const float> scores, std::int32_t experts,
-                    bool normalise, const ops::routing_view& out);
-
 /// Lists of the host in the device's memory, for the kernels of a step. Those
 /// that `begin` sends are good until the next `begin`, at the same place for
 /// the same numbers of them; others until as many more as there are places have
@@ -94,21 +90,18 @@ public:
     return rows_.template as<std::int32_t>();
   }
 
-  template <class T>
-  const T* put(std::span<const T> list) {
-    if constexpr (std::is_same_v<T, std::int32_t>) {
-      if (step_ != nullptr && is_same(list, step_->ids))
-        return ids();
-      if (step_ != nullptr && is_same(list, step_->logit_rows))
-        return ids() + places_.logit_rows;
-    }
+  const std::int32_t* put(std::span<const std::int32_t> list) {
+    if (step_ != nullptr && is_same(list, step_->ids))
+      return ids();
+    if (step_ != nullptr && is_same(list, step_->logit_rows))
+      return ids() + places_.logit_rows;
     if (step_ != nullptr && step_->repeats)
       throw std::logic_error{"a list that no step was given"};
     auto& to = slots_[next_++ % slots_.size()];
     if (to.bytes() < list.size_bytes())
       grow(device_, to, 2 * list.size_bytes());
     device_.copy_in(to.template as<void>(), list.data(), list.size_bytes());
-    return to.template as<const T>();
+    return to.template as<const std::int32_t>();
   }
 
   /// The tiles of the same rows, which have been asked for.

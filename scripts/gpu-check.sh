@@ -157,7 +157,7 @@ check() {
   for tool in memcheck racecheck synccheck; do
     part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
       --target-processes all \
-      "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
+      "$pack/unit_cuda" "attention*,products*,mixtures*,operations*,ties*,extreme*"
   done
   part families 60 "$pack/unit_cuda" "*family*" --durations yes
   # One rank by NCCL, and up to four that share the GPU.

@@ -31,11 +31,10 @@ struct tile_product {
 
   fragments::sums sums[OutputTiles][RowTiles];
 
-  /// `weight` has so many `rows_of_weight` from its first on, `row_of(r)` is
-  /// where row r of x begins, or null.
-  template <class Threads, class RowOf>
-  TROUPE_KERNEL void add_up(Threads& t, const Stored* weight,
-                            std::int64_t rows_of_weight, std::int64_t cols,
+  /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
+  /// row r of x does; null: all are 0.
+  template <class Threads, class WeightOf, class RowOf>
+  TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
                             RowOf row_of) {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
@@ -63,8 +62,7 @@ struct tile_product {
           TROUPE_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int o = m * fragment_outputs + half * 8 + lane / 4;
-          w[s][m][half].read(o < rows_of_weight ? weight + o * cols : nullptr,
-                             k, cols);
+          w[s][m][half].read(weight_of(o), k, cols);
         }
       }
       TROUPE_UNROLL
@@ -76,10 +74,9 @@ struct tile_product {
     }
   }
 
-  /// What `finish` gives: f(row, output, sum) for each, by one thread. Warps
-  /// are added in order.
-  template <class Threads, class F>
-  TROUPE_KERNEL void finish(Threads& t, F f) {
+  /// Shows the warps' parts to all threads, which may ask for `sum_of` then.
+  template <class Threads>
+  TROUPE_KERNEL void show(Threads& t) const {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     float* own = t.shared() + warp * rows * outputs;
@@ -94,13 +91,16 @@ struct tile_product {
       own[r * outputs + o] = sums[m][n][i];
     }
     t.sync();
-    for (int i = static_cast<int>(t.index()); i < rows * outputs;
-         i += static_cast<int>(t.count())) {
-      float sum = t.shared()[i];
-      for (int w = 1; w < column_warps; ++w)
-        sum += t.shared()[w * rows * outputs + i];
-      f(i / outputs, i % outputs, sum);
-    }
+  }
+
+  /// The warps' parts are added in order.
+  template <class Threads>
+  TROUPE_KERNEL static float sum_of(Threads& t, int row, int output) {
+    const float* first = t.shared() + row * outputs + output;
+    float sum = first[0];
+    for (int w = 1; w < column_warps; ++w)
+      sum += first[w * rows * outputs];
+    return sum;
   }
 
 private:
@@ -159,17 +159,25 @@ struct linear_kernel {
     const std::int64_t row = std::int64_t{t.block_x()} * tiles::rows;
     const std::int64_t output = std::int64_t{t.block_y()} * tiles::outputs;
     tiles all;
-    all.add_up(t, weight + output * cols, outputs - output, cols, [&](int r) {
-      return row + r < rows ? x + (row + r) * cols : nullptr;
-    });
-    all.finish(t, [&](int r, int o, float sum) {
-      if (row + r >= rows || output + o >= outputs)
-        return;
+    all.add_up(
+        t, cols,
+        [&](int o) {
+          return output + o < outputs ? weight + (output + o) * cols : nullptr;
+        },
+        [&](int r) { return row + r < rows ? x + (row + r) * cols : nullptr; });
+    all.show(t);
+    for (int i = static_cast<int>(t.index()); i < tiles::rows * tiles::outputs;
+         i += static_cast<int>(t.count())) {
+      const std::int64_t r = row + i / tiles::outputs;
+      const std::int64_t o = output + i % tiles::outputs;
+      if (r >= rows || o >= outputs)
+        continue;
+      float sum = tiles::sum_of(t, i / tiles::outputs, i % tiles::outputs);
       if (scales != nullptr)
-        sum *= scales[output + o];
-      float& to = y[(row + r) * outputs + output + o];
+        sum *= scales[o];
+      float& to = y[r * outputs + o];
       to = add ? to + sum : sum;
-    });
+    }
   }
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +41,7 @@ ops::step_bounds bounds_of(const model_config& config,
   out.table_entries = out.sequences * blocks;
   out.ropes = config.ropes();
   out.kv = kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks);
+  out.mixture = config.mixture();
   return out;
 }
 
@@ -55,8 +57,7 @@ struct decoder::state {
         const decoder_limits& limits_in, ops::communicator* ranks_in)
       : config(config_in), backend(backend_in), limits(limits_in),
         ranks(ranks_in), blocks(config, backend, ranks),
-        keeps_steps(backend.keeps_steps() && config.experts == 0 &&
-                    ranks == nullptr),
+        keeps_steps(backend.keeps_steps() && ranks == nullptr),
         spare_table{limits.kv_blocks} {
     // nop
   }
@@ -194,9 +195,9 @@ struct decoder::state {
     in.logit_rows = plan.logit_rows;
     const auto before = blocks.weight_bytes_read();
     if (!backend.run_step(in, [this, &in] { call(in.batch); }))
-      blocks.count_read(repeated_bytes);
+      blocks.count_read(repeated_bytes.at(rows()));
     else if (in.repeats)
-      repeated_bytes = blocks.weight_bytes_read() - before;
+      repeated_bytes[rows()] = blocks.weight_bytes_read() - before;
   }
 
   std::int64_t repeated_rows_max() const {
@@ -308,7 +309,8 @@ struct decoder::state {
   bool submitted = false;
   const bool keeps_steps;                ///< those that repeat
   std::vector<std::int32_t> spare_table; ///< of padding rows
-  std::uint64_t repeated_bytes = 0; ///< weights read by a step that repeats
+  /// Weights read by a step that repeats, of so many rows.
+  std::map<std::int64_t, std::uint64_t> repeated_bytes;
 };
 
 result<std::uint64_t> kv_block_bytes(const model_config& config,
@@ -403,10 +405,8 @@ bool decoder::draws() const {
   return state_->drawer != nullptr;
 }
 
-/// Where the host chooses experts it waits for each layer: a step ahead would
-/// but keep what the step before gave.
 bool decoder::runs_ahead() const {
-  return draws() && state_->config.experts == 0;
+  return draws();
 }
 
 void decoder::submit_drawn(const engine::step_plan& plan,

@@ -50,6 +50,11 @@ std::int64_t dense_bytes(std::span<const matrix_view> parts) {
   return elements * layout_of(dense_type(parts)).bytes;
 }
 
+std::int64_t dense_expert_bytes(std::span<const matrix_view> parts) {
+  constexpr std::int64_t start = 16; // bytes: each begins as a weight does
+  return (dense_bytes(parts) + start - 1) / start * start;
+}
+
 std::int64_t dense_kv_bytes(const kv_shape& shape, kv_type type) {
   const std::int64_t number = type == kv_type::e4m3 ? 1 : 2; // bytes
   return std::int64_t{shape.layers} * shape.blocks * shape.kv_heads * 2 *
@@ -65,6 +70,30 @@ gpu_draw_layout::gpu_draw_layout(std::int64_t row_count, std::int64_t cols) {
   masks = count * static_cast<std::size_t>((cols + 31) / 32) * number;
   drawn = count * 2 * number; // id and log-probability
   best = drawn * draw_row::best_max;
+}
+
+std::int64_t gpu_mixture_layout::rows_at_once(const mixture_params& how,
+                                              std::int64_t rows) {
+  return std::min(rows, std::max<std::int64_t>(pairs_most / how.chosen, 1));
+}
+
+std::int64_t gpu_mixture_layout::chunks_most(const mixture_params& how,
+                                             std::int64_t rows) {
+  // Each expert that is chosen has one chunk that is not full.
+  const auto pairs = rows * how.chosen;
+  const auto chosen = std::min<std::int64_t>(pairs, how.experts);
+  return (pairs + chosen * (chunk_pairs - 1)) / chunk_pairs;
+}
+
+gpu_mixture_layout::gpu_mixture_layout(const mixture_params& how,
+                                       std::int64_t rows) {
+  constexpr std::size_t number = 4; // bytes
+  const auto some = rows_at_once(how, rows);
+  const auto pairs = static_cast<std::size_t>(some * how.chosen);
+  choices = shares = order = pairs * number;
+  chunks = static_cast<std::size_t>(chunks_most(how, some) * chunk_bytes);
+  activated = pairs * static_cast<std::size_t>(how.inner) * number;
+  given = pairs * static_cast<std::size_t>(how.cols) * number;
 }
 
 std::size_t gpu_step_layout::list_bytes(const step_bounds& bounds) {
@@ -154,6 +183,8 @@ std::size_t gpu_step_layout::bytes(const step_bounds& bounds,
              products.bytes(bounds.rows);
   for (const auto& rope : bounds.ropes)
     out += turns_bytes(rope, bounds.positions);
+  if (bounds.mixture.experts > 0)
+    out += gpu_mixture_layout{bounds.mixture, bounds.rows}.bytes();
   if (bounds.drawn_rows > 0)
     out += gpu_draw_layout{bounds.drawn_rows, bounds.logits}.bytes();
   return out;

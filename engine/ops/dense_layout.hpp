@@ -31,6 +31,10 @@ std::optional<library_kind> library_kind_of(std::span<const matrix_view> parts);
 /// Bytes of the stacked parts as a GPU keeps them.
 std::int64_t dense_bytes(std::span<const matrix_view> parts);
 
+/// Bytes from one of a layer's experts to the next, of a matrix that is stacked
+/// of such parts (cuda/device_mixture.hpp).
+std::int64_t dense_expert_bytes(std::span<const matrix_view> parts);
+
 /// Bytes of a GPU's store of keys and values.
 std::int64_t dense_kv_bytes(const kv_shape& shape, kv_type type);
 
@@ -71,13 +75,36 @@ private:
   std::int64_t sums_ = 0;    ///< of a row
 };
 
+/// What a layer's mixture of experts needs on a GPU (cuda/device_mixture.hpp),
+/// in bytes. A pair is a row with one of its experts; a chunk, the pairs that
+/// one block multiplies with weights of their expert.
+struct gpu_mixture_layout {
+  static constexpr std::int64_t pairs_most = 16'384; ///< at once
+  static constexpr std::int64_t chunk_pairs = 8;
+  static constexpr std::int64_t chunk_bytes = 12;
+
+  /// Rows at once, of so many: the others come after them.
+  static std::int64_t rows_at_once(const mixture_params& how,
+                                   std::int64_t rows);
+  /// Chunks of so many rows at most, whatever they choose.
+  static std::int64_t chunks_most(const mixture_params& how, std::int64_t rows);
+
+  gpu_mixture_layout(const mixture_params& how, std::int64_t rows);
+
+  std::size_t choices, shares, order, chunks, activated, given;
+
+  std::size_t bytes() const {
+    return choices + shares + order + chunks + activated + given;
+  }
+};
+
 /// What a GPU's steps need beside the caller's buffers (ops::backend::prepare):
-/// lists that are sent along with a step, turns of ropes, and what a library's
-/// products and draws take.
+/// lists that are sent along with a step, turns of ropes, mixtures of experts,
+/// and what a library's products and draws take.
 struct gpu_step_layout {
   static constexpr std::size_t lists = 16; ///< of a step, apart from its rows
 
-  /// Each of `lists`: ids, rows or shares.
+  /// Each of `lists`: ids or rows.
   static std::size_t list_bytes(const step_bounds& bounds);
   /// A decoder's ids and rows with logits; positions, sequences, attention's
   /// tiles and tables (cuda/step_lists.hpp).
@@ -107,6 +134,9 @@ inline constexpr std::size_t gpu_workspace_bytes = std::size_t{64} << 20;
 
 /// Logits of a row at most from which a GPU draws.
 inline constexpr std::int64_t gpu_drawn_logits_max = 1 << 20;
+
+/// Experts of a layer at most, on a GPU.
+inline constexpr std::int32_t gpu_experts_max = 1024;
 
 /// Floats of a head at most, on a GPU.
 inline constexpr std::int32_t gpu_head_dim_max = 512;

@@ -198,11 +198,6 @@ TEST_CASE(
     check_same(answers(device, all, &now), answers(host, all));
     CHECK(device.usage.allocations == before);
     CHECK(device.rows_of_host == 0);
-    if (family == "qwen3moe") { // its experts are chosen by the host
-      CHECK(now.steps_ahead == 0);
-      CHECK(device.usage.captures == 0);
-      continue;
-    }
     CHECK(now.steps_ahead > 10);
     CHECK(device.usage.captures >= 3);
     CHECK(device.usage.replays >= 5);

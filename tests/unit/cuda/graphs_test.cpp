@@ -89,16 +89,16 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
     }
     check_same(all, whole);
     CHECK(usage.allocations == allocations);
-    if (on_gpu() || name == "qwen3moe") {
-      CHECK(usage.captures == 0); // experts are chosen by the host
-      continue;
-    }
+    if (on_gpu())
+      continue;                                  // it does not count
     CHECK(usage.captures >= (is_first ? 3 : 2)); // for numbers of rows
     CHECK(usage.replays > steps / 3);
-    // Each weight is read once per step, however it is launched.
+    // Each weight is read once per step, however it is launched; of experts,
+    // those that so many rows may choose.
     feed(*model.decoder, {});
     const auto per_step = (model.decoder->weight_bytes_read() - read) / steps;
-    CHECK(model.decoder->weight_bytes_read() - read == per_step * steps);
+    if (name != "qwen3moe")
+      CHECK(model.decoder->weight_bytes_read() - read == per_step * steps);
     CHECK(per_step <= model.decoder->weight_bytes());
     CHECK(per_step > model.decoder->weight_bytes() / 2);
   }
