@@ -23,8 +23,11 @@ emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
       std::make_unique<thread_transport<emulated_device>>(used, group, rank);
   if (change)
     transport = change(std::move(transport), *hosts);
+  std::unique_ptr<peer_link<emulated_device>> peers;
+  if (how.has_peers && group->size() > 1)
+    peers = std::make_unique<peer_link<emulated_device>>(used, group, rank);
   out.ranks = std::make_unique<device_communicator<emulated_device>>(
-      used, std::move(hosts), std::move(transport));
+      used, std::move(hosts), std::move(transport), std::move(peers));
   return out;
 }
 

@@ -145,6 +145,8 @@ check() {
     return 1
   fi
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
+  TROUPE_TEST_GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+  export TROUPE_TEST_GPUS
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   # cuBLAS and NCCL are too large to travel.
   GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)

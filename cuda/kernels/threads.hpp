@@ -30,6 +30,12 @@
 //   multiply_add(sums, a, b)  sums += a b over a warp (the type `fragments`)
 //   add(word, x)          adds to a word of shared memory to which others may
 //                         add at the same time; gives what was there
+//   store_release(word, x), load_acquire(word)
+//                         a word that other devices, or the host, read and
+//                         write at the same time: who loads what was stored
+//                         sees what was written before, by the block up to its
+//                         last sync
+//   pause()               between two looks at such a word
 //
 //   round_pair(low, high) two floats as f16 in one word, rounded to even
 //   widen_pair(codes)     two e4m3 in 16 bits as f16 in one word

@@ -139,17 +139,28 @@ void* emulated_device::allocate(std::size_t bytes) {
   check_not_captured("memory is taken");
   auto* out = ::operator new(bytes);
   sizes_.emplace(out, bytes);
+  count(bytes);
+  return out;
+}
+
+void emulated_device::count(std::size_t bytes) {
   bytes_ += bytes;
   if (auto* usage = how_.usage) {
     ++usage->allocations;
     usage->bytes = bytes_;
     usage->bytes_most = std::max(usage->bytes_most, bytes_);
   }
-  return out;
+}
+
+std::shared_ptr<void> emulated_device::allocate_shared(std::size_t bytes) {
+  check_not_captured("memory is taken");
+  count(bytes);
+  return {::operator new(bytes),
+          [](void* memory) { ::operator delete(memory); }};
 }
 
 void emulated_device::release(void* memory) {
-  run_until(enqueued_);
+  run_out();
   auto found = sizes_.find(memory);
   bytes_ -= found->second;
   if (how_.usage != nullptr)
@@ -166,7 +177,7 @@ void* emulated_device::allocate_host(std::size_t bytes) {
 }
 
 void emulated_device::release_host(void* memory) {
-  run_until(enqueued_);
+  run_out();
   ::operator delete(memory);
 }
 
@@ -184,11 +195,27 @@ void emulated_device::enqueue(std::function<void()> what) {
     run_until(enqueued_);
 }
 
+// After a failure nothing is left to be done.
 void emulated_device::run_until(std::uint64_t done) {
-  for (; done_ < done; ++done_) {
-    const auto next = std::move(queue_.front());
-    queue_.pop_front();
-    next();
+  try {
+    while (done_ < done) {
+      const auto next = std::move(queue_.front());
+      queue_.pop_front();
+      ++done_;
+      next();
+    }
+  } catch (...) {
+    queue_.clear();
+    done_ = enqueued_;
+    throw;
+  }
+}
+
+void emulated_device::run_out() noexcept {
+  try {
+    run_until(enqueued_);
+  } catch (const std::exception&) {
+    // Nobody waits for it.
   }
 }
 

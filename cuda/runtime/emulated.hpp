@@ -4,6 +4,7 @@
 #include "cuda/product.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -145,6 +147,17 @@ public:
     return before;
   }
 
+  void store_release(std::uint32_t* word, std::uint32_t x) {
+    std::atomic_ref{*word}.store(x, std::memory_order_release);
+  }
+  std::uint32_t load_acquire(const std::uint32_t* word) {
+    return std::atomic_ref{*const_cast<std::uint32_t*>(word)}.load(
+        std::memory_order_acquire);
+  }
+  void pause() {
+    std::this_thread::yield();
+  }
+
 private:
   struct copy {
     void* to;
@@ -206,6 +219,10 @@ struct emulated_options {
   /// It does nothing before somebody waits: so what is sent has to be there
   /// still, and nobody finds what was not waited for.
   bool is_late = false;
+  /// As one of several ranks, it reaches the others' memory.
+  bool has_peers = true;
+  /// Called before each kernel is run; what it throws is the device's failure.
+  std::function<void()> before_kernel = nullptr;
 };
 
 /// A device that is this process: for tests of what runs on a GPU where there
@@ -272,6 +289,13 @@ public:
   void wait() {
     run_until(enqueued_);
   }
+  /// Memory that other devices' kernels use too; it may outlive this one.
+  std::shared_ptr<void> allocate_shared(std::size_t bytes);
+  /// What was asked for does not wait for somebody who waits for it: a late
+  /// one does it now.
+  void go_on() {
+    run_until(enqueued_);
+  }
 
   // -- products of a library --------------------------------------------------
 
@@ -302,13 +326,19 @@ public:
     ? 16 : 1;
     work_ += weight * shape.blocks_x * shape.blocks_y * shape.threads;
     if (!only_counts_)
-      enqueue([this, shape, kernel] { run_blocks(shape, kernel); });
+      enqueue([this, shape, kernel] {
+        if (how_.before_kernel)
+          how_.before_kernel();
+        run_blocks(shape, kernel);
+      });
   }
 
 private:
   /// Does it, now or when somebody waits, or keeps it for a graph.
   void enqueue(std::function<void()> what);
   void run_until(std::uint64_t done);
+  void run_out() noexcept; ///< all, whatever comes of it
+  void count(std::size_t bytes);
   void check_not_captured(const char* what) const;
 
   emulated_options how_;

@@ -69,6 +69,18 @@ public:
   }
   /// "0000:3b:00.0"
   std::string bus_id() const;
+  int number() const {
+    return number_;
+  }
+  /// Its kernels may read and write the memory of another GPU of this process
+  /// from now on; false: they cannot.
+  bool reach(int other);
+  /// Memory that other GPUs' kernels use too; it may outlive this one.
+  std::shared_ptr<void> allocate_shared(std::size_t bytes);
+  /// What was launched does not wait for somebody who waits for it.
+  void go_on() {
+    // nop
+  }
   // -- what does not wait -----------------------------------------------------
 
   /// Memory of the host from which and to which the GPU copies by itself.
@@ -263,6 +275,21 @@ struct gpu_thread {
   __device__ std::uint64_t add(std::uint64_t* word, std::uint64_t x) const {
     using number = unsigned long long;
     return atomicAdd(reinterpret_cast<number*>(word), static_cast<number>(x));
+  }
+  __device__ void store_release(std::uint32_t* word, std::uint32_t x) const {
+    asm volatile("st.release.sys.u32 [%0], %1;" ::"l"(word), "r"(x) : "memory");
+  }
+  __device__ std::uint32_t load_acquire(const std::uint32_t* word) const {
+    std::uint32_t out;
+    asm volatile("ld.acquire.sys.u32 %0, [%1];"
+                 : "=r"(out)
+                 : "l"(word)
+                 : "memory");
+    return out;
+  }
+  __device__ void pause() const {
+    constexpr unsigned nanoseconds = 20;
+    __nanosleep(nanoseconds);
   }
 };
 

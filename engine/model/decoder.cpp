@@ -57,8 +57,7 @@ struct decoder::state {
         const decoder_limits& limits_in, ops::communicator* ranks_in)
       : config(config_in), backend(backend_in), limits(limits_in),
         ranks(ranks_in), blocks(config, backend, ranks),
-        keeps_steps(backend.keeps_steps() && ranks == nullptr),
-        spare_table{limits.kv_blocks} {
+        keeps_steps(backend.keeps_steps()), spare_table{limits.kv_blocks} {
     // nop
   }
 
@@ -89,11 +88,10 @@ struct decoder::state {
   result<void> allocate() {
     // First, since it may try products in memory that is free until then.
     auto bounds = bounds_of(config, limits);
-    if (rank_of(ranks).rank == 0) { // all ranks have the same logits
-      bounds.drawn_rows = limits.logit_rows_max;
-      bounds.logits = config.vocabulary;
-      drawer = backend.drawer_of(config.vocabulary);
-    }
+    // All ranks have the same logits, and draw the same.
+    bounds.drawn_rows = limits.logit_rows_max;
+    bounds.logits = config.vocabulary;
+    drawer = backend.drawer_of(config.vocabulary);
     auto prepared = backend.prepare(bounds);
     if (!prepared)
       return prepared.error();
@@ -187,9 +185,10 @@ struct decoder::state {
   void run() {
     tables.assign(plan.tables.begin(), plan.tables.end());
     ops::step_input in;
-    in.repeats = repeats();
-    if (in.repeats)
-      pad();
+    const bool same = makes_same_calls();
+    in.repeats = same && (!backend.has_roles() || plan.prompt_rows == 0);
+    if (in.repeats || (same && ranks != nullptr))
+      pad(); // ranks add up as many rows, whoever has roles
     in.ids = plan.tokens;
     in.batch = {plan.positions, plan.sequences, tables};
     in.logit_rows = plan.logit_rows;
@@ -206,14 +205,19 @@ struct decoder::state {
     return std::min({limits.rows_max, limits.logit_rows_max, sequences});
   }
 
-  /// Whether the step is as ops::step_input::repeats says.
-  bool repeats() const {
+  /// Whether the step is as ops::step_input::repeats says, but that its rows
+  /// may be prompts. All ranks say the same.
+  bool makes_same_calls() const {
     const auto count = plan.tokens.size();
     const auto& of = plan.sequences;
     return keeps_steps && rows() <= repeated_rows_max() &&
            plan.logit_rows.size() == count && tables.size() == count &&
            std::adjacent_find(of.begin(), of.end()) == of.end() &&
-           (!backend.has_roles() || plan.prompt_rows == 0);
+           ranks_keep(padded_rows(rows(), repeated_rows_max()));
+  }
+
+  bool ranks_keep(std::int64_t rows) const {
+    return ranks == nullptr || ranks->is_kept(rows * config.embedding);
   }
 
   void pad() {
@@ -406,7 +410,8 @@ bool decoder::draws() const {
 }
 
 bool decoder::runs_ahead() const {
-  return draws();
+  const auto* ranks = state_->ranks;
+  return draws() && (ranks == nullptr || ranks->runs_ahead());
 }
 
 void decoder::submit_drawn(const engine::step_plan& plan,

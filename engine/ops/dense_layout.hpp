@@ -127,6 +127,44 @@ struct gpu_rank_layout {
   /// Floats of one rank in a piece, if it may have so many to give at once.
   static std::int64_t piece(std::int32_t ranks, std::int64_t floats);
   static std::size_t bytes(std::int32_t ranks, std::int64_t floats);
+
+  /// NCCL's channels at most (its maxCTAs): its buffers are per channel.
+  static constexpr int library_channels = 16;
+  /// What is kept free for NCCL, of a GPU: a buffer of 4 MiB per channel and
+  /// other rank, as its source has it for what each sends to each, and half a
+  /// GiB for all else. Never measured.
+  static constexpr std::size_t library_bytes(std::int32_t ranks) {
+    constexpr std::size_t buffer = std::size_t{4} << 20;
+    constexpr std::size_t rest = std::size_t{512} << 20;
+    return rest + buffer * library_channels *
+                      static_cast<std::size_t>(ranks > 0 ? ranks - 1 : 0);
+  }
+};
+
+/// What a rank's GPU has for the others, if all read each other's memory: words
+/// and numbers by which their kernels meet (cuda/kernels/peers.hpp).
+struct gpu_peer_layout {
+  static constexpr std::int32_t ranks_max = 16; ///< GPUs of a node at most
+  static constexpr unsigned channels = 32;      ///< blocks of a kernel at most
+  /// Of a channel: how often it has met, and who arrived when. A line of a
+  /// GPU's cache.
+  static constexpr unsigned channel_words = 32;
+  static_assert(ranks_max + 1 <= static_cast<std::int32_t>(channel_words));
+  static constexpr std::int64_t channel_floats = 8192; ///< of a meeting at most
+
+  /// Sums of more are left to the library that moves numbers: there it is the
+  /// links that take the time, which it is made for. 256 rows of 4096, so that
+  /// steps without prompts have all their sums by kernels. Not measured.
+  static constexpr std::int64_t sum_max = 1 << 20;
+
+  static constexpr std::size_t words_bytes() {
+    return std::size_t{channels} * channel_words * sizeof(std::uint32_t);
+  }
+  static constexpr std::size_t bytes() {
+    return words_bytes() + channels * 2 *
+                               static_cast<std::size_t>(channel_floats) *
+                               sizeof(float);
+  }
 };
 
 /// What the GPU's backend takes for itself, whatever the model.

@@ -14,7 +14,8 @@
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names. As long as there
 // is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there
-// is the one that EMULATED_GPU_FAIL names, they fail.
+// is the one that EMULATED_GPU_FAIL names, they fail: before a kernel of
+// theirs.
 
 namespace {
 
@@ -51,39 +52,12 @@ void hang_if_asked(std::int32_t rank) {
 }
 
 void fail_if_asked(std::int32_t rank) {
+  if (rank == 0)
+    return;
   const auto file = variable("EMULATED_GPU_FAIL");
-  if (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+  if (!file.empty() && ::access(file.c_str(), F_OK) == 0)
     throw std::runtime_error{"a step on a GPU failed"};
 }
-
-/// Can be disturbed when it is to move something.
-class disturbed_transport final : public cuda::device_transport {
-public:
-  disturbed_transport(std::unique_ptr<cuda::device_transport> by,
-                      std::int32_t rank)
-      : by_(std::move(by)), rank_(rank) {
-    // nop
-  }
-
-  void gather(const float* own, std::int64_t n, float* all) override {
-    disturb();
-    by_->gather(own, n, all);
-  }
-
-  void exchange(const float* own, std::int64_t n, float* parts) override {
-    disturb();
-    by_->exchange(own, n, parts);
-  }
-
-private:
-  void disturb() const {
-    hang_if_asked(rank_);
-    fail_if_asked(rank_);
-  }
-
-  std::unique_ptr<cuda::device_transport> by_;
-  std::int32_t rank_;
-};
 
 } // namespace
 
@@ -100,13 +74,14 @@ troupe_cuda_open(const ops::cuda_options& how, result<ops::cuda_device>* out) {
   device.free_bytes = gpu_bytes;
   device.all_bytes = gpu_bytes;
   // Late, as a GPU is: nothing is done before somebody waits.
-  const cuda::emulated_options late{.is_late = true};
+  const cuda::emulated_options late{.is_late = true,
+                                    .before_kernel = [rank = how.rank] {
+                                      hang_if_asked(rank);
+                                      fail_if_asked(rank);
+                                    }};
   if (how.group) {
-    auto disturbed = [rank = how.rank](auto by, ops::communicator&) {
-      return std::make_unique<disturbed_transport>(std::move(by), rank);
-    };
-    auto made = cuda::make_emulated_rank(how.group, how.rank, late, {},
-                                         disturbed, how.kv);
+    auto made =
+        cuda::make_emulated_rank(how.group, how.rank, late, {}, {}, how.kv);
     device.backend = std::move(made.backend);
     device.ranks = std::move(made.ranks);
   } else {

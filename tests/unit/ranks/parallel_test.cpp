@@ -6,6 +6,7 @@
 #include "tests/unit/model/naive_backend.hpp"
 #include "tests/unit/model/reference_file.hpp"
 #include "tests/unit/model/zero_model.hpp"
+#include "tests/unit/ranks/parallel_model.hpp"
 #include "tests/unit/ranks/rank_kinds.hpp"
 #include "tests/unit/weights/model_directory.hpp"
 
@@ -22,66 +23,6 @@ using namespace troupe::test;
 
 namespace {
 
-constexpr model::decoder_limits limits{64, 64, 16, 8};
-
-/// Ranks with backends and threads of their own.
-struct parallel_model {
-  parallel_model() = default;
-  parallel_model(parallel_model&&) = default;
-
-  ~parallel_model() {
-    decoder.reset(); // ends the others
-    for (auto& one : threads)
-      one.join();
-  }
-
-  std::uint64_t weight_bytes() const {
-    std::uint64_t out = first_bytes;
-    for (const auto& one : others)
-      out += one->weight_bytes();
-    return out;
-  }
-
-  std::vector<one_rank> ranks;
-  std::unique_ptr<model::rank_runner> decoder;
-  std::uint64_t first_bytes = 0;
-  std::vector<std::unique_ptr<model::decoder>> others;
-  std::vector<std::thread> threads;
-  std::string refused; ///< why there is none
-};
-
-parallel_model load_parallel(const std::filesystem::path& path, int ranks,
-                             std::int32_t longest, const backend_maker& make,
-                             const rank_kind& kind = threads_of_a_process(),
-                             const model::decoder_limits& within = limits) {
-  auto file = model::open_checkpoint(path);
-  REQUIRE(file.has_value());
-  auto config = model::read_model_config(**file, longest);
-  REQUIRE(config.has_value());
-  parallel_model out;
-  out.ranks = kind.make(ranks, make);
-  std::vector<std::unique_ptr<model::decoder>> made;
-  for (auto& rank : out.ranks) {
-    auto one = model::decoder::make(**file, *config, *rank.backend, within, {},
-                                    rank.ranks.get());
-    if (!one) {
-      out.refused = one.error().message;
-      return out;
-    }
-    made.push_back(std::move(*one));
-  }
-  out.first_bytes = made[0]->weight_bytes();
-  out.decoder = std::make_unique<model::rank_runner>(std::move(made[0]),
-                                                     *out.ranks[0].ranks);
-  for (std::size_t i = 1; i < made.size(); ++i) {
-    auto& own = *out.others.emplace_back(std::move(made[i]));
-    out.threads.emplace_back([&own, to = out.ranks[i].ranks.get()] {
-      model::follow(own, *to).value();
-    });
-  }
-  return out;
-}
-
 float worst_of(const fed_sequence& got, const reference_sequence& expected,
                std::size_t top_k) {
   float worst = 0;
@@ -91,10 +32,6 @@ float worst_of(const fed_sequence& got, const reference_sequence& expected,
           std::max(worst, std::abs(got.logits[i][expected.best[i * top_k + k]] -
                                    expected.logits[i * top_k + k]));
   return worst;
-}
-
-std::filesystem::path family_file(const std::string& name) {
-  return reference_folder() / "families" / (name + ".gguf");
 }
 
 /// A small model of random weights: the committed ones of some families have
@@ -124,22 +61,44 @@ TEST_CASE("a plan comes to other ranks as it is") {
   plan.logit_rows = {1, 2};
   plan.prompt_rows = 2;
   plan.tables = {{5, 9}, {}, {0}};
+  ops::draw_plan draws;
+  draws.rows.resize(2);
+  draws.rows[1].fraction = 0.25;
+  draws.rows[1].mask = 0;
+  draws.changes = {{.id = 3, .what = 1, .bias = 2}};
+  draws.masks = {5, 6};
+  const ops::draw_plan* const none = nullptr;
+  for (const auto* with : {none, static_cast<const ops::draw_plan*>(&draws)}) {
+    std::vector<std::byte> bytes;
+    model::encode(plan, with, bytes);
+    auto back = model::decode_step(bytes);
+    REQUIRE(back.has_value());
+    CHECK(back->plan.tokens == plan.tokens);
+    CHECK(back->plan.positions == plan.positions);
+    CHECK(back->plan.sequences == plan.sequences);
+    CHECK(back->plan.logit_rows == plan.logit_rows);
+    CHECK(back->plan.prompt_rows == plan.prompt_rows);
+    CHECK(back->plan.tables == plan.tables);
+    REQUIRE(back->draws.has_value() == (with != nullptr));
+    if (with != nullptr) {
+      REQUIRE(back->draws->rows.size() == 2);
+      CHECK(back->draws->rows[1].fraction == 0.25);
+      CHECK(back->draws->rows[1].mask == 0);
+      REQUIRE(back->draws->changes.size() == 1);
+      CHECK(back->draws->changes[0].bias == 2);
+      CHECK(back->draws->masks == draws.masks);
+    }
+    for (std::size_t n = 0; n < bytes.size(); ++n)
+      CHECK_FALSE(model::decode_step(std::span{bytes}.first(n)).has_value());
+    bytes.push_back(std::byte{0});
+    CHECK_FALSE(model::decode_step(bytes).has_value());
+    bytes.assign(64, std::byte{0xff}); // lists longer than what there is
+    CHECK_FALSE(model::decode_step(bytes).has_value());
+  }
+  draws.rows.resize(1); // of two
   std::vector<std::byte> bytes;
-  model::encode(plan, bytes);
-  auto back = model::decode_step_plan(bytes);
-  REQUIRE(back.has_value());
-  CHECK(back->tokens == plan.tokens);
-  CHECK(back->positions == plan.positions);
-  CHECK(back->sequences == plan.sequences);
-  CHECK(back->logit_rows == plan.logit_rows);
-  CHECK(back->prompt_rows == plan.prompt_rows);
-  CHECK(back->tables == plan.tables);
-  for (std::size_t n = 0; n < bytes.size(); ++n)
-    CHECK_FALSE(model::decode_step_plan(std::span{bytes}.first(n)).has_value());
-  bytes.push_back(std::byte{0});
-  CHECK_FALSE(model::decode_step_plan(bytes).has_value());
-  bytes.assign(64, std::byte{0xff}); // lists longer than what there is
-  CHECK_FALSE(model::decode_step_plan(bytes).has_value());
+  model::encode(plan, &draws, bytes);
+  CHECK_FALSE(model::decode_step(bytes).has_value());
 }
 
 TEST_CASE("ranks over sockets give the bits of ranks that are threads") {
@@ -269,7 +228,8 @@ TEST_CASE("moved between emulated devices or not, ranks give the same bits",
         [] { return cuda::make_emulated_backend(); }, threads_of_a_process());
     fed_sequence one{ids, {4, 0, 7, 2}, 0, {}};
     feed_alone(*left.decoder, one, 64);
-    for (const auto& kind : {emulated_devices(), made_up_nccl()}) {
+    for (const auto& kind : {emulated_devices(), emulated_devices_apart(),
+                             made_up_nccl(), made_up_nccl(true)}) {
       INFO(kind.name << ", " << size);
       auto right = load_parallel(family_file("qwen2"), size, 0, make_cpu, kind);
       fed_sequence two{ids, {4, 0, 7, 2}, 0, {}};
@@ -351,13 +311,10 @@ TEST_CASE("a rank's emulated GPU holds what was planned, and steps allocate "
       REQUIRE(loaded.decoder != nullptr);
       const auto all = planned->weights + planned->kv_cache +
                        planned->workspace + ops::gpu_workspace_bytes;
-      // The first draws.
-      const auto draws =
-          ops::gpu_draw_layout{8, loaded.decoder->vocabulary()}.bytes();
       std::size_t before = 0;
       for (int r = 0; r < size; ++r) {
         INFO("rank " << r);
-        CHECK(usage[r].bytes == all - (r == 0 ? 0 : draws));
+        CHECK(usage[r].bytes == all);
         CHECK(usage[r].bytes_most == usage[r].bytes);
         before += usage[r].allocations;
       }
