@@ -7,7 +7,9 @@ Makes models of random weights in the shapes of Qwen2.5-0.5B, Qwen2.5-7B and
 Llama-3-8B (bf16), measures in this order: what the memory and the tensor cores
 give (a read of many bytes, a large product), the engine (bench_gpu_engine:
 decoding at batch 1, 32, 128 and 256 with a context of 1024, the gap between two
-such steps by the GPU's clock, a prompt of 2048),
+such steps by the GPU's clock, a prompt of 2048), what the arithmetic contract
+costs (the products chosen when the model was loaded against the fastest for
+each number of rows, whether or not a row's bits depend on its company),
 and transformers under torch.compile with CUDA graphs. Writes
 DIR/gpu-engine-DATE.json and .md. A bound is bytes of weights and of keys and
 values over the bytes a second just measured; for prompts, operations over the
@@ -20,6 +22,7 @@ what needs PyTorch is left out where there is none, and the table says so.
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -157,16 +160,33 @@ def ceilings():
             "read_bytes_s": bytes_s, "operations_s": operations_s}
 
 
-def run_engine(program, folder, device, small):
+def run_engine(program, folder, device, small, cache):
     more = (["--batches", "1,2", "--context", "32", "--prompt", "64",
              "--steps", "4"] if small else
             ["--batches", ",".join(map(str, BATCHES)), "--context",
              str(CONTEXT), "--prompt", str(PROMPT)])
     done = subprocess.run([program, folder, "--device", device, *more],
-                          capture_output=True, text=True, timeout=400)
+                          capture_output=True, text=True, timeout=400,
+                          env={**os.environ, "TROUPE_CACHE": str(cache)})
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip() or f"status {done.returncode}")
     return json.loads(done.stdout)
+
+
+def chosen_products(cache):
+    """What cuda/product_cache.cpp writes: {(outputs, columns): {(role, rows):
+    (ns chosen, ns fastest)}}."""
+    out = {}
+    for path in cache.glob("gpu/products-*.txt"):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if len(words) < 5 or not words[0].isdigit():
+                continue
+            times = out.setdefault((int(words[0]), int(words[1])), {})
+            for one in words[5:]:
+                rows, seconds = one.split(":")
+                times[words[3], int(rows)] = tuple(map(int, seconds.split("/")))
+    return out
 
 
 def run_torch(folder, batches):
@@ -216,6 +236,34 @@ def operations(shape, tokens):
     return 2 * matrices * tokens + attention
 
 
+def products_of(shape):
+    """(outputs, columns) of the products of one token, and how many of each."""
+    hidden, wide = shape["hidden_size"], shape["intermediate_size"]
+    keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
+    layers = shape["num_hidden_layers"]
+    return [((hidden + 2 * keys, hidden), layers), ((hidden, hidden), layers),
+            ((2 * wide, hidden), layers), ((hidden, wide), layers),
+            ((shape["vocab_size"], hidden), 1)]
+
+
+def contract_rows(name, shape, chosen):
+    """What all products of a step of so many rows take; those of the output
+    layer only where all rows are outputs."""
+    counts = {key for times in chosen.values() for key in times}
+    for role, rows in sorted(counts, key=lambda one: (one[0], one[1])):
+        totals = [0, 0]
+        for product, count in products_of(shape):
+            if role == "prompt" and product[0] == shape["vocab_size"]:
+                continue
+            times = chosen.get(product, {}).get((role, rows))
+            if times is None:
+                break
+            totals = [total + count * ns for total, ns in zip(totals, times)]
+        else:
+            yield {"model": name, "role": role, "rows": rows,
+                   "chosen_ms": totals[0] / 1e6, "fastest_ms": totals[1] / 1e6}
+
+
 def rows_of(name, shape, seen, top, beside):
     for one in seen["decode"]:
         batch, step = one["batch"], one["step_s"]
@@ -233,6 +281,17 @@ def rows_of(name, shape, seen, top, beside):
            "ms": seconds * 1e3, "tokens_s": seen["prompt"] / seconds,
            "of_bound": bound / seconds if bound else None, "gap_us": None,
            "torch_ms": None}
+
+
+def contract_table(rows):
+    lines = ["", "What the arithmetic contract costs: all products of a step, "
+             "as chosen and by the fastest for its number of rows alone.", "",
+             "| model | role | rows | chosen, ms | fastest, ms | more |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    lines += [f"| {r['model']} | {r['role']} | {r['rows']} | "
+              f"{r['chosen_ms']:.3f} | {r['fastest_ms']:.3f} | "
+              f"{r['chosen_ms'] / r['fastest_ms'] - 1:.0%} |" for r in rows]
+    return "\n".join(lines) + "\n" if rows else ""
 
 
 def table(rows, top, missing):
@@ -265,7 +324,7 @@ def main():
     parser.add_argument("--work", type=pathlib.Path,
                         default=ROOT / "build/bench/gpu-models")
     given = parser.parse_args()
-    missing, rows, top = [], [], None
+    missing, rows, contract, top = [], [], [], None
 
     def attempt(what, work):
         try:
@@ -281,8 +340,9 @@ def main():
 
     def save(rows):
         to.with_suffix(".json").write_text(json.dumps(
-            {"ceilings": top, "rows": rows, "missing": missing}, indent=1) + "\n")
-        text = table(rows, top, missing)
+            {"ceilings": top, "rows": rows, "contract": contract,
+             "missing": missing}, indent=1) + "\n")
+        text = table(rows, top, missing) + contract_table(contract)
         to.with_suffix(".md").write_text(text)
         return text
 
@@ -290,10 +350,19 @@ def main():
         top = attempt("what the GPU can do", ceilings)
     for name in given.only or [name for name in SHAPES if name != "tiny"]:
         folder = given.work / name
+        cache = given.work / f"{name}-cache"  # so that all is tried now
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
         make_model(folder, SHAPES[name])
         seen = attempt(f"the engine with {name}", lambda: run_engine(
-            given.engine, folder, given.device, name == "tiny"))
+            given.engine, folder, given.device, name == "tiny", cache))
+        if seen and given.device == "cuda":
+            costs = list(contract_rows(name, SHAPES[name],
+                                       chosen_products(cache)))
+            contract += costs
+            if not costs:
+                missing.append(f"what the contract costs with {name} (no "
+                               "product was chosen)")
         beside = None
         if seen:  # what comes next may take longer than there is time
             save([*rows, *rows_of(name, SHAPES[name], seen, top, {})])

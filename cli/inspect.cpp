@@ -147,6 +147,8 @@ void print_memory(const engine::memory_use& use) {
                      static_cast<double>(use.kv_block_bytes) / use.block_size /
                          1024));
   line("  workspace", use.workspace_bytes, "");
+  if (use.library_bytes > 0)
+    line("  for NCCL", use.library_bytes, ", kept free");
   line("  together", use.bytes(), "");
   print_line("max_model_len", std::to_string(use.max_model_len));
 }
@@ -199,6 +201,7 @@ void write_memory(json_writer& json, const engine::memory_use& use) {
   json.key("kv_cache_bytes").natural(use.kv_cache_bytes);
   json.key("kv_tokens").natural(use.kv_tokens());
   json.key("workspace_bytes").natural(use.workspace_bytes);
+  json.key("library_bytes").natural(use.library_bytes);
   json.key("bytes").natural(use.bytes());
   json.key("max_model_len").natural(use.max_model_len).end_object();
 }

@@ -2,6 +2,7 @@
 
 #include "cuda/device_drawer.hpp"
 #include "cuda/device_memory.hpp"
+#include "cuda/device_mixture.hpp"
 #include "cuda/device_products.hpp"
 #include "cuda/kernels/attention.hpp"
 #include "cuda/launches.hpp"
@@ -17,14 +18,15 @@
 #include <cassert>
 #include <list>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
 namespace troupe::cuda {
 
 /// The operations of a model on a device: a GPU, or one that is emulated. All
-/// calls go into one stream, in order; only `download`, `route` and the end of
-/// a draw wait.
+/// calls go into one stream, in order; only `download` and the end of a draw
+/// wait.
 template <class Device>
 class device_backend final : public ops::backend {
 public:
@@ -35,13 +37,14 @@ public:
       : device_(std::move(device)), kv_type_(kv), lists_(*device_),
         workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
         drawer_(*device_, clock_),
-        products_(*device_, workspace_, cache_folder), graphs_(*device_) {
+        products_(*device_, workspace_, cache_folder), mixture_(*device_),
+        graphs_(*device_) {
     // nop
   }
 
   std::string arithmetic() const override {
     const auto* kept = kv_type_ == ops::kv_type::e4m3 ? "e4m3" : "f16";
-    return std::string{"cuda-"} + kept + "kv-1-" + device_->name() +
+    return std::string{"cuda-"} + kept + "kv-2-" + device_->name() +
            products_.name();
   }
 
@@ -59,14 +62,19 @@ public:
     made->is_e4m3 = dense->is_e4m3;
     made->rows_ = dense->rows;
     made->cols_ = dense->cols;
-    if (auto done = take(made->memory, dense->bytes.size()); !done)
+    if (auto done = take(*device_, made->memory, dense->bytes.size()); !done)
       return done.error();
     device_->copy_in(made->memory.template as<void>(), dense->bytes.data(),
                      dense->bytes.size());
-    if (made->type == ops::element_type::bf16 && !made->is_e4m3)
-      products_.add({made->rows_, made->cols_},
-                    made->memory.template as<const bf16>());
+    made->kind = ops::library_kind_of(parts);
+    if (made->kind)
+      products_.add(matrix_of(*made));
     return std::unique_ptr<ops::weight>{std::move(made)};
+  }
+
+  result<std::unique_ptr<ops::expert_weights>>
+  load_experts(std::span<const ops::expert_matrices> experts) override {
+    return mixture_.load(experts);
   }
 
   std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
@@ -91,7 +99,7 @@ public:
                        " dimensions are not supported on a GPU"};
     auto made = std::make_unique<device_kv>();
     made->shape_ = shape;
-    if (auto done = take(made->memory, kv_bytes(shape)); !done)
+    if (auto done = take(*device_, made->memory, kv_bytes(shape)); !done)
       return done.error();
     device_->zero(made->memory.template as<void>(), made->memory.bytes());
     return std::unique_ptr<ops::kv_pool>{std::move(made)};
@@ -107,10 +115,12 @@ public:
         turns_for(rope).cover(*device_, bounds.positions);
       products_.choose(kv_bytes(bounds.kv));
       products_.make_room(bounds.rows);
+      if (bounds.mixture.experts > 0)
+        mixture_.make_room(bounds.mixture, bounds.rows);
     } catch (const std::bad_alloc&) {
       return error{errc::limit, "the GPU has no room for what steps need"};
     }
-    return ops::gpu_step_layout::bytes(bounds, products_.widest());
+    return ops::gpu_step_layout::bytes(bounds, products_.layout());
   }
 
   ops::drawer* drawer_of(std::int64_t logits) override {
@@ -183,10 +193,11 @@ public:
     const auto& w = stored(weight);
     if (rows <= 0)
       return;
-    if (const auto* by = products_.algorithm_for({w.rows_, w.cols_}, of);
-        by != nullptr && w.type == ops::element_type::bf16 && !w.is_e4m3)
-      return products_.multiply(*by, w.memory.template as<const bf16>(),
-                                {w.rows_, w.cols_}, x, rows, y, add);
+    if (w.kind) {
+      const auto matrix = matrix_of(w);
+      if (const auto* by = products_.algorithm_for(matrix.shape, of))
+        return products_.multiply(*by, matrix, x, rows, y, add);
+    }
     with_elements(w, [&](const auto* elements) {
       launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add,
                     scales_of(w));
@@ -254,21 +265,11 @@ public:
     change_rows(change::soft_cap, x, 0, cap, rows, cols, x);
   }
 
-  void route(const float* scores, std::int64_t rows, std::int32_t experts,
-             bool normalise, const ops::routing_view& out) override {
-    host_scores_.resize(static_cast<std::size_t>(rows * experts));
-    download(scores, host_scores_);
-    choose_experts(host_scores_, experts, normalise, out);
-  }
-
-  void add_rows(const float* x, std::span<const std::int32_t> rows,
-                std::span<const float> shares, std::int64_t cols,
-                float* y) override {
-    assert(rows.size() == shares.size());
-    const auto blocks = blocks_for(cols);
-    const auto* to = lists_.put(rows);
-    over_rows(rows.size(), blocks,
-              add_rows_kernel{x, to, lists_.put(shares), blocks, cols, y});
+  std::uint64_t mix_experts(const ops::expert_weights& experts,
+                            const ops::mixture_params& how, const float* x,
+                            const float* scores, std::int64_t rows,
+                            float* y) override {
+    return mixture_.run(experts, how, x, scores, rows, y);
   }
 
   void gather_rows(const float* x, std::span<const std::int32_t> rows,
@@ -308,6 +309,7 @@ private:
     }
     ops::element_type type = ops::element_type::bf16;
     bool is_e4m3 = false; // then the type means nothing
+    std::optional<ops::library_kind> kind;
     std::int64_t rows_ = 0;
     std::int64_t cols_ = 0;
     device_backend::memory memory;
@@ -376,16 +378,6 @@ private:
     }
   };
 
-  result<void> take(memory& out, std::size_t bytes) {
-    try {
-      out = memory{*device_, bytes};
-    } catch (const std::bad_alloc&) {
-      return error{errc::limit, "the GPU has no room for " +
-                                    std::to_string(bytes >> 20) + " MiB"};
-    }
-    return {};
-  }
-
   static const device_weight& stored(const ops::weight& w) {
     return static_cast<const device_weight&>(w);
   }
@@ -407,6 +399,13 @@ private:
         first + ops::e4m3_scales_at(w.rows_, w.cols_));
   }
 
+  /// Of one that has a kind.
+  static stored_matrix matrix_of(const device_weight& w) {
+    return {w.memory.template as<const void>(),
+            scales_of(w),
+            {w.rows_, w.cols_, *w.kind}};
+  }
+
   std::size_t kv_bytes(const ops::kv_shape& shape) const {
     return static_cast<std::size_t>(ops::dense_kv_bytes(shape, kv_type_));
   }
@@ -420,17 +419,10 @@ private:
       f(view_of<f16>(pool));
   }
 
-  /// Calls f with the weight's elements as what they are.
   template <class F>
   static void with_elements(const device_weight& w, F f) {
-    if (w.is_e4m3)
-      f(w.memory.template as<const e4m3>());
-    else if (w.type == ops::element_type::f32)
-      f(w.memory.template as<const float>());
-    else if (w.type == ops::element_type::f16)
-      f(w.memory.template as<const f16>());
-    else
-      f(w.memory.template as<const bf16>());
+    cuda::with_elements(w.type, w.is_e4m3, w.memory.template as<const void>(),
+                        f);
   }
 
   template <class Kernel>
@@ -469,59 +461,136 @@ private:
               change_kernel{how, x, x_stride, factor, blocks, cols, y});
   }
 
+  /// Calls f with the least number of a head's numbers for which attention is
+  /// compiled.
+  template <class F>
+  static void with_dims(std::int32_t head_dim, F f) {
+    if (head_dim <= 32)
+      f(std::integral_constant<int, 32>{});
+    else if (head_dim <= 64)
+      f(std::integral_constant<int, 64>{});
+    else if (head_dim <= 128)
+      f(std::integral_constant<int, 128>{});
+    else if (head_dim <= 256)
+      f(std::integral_constant<int, 256>{});
+    else
+      f(std::integral_constant<int, head_dim_max>{});
+  }
+
   template <class Kept>
   void attend(const float* qkv, const ops::attention_params& how,
               const ops::batch_view& batch, std::int32_t layer,
               const kv_view<Kept>& kv, float* out) {
-    attention_kernel<Kept> kernel{
-        qkv,        how.heads, how.scale, how.soft_cap,
-        how.window, how.ahead, layer,     lists_.rows_of(batch),
-        kv,         out};
-    const auto rows = batch.positions.size();
-    note_heads(how.heads, kv.head_dim);
-    kernel.parts = parts_for(batch, how.heads, kv.head_dim);
-    if (kernel.parts > 1)
-      kernel.partials = workspace_.template as<float>();
-    launch_shape shape;
-    shape.blocks_x = static_cast<unsigned>(how.heads * kernel.parts);
-    shape.threads = attention_threads;
-    shape.shared_floats = attention_kernel<Kept>::shared_floats(kv.head_dim);
-    over_rows(rows, shape, kernel);
-    if (kernel.parts > 1)
-      over_rows(rows, static_cast<unsigned>(how.heads),
-                merge_parts_kernel{kernel.partials, how.heads, kernel.parts,
-                                   kv.head_dim, out});
+    attention_work work;
+    work.qkv = qkv;
+    work.heads = how.heads;
+    work.scale = how.scale;
+    work.soft_cap = how.soft_cap;
+    work.window = how.window;
+    work.ahead = how.ahead;
+    work.layer = layer;
+    work.rows = lists_.rows_of(batch);
+    work.out = out;
+    const attended by{how.heads, kv.kv_heads, kv.head_dim};
+    note(by);
+    const auto tiles = count_tiles(batch);
+    const auto parts = parts_for(batch, by);
+    with_dims(kv.head_dim, [&](auto dims) {
+      work.tiles = lists_.tiles();
+      attend_rows<Kept, dims>(work, tiles.of_one, parts, kv);
+      work.tiles += 2 * tiles.of_one;
+      attend_many<Kept, dims>(work, tiles.of_many, kv);
+    });
   }
 
-  /// Into how many parts the attention of each row and head is divided: one,
-  /// unless few rows would leave most of the device idle.
-  std::int32_t parts_for(const ops::batch_view& batch, std::int32_t heads,
-                         std::int32_t head_dim) const {
+  template <class Kernel>
+  void launch_attention(std::size_t tiles, attention_work& work,
+                        const kv_view<typename Kernel::shape::kept>& kv,
+                        std::int32_t rows_of_tile) {
+    const auto queries = rows_of_tile * (work.heads / kv.kv_heads);
+    work.blocks_of_tile =
+        (queries + Kernel::shape::queries - 1) / Kernel::shape::queries;
+    launch_shape shape;
+    shape.blocks_x =
+        static_cast<unsigned>(kv.kv_heads * work.blocks_of_tile * work.parts);
+    shape.threads = attention_threads;
+    shape.shared_floats = Kernel::shape::shared_floats;
+    over_rows(tiles, shape, Kernel{work, kv});
+  }
+
+  /// Tiles of one row, as many at once as the workspace has room for their
+  /// parts.
+  template <class Kept, int Dims>
+  void attend_rows(attention_work work, std::size_t rows, std::int32_t parts,
+                   const kv_view<Kept>& kv) {
+    using kernel = attention_kernel<Kept, Dims, attention_warps>;
+    if (parts == 1)
+      return launch_attention<kernel>(rows, work, kv, 1);
+    work.parts = parts;
+    work.partials = workspace_.template as<float>();
+    const auto at_once = static_cast<std::size_t>(
+        rows_with_room({work.heads, kv.kv_heads, kv.head_dim}, parts));
+    for (std::size_t first = 0; first < rows; first += at_once) {
+      const auto some = std::min(at_once, rows - first);
+      launch_attention<kernel>(some, work, kv, 1);
+      over_rows(some, static_cast<unsigned>(work.heads),
+                merge_parts_kernel{work.partials, work.tiles, work.heads, parts,
+                                   kv.head_dim, work.out});
+      work.tiles += 2 * some;
+    }
+  }
+
+  template <class Kept, int Dims>
+  void attend_many(attention_work work, std::size_t tiles,
+                   const kv_view<Kept>& kv) {
+    // More numbers of a head do not fit into the registers of one warp.
+    constexpr int team = Dims <= 128 ? 1 : attention_warps;
+    launch_attention<attention_kernel<Kept, Dims, team>>(tiles, work, kv,
+                                                         tile_rows);
+  }
+
+  /// What decides on how attention is divided over blocks.
+  struct attended {
+    std::int32_t heads, kv_heads, head_dim;
+    bool operator==(const attended&) const = default;
+  };
+
+  /// Rows of one launch if each has so many parts.
+  std::int64_t rows_with_room(const attended& by, std::int32_t parts) const {
+    const auto floats = by.heads * parts * partial_floats(by.head_dim);
+    return static_cast<std::int64_t>(workspace_.bytes()) /
+           (floats * std::int64_t{sizeof(float)});
+  }
+
+  /// Into how many parts the attention of a row that is a tile is divided: one,
+  /// unless few rows would leave much of the device idle.
+  std::int32_t parts_for(const ops::batch_view& batch,
+                         const attended& by) const {
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
-    if (rows * heads >= device_->blocks_wanted())
+    const auto group = by.heads / by.kv_heads;
+    const auto blocks =
+        rows * by.kv_heads * ((group + queries_at_once - 1) / queries_at_once);
+    // Three quarters of what is wanted, all at once, are better than parts.
+    if (4 * blocks >= 3 * device_->blocks_wanted())
       return 1;
     const auto parts = parts_of(batch.positions);
-    const auto floats = rows * heads * parts * (head_dim + 2);
-    const auto room = static_cast<std::int64_t>(workspace_.bytes());
-    return floats * std::int64_t{sizeof(float)} <= room ? parts : 1;
+    return rows_with_room(by, parts) > 0 ? parts : 1;
   }
 
   /// Of all ways to attend that were seen (a model has one or two), the most
   /// parts: for so many rows it says how each of them is divided.
   std::int32_t most_parts(const ops::batch_view& batch) const {
-    if (heads_seen_.empty())
+    if (seen_.empty())
       return parts_of(batch.positions);
     std::int32_t out = 1;
-    for (auto [heads, head_dim] : heads_seen_)
-      out = std::max(out, parts_for(batch, heads, head_dim));
+    for (const auto& by : seen_)
+      out = std::max(out, parts_for(batch, by));
     return out;
   }
 
-  void note_heads(std::int32_t heads, std::int32_t head_dim) {
-    const std::pair one{heads, head_dim};
-    if (std::find(heads_seen_.begin(), heads_seen_.end(), one) ==
-        heads_seen_.end())
-      heads_seen_.push_back(one);
+  void note(const attended& by) {
+    if (std::find(seen_.begin(), seen_.end(), by) == seen_.end())
+      seen_.push_back(by);
   }
 
   /// Rounded up to a power of two, so that few graphs do for all lengths: the
@@ -555,10 +624,10 @@ private:
   step_clock<Device> clock_;
   device_drawer<Device> drawer_;
   device_products<Device> products_;
+  device_mixture<Device> mixture_;
   step_graphs<Device> graphs_;
   std::list<device_turns> turns_;
-  std::vector<std::pair<std::int32_t, std::int32_t>> heads_seen_;
-  std::vector<float> host_scores_;
+  std::vector<attended> seen_;
 };
 
 } // namespace troupe::cuda

@@ -4,6 +4,7 @@
 #include "cuda/device_transport.hpp"
 #include "cuda/kernels/parts.hpp"
 #include "cuda/launches.hpp"
+#include "cuda/peer_link.hpp"
 #include "engine/ops/communicator.hpp"
 #include "engine/ops/dense_layout.hpp"
 
@@ -13,19 +14,22 @@
 
 namespace troupe::cuda {
 
-/// One of several ranks over its device's memory: what the others have is moved
-/// here, and added by our own kernel. What the hosts say to each other goes
-/// through a communicator of theirs.
+/// One of several ranks over its device's memory. Where the devices reach each
+/// other's memory, kernels read what the others have (peer_link.hpp), but for
+/// large sums; else it is moved here, and added by our own kernel. The order of
+/// sums is the same in all ways. What the hosts say to each other goes through
+/// a communicator of theirs.
 template <class Device>
 class device_communicator final : public ops::communicator {
 public:
   /// From so many floats on a sum of more than two ranks is made in parts.
   static constexpr std::int64_t parts_from = 16'384;
 
-  /// `device` outlives it.
+  /// `device` outlives it. No `peers`: not all devices reach each other.
   device_communicator(Device& device, std::unique_ptr<ops::communicator> hosts,
-                      std::unique_ptr<device_transport> transport)
-      : device_(device), hosts_(std::move(hosts)),
+                      std::unique_ptr<device_transport> transport,
+                      std::unique_ptr<peer_link<Device>> peers)
+      : device_(device), peers_(std::move(peers)), hosts_(std::move(hosts)),
         transport_(std::move(transport)) {
     // nop
   }
@@ -40,15 +44,17 @@ public:
 
   /// In pieces; the order of a number's sum does not depend on them.
   void all_reduce(float* x, std::int64_t n) override {
+    if (is_kept(n))
+      return peers_->add_up(x, n, goes_in_parts(n));
     make_room(n);
-    for (std::int64_t done = 0; n > 0; x += done, n -= done) {
-      const bool in_parts = size() > 2 && n >= parts_from;
-      done = in_parts ? reduce_parts(x, n) : reduce_whole(x, n);
-    }
+    for (std::int64_t done = 0; n > 0; x += done, n -= done)
+      done = goes_in_parts(n) ? reduce_parts(x, n) : reduce_whole(x, n);
   }
 
   void all_gather(const float* x, std::int64_t rows, std::int64_t cols,
                   float* out) override {
+    if (peers_)
+      return peers_->place(x, rows, cols, out);
     const auto n = rows * cols;
     make_room(n);
     for (std::int64_t first = 0; first < n; first += piece_) {
@@ -62,16 +68,26 @@ public:
   }
 
   void broadcast(std::vector<std::byte>& bytes) override {
+    device_.go_on();
     hosts_->broadcast(bytes);
   }
 
   std::vector<std::string> tell_all(const std::string& own) override {
+    device_.go_on();
     return hosts_->tell_all(own);
   }
 
   std::uint64_t prepare(std::int64_t floats) override {
     make_room(floats);
-    return room_.bytes();
+    return room_.bytes() + (peers_ ? peers_->make_room() : 0);
+  }
+
+  bool is_kept(std::int64_t floats) const override {
+    return peers_ != nullptr && floats <= ops::gpu_peer_layout::sum_max;
+  }
+
+  bool runs_ahead() const override {
+    return peers_ != nullptr || !transport_->waits();
   }
 
   void check() override {
@@ -91,6 +107,10 @@ private:
     room_ = {}; // two at once are not planned
     room_ = {device_, layout::bytes(size(), floats)};
     piece_ = piece;
+  }
+
+  bool goes_in_parts(std::int64_t n) const {
+    return size() > 2 && n >= parts_from;
   }
 
   /// Gives how many are done.
@@ -127,10 +147,13 @@ private:
   }
 
   Device& device_;
-  std::unique_ptr<ops::communicator> hosts_;
-  std::unique_ptr<device_transport> transport_; // gone before the hosts part
   device_memory<Device> room_;
   std::int64_t piece_ = 0; ///< floats of a rank that the room has place for
+  // In this order nobody waits for what is gone: what is moved is given up,
+  // the group ends, and with it what kernels wait for.
+  std::unique_ptr<peer_link<Device>> peers_;
+  std::unique_ptr<ops::communicator> hosts_;
+  std::unique_ptr<device_transport> transport_;
 };
 
 } // namespace troupe::cuda

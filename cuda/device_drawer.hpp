@@ -61,6 +61,9 @@ public:
     send(plan.rows, now.rows, rows_);
     send(plan.changes, now.changes, changes_);
     send(plan.masks, now.masks, masks_);
+    if (std::any_of(plan.changes.begin(), plan.changes.end(),
+                    [](auto& change) { return change.id < 0; }))
+      name_drawn(rows);
     const auto best_count = rows * ops::draw_row::best_max;
     auto* best = best_.template as<std::int32_t>();
     const draw_kernel kernel{logits,
@@ -133,6 +136,16 @@ private:
     std::uint64_t step = 0;           ///< of the clock
     typename Device::event is_done;
   };
+
+  void name_drawn(std::size_t rows) {
+    launch_shape shape;
+    shape.blocks_y = static_cast<unsigned>(rows);
+    shape.shared_floats = name_drawn_kernel::shared_floats;
+    device_.launch(shape,
+                   name_drawn_kernel{rows_.template as<const ops::draw_row>(),
+                                     changes_.template as<ops::logit_change>(),
+                                     ids()});
+  }
 
   template <class T>
   void send(const std::vector<T>& list, const host_memory<Device>& by,

@@ -1,7 +1,11 @@
 #pragma once
 
+#include "engine/codec/error.hpp"
+
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <string>
 #include <utility>
 
 namespace troupe::cuda {
@@ -61,6 +65,19 @@ private:
 /// Of the host. What is sent out of it has to stay until it has arrived.
 template <class Device>
 using host_memory = device_memory<Device, memory_place::host>;
+
+/// Makes it of so many bytes, or says that there is no room.
+template <class Device>
+result<void> take(Device& device, device_memory<Device>& what,
+                  std::size_t bytes) {
+  try {
+    what = device_memory<Device>{device, bytes};
+  } catch (const std::bad_alloc&) {
+    return error{errc::limit, "the GPU has no room for " +
+                                  std::to_string(bytes >> 20) + " MiB"};
+  }
+  return {};
+}
 
 /// Makes it as large, if it is smaller; what was in it is gone.
 template <class Device, memory_place Place>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/device_memory.hpp"
+#include "cuda/kernels/products.hpp"
 #include "cuda/launches.hpp"
 #include "cuda/product.hpp"
 #include "cuda/product_cache.hpp"
@@ -17,8 +18,30 @@
 
 namespace troupe::cuda {
 
-/// Products with weights in bf16, each shape and role by what was chosen for it
-/// (product_choice.hpp). A library's algorithm reads rows rounded to bf16.
+/// A weight in a device's memory whose products a library may make.
+struct stored_matrix {
+  const void* numbers = nullptr;
+  const float* scales = nullptr; ///< of e4m3, one per output
+  product_shape shape;
+};
+
+/// Room for a library's products of so many rows (ops::gpu_product_layout).
+template <class Device>
+struct product_room {
+  device_memory<Device> rounded, factors, widened, sums;
+
+  void grow_to(Device& device, const ops::gpu_product_layout& layout,
+               std::int64_t rows) {
+    grow(device, rounded, layout.rounded_bytes(rows));
+    grow(device, factors, layout.factor_bytes(rows));
+    grow(device, widened, layout.widened_bytes());
+    grow(device, sums, layout.sum_bytes(rows));
+  }
+};
+
+/// Products with weights in bf16, f16 and e4m3, each shape and role by what was
+/// chosen for it (product_choice.hpp). A library's algorithm reads rows rounded
+/// to bf16, or for weights in f16 to f16. It multiplies e4m3 as bf16.
 template <class Device>
 class device_products {
 public:
@@ -33,26 +56,27 @@ public:
   }
 
   /// A weight was loaded; it stays until `choose`.
-  void add(const product_shape& shape, const bf16* weight) {
-    widest_ = std::max(widest_, shape.cols);
+  void add(const stored_matrix& weight) {
+    const auto& shape = weight.shape;
+    layout_.add(shape.kind, shape.outputs, shape.cols);
     if (has_algorithms(shape))
       loaded_.try_emplace(shape, weight);
   }
 
   /// Room for steps of so many rows.
   void make_room(std::int64_t rows) {
-    grow(device_, rounded_, ops::gpu_step_layout::rounded_bytes(rows, widest_));
+    room_.grow_to(device_, layout_, rows);
   }
 
-  std::int64_t widest() const {
-    return widest_;
+  const ops::gpu_product_layout& layout() const {
+    return layout_;
   }
 
   /// Chooses for all shapes that were added, as the file says or by trials,
   /// which take no more than `spare_bytes`: what needs more is our own.
   void choose(std::size_t spare_bytes) {
     for (const auto& [shape, weight] : loaded_)
-      choose_for(shape, weight, spare_bytes);
+      choose_for(weight, spare_bytes);
     loaded_.clear();
     cache_.save();
   }
@@ -69,8 +93,10 @@ public:
     if (choices_.empty())
       return {};
     constexpr std::size_t digits = 16;
-    const auto text =
-        write_choices(device_.library(), {choices_.begin(), choices_.end()});
+    product_choices all; // but for their times
+    for (const auto& [of, choice] : choices_)
+      all.emplace(of, chosen_product{choice, {}});
+    const auto text = write_choices(device_.library(), all);
     return "-" + text.substr(text.size() - digits - 1, digits);
   }
 
@@ -79,43 +105,112 @@ public:
   }
 
   /// Throws std::runtime_error if the algorithm, which could, cannot.
-  void multiply(const product_algorithm& algorithm, const bf16* weight,
-                const product_shape& shape, const float* x, std::int64_t rows,
-                float* y, bool add) {
+  void multiply(const product_algorithm& algorithm, const stored_matrix& weight,
+                const float* x, std::int64_t rows, float* y, bool add) {
     make_room(rows);
-    auto* rounded = rounded_.template as<bf16>();
-    round(x, rows, shape.cols, rounded);
-    if (!device_.multiply(algorithm,
-                          product_of(weight, rounded, shape, rows, y, add)))
+    if (!make(algorithm, weight, x, rows, y, add, room_))
       throw std::runtime_error{"a product of " + std::to_string(rows) +
                                " rows failed on a GPU"};
   }
 
 private:
   class trial;
+  using room = product_room<Device>;
+  using kind = ops::library_kind;
 
-  product product_of(const bf16* weight, const bf16* x,
-                     const product_shape& shape, std::int64_t rows, float* y,
-                     bool add) const {
-    return {weight,
-            x,
-            shape,
-            rows,
-            y,
-            add,
-            workspace_.template as<void>(),
-            workspace_.bytes()};
+  /// False if the algorithm cannot.
+  bool make(const product_algorithm& algorithm, const stored_matrix& weight,
+            const float* x, std::int64_t rows, float* y, bool add,
+            const room& in) {
+    const auto& [outputs, cols, kind_of] = weight.shape;
+    if (kind_of == kind::bf16) {
+      round(x, rows, cols, in);
+      return run(algorithm, weight.numbers, weight.shape, rows, y, add, in);
+    }
+    if (kind_of == kind::f16)
+      scale(x, rows, cols, in);
+    else
+      round(x, rows, cols, in);
+    const auto at_once = ops::gpu_product_layout::outputs_at_once(outputs);
+    for (std::int64_t first = 0; first < outputs; first += at_once) {
+      const auto some = std::min(at_once, outputs - first);
+      const bool is_f16 = kind_of == kind::f16;
+      const auto* numbers =
+          is_f16 ? static_cast<const f16*>(weight.numbers) + first * cols
+                 : widen(weight, first, some, in);
+      if (!run(algorithm, numbers,
+               {some, cols, is_f16 ? kind::f16 : kind::bf16}, rows,
+               in.sums.template as<float>(), false, in))
+        return false;
+      place(weight, first, some, rows, y, add, in);
+    }
+    return true;
   }
 
-  void round(const float* x, std::int64_t rows, std::int64_t cols, bf16* to) {
+  bool run(const product_algorithm& algorithm, const void* numbers,
+           const product_shape& shape, std::int64_t rows, float* y, bool add,
+           const room& in) {
+    return device_.multiply(
+        algorithm,
+        {numbers, in.rounded.template as<const void>(), shape, rows, y, add,
+         workspace_.template as<void>(), workspace_.bytes()});
+  }
+
+  template <class MakeKernel>
+  void over_rows(std::int64_t rows, std::int64_t cols, MakeKernel make) {
     launch_shape shape;
     shape.blocks_x = blocks_for(cols);
     launch_over_rows(device_, static_cast<std::size_t>(rows), shape,
-                     round_kernel{x, shape.blocks_x, cols, to});
+                     make(shape.blocks_x));
   }
 
-  void choose_for(const product_shape& shape, const bf16* weight,
-                  std::size_t spare_bytes) {
+  void round(const float* x, std::int64_t rows, std::int64_t cols,
+             const room& in) {
+    over_rows(rows, cols, [&](unsigned blocks) {
+      return round_kernel{x, blocks, cols, in.rounded.template as<bf16>()};
+    });
+  }
+
+  void scale(const float* x, std::int64_t rows, std::int64_t cols,
+             const room& in) {
+    launch_shape shape;
+    shape.shared_floats = scale_kernel::shared_floats;
+    launch_over_rows(device_, static_cast<std::size_t>(rows), shape,
+                     scale_kernel{x, cols, in.rounded.template as<f16>(),
+                                  in.factors.template as<float>()});
+  }
+
+  const void* widen(const stored_matrix& weight, std::int64_t first,
+                    std::int64_t some, const room& in) {
+    const auto cols = weight.shape.cols;
+    const auto* from = static_cast<const e4m3*>(weight.numbers) + first * cols;
+    auto* to = in.widened.template as<bf16>();
+    constexpr std::int64_t of_block = 8192, most = 4096;
+    launch_shape shape;
+    shape.blocks_x = static_cast<unsigned>(
+        std::clamp(some * cols / of_block, std::int64_t{1}, most));
+    device_.launch(shape, widen_kernel{from, some * cols, shape.blocks_x, to});
+    return to;
+  }
+
+  void place(const stored_matrix& weight, std::int64_t first, std::int64_t some,
+             std::int64_t rows, float* y, bool add, const room& in) {
+    const auto* scales =
+        weight.scales != nullptr ? weight.scales + first : nullptr;
+    over_rows(rows, some, [&](unsigned blocks) {
+      return place_sums_kernel{in.sums.template as<float>(),
+                               in.factors.template as<float>(),
+                               scales,
+                               blocks,
+                               some,
+                               weight.shape.outputs,
+                               y + first,
+                               add};
+    });
+  }
+
+  void choose_for(const stored_matrix& weight, std::size_t spare_bytes) {
+    const auto& shape = weight.shape;
     std::optional<trial> tried;
     std::map<product_algorithm, bool> kept;
     for (const auto role : {ops::row_role::prompt, ops::row_role::output}) {
@@ -128,25 +223,30 @@ private:
       }
       if (!choice) {
         if (!tried)
-          tried.emplace(*this, shape, weight);
+          tried.emplace(*this, weight);
         choice = choose_product(*tried, role, kept);
         cache_.add(shape, role, *choice);
       }
-      if (*choice)
-        choices_.insert_or_assign({shape, role}, **choice);
+      if (choice->what)
+        choices_.insert_or_assign({shape, role}, *choice->what);
     }
   }
 
   /// What the file says; nothing if it says nothing that can be.
-  std::optional<product_choice> known(const product_shape& shape,
+  std::optional<chosen_product> known(const product_shape& shape,
                                       ops::row_role role) {
     const auto* found = cache_.find(shape, role);
-    if (found == nullptr || (*found && !is_there(**found, shape)))
+    if (found == nullptr || (found->what && !is_there(*found->what, shape)))
       return std::nullopt;
     return *found;
   }
 
-  std::vector<product_algorithm> proposed(const product_shape& shape) {
+  /// For what the library sees of a shape.
+  std::vector<product_algorithm> proposed(product_shape shape) {
+    if (shape.kind != kind::bf16)
+      shape.outputs = ops::gpu_product_layout::outputs_at_once(shape.outputs);
+    if (shape.kind == kind::e4m3)
+      shape.kind = kind::bf16;
     return device_.product_algorithms(shape, workspace_.bytes());
   }
 
@@ -160,10 +260,10 @@ private:
   Device& device_;
   const memory& workspace_;
   product_cache cache_;
-  std::int64_t widest_ = 0; ///< columns of a weight
-  std::map<product_shape, const bf16*> loaded_;
+  ops::gpu_product_layout layout_;
+  std::map<product_shape, stored_matrix> loaded_;
   std::map<std::pair<product_shape, ops::row_role>, product_algorithm> choices_;
-  memory rounded_;
+  room room_;
 };
 
 /// On a weight that is there, with rows made up; takes memory for the time of
@@ -171,33 +271,33 @@ private:
 template <class Device>
 class device_products<Device>::trial final : public product_trial {
 public:
-  trial(device_products& of, const product_shape& shape, const bf16* weight)
-      : of_(of), shape_(shape), weight_(weight),
-        x_(of.device_, bytes_of(shape.cols, sizeof(float))),
-        rounded_(of.device_, bytes_of(shape.cols, sizeof(bf16))),
-        y_(of.device_, bytes_of(shape.outputs, sizeof(float))),
+  trial(device_products& of, const stored_matrix& weight)
+      : of_(of), weight_(weight),
+        x_(of.device_, bytes_of(weight.shape.cols, sizeof(float))),
+        y_(of.device_, bytes_of(weight.shape.outputs, sizeof(float))),
         sums_(of.device_, bytes_of(1, sizeof(std::uint64_t))) {
+    room_.grow_to(of.device_, layout_for(weight.shape), trial_rows_most);
     std::vector<float> values(
-        static_cast<std::size_t>(trial_rows_most * shape.cols));
+        static_cast<std::size_t>(trial_rows_most * weight.shape.cols));
     std::uint32_t state = 1;
     for (auto& x : values) {
       state = state * 1664525u + 1013904223u;
       x = static_cast<float>(state >> 8) * 0x1p-23f - 1; // [-1, 1)
     }
     of.device_.copy_in(x_.template as<void>(), values.data(), x_.bytes());
-    of.round(x_.template as<float>(), trial_rows_most, shape.cols, rounded());
     of.device_.zero(y_.template as<void>(), y_.bytes());
   }
 
   /// What it takes.
   static std::size_t bytes_for(const product_shape& shape) {
-    return bytes_of(shape.cols, sizeof(float) + sizeof(bf16)) +
+    return bytes_of(shape.cols, sizeof(float)) +
            bytes_of(shape.outputs, sizeof(float)) +
-           bytes_of(1, sizeof(std::uint64_t));
+           bytes_of(1, sizeof(std::uint64_t)) +
+           layout_for(shape).bytes(trial_rows_most);
   }
 
   std::vector<product_algorithm> proposed() override {
-    return of_.proposed(shape_);
+    return of_.proposed(weight_.shape);
   }
 
   bool begin(const product_algorithm& algorithm) override {
@@ -215,16 +315,12 @@ public:
 
   std::optional<double> seconds(const product_choice& choice,
                                 std::int64_t rows) override {
-    const auto once = [&] {
-      if (!choice) {
-        launch_linear(of_.device_, weight_, x_.template as<float>(),
-                      shape_.outputs, shape_.cols, rows, y(), false);
-        return true;
-      }
-      of_.round(x_.template as<float>(), rows, shape_.cols, rounded());
-      return run(*choice, 0, rows);
-    };
-    return of_.device_.seconds(once);
+    return of_.device_.seconds([&] {
+      if (choice)
+        return run(*choice, 0, rows);
+      run_own(rows);
+      return true;
+    });
   }
 
 private:
@@ -232,18 +328,34 @@ private:
     return static_cast<std::size_t>(trial_rows_most * cols) * size;
   }
 
-  bf16* rounded() const {
-    return rounded_.template as<bf16>();
+  static ops::gpu_product_layout layout_for(const product_shape& shape) {
+    ops::gpu_product_layout out;
+    out.add(shape.kind, shape.outputs, shape.cols);
+    return out;
   }
+
   float* y() const {
     return y_.template as<float>();
   }
 
   bool run(const product_algorithm& algorithm, std::int64_t first,
            std::int64_t rows) {
-    return of_.device_.multiply(
-        algorithm, of_.product_of(weight_, rounded() + first * shape_.cols,
-                                  shape_, rows, y(), false));
+    const auto* x = x_.template as<float>() + first * weight_.shape.cols;
+    return of_.make(algorithm, weight_, x, rows, y(), false, room_);
+  }
+
+  void run_own(std::int64_t rows) {
+    const auto run_with = [&](const auto* numbers) {
+      launch_linear(of_.device_, numbers, x_.template as<float>(),
+                    weight_.shape.outputs, weight_.shape.cols, rows, y(), false,
+                    weight_.scales);
+    };
+    if (weight_.shape.kind == kind::bf16)
+      run_with(static_cast<const bf16*>(weight_.numbers));
+    else if (weight_.shape.kind == kind::f16)
+      run_with(static_cast<const f16*>(weight_.numbers));
+    else
+      run_with(static_cast<const e4m3*>(weight_.numbers));
   }
 
   /// A number for the bits of each row; empty if the algorithm cannot.
@@ -255,16 +367,16 @@ private:
     shape.shared_floats = row_sum_kernel::shared_floats;
     auto* sums = sums_.template as<std::uint64_t>();
     launch_over_rows(of_.device_, static_cast<std::size_t>(rows), shape,
-                     row_sum_kernel{y(), shape_.outputs, sums});
+                     row_sum_kernel{y(), weight_.shape.outputs, sums});
     std::vector<std::uint64_t> out(static_cast<std::size_t>(rows));
     of_.device_.copy_out(out.data(), sums, out.size() * sizeof(out[0]));
     return out;
   }
 
   device_products& of_;
-  product_shape shape_;
-  const bf16* weight_;
-  memory x_, rounded_, y_, sums_;
+  stored_matrix weight_;
+  memory x_, y_, sums_;
+  room room_;
   std::vector<std::uint64_t> whole_;
 };
 

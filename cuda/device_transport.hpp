@@ -17,6 +17,9 @@ public:
   /// may lie at its place in `all`.
   virtual void gather(const float* own, std::int64_t n, float* all) = 0;
 
+  /// Whether a call waits on the host for what the device was given before.
+  virtual bool waits() const = 0;
+
   /// parts[r * n + i] = what rank r has in own[rank * n + i].
   virtual void exchange(const float* own, std::int64_t n, float* parts) = 0;
 };

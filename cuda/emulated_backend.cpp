@@ -14,7 +14,9 @@ namespace {
 using transport_maker = std::function<std::unique_ptr<device_transport>(
     emulated_device&, ops::communicator& hosts)>;
 
+/// `threads`: of the ranks, if all are of this process.
 emulated_rank connect(std::unique_ptr<ops::communicator> hosts,
+                      const std::shared_ptr<ops::thread_group>& threads,
                       const emulated_options& how,
                       const std::filesystem::path& cache_folder,
                       const transport_maker& make,
@@ -27,8 +29,12 @@ emulated_rank connect(std::unique_ptr<ops::communicator> hosts,
   auto transport = make(used, *hosts);
   if (change)
     transport = change(std::move(transport), *hosts);
+  std::unique_ptr<peer_link<emulated_device>> peers;
+  if (how.has_peers && threads && threads->size() > 1)
+    peers = std::make_unique<peer_link<emulated_device>>(used, threads,
+                                                         hosts->rank());
   out.ranks = std::make_unique<device_communicator<emulated_device>>(
-      used, std::move(hosts), std::move(transport));
+      used, std::move(hosts), std::move(transport), std::move(peers));
   return out;
 }
 
@@ -43,8 +49,8 @@ emulated_rank make_emulated_rank(std::shared_ptr<ops::thread_group> group,
     return std::make_unique<thread_transport<emulated_device>>(device, group,
                                                                rank);
   };
-  return connect(ops::make_thread_communicator(group, rank), how, cache_folder,
-                 make, change, kv);
+  return connect(ops::make_thread_communicator(group, rank), group, how,
+                 cache_folder, make, change, kv);
 }
 
 emulated_rank make_emulated_rank(std::unique_ptr<ops::communicator> hosts,
@@ -59,7 +65,7 @@ emulated_rank make_emulated_rank(std::unique_ptr<ops::communicator> hosts,
           device, threads, all.rank());
     return std::make_unique<host_transport<emulated_device>>(device, all);
   };
-  return connect(std::move(hosts), how, {}, make, change, kv);
+  return connect(std::move(hosts), threads, how, {}, make, change, kv);
 }
 
 std::unique_ptr<ops::backend>

@@ -34,6 +34,10 @@ public:
                       of_part);
   }
 
+  bool waits() const override {
+    return true;
+  }
+
 private:
   /// all_[r * n + i] = what rank r shows at i.
   void show(const float* own, std::int64_t n) {

@@ -31,22 +31,39 @@ void launch_over_rows(Device& device, std::size_t rows,
   device.launch(shape, kernel);
 }
 
+/// Our own product of tiles of so many rows and outputs.
+template <int RowTiles, int OutputTiles, class Device, class Stored>
+void launch_tiles(Device& device, const Stored* weight, const float* x,
+                  std::int64_t outputs, std::int64_t cols, std::int64_t rows,
+                  float* y, bool add, const float* scales) {
+  using kernel = linear_kernel<Stored, RowTiles, OutputTiles>;
+  const auto blocks = [](std::int64_t all, int each) {
+    return static_cast<unsigned>((all + each - 1) / each);
+  };
+  launch_shape shape;
+  // Blocks that read the same outputs follow each other.
+  shape.blocks_x = blocks(rows, kernel::tiles::rows);
+  shape.blocks_y = blocks(outputs, kernel::tiles::outputs);
+  shape.threads = kernel::threads;
+  shape.shared_floats = kernel::tiles::shared_floats;
+  device.launch(shape, kernel{weight, x, outputs, cols, rows, y, add, scales});
+}
+
 /// Our own product; `scales` as linear_kernel has them.
 template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,
                    std::int64_t outputs, std::int64_t cols, std::int64_t rows,
                    float* y, bool add, const float* scales = nullptr) {
-  launch_shape shape;
-  const auto at_once = std::int64_t{shape.threads / warp_size};
-  shape.blocks_x = static_cast<unsigned>((outputs + at_once - 1) / at_once);
-  for (std::int64_t first = 0; first < rows; first += launch_rows) {
-    const auto some = std::min(rows - first, launch_rows);
-    shape.blocks_y =
-        static_cast<unsigned>((some + rows_at_once - 1) / rows_at_once);
-    device.launch(
-        shape, linear_kernel<Stored>{weight, x + first * cols, outputs, cols,
-                                     some, y + first * outputs, add, scales});
-  }
+  const auto launch = [&]<int RowTiles, int OutputTiles>() {
+    launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
+                                        y, add, scales);
+  };
+  if (rows <= fragment_rows)
+    launch.template operator()<1, 1>();
+  else if (rows <= 2 * fragment_rows)
+    launch.template operator()<2, 2>();
+  else
+    launch.template operator()<4, 2>();
 }
 
 } // namespace troupe::cuda

@@ -1,5 +1,6 @@
 #include "cuda/device_backend.hpp"
 #include "cuda/device_communicator.hpp"
+#include "cuda/peer_link.hpp"
 #include "cuda/rank_places.hpp"
 #include "cuda/runtime/gpu.hpp"
 #include "cuda/runtime/nccl.hpp"
@@ -26,8 +27,24 @@ connect(gpu_device& device, const ops::cuda_options& how,
   if (hosts.size() != how.group->size())
     return error{errc::unsupported,
                  "ranks that share a GPU have to be on one node"};
-  return std::make_unique<cuda::thread_transport<gpu_device>>(
-      device, how.group, how.rank_here);
+  return std::make_unique<cuda::thread_transport<gpu_device>>(device, how.group,
+                                                              how.rank_here);
+}
+
+/// Whether all ranks are threads of this process on GPUs that reach each
+/// other's memory; then they do from now on.
+bool reach_all(gpu_device& device, ops::communicator& hosts) {
+  const auto numbers = hosts.tell_all(std::to_string(device.number()));
+  bool can = hosts.size() > 1 &&
+             hosts.size() <= ops::gpu_peer_layout::ranks_max &&
+             std::set<std::string>{numbers.begin(), numbers.end()}.size() ==
+                 numbers.size();
+  for (std::int32_t r = 0; can && r < hosts.size(); ++r)
+    if (r != hosts.rank())
+      can = device.reach(std::stoi(numbers[static_cast<std::size_t>(r)]));
+  for (const auto& said : hosts.tell_all(can ? "can" : ""))
+    can = can && said == "can";
+  return can;
 }
 
 /// So that all that it takes of the GPU's memory is taken now: a library may
@@ -66,8 +83,8 @@ result<ops::cuda_device> open_rank(ops::cuda_options& how) {
   try {
     auto device = gpu_device::open(how.number);
     auto places = cuda::tell_places(
-        *hosts, how, device ? result<std::string>{(*device)->bus_id()}
-                            : device.error());
+        *hosts, how,
+        device ? result<std::string>{(*device)->bus_id()} : device.error());
     if (!places) { // says whose
       how.group->end(places.error().message);
       return places.error();
@@ -76,8 +93,12 @@ result<ops::cuda_device> open_rank(ops::cuda_options& how) {
     if (!transport)
       return failed(transport.error().message);
     move_once(**device, **transport, hosts->size());
+    std::unique_ptr<cuda::peer_link<gpu_device>> peers;
+    if (how.group->size() == hosts->size() && reach_all(**device, *hosts))
+      peers = std::make_unique<cuda::peer_link<gpu_device>>(**device, how.group,
+                                                            how.rank_here);
     auto ranks = std::make_unique<cuda::device_communicator<gpu_device>>(
-        **device, std::move(hosts), std::move(*transport));
+        **device, std::move(hosts), std::move(*transport), std::move(peers));
     auto out = with_backend(std::move(*device), how);
     out.ranks = std::move(ranks);
     return out;

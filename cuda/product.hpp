@@ -1,6 +1,5 @@
 #pragma once
 
-#include "cuda/kernels/numbers.hpp"
 #include "cuda/product_choice.hpp"
 
 #include <cstddef>
@@ -9,10 +8,11 @@
 namespace troupe::cuda {
 
 /// y[r][o] = sum_i x[r][i] * weight[o][i] (+ y[r][o] if `add`), by an algorithm
-/// of a device's library. All is the device's memory.
+/// of a device's library. Weight and rows are both bf16 or both f16, as the
+/// shape says. All is the device's memory.
 struct product {
-  const bf16* weight = nullptr;
-  const bf16* x = nullptr;
+  const void* weight = nullptr;
+  const void* x = nullptr;
   product_shape shape;
   std::int64_t rows = 0;
   float* y = nullptr;

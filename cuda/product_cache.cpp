@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view first_line = "troupe-products 1";
+constexpr std::string_view first_line = "troupe-products 2";
 constexpr std::string_view own = "own";
 constexpr std::size_t digits = 16; // of a word
 
@@ -48,8 +48,29 @@ std::optional<T> number(std::string_view text, int base) {
   return out;
 }
 
-std::string_view name_of(ops::row_role role) {
-  return role == ops::row_role::prompt ? "prompt" : "output";
+using ops::library_kind;
+using ops::row_role;
+
+constexpr library_kind kinds[] = {library_kind::bf16, library_kind::f16,
+                                  library_kind::e4m3};
+constexpr row_role roles[] = {row_role::prompt, row_role::output};
+
+std::string_view name_of(library_kind kind) {
+  constexpr std::string_view names[] = {"bf16", "f16", "e4m3"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+std::string_view name_of(row_role role) {
+  return role == row_role::prompt ? "prompt" : "output";
+}
+
+/// Which of `all` is called so.
+template <class T, std::size_t N>
+std::optional<T> named(std::string_view name, const T (&all)[N]) {
+  for (const auto one : all)
+    if (name_of(one) == name)
+      return one;
+  return std::nullopt;
 }
 
 std::vector<std::string_view> split(std::string_view text, char at) {
@@ -79,20 +100,42 @@ std::optional<product_choice> choice_of(std::string_view text) {
   return product_choice{out};
 }
 
+/// "rows:chosen/fastest".
+std::optional<product_time> time_of(std::string_view text) {
+  const auto colon = text.find(':');
+  const auto slash = text.find('/');
+  if (colon == text.npos || slash == text.npos || slash < colon)
+    return std::nullopt;
+  const auto rows = number<std::int64_t>(text.substr(0, colon), 10);
+  const auto chosen =
+      number<std::int64_t>(text.substr(colon + 1, slash - colon - 1), 10);
+  const auto fastest = number<std::int64_t>(text.substr(slash + 1), 10);
+  if (!rows || !chosen || !fastest)
+    return std::nullopt;
+  return product_time{*rows, *chosen, *fastest};
+}
+
 /// A line of a choice into `to`; false if it is none.
 bool take_line(std::string_view line, product_choices& to) {
   const auto words = split(line, ' ');
-  if (words.size() != 4)
+  constexpr std::size_t times_from = 5;
+  if (words.size() < times_from)
     return false;
   const auto outputs = number<std::int64_t>(words[0], 10);
   const auto cols = number<std::int64_t>(words[1], 10);
-  const auto choice = choice_of(words[3]);
-  if (!outputs || !cols || !choice)
+  const auto kind = named(words[2], kinds);
+  const auto role = named(words[3], roles);
+  const auto choice = choice_of(words[4]);
+  if (!outputs || !cols || !kind || !role || !choice)
     return false;
-  for (auto role : {ops::row_role::prompt, ops::row_role::output})
-    if (words[2] == name_of(role))
-      return to.try_emplace({{*outputs, *cols}, role}, *choice).second;
-  return false;
+  chosen_product read{*choice, {}};
+  for (auto i = times_from; i < words.size(); ++i) {
+    const auto time = time_of(words[i]);
+    if (!time)
+      return false;
+    read.times.push_back(*time);
+  }
+  return to.try_emplace({{*outputs, *cols, *kind}, *role}, read).second;
 }
 
 /// A file's name of what has spaces and commas.
@@ -111,12 +154,16 @@ std::string write_choices(const std::string& device,
   out << first_line << "\ndevice " << device << '\n';
   for (const auto& [of, choice] : choices) {
     const auto& [shape, role] = of;
-    out << shape.outputs << ' ' << shape.cols << ' ' << name_of(role) << ' ';
-    if (!choice)
+    out << shape.outputs << ' ' << shape.cols << ' ' << name_of(shape.kind)
+        << ' ' << name_of(role) << ' ';
+    if (!choice.what)
       out << own;
     else
-      for (const auto word : *choice)
+      for (const auto word : *choice.what)
         out << hex(word);
+    for (const auto& time : choice.times)
+      out << ' ' << time.rows << ':' << time.chosen_ns << '/'
+          << time.fastest_ns;
     out << '\n';
   }
   const auto text = out.str();
@@ -179,14 +226,14 @@ void product_cache::unlock() {
     ::close(std::exchange(lock_, -1));
 }
 
-const product_choice* product_cache::find(const product_shape& shape,
+const chosen_product* product_cache::find(const product_shape& shape,
                                           ops::row_role role) const {
   const auto found = choices_.find({shape, role});
   return found == choices_.end() ? nullptr : &found->second;
 }
 
 void product_cache::add(const product_shape& shape, ops::row_role role,
-                        const product_choice& choice) {
+                        const chosen_product& choice) {
   choices_.insert_or_assign({shape, role}, choice);
   changed_ = true;
 }

@@ -12,10 +12,11 @@ namespace troupe::cuda {
 
 /// What was chosen for each shape and role.
 using product_choices =
-    std::map<std::pair<product_shape, ops::row_role>, product_choice>;
+    std::map<std::pair<product_shape, ops::row_role>, chosen_product>;
 
 /// As text: a line that says what it is, one with the device and its library,
-/// a line per choice, and a sum of all before it. `device` has no line break.
+/// a line per choice with its times, and a sum of all before it. `device` has
+/// no line break.
 std::string write_choices(const std::string& device,
                           const product_choices& choices);
 
@@ -31,11 +32,11 @@ public:
   product_cache(const std::filesystem::path& folder, std::string device);
 
   /// Null if there is no choice yet.
-  const product_choice* find(const product_shape& shape,
+  const chosen_product* find(const product_shape& shape,
                              ops::row_role role) const;
 
   void add(const product_shape& shape, ops::row_role role,
-           const product_choice& choice);
+           const chosen_product& choice);
 
   /// From now on to `save` the file is this process's alone, as far as others
   /// keep to it; what they have added counts. So processes that start together

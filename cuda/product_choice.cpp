@@ -18,19 +18,35 @@ std::span<const std::int64_t> rows_of(ops::row_role role) {
 
 struct candidate {
   product_choice what;
-  double score = 0; ///< less is better
+  std::vector<double> seconds; ///< by number of rows
+  double score = 0;            ///< less is better
 };
 
-/// Infinite if it cannot do one of the numbers of rows.
-double score_of(product_trial& trial, const product_choice& what,
+/// The score is infinite if it cannot do one of the numbers of rows.
+candidate tried(product_trial& trial, const product_choice& what,
                 ops::row_role role, std::span<const double> own) {
-  double out = 0;
+  constexpr auto never = std::numeric_limits<double>::infinity();
+  candidate out{what, {}, 0};
   const auto all = rows_of(role);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const auto took = trial.seconds(what, all[i]);
-    if (!took)
-      return std::numeric_limits<double>::infinity();
-    out += *took / own[i];
+    out.seconds.push_back(trial.seconds(what, all[i]).value_or(never));
+    out.score += out.seconds.back() / own[i];
+  }
+  return out;
+}
+
+chosen_product chosen(const candidate& one, std::span<const candidate> all,
+                      ops::row_role role) {
+  chosen_product out{one.what, {}};
+  const auto rows = rows_of(role);
+  const auto in_ns = [](double seconds) {
+    return static_cast<std::int64_t>(seconds * 1e9);
+  };
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    auto fastest = one.seconds[i];
+    for (const auto& other : all)
+      fastest = std::min(fastest, other.seconds[i]);
+    out.times.push_back({rows[i], in_ns(one.seconds[i]), in_ns(fastest)});
   }
   return out;
 }
@@ -49,7 +65,7 @@ bool keeps_rows(product_trial& trial, const product_algorithm& algorithm) {
   return true;
 }
 
-product_choice choose_product(product_trial& trial, ops::row_role role,
+chosen_product choose_product(product_trial& trial, ops::row_role role,
                               std::map<product_algorithm, bool>& kept) {
   const auto proposed = trial.proposed();
   if (proposed.empty())
@@ -57,9 +73,9 @@ product_choice choose_product(product_trial& trial, ops::row_role role,
   std::vector<double> own;
   for (const auto rows : rows_of(role))
     own.push_back(trial.seconds({}, rows).value());
-  std::vector<candidate> all{{{}, static_cast<double>(own.size())}};
+  std::vector<candidate> all{{{}, own, static_cast<double>(own.size())}};
   for (const auto& one : proposed)
-    all.push_back({one, score_of(trial, one, role, own)});
+    all.push_back(tried(trial, one, role, own));
   // Few are looked at: the fastest first, until one is admitted.
   std::vector<std::size_t> order(all.size());
   for (std::size_t i = 0; i < order.size(); ++i)
@@ -79,8 +95,8 @@ product_choice choose_product(product_trial& trial, ops::row_role role,
   constexpr double near = 1.05;
   for (std::size_t i = 0; i < best; ++i)
     if (all[i].score <= near * all[best].score && admit(all[i]))
-      return all[i].what;
-  return all[best].what;
+      return chosen(all[i], all, role);
+  return chosen(all[best], all, role);
 }
 
 } // namespace troupe::cuda

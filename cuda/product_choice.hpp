@@ -1,6 +1,7 @@
 #pragma once
 
 #include "engine/ops/backend.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <array>
 #include <compare>
@@ -15,6 +16,7 @@ namespace troupe::cuda {
 struct product_shape {
   std::int64_t outputs = 0;
   std::int64_t cols = 0;
+  ops::library_kind kind = ops::library_kind::bf16; ///< of the weight
 
   auto operator<=>(const product_shape&) const = default;
 };
@@ -56,12 +58,30 @@ public:
 /// Whether a row's bits do not depend on its company.
 bool keeps_rows(product_trial& trial, const product_algorithm& algorithm);
 
+/// What a product of so many rows took, in nanoseconds.
+struct product_time {
+  std::int64_t rows = 0;
+  std::int64_t chosen_ns = 0;
+  /// Of the fastest for so many rows, whether or not it keeps rows: the
+  /// difference is what the arithmetic contract costs.
+  std::int64_t fastest_ns = 0;
+
+  bool operator==(const product_time&) const = default;
+};
+
+struct chosen_product {
+  product_choice what;
+  std::vector<product_time> times; ///< empty where there was no choice
+
+  bool operator==(const chosen_product&) const = default;
+};
+
 /// The arithmetic of a role for a shape: the fastest that keeps rows, by the
 /// sum of what it takes for the role's numbers of rows, each against our own
 /// kernel. Of those within 5 % of the best the first is taken (our own before
 /// all, then in the library's order), so that noise decides seldom.
 /// What was looked at for another role is not looked at again (`kept`).
-product_choice choose_product(product_trial& trial, ops::row_role role,
+chosen_product choose_product(product_trial& trial, ops::row_role role,
                               std::map<product_algorithm, bool>& kept);
 
 } // namespace troupe::cuda

@@ -2,9 +2,53 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 
 namespace troupe::cuda {
+
+namespace {
+
+/// Calls f(first row, rows) of each sequence of a step.
+template <class F>
+void for_runs(const ops::batch_view& batch, F f) {
+  const auto& of = batch.sequences;
+  for (std::size_t begin = 0, end = 0; begin < of.size(); begin = end) {
+    while (end < of.size() && of[end] == of[begin])
+      ++end;
+    f(static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end - begin));
+  }
+}
+
+/// Tiles (first row, rows) of both kinds.
+void put_tiles(const ops::batch_view& batch, std::int32_t* of_one,
+               std::int32_t* of_many) {
+  auto put = [](std::int32_t*& to, std::int32_t first, std::int32_t rows) {
+    *to++ = first;
+    *to++ = rows;
+  };
+  for_runs(batch, [&](std::int32_t begin, std::int32_t rows) {
+    const auto end = begin + rows;
+    if (rows < few_rows)
+      for (auto r = begin; r < end; ++r)
+        put(of_one, r, 1);
+    else
+      for (auto r = begin; r < end; r += tile_rows)
+        put(of_many, r, std::min(tile_rows, end - r));
+  });
+}
+
+} // namespace
+
+tile_counts count_tiles(const ops::batch_view& batch) {
+  tile_counts out;
+  for_runs(batch, [&](std::int32_t, std::int32_t rows) {
+    if (rows < few_rows)
+      out.of_one += static_cast<std::size_t>(rows);
+    else
+      out.of_many +=
+          static_cast<std::size_t>((rows + tile_rows - 1) / tile_rows);
+  });
+  return out;
+}
 
 step_places places_of(const ops::step_input& in) {
   const auto rows = in.batch.positions.size();
@@ -13,7 +57,8 @@ step_places places_of(const ops::step_input& in) {
   out.positions = out.logit_rows + in.logit_rows.size();
   out.sequences = out.positions + rows;
   out.last = out.sequences + rows;
-  out.table_begins = out.last + rows;
+  out.tiles = out.last + rows;
+  out.table_begins = out.tiles + 2 * rows;
   out.tables = out.table_begins + in.batch.tables.size();
   out.end = out.tables;
   for (const auto& table : in.batch.tables)
@@ -38,44 +83,15 @@ void pack_step(const ops::step_input& in, std::span<std::int32_t> to) {
         r + 1 == positions.size() || sequences[r + 1] != sequences[r];
     to[places.last + r] = ends ? positions[r] : to[places.last + r + 1];
   }
+  // There are no more tiles than rows; what is behind them is not read.
+  auto* tiles = to.data() + places.tiles;
+  std::fill_n(tiles, 2 * positions.size(), 0);
+  put_tiles(in.batch, tiles, tiles + 2 * count_tiles(in.batch).of_one);
   std::size_t begin = 0;
   for (std::size_t s = 0; s < tables.size(); ++s) {
     to[places.table_begins + s] = static_cast<std::int32_t>(begin);
     put(tables[s], places.tables + begin);
     begin += tables[s].size();
-  }
-}
-
-void choose_experts(std::span<const float> scores, std::int32_t experts,
-                    bool normalise, const ops::routing_view& out) {
-  const auto width = static_cast<std::size_t>(experts);
-  const auto chosen = static_cast<std::size_t>(out.chosen);
-  assert(chosen >= 1 && chosen <= width);
-  std::vector<std::int32_t> order(width);
-  for (std::size_t row = 0; row * width < scores.size(); ++row) {
-    const auto of = scores.subspan(row * width, width);
-    for (std::size_t e = 0; e < width; ++e)
-      order[e] = static_cast<std::int32_t>(e);
-    // What is no number comes last.
-    auto score_of = [&](std::int32_t e) {
-      const auto score = of[static_cast<std::size_t>(e)];
-      return std::isnan(score) ? -INFINITY : score;
-    };
-    std::stable_sort(order.begin(), order.end(),
-                     [&](auto a, auto b) { return score_of(a) > score_of(b); });
-    const auto most = of[static_cast<std::size_t>(order[0])];
-    float all = 0, taken = 0;
-    for (auto score : of)
-      all += std::exp(score - most);
-    for (std::size_t k = 0; k < chosen; ++k) {
-      const auto score = of[static_cast<std::size_t>(order[k])];
-      const auto share = std::exp(score - most) / all;
-      out.experts[row * chosen + k] = order[k];
-      out.shares[row * chosen + k] = share;
-      taken += share;
-    }
-    for (std::size_t k = 0; normalise && k < chosen; ++k)
-      out.shares[row * chosen + k] /= taken;
   }
 }
 

@@ -18,18 +18,25 @@ namespace troupe::cuda {
 /// Where a step's lists begin, in numbers after its ids. It follows from the
 /// numbers of rows, logits and sequences alone: tables come last.
 struct step_places {
-  std::size_t logit_rows = 0, positions = 0, sequences = 0, last = 0,
+  std::size_t logit_rows = 0, positions = 0, sequences = 0, last = 0, tiles = 0,
               table_begins = 0, tables = 0;
   std::size_t end = 0; ///< behind the tables
 };
 step_places places_of(const ops::step_input& in);
 
+/// How attention takes the rows of a step: a tile is its first row and a number
+/// of rows, all of one sequence. Sequences with few rows have a tile per row;
+/// those come first.
+struct tile_counts {
+  std::size_t of_one = 0, of_many = 0;
+};
+/// Rows of a tile at most; a sequence with fewer than `few_rows` has one per
+/// tile.
+inline constexpr std::int32_t tile_rows = 64, few_rows = 8;
+tile_counts count_tiles(const ops::batch_view& batch);
+
 /// Writes a step's lists where `places_of` says. Pure.
 void pack_step(const ops::step_input& in, std::span<std::int32_t> to);
-
-/// Chooses experts on the host as ops::backend::route says.
-void choose_experts(std::span<const float> scores, std::int32_t experts,
-                    bool normalise, const ops::routing_view& out);
 
 /// Lists of the host in the device's memory, for the kernels of a step. Those
 /// that `begin` sends are good until the next `begin`, at the same place for
@@ -83,21 +90,23 @@ public:
     return rows_.template as<std::int32_t>();
   }
 
-  template <class T>
-  const T* put(std::span<const T> list) {
-    if constexpr (std::is_same_v<T, std::int32_t>) {
-      if (step_ != nullptr && is_same(list, step_->ids))
-        return ids();
-      if (step_ != nullptr && is_same(list, step_->logit_rows))
-        return ids() + places_.logit_rows;
-    }
+  const std::int32_t* put(std::span<const std::int32_t> list) {
+    if (step_ != nullptr && is_same(list, step_->ids))
+      return ids();
+    if (step_ != nullptr && is_same(list, step_->logit_rows))
+      return ids() + places_.logit_rows;
     if (step_ != nullptr && step_->repeats)
       throw std::logic_error{"a list that no step was given"};
     auto& to = slots_[next_++ % slots_.size()];
     if (to.bytes() < list.size_bytes())
       grow(device_, to, 2 * list.size_bytes());
     device_.copy_in(to.template as<void>(), list.data(), list.size_bytes());
-    return to.template as<const T>();
+    return to.template as<const std::int32_t>();
+  }
+
+  /// The tiles of the same rows, which have been asked for.
+  const std::int32_t* tiles() const {
+    return ids() + places_.tiles;
   }
 
   /// All layers of a step ask for the same: it is sent once.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cuda/kernels/numbers.hpp"
 #include "engine/codec/error.hpp"
 #include "engine/ops/tensor.hpp"
 
@@ -25,5 +26,19 @@ struct dense_weight {
 /// not, or if what is to be e4m3 is not finite. A row's scale is its greatest
 /// magnitude over 448.
 result<dense_weight> make_dense(std::span<const ops::matrix_view> parts);
+
+/// Calls f with a weight's elements as what they are.
+template <class F>
+void with_elements(ops::element_type type, bool is_e4m3, const void* elements,
+                   F f) {
+  if (is_e4m3)
+    f(static_cast<const e4m3*>(elements));
+  else if (type == ops::element_type::f32)
+    f(static_cast<const float*>(elements));
+  else if (type == ops::element_type::f16)
+    f(static_cast<const f16*>(elements));
+  else
+    f(static_cast<const bf16*>(elements));
+}
 
 } // namespace troupe::cuda

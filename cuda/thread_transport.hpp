@@ -29,6 +29,10 @@ public:
     move(own, rank_ * n, n, parts);
   }
 
+  bool waits() const override {
+    return true;
+  }
+
 private:
   /// to[r * n + i] = what rank r shows at first + i.
   void move(const float* own, std::int64_t first, std::int64_t n, float* to) {

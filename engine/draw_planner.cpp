@@ -3,7 +3,6 @@
 #include "engine/sampling/philox.hpp"
 
 #include <algorithm>
-#include <cassert>
 
 namespace troupe::engine {
 
@@ -17,14 +16,14 @@ draw_planner::draw_planner(std::int32_t vocabulary)
 }
 
 void draw_planner::add_draw(const sampling::draw_input& in,
-                            std::uint32_t unseen) {
-  assert(unseen == 0 || !counts_tokens(in.params));
+                            std::optional<std::int32_t> drawn_by) {
   const sampling_params& params = in.params;
   draw_row row;
   row.inverse = params.temperature == 0 ? 0 : 1.0 / params.temperature;
   row.fraction = sampling::uniform(
       params.seed, params.choice,
-      static_cast<std::uint32_t>(in.prompt.size() + in.output.size()) + unseen);
+      static_cast<std::uint32_t>(in.prompt.size() + in.output.size()) +
+          (drawn_by ? 1u : 0u));
   row.min_p = params.min_p;
   row.top_p = params.top_p;
   row.top_k = params.top_k;
@@ -33,9 +32,10 @@ void draw_planner::add_draw(const sampling::draw_input& in,
   row.presence_penalty = params.presence_penalty;
   row.best = params.logprobs;
   first_ = plan_.changes.size();
-  const bool has_room = add_changes(in, unseen);
+  const bool has_room = add_changes(in, drawn_by);
   for (std::size_t i = first_; i < plan_.changes.size(); ++i)
-    places_[static_cast<std::size_t>(plan_.changes[i].id)] = 0;
+    if (const auto id = plan_.changes[i].id; id >= 0)
+      places_[static_cast<std::size_t>(id)] = 0;
   if (!has_room || row.best > draw_row::best_max) {
     plan_.changes.resize(first_);
     row.by_host = 1;
@@ -53,11 +53,6 @@ void draw_planner::add_score(token_id token, std::int32_t best) {
   plan_.rows.push_back(row);
 }
 
-bool draw_planner::counts_tokens(const sampling_params& params) {
-  return params.repetition_penalty != 1.0f || params.frequency_penalty != 0 ||
-         params.presence_penalty != 0;
-}
-
 bool draw_planner::has_all() const {
   return std::all_of(plan_.rows.begin(), plan_.rows.end(),
                      [](auto& row) { return row.by_host == 0; });
@@ -65,7 +60,7 @@ bool draw_planner::has_all() const {
 
 /// Those of sampling::logit_stages. False if the plan cannot hold them.
 bool draw_planner::add_changes(const sampling::draw_input& in,
-                               std::uint32_t unseen) {
+                               std::optional<std::int32_t> drawn_by) {
   const sampling_params& params = in.params;
   for (auto [id, bias] : params.logit_bias) {
     logit_change& change = change_of(id);
@@ -84,11 +79,26 @@ bool draw_planner::add_changes(const sampling::draw_input& in,
       change.what |= logit_change::is_penalised;
       ++change.times;
     }
-  if (in.output.size() + unseen < params.min_tokens)
+  if (in.output.size() + (drawn_by ? 1 : 0) < params.min_tokens)
     for (auto tokens : {in.eos_ids, std::span{params.stop_token_ids}})
       for (token_id id : tokens)
         change_of(id).what |= logit_change::is_masked;
+  if (drawn_by)
+    add_drawn(params, *drawn_by);
   return plan_.changes.size() <= draw_plan::changes_max;
+}
+
+void draw_planner::add_drawn(const sampling_params& params,
+                             std::int32_t drawn_by) {
+  logit_change change;
+  change.id = -1 - drawn_by;
+  change.times = 1;
+  if (params.repetition_penalty != 1.0f)
+    change.what |= logit_change::is_repeated;
+  if (params.frequency_penalty != 0 || params.presence_penalty != 0)
+    change.what |= logit_change::is_penalised;
+  if (change.what != 0)
+    plan_.changes.push_back(change);
 }
 
 logit_change& draw_planner::change_of(token_id id) {

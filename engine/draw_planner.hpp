@@ -4,6 +4,7 @@
 #include "engine/sampling/logit_stages.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace troupe::engine {
@@ -20,10 +21,11 @@ public:
     plan_.clear();
   }
 
-  /// The next token of a choice; `in.logits` is not looked at. Of its output so
-  /// many tokens more are on their way: then nothing may count them
-  /// (`counts_tokens`).
-  void add_draw(const sampling::draw_input& in, std::uint32_t unseen = 0);
+  /// The next token of a choice; `in.logits` is not looked at. If `drawn_by` is
+  /// given, its output has one token more, which that row of the draw before
+  /// gives.
+  void add_draw(const sampling::draw_input& in,
+                std::optional<std::int32_t> drawn_by = {});
 
   /// Log-probabilities of a token that is known: as
   /// sampling::sampler::log_probabilities.
@@ -33,14 +35,13 @@ public:
     return plan_;
   }
 
-  /// Whether a draw depends on which tokens came before, beside its logits.
-  static bool counts_tokens(const sampling_params& params);
-
   /// Whether all rows are the runner's.
   bool has_all() const;
 
 private:
-  bool add_changes(const sampling::draw_input& in, std::uint32_t unseen);
+  bool add_changes(const sampling::draw_input& in,
+                   std::optional<std::int32_t> drawn_by);
+  void add_drawn(const sampling_params& params, std::int32_t drawn_by);
   ops::logit_change& change_of(token_id id);
 
   ops::draw_plan plan_;

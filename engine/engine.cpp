@@ -156,6 +156,14 @@ std::uint64_t backend_bytes(const options& o) {
   return on_gpu(o) ? ops::gpu_workspace_bytes : 0;
 }
 
+/// Of a GPU's memory, for the library by which ranks talk. An engine that loads
+/// has connected it before it looks at what is free.
+std::uint64_t library_bytes(const options& o) {
+  return on_gpu(o) && ranks_of(o) > 1
+             ? ops::gpu_rank_layout::library_bytes(ranks_of(o))
+             : 0;
+}
+
 /// Bytes of all that is not the KV cache, at most: a store that has room for
 /// the longest choice that may be asked for.
 result<std::uint64_t> other_bytes(const options& o, const opened_model& model) {
@@ -729,7 +737,9 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
   if (source->config.pooled)
     return measure_pooled(o, *source);
   auto backend = sizing_backend_of(o);
-  auto planned = plan_for(o, *source, *backend, available_bytes);
+  const auto library = library_bytes(o);
+  auto planned = plan_for(o, *source, *backend,
+                          available_bytes - std::min(available_bytes, library));
   if (!planned)
     return planned.error();
   auto ranks = sizing_ranks_of(o);
@@ -746,6 +756,7 @@ result<memory_use> measure(const options& o, std::uint64_t available_bytes) {
                     .kv_block_bytes = planned->block_bytes * parts,
                     .workspace_bytes =
                         (workspace_of(o, *size) + backend_bytes(o)) * parts,
+                    .library_bytes = library * parts,
                     .kv_blocks = planned->plan.kv_blocks,
                     .block_size = o.block_size,
                     .max_model_len = planned->plan.max_model_len};

@@ -257,6 +257,8 @@ struct memory_use {
   std::uint64_t kv_cache_bytes = 0;
   std::uint64_t kv_block_bytes = 0;
   std::uint64_t workspace_bytes = 0; ///< activations and logits of one step
+  /// Kept free for NCCL, which takes its memory itself; nobody has measured it.
+  std::uint64_t library_bytes = 0;
   std::uint32_t kv_blocks = 0;
   std::uint32_t block_size = 0;    ///< positions per KV block
   std::uint32_t max_model_len = 0; ///< of one choice
@@ -265,7 +267,7 @@ struct memory_use {
     return std::uint64_t{kv_blocks} * block_size;
   }
   std::uint64_t bytes() const {
-    return weight_bytes + kv_cache_bytes + workspace_bytes;
+    return weight_bytes + kv_cache_bytes + workspace_bytes + library_bytes;
   }
 };
 

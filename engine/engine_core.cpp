@@ -391,7 +391,7 @@ bool engine_core::plan_ahead() {
       sequence& s = *order_[i];
       ahead_.shares.push_back({&s, 1});
       draw_planner_.add_draw(
-          {{}, s.prompt(), s.output(), config_.eos_ids, s.params}, 1);
+          {{}, s.prompt(), s.output(), config_.eos_ids, s.params}, s.draw_row);
     }
   if (ahead_.shares.empty() || !draw_planner_.has_all())
     return false;
@@ -435,8 +435,7 @@ bool engine_core::can_go_ahead() {
   for (std::size_t i = 0; i < running_; ++i) {
     const sequence& s = *order_[i];
     const bool ends = is_last_draw(s);
-    if (s.draw_row < 0 || (ends && somebody_waits) ||
-        (!ends && draw_planner::counts_tokens(s.params)))
+    if (s.draw_row < 0 || (ends && somebody_waits))
       return false;
     states_.push_back({s.size() + (ends ? 0 : 1), s.size(),
                        static_cast<std::uint32_t>(s.blocks.size()), false});

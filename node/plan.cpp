@@ -236,9 +236,13 @@ void append_share(const planned_share& share, std::string& out) {
   if (each.weight_bytes != 0)
     out += fmt::format(
         ", each {} MiB: weights {} bytes, KV {} bytes ({} tokens), workspace "
-        "{} bytes; up to {} tokens per choice",
+        "{} bytes{}; up to {} tokens per choice",
         mebibytes(each.bytes()), each.weight_bytes, each.kv_cache_bytes,
-        each.kv_tokens(), each.workspace_bytes, each.max_model_len);
+        each.kv_tokens(), each.workspace_bytes,
+        each.library_bytes == 0
+            ? ""
+            : fmt::format(", kept free for NCCL {} bytes", each.library_bytes),
+        each.max_model_len);
   out += '\n';
 }
 

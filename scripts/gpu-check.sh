@@ -145,6 +145,8 @@ check() {
     return 1
   fi
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
+  TROUPE_TEST_GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+  export TROUPE_TEST_GPUS
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   # cuBLAS and NCCL are too large to travel.
   GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)
@@ -157,7 +159,7 @@ check() {
   for tool in memcheck racecheck synccheck; do
     part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
       --target-processes all \
-      "$pack/unit_cuda" "attention*,products*,operations*,ties*,extreme*"
+      "$pack/unit_cuda" "attention*,products*,mixtures*,operations*,ties*,extreme*"
   done
   part families 60 "$pack/unit_cuda" "*family*" --durations yes
   # One rank by NCCL, and up to four that share the GPU.

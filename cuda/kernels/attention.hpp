@@ -1,30 +1,12 @@
 #pragma once
 
-#include "cuda/kernels/paged_kv.hpp"
+#include "cuda/kernels/attention_shape.hpp"
 
 namespace troupe::cuda {
 
-/// Floats of a head at most; each thread holds its part of the output.
-inline constexpr int head_dim_max = 512;
-inline constexpr int attention_threads = 128;
-/// Positions that one block can do alone, and that are always summed up by
-/// themselves.
-inline constexpr std::int32_t part_positions = 1024;
-
-/// Attention of a row and head over the paged store. The order of sums is
-/// fixed, and depends on positions alone: spans of `attention_threads`
-/// positions that begin at its multiples, in order, are a part; parts of
-/// `part_positions`, in order, are the whole. So a block may do a row's whole
-/// attention or one part of it, with the same bits. Within a span a thread
-/// scores one position, then adds up some dimensions of the values. What was
-/// summed up is kept relative to its greatest score (Milakov and Gimelshein,
-/// 2018). `Kept`: the type of keys and values.
-template <class Kept>
-struct attention_kernel {
-  static constexpr bool collective = true;
-  static constexpr int span = attention_threads;
-  static constexpr int dims_of_thread = head_dim_max / span;
-
+/// What attention is asked for (ops::attention_params), and how it is divided
+/// over blocks.
+struct attention_work {
   const float* qkv;
   std::int32_t heads;
   float scale;
@@ -33,173 +15,794 @@ struct attention_kernel {
   std::int32_t ahead;
   std::int32_t layer;
   rows_view rows;
-  kv_view<Kept> kv;
-  float* out; ///< [rows][heads * head_dim]
-  /// Null: block_x is a head, and each block does all. Else block_x is a head
-  /// and a part of `parts`, [rows][heads][parts][head_dim + 2] is written and
-  /// `out` is not.
+  /// Of each block_y: (first row, number of rows), all of one sequence.
+  const std::int32_t* tiles;
+  std::int32_t blocks_of_tile; ///< for each kv head
+  float* out;                  ///< [rows][heads * head_dim]
+  /// Null: block_x is a kv head and a block of the tile, which does all. Else
+  /// block_x is these and a part of `parts`; [tiles][heads][parts] partials are
+  /// written and `out` is not. A tile has one row then.
   float* partials = nullptr;
   std::int32_t parts = 1;
+};
 
-  static std::size_t shared_floats(std::int32_t head_dim) {
-    return static_cast<std::size_t>(head_dim) + span + span / warp_size;
-  }
+/// Attention of rows and heads over the paged store. A query is a row and a
+/// head; those of a tile and a kv head, row after row, are taken 16 at a time
+/// as the rows of matrix products. A query's arithmetic depends on positions
+/// alone, never on which queries are beside it or on how many warps share them:
+///
+/// - Spans of positions begin at their multiples. A score is the sum over the
+///   head's numbers, 16 after 16, of which the query's have two halves (of its
+///   float, scaled by a power of two), then of the other half. Keys are f16.
+/// - Of a part of `part_positions`, span after span: the sums so far are made
+///   relative to the greatest score, then a span's weighted values are added,
+///   16 positions after 16. Weights are rounded to f16, also where they are
+///   summed up.
+/// - Parts, in order, are the whole. So a block may do all of them or one.
+///
+/// A span of which a query sees nothing changes nothing of it; in one that it
+/// sees in part others count 0 (values are finite).
+///
+/// Keys and values come to shared memory by asynchronous copies, the keys of
+/// the next span while this one's are weighted, its values while it is scored.
+template <class Kept, int Dims, int Team>
+struct attention_kernel {
+  static constexpr bool collective = true;
+  using shape = attention_shape<Kept, Dims, Team>;
+  static constexpr int threads = attention_threads;
+  static constexpr int blocks_at_once = shape::blocks_at_once;
+  static constexpr int span = shape::span;
 
-  /// A sum over some positions: of weights and of weighted values.
-  struct sum {
-    float most = -INFINITY; ///< the greatest score of them
-    float weights = 0;
-    float values[dims_of_thread] = {};
+  attention_work work;
+  kv_view<Kept> kv;
 
-    TROUPE_KERNEL void add(const sum& more) {
-      const float now = most > more.most ? most : more.most;
-      const float kept = most > -INFINITY ? expf(most - now) : 0.0f;
-      const float taken = more.most > -INFINITY ? expf(more.most - now) : 0.0f;
-      weights = weights * kept + more.weights * taken;
-      for (int i = 0; i < dims_of_thread; ++i)
-        values[i] = values[i] * kept + more.values[i] * taken;
-      most = now;
-    }
+  /// Positions, first and last.
+  struct range {
+    std::int32_t first, last;
   };
 
-  /// Where a block works, and what its row sees.
+  /// Where a thread works. It holds numbers of two queries of its warp's 16:
+  /// `lane / 4` and that + 8.
   struct place {
-    std::int32_t row, head, kv_head;
-    std::int32_t first, last; ///< positions
-    int thread;
+    int thread, lane, warp;
+    int member; ///< of its team
+    std::int32_t tile;
+    std::int32_t kv_head;
+    std::int32_t part;
+    std::int32_t row[2], head[2];
+    range seen[2];     ///< nothing, if there is no such query
+    range seen_by_any; ///< of the block's queries, in its part
+    range seen_by_all;
+    const std::int32_t* table;
+  };
+
+  /// The queries of a lane, as the products want them.
+  struct query_words {
+    std::uint32_t high[shape::keeps_queries ? shape::head_steps : 1][4];
+    std::uint32_t low[shape::keeps_queries ? shape::head_steps : 1][4];
+    float factors[2]; ///< of the scores
+  };
+
+  /// What a lane has of the sums over some positions.
+  struct sums {
+    fragments::sums values[shape::rounds][shape::wide] = {};
+    fragments::sums weights = {}; ///< of both queries twice
+    float most[2] = {-INFINITY, -INFINITY};
   };
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const auto at = place_of(t);
-    const float* q =
-        qkv + at.row * std::int64_t{heads + 2 * kv.kv_heads} * kv.head_dim +
-        std::int64_t{at.head} * kv.head_dim;
-    for (int i = at.thread; i < kv.head_dim; i += span)
-      t.shared()[i] = q[i];
-    t.sync();
-    if (partials == nullptr)
-      run_whole(t, at);
-    else
-      run_part(t, at, static_cast<std::int32_t>(t.block_x()) % parts);
+    if (at.seen_by_any.first > at.seen_by_any.last) {
+      if (work.partials != nullptr)
+        write_partial(at, sums{});
+      return;
+    }
+    clear_padding(t, at);
+    query_words query;
+    take_queries(t, at, query);
+    run(t, at, query);
+  }
+
+  // -- places -----------------------------------------------------------------
+
+  TROUPE_KERNEL range seen_by(std::int32_t row) const {
+    const std::int32_t position = work.rows.positions[row];
+    const std::int32_t end = work.rows.last[row];
+    const std::int32_t window = work.window;
+    return {window > 0 && position >= window ? position - window + 1 : 0,
+            work.ahead < end - position ? position + work.ahead : end};
   }
 
   template <class Threads>
   TROUPE_KERNEL place place_of(Threads& t) const {
     place out;
-    out.row = static_cast<std::int32_t>(t.block_y());
-    out.head = static_cast<std::int32_t>(t.block_x()) / parts;
-    out.kv_head = out.head / (heads / kv.kv_heads);
     out.thread = static_cast<int>(t.index());
-    const std::int32_t position = rows.positions[out.row];
-    out.first = window > 0 && position >= window ? position - window + 1 : 0;
-    const std::int32_t end = rows.last[out.row];
-    out.last = ahead < end - position ? position + ahead : end;
-    return out;
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL void run_whole(Threads& t, const place& at) const {
-    sum all;
-    for (std::int32_t part = at.first / part_positions;
-         part <= at.last / part_positions; ++part)
-      all.add(sum_of_part(t, at, part));
-    float* to = out + (at.row * std::int64_t{heads} + at.head) * kv.head_dim;
-    for (int i = 0; i * span + at.thread < kv.head_dim; ++i)
-      to[i * span + at.thread] = all.values[i] / all.weights;
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL void run_part(Threads& t, const place& at,
-                              std::int32_t part) const {
-    const sum of = sum_of_part(t, at, part);
-    float* to =
-        partials + ((at.row * std::int64_t{heads} + at.head) * parts + part) *
-                       (kv.head_dim + 2);
-    for (int i = 0; i * span + at.thread < kv.head_dim; ++i)
-      to[2 + i * span + at.thread] = of.values[i];
-    if (at.thread == 0) {
-      to[0] = of.most;
-      to[1] = of.weights;
+    out.lane = out.thread % shape::lanes;
+    out.warp = out.thread / shape::lanes;
+    out.member = out.warp % Team;
+    const auto x = static_cast<std::int32_t>(t.block_x());
+    out.tile = static_cast<std::int32_t>(t.block_y());
+    out.part = x % work.parts;
+    const std::int32_t block = x / work.parts % work.blocks_of_tile;
+    out.kv_head = x / work.parts / work.blocks_of_tile;
+    const std::int32_t group = work.heads / kv.kv_heads;
+    const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
+    const std::int32_t all = tile[1] * group;
+    const std::int32_t begin = block * shape::queries;
+    const std::int32_t end =
+        begin + shape::queries < all ? begin + shape::queries : all;
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const std::int32_t q =
+          begin + out.warp / Team * queries_at_once + out.lane / 4 + 8 * i;
+      const bool is_there = q < end;
+      out.row[i] = is_there ? tile[0] + q / group : -1;
+      out.head[i] = out.kv_head * group + q % group;
+      out.seen[i] = is_there ? seen_by(out.row[i]) : range{1, 0};
     }
-  }
-
-  /// Nothing, if the row sees nothing of the part.
-  template <class Threads>
-  TROUPE_KERNEL sum sum_of_part(Threads& t, const place& at,
-                                std::int32_t part) const {
-    sum out;
-    const std::int32_t from = part * part_positions;
-    for (std::int32_t begin = from; begin < from + part_positions;
-         begin += span)
-      if (begin <= at.last && begin + span > at.first)
-        out.add(sum_of_span(t, at, begin));
-    return out;
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL sum sum_of_span(Threads& t, const place& at,
-                                std::int32_t begin) const {
-    float* query = t.shared();
-    float* weights = query + kv.head_dim;
-    float* scratch = weights + span;
-    const std::int32_t p = begin + at.thread;
-    const bool seen = p >= at.first && p <= at.last;
-    const float score = seen ? score_of(at, p, query) : -INFINITY;
-    sum out;
-    out.most = block_max(t, score, scratch);
-    const float weight = seen ? expf(score - out.most) : 0.0f;
-    weights[at.thread] = weight;
-    out.weights = block_sum(t, weight, scratch); // all have written by then
-    const int first = begin < at.first ? at.first - begin : 0;
-    const int until = at.last - begin + 1 < span ? at.last - begin + 1 : span;
-    for (int i = 0; i * span + at.thread < kv.head_dim; ++i) {
-      float values = 0;
-      for (int j = first; j < until; ++j)
-        values = fmaf(weights[j], value_at(at, begin + j, i * span + at.thread),
-                      values);
-      out.values[i] = values;
+    out.seen_by_any = out.seen_by_all = {0, -1};
+    if (begin >= end)
+      return out;
+    // Positions of rows ascend.
+    const range first = seen_by(tile[0] + begin / group);
+    const range last = seen_by(tile[0] + (end - 1) / group);
+    out.seen_by_any = {first.first, last.last};
+    out.seen_by_all = {last.first, first.last};
+    out.table =
+        work.rows.tables + work.rows.table_begins[work.rows.sequences[tile[0]]];
+    if (work.partials != nullptr) {
+      const std::int32_t from = out.part * part_positions;
+      const std::int32_t to = from + part_positions - 1;
+      auto& any = out.seen_by_any;
+      any.first = any.first < from ? from : any.first;
+      any.last = any.last > to ? to : any.last;
     }
-    t.sync(); // the weights are read
     return out;
   }
 
-  TROUPE_KERNEL float score_of(const place& at, std::int32_t position,
-                               const float* query) const {
-    const Kept* key =
-        kv.keys(layer, rows.block_of(at.row, position, kv.block_tokens),
-                at.kv_head) +
-        std::int64_t{position % kv.block_tokens} * kv.head_dim;
-    constexpr int at_once = 8;
-    float sum = 0;
-    std::int32_t i = 0;
-    if (kv.head_dim % at_once == 0) // then keys begin at multiples of 8 numbers
-      for (; i < kv.head_dim; i += at_once) {
-        float some[at_once];
-        read_floats<at_once>(key + i, some);
-        for (int j = 0; j < at_once; ++j)
-          sum = fmaf(query[i + j], some[j], sum);
+  template <class T, class Threads>
+  TROUPE_KERNEL static T* shared_at(Threads& t, int bytes) {
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(t.shared()) + bytes);
+  }
+
+  // -- queries ----------------------------------------------------------------
+
+  /// 8 numbers of a query; 0 where there are none.
+  TROUPE_KERNEL void read_query(const place& at, int i, int from,
+                                float* to) const {
+    const std::int32_t d = kv.head_dim;
+    if (at.row[i] < 0) {
+      TROUPE_UNROLL
+      for (int j = 0; j < 8; ++j)
+        to[j] = 0;
+      return;
+    }
+    const float* q =
+        work.qkv +
+        at.row[i] * (std::int64_t{work.heads} + 2 * kv.kv_heads) * d +
+        std::int64_t{at.head[i]} * d;
+    if (d % 8 == 0 && from < d) { // then it begins at a multiple of 8
+      read_floats<8>(q + from, to);
+      return;
+    }
+    TROUPE_UNROLL
+    for (int j = 0; j < 8; ++j)
+      to[j] = from + j < d ? q[from + j] : 0.0f;
+  }
+
+  /// A power of two that brings the greatest of a query's numbers to 1 to 2;
+  /// its exponent is that of its inverse.
+  template <class Threads>
+  TROUPE_KERNEL std::uint32_t exponent_of(Threads& t, const place& at,
+                                          int i) const {
+    float greatest = 0;
+    TROUPE_UNROLL
+    for (int c = 0; c < Dims / 32; ++c) {
+      float some[8];
+      read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+      TROUPE_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        const float size = some[j] < 0 ? -some[j] : some[j];
+        greatest = size > greatest ? size : greatest;
       }
-    for (; i < kv.head_dim; ++i)
-      sum = fmaf(query[i], to_float(key[i]), sum);
-    sum *= scale;
-    return soft_cap > 0 ? soft_cap * tanhf(sum / soft_cap) : sum;
+    }
+    const std::uint32_t exponent = bits_of(t.quad_max(greatest)) >> 23;
+    constexpr std::uint32_t one = 127, most = 253, none = 255;
+    if (exponent == none)
+      return one; // infinite: so are the scores
+    return exponent < 1 ? 1 : exponent > most ? most : exponent;
   }
 
-  TROUPE_KERNEL float value_at(const place& at, std::int32_t position,
-                               int dim) const {
-    const Kept* value =
-        kv.values(layer, rows.block_of(at.row, position, kv.block_tokens),
-                  at.kv_head) +
-        std::int64_t{position % kv.block_tokens} * kv.head_dim;
-    return to_float(value[dim]);
+  /// Of 32 numbers of the head a lane has 8, two words for each of two steps.
+  template <class Threads>
+  TROUPE_KERNEL void take_queries(Threads& t, const place& at,
+                                  query_words& out) const {
+    float scales[2];
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const auto exponent = exponent_of(t, at, i);
+      scales[i] = float_of_bits((254u - exponent) << 23);
+      out.factors[i] = work.scale * float_of_bits(exponent << 23);
+    }
+    TROUPE_UNROLL
+    for (int c = 0; c < Dims / 32; ++c) {
+      std::uint32_t high[2][4], low[2][4]; // of each step
+      TROUPE_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        float some[8];
+        read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+        TROUPE_UNROLL
+        for (int w = 0; w < 4; ++w) {
+          const float a = some[2 * w] * scales[i];
+          const float b = some[2 * w + 1] * scales[i];
+          const std::uint32_t word = t.round_pair(a, b);
+          const int to = w % 2 * 2 + i;
+          high[w / 2][to] = word;
+          low[w / 2][to] = t.round_pair(
+              a - to_float(f16{static_cast<std::uint16_t>(word)}),
+              b - to_float(f16{static_cast<std::uint16_t>(word >> 16)}));
+        }
+      }
+      TROUPE_UNROLL
+      for (int step = 0; step < 2; ++step)
+        keep_query(t, at, 2 * c + step, high[step], low[step], out);
+    }
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL void
+  keep_query(Threads& t, const place& at, int step, const fragments::a& high,
+             const fragments::a& low, query_words& out) const {
+    if constexpr (shape::keeps_queries) {
+      TROUPE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        out.high[step][w] = high[w];
+        out.low[step][w] = low[w];
+      }
+    } else if (step % Team == at.member) {
+      auto* to = query_at(t, at, step);
+      TROUPE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        to[0].at[w] = high[w];
+        to[shape::lanes].at[w] = low[w];
+      }
+    }
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL void query_at_step(Threads& t, const place& at, int step,
+                                   const query_words& query, fragments::a& high,
+                                   fragments::a& low) const {
+    if constexpr (shape::keeps_queries) {
+      TROUPE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        high[w] = query.high[step][w];
+        low[w] = query.low[step][w];
+      }
+    } else {
+      const auto* from = query_at(t, at, step);
+      const auto a = from[0], b = from[shape::lanes];
+      TROUPE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        high[w] = a.at[w];
+        low[w] = b.at[w];
+      }
+    }
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static pack<std::uint32_t, 4>*
+  query_at(Threads& t, const place& at, int step) {
+    return shared_at<pack<std::uint32_t, 4>>(t, shape::query_words) +
+           step * 2 * shape::lanes + at.lane;
+  }
+
+  // -- keys and values --------------------------------------------------------
+
+  /// Numbers behind the head's are 0 and stay so.
+  template <class Threads>
+  TROUPE_KERNEL void clear_padding(Threads& t, const place& at) const {
+    if (kv.head_dim == Dims)
+      return;
+    constexpr int words = (shape::query_words - shape::keys) / 4;
+    auto* all = shared_at<std::uint32_t>(t, shape::keys);
+    for (int i = at.thread; i < words; i += attention_threads)
+      all[i] = 0;
+  }
+
+  /// Where the keys of a span's positions lie, in rows from the beginning of
+  /// the layer's store on (there are fewer than 2^31); below 0: nobody sees
+  /// it. A position is looked up once.
+  template <class Threads>
+  TROUPE_KERNEL void find_span(Threads& t, const place& at,
+                               std::int32_t begin) const {
+    const std::int32_t p = begin + at.thread;
+    if (at.thread >= span)
+      return;
+    std::int32_t found = -1;
+    if (p >= at.seen_by_any.first && p <= at.seen_by_any.last)
+      found = (at.table[p / kv.block_tokens] * kv.kv_heads + at.kv_head) * 2 *
+                  kv.block_tokens +
+              p % kv.block_tokens;
+    places_of(t, begin)[at.thread] = found;
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static std::int32_t* places_of(Threads& t, std::int32_t begin) {
+    return shared_at<std::int32_t>(t, shape::places) + begin / span % 2 * span;
+  }
+
+  /// Begins to copy a span's rows: keys, or those that are so many `behind`
+  /// them. What nobody sees becomes 0.
+  template <int Row, class Threads>
+  TROUPE_KERNEL void copy_span(Threads& t, const place& at, std::int32_t begin,
+                               std::int32_t behind, int to) const {
+    constexpr int piece = 16 / int{sizeof(Kept)};
+    const auto* places = places_of(t, begin);
+    const Kept* store = kv.keys(work.layer, 0, 0);
+    const auto from = [&](int row) {
+      return store + (std::int64_t{places[row]} + behind) * kv.head_dim;
+    };
+    if (kv.head_dim % piece == 0) {
+      constexpr int pieces = Dims / piece;
+      for (int i = at.thread; i < span * pieces; i += attention_threads) {
+        const int row = i / pieces, first = i % pieces * piece;
+        const bool is_there = places[row] >= 0;
+        if (first < kv.head_dim)
+          t.copy_async(shared_at<Kept>(t, to + row * Row) + first,
+                       is_there ? from(row) + first : store, is_there);
+      }
+    } else {
+      for (int i = at.thread; i < span * kv.head_dim; i += attention_threads) {
+        const int row = i / kv.head_dim, first = i % kv.head_dim;
+        shared_at<Kept>(t, to + row * Row)[first] =
+            places[row] < 0 ? Kept{0} : from(row)[first];
+      }
+    }
+    t.commit_copies();
+  }
+  template <class Threads>
+  TROUPE_KERNEL void copy_keys(Threads& t, const place& at,
+                               std::int32_t begin) const {
+    copy_span<shape::key_row>(t, at, begin, 0, shape::keys);
+  }
+  template <class Threads>
+  TROUPE_KERNEL void copy_values(Threads& t, const place& at,
+                                 std::int32_t begin) const {
+    copy_span<shape::value_row>(t, at, begin, kv.block_tokens, shape::values);
+  }
+
+  // -- spans ------------------------------------------------------------------
+
+  template <class Threads>
+  TROUPE_KERNEL void run(Threads& t, const place& at,
+                         const query_words& query) const {
+    const std::int32_t last = at.seen_by_any.last;
+    const std::int32_t first = at.seen_by_any.first / span * span;
+    find_span(t, at, first);
+    t.sync();
+    copy_keys(t, at, first);
+    sums whole, part; // of the whole, values are in shared memory
+    for (std::int32_t begin = first; begin <= last; begin += span) {
+      const bool is_seen_whole = begin >= at.seen_by_all.first &&
+                                 begin + span - 1 <= at.seen_by_all.last;
+      if (is_seen_whole)
+        add_span<true>(t, at, query, begin, part);
+      else
+        add_span<false>(t, at, query, begin, part);
+      const bool is_last = begin + span > last;
+      if (!is_last && (begin + span) % part_positions != 0)
+        continue;
+      if (work.partials != nullptr)
+        return write_partial(at, part);
+      if (begin / part_positions > first / part_positions)
+        add_to_whole(t, at, whole, part);
+      if (is_last)
+        return write_out(at, part);
+      keep_whole(t, at, part, whole);
+      part = {};
+    }
+  }
+
+  /// `Whole`: all queries of the block see all of it.
+  template <bool Whole, class Threads>
+  TROUPE_KERNEL void add_span(Threads& t, const place& at,
+                              const query_words& query, std::int32_t begin,
+                              sums& to) const {
+    const bool is_more = begin + span <= at.seen_by_any.last;
+    t.template wait_copies<0>(); // its keys
+    t.sync();
+    copy_values(t, at, begin);
+    if (is_more)
+      find_span(t, at, begin + span);
+    float scores[shape::key_tiles][4] = {};
+    score<Whole>(t, at, query, begin, scores);
+    float most[2] = {-INFINITY, -INFINITY};
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i)
+      most[i] = greatest<Whole>(t, at, begin, i, scores);
+    if constexpr (Team > 1)
+      show_most(t, at, most);
+    t.sync(); // keys are read
+    if (is_more)
+      copy_keys(t, at, begin + span);
+    else
+      t.commit_copies();
+    if constexpr (Team > 1)
+      see_most(t, at, most);
+    float kept[2];
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const float now = to.most[i] > most[i] ? to.most[i] : most[i];
+      kept[i] = sees<Whole>(at, i, begin) ? expf(to.most[i] - now) : 1.0f;
+      to.most[i] = now;
+    }
+    std::uint32_t words[shape::key_tiles][2];
+    weigh<Whole>(t, at, begin, to.most, scores, words);
+    fragments::a weights[shape::span_steps];
+    if constexpr (Team > 1)
+      show_weights(t, at, words);
+    t.template wait_copies<1>(); // its values
+    t.sync();
+    take_weights(t, at, words, weights);
+    add_values<Whole>(t, at, begin, kept, weights, to);
+  }
+
+  /// Whether anybody may see some of `n` positions of a span from `from` on.
+  template <bool Whole>
+  TROUPE_KERNEL static bool is_needed(const place& at, std::int32_t begin,
+                                      int from, int n) {
+    return Whole || (begin + from <= at.seen_by_any.last &&
+                     begin + from + n > at.seen_by_any.first);
+  }
+
+  /// Whether a query sees some of a span.
+  template <bool Whole>
+  TROUPE_KERNEL static bool sees(const place& at, int i, std::int32_t begin) {
+    return Whole ||
+           (at.seen[i].first < begin + span && at.seen[i].last >= begin &&
+            at.seen[i].first <= at.seen[i].last);
+  }
+
+  /// The position of a lane's score.
+  TROUPE_KERNEL static std::int32_t
+  position_of(const place& at, std::int32_t begin, int tile, int i) {
+    return begin + at.member * shape::keys_of_warp + 8 * tile +
+           at.lane % 4 * 2 + i % 2;
+  }
+
+  template <bool Whole>
+  TROUPE_KERNEL static bool is_seen(const place& at, int i, std::int32_t p) {
+    return Whole || (p >= at.seen[i].first && p <= at.seen[i].last);
+  }
+
+  /// Sums over the head's numbers.
+  template <bool Whole, class Threads>
+  TROUPE_KERNEL void score(Threads& t, const place& at,
+                           const query_words& query, std::int32_t begin,
+                           float (&scores)[shape::key_tiles][4]) const {
+    const int first = at.member * shape::keys_of_warp;
+    const int row = shape::keys + (first + at.lane / 4) * shape::key_row;
+    TROUPE_UNROLL
+    for (int step = 0; step < shape::head_steps; step += 2) {
+      fragments::a high[2], low[2];
+      TROUPE_UNROLL
+      for (int s = 0; s < 2; ++s)
+        query_at_step(t, at, step + s, query, high[s], low[s]);
+      TROUPE_UNROLL
+      for (int tile = 0; tile < shape::key_tiles; ++tile) {
+        if (!is_needed<Whole>(at, begin, first + 8 * tile, 8))
+          continue;
+        std::uint32_t words[4];
+        read_words(t,
+                   shared_at<Kept>(t, row + 8 * tile * shape::key_row) +
+                       16 * step + at.lane % 4 * 8,
+                   words);
+        TROUPE_UNROLL
+        for (int s = 0; s < 2; ++s) {
+          const fragments::b key = {words[2 * s], words[2 * s + 1]};
+          t.template multiply_add<f16>(scores[tile], high[s], key);
+          t.template multiply_add<f16>(scores[tile], low[s], key);
+        }
+      }
+    }
+    TROUPE_UNROLL
+    for (int tile = 0; tile < shape::key_tiles; ++tile)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      float& x = scores[tile][i];
+      x *= query.factors[i / 2];
+      if (work.soft_cap > 0)
+        x = work.soft_cap * tanhf(x / work.soft_cap);
+    }
+  }
+
+  /// Of a query's scores that it sees, those of the warp.
+  template <bool Whole, class Threads>
+  TROUPE_KERNEL static float
+  greatest(Threads& t, const place& at, std::int32_t begin, int query,
+           const float (&scores)[shape::key_tiles][4]) {
+    float out = -INFINITY;
+    TROUPE_UNROLL
+    for (int tile = 0; tile < shape::key_tiles; ++tile)
+      TROUPE_UNROLL
+    for (int i = 2 * query; i < 2 * query + 2; ++i)
+      if (is_seen<Whole>(at, query, position_of(at, begin, tile, i)))
+        out = scores[tile][i] > out ? scores[tile][i] : out;
+    return t.quad_max(out);
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static void show_most(Threads& t, const place& at,
+                                      const float* most) {
+    auto* all = shared_at<float>(t, shape::most);
+    if (at.lane % 4 == 0)
+      TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i)
+      all[at.member * queries_at_once + at.lane / 4 + 8 * i] = most[i];
+  }
+  template <class Threads>
+  TROUPE_KERNEL static void see_most(Threads& t, const place& at, float* most) {
+    const auto* all = shared_at<float>(t, shape::most);
+    TROUPE_UNROLL
+    for (int m = 0; m < Team; ++m)
+      TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const float x = all[m * queries_at_once + at.lane / 4 + 8 * i];
+      most[i] = x > most[i] ? x : most[i];
+    }
+  }
+
+  /// Scores become weights, two to a word.
+  template <bool Whole, class Threads>
+  TROUPE_KERNEL static void weigh(Threads& t, const place& at,
+                                  std::int32_t begin, const float* most,
+                                  const float (&scores)[shape::key_tiles][4],
+                                  std::uint32_t (&words)[shape::key_tiles][2]) {
+    TROUPE_UNROLL
+    for (int tile = 0; tile < shape::key_tiles; ++tile)
+      TROUPE_UNROLL
+    for (int q = 0; q < 2; ++q) {
+      float of[2];
+      TROUPE_UNROLL
+      for (int i = 0; i < 2; ++i)
+        of[i] = is_seen<Whole>(at, q, position_of(at, begin, tile, i))
+                    ? expf(scores[tile][2 * q + i] - most[q])
+                    : 0.0f;
+      words[tile][q] = t.round_pair(of[0], of[1]);
+    }
+  }
+
+  /// [query][position], two positions to a word.
+  template <class Threads>
+  TROUPE_KERNEL static std::uint32_t* weights_of(Threads& t, int query) {
+    return shared_at<std::uint32_t>(t,
+                                    shape::weights + query * shape::weight_row);
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static void
+  show_weights(Threads& t, const place& at,
+               const std::uint32_t (&words)[shape::key_tiles][2]) {
+    const int first = at.member * shape::keys_of_warp / 2 + at.lane % 4;
+    TROUPE_UNROLL
+    for (int tile = 0; tile < shape::key_tiles; ++tile)
+      TROUPE_UNROLL
+    for (int q = 0; q < 2; ++q)
+      weights_of(t, at.lane / 4 + 8 * q)[first + 4 * tile] = words[tile][q];
+  }
+
+  /// As the products over positions want them. Where a warp has all keys, they
+  /// are there already.
+  template <class Threads>
+  TROUPE_KERNEL static void
+  take_weights(Threads& t, const place& at,
+               const std::uint32_t (&words)[shape::key_tiles][2],
+               fragments::a (&out)[shape::span_steps]) {
+    TROUPE_UNROLL
+    for (int step = 0; step < shape::span_steps; ++step)
+      TROUPE_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      if constexpr (Team == 1)
+        out[step][w] = words[2 * step + w / 2][w % 2];
+      else
+        out[step][w] = weights_of(
+            t, at.lane / 4 + 8 * (w % 2))[8 * step + w / 2 * 4 + at.lane % 4];
+    }
+  }
+
+  template <bool Whole, class Threads>
+  TROUPE_KERNEL void
+  add_values(Threads& t, const place& at, std::int32_t begin, const float* kept,
+             const fragments::a (&weights)[shape::span_steps], sums& to) const {
+    constexpr std::uint32_t ones = 0x3c003c00u;
+    const bool is_seen[2] = {sees<Whole>(at, 0, begin),
+                             sees<Whole>(at, 1, begin)};
+    auto begin_sum = [&](const fragments::sums& from, fragments::sums& sum) {
+      TROUPE_UNROLL
+      for (int i = 0; i < 4; ++i)
+        sum[i] = from[i] * kept[i / 2];
+    };
+    auto end_sum = [&](const fragments::sums& sum, fragments::sums& out) {
+      TROUPE_UNROLL
+      for (int i = 0; i < 4; ++i)
+        if (is_seen[i / 2])
+          out[i] = sum[i];
+    };
+    fragments::sums of_weights;
+    begin_sum(to.weights, of_weights);
+    TROUPE_UNROLL
+    for (int step = 0; step < shape::span_steps; ++step)
+      if (is_needed<Whole>(at, begin, 16 * step, 16))
+        t.template multiply_add<f16>(of_weights, weights[step], {ones, ones});
+    end_sum(of_weights, to.weights);
+    TROUPE_UNROLL
+    for (int round = 0; round < shape::rounds; ++round) {
+      fragments::sums of_values[shape::wide];
+      TROUPE_UNROLL
+      for (int i = 0; i < shape::wide; ++i)
+        begin_sum(to.values[round][i], of_values[i]);
+      TROUPE_UNROLL
+      for (int step = 0; step < shape::span_steps; ++step) {
+        if (!is_needed<Whole>(at, begin, 16 * step, 16))
+          continue;
+        std::uint32_t pairs[2][shape::wide];
+        TROUPE_UNROLL
+        for (int half = 0; half < 2; ++half)
+          read_values(t, at, 16 * step + 8 * half, round, pairs[half]);
+        TROUPE_UNROLL
+        for (int i = 0; i < shape::wide; ++i)
+          t.template multiply_add<f16>(of_values[i], weights[step],
+                                       {pairs[0][i], pairs[1][i]});
+      }
+      TROUPE_UNROLL
+      for (int i = 0; i < shape::wide; ++i)
+        end_sum(of_values[i], to.values[round][i]);
+    }
+  }
+
+  /// Of two of 8 positions, as many neighbours as a lane reads at once.
+  template <class Threads>
+  TROUPE_KERNEL static void read_values(Threads& t, const place& at, int from,
+                                        int round, std::uint32_t* to) {
+    const int row = shape::values + (from + at.lane % 4 * 2) * shape::value_row;
+    const int first = at.member * shape::dims_of_warp +
+                      (8 * round + at.lane / 4) * shape::wide;
+    read_pairs<shape::wide>(
+        t, shared_at<const Kept>(t, row) + first,
+        shared_at<const Kept>(t, row + shape::value_row) + first, to);
+  }
+
+  // -- parts ------------------------------------------------------------------
+
+  /// In place of the part comes its sum with all before it.
+  template <class Threads>
+  TROUPE_KERNEL static void add_to_whole(Threads& t, const place& at,
+                                         const sums& whole, sums& part) {
+    attention_shares shares[2];
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      shares[i] = shares_of(whole.most[i], whole.weights[2 * i], part.most[i],
+                            part.weights[2 * i]);
+      part.most[i] = shares[i].most;
+    }
+    auto add = [&](const float* from, fragments::sums& to) {
+      TROUPE_UNROLL
+      for (int i = 0; i < 4; ++i)
+        to[i] = from[i] * shares[i / 2].first + to[i] * shares[i / 2].second;
+    };
+    add(whole.weights, part.weights);
+    TROUPE_UNROLL
+    for (int round = 0; round < shape::rounds; ++round)
+      TROUPE_UNROLL
+    for (int i = 0; i < shape::wide; ++i) {
+      const auto from = *whole_at(t, at, round, i);
+      add(from.at, part.values[round][i]);
+    }
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static void keep_whole(Threads& t, const place& at,
+                                       const sums& from, sums& whole) {
+    TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      whole.weights[i] = from.weights[i];
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i)
+      whole.most[i] = from.most[i];
+    TROUPE_UNROLL
+    for (int round = 0; round < shape::rounds; ++round)
+      TROUPE_UNROLL
+    for (int i = 0; i < shape::wide; ++i) {
+      pack<float, 4> some;
+      TROUPE_UNROLL
+      for (int j = 0; j < 4; ++j)
+        some.at[j] = from.values[round][i][j];
+      *whole_at(t, at, round, i) = some;
+    }
+  }
+
+  /// Each thread's own.
+  template <class Threads>
+  TROUPE_KERNEL static pack<float, 4>* whole_at(Threads& t, const place& at,
+                                                int round, int i) {
+    return shared_at<pack<float, 4>>(t, shape::whole) +
+           (round * shape::wide + i) * attention_threads + at.thread;
+  }
+
+  // -- results ----------------------------------------------------------------
+
+  TROUPE_KERNEL void write_out(const place& at, const sums& from) const {
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i)
+      if (at.row[i] >= 0)
+        write_values(at, from, i, 1.0f / from.weights[2 * i],
+                     work.out +
+                         (at.row[i] * std::int64_t{work.heads} + at.head[i]) *
+                             kv.head_dim);
+  }
+
+  /// Of a part that a query does not see at all only that.
+  TROUPE_KERNEL void write_partial(const place& at, const sums& from) const {
+    TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (at.row[i] < 0)
+        continue;
+      float* to =
+          work.partials +
+          ((at.tile * std::int64_t{work.heads} + at.head[i]) * work.parts +
+           at.part) *
+              partial_floats(kv.head_dim);
+      if (at.member == 0 && at.lane % 4 == 0) {
+        to[0] = from.most[i];
+        to[1] = from.weights[2 * i];
+      }
+      if (from.weights[2 * i] != 0)
+        write_values(at, from, i, 1.0f, to + 4);
+    }
+  }
+
+  /// A lane has 2 * wide neighbours of each round. (0 is never -0: a span of
+  /// zeros may make the one of the other.)
+  TROUPE_KERNEL void write_values(const place& at, const sums& from, int query,
+                                  float factor, float* to) const {
+    TROUPE_UNROLL
+    for (int round = 0; round < shape::rounds; ++round) {
+      const int first = at.member * shape::dims_of_warp +
+                        (8 * round + at.lane % 4 * 2) * shape::wide;
+      auto number = [&](int n) {
+        return from.values[round][n % shape::wide]
+                          [2 * query + n / shape::wide] *
+                   factor +
+               0.0f;
+      };
+      if constexpr (shape::wide % 4 == 0) {
+        if (kv.head_dim % 4 == 0) {
+          TROUPE_UNROLL
+          for (int n = 0; n < 2 * shape::wide; n += 4) {
+            const pack<float, 4> some{
+                {number(n), number(n + 1), number(n + 2), number(n + 3)}};
+            if (first + n < kv.head_dim)
+              *reinterpret_cast<pack<float, 4>*>(to + first + n) = some;
+          }
+          continue;
+        }
+      }
+      TROUPE_UNROLL
+      for (int n = 0; n < 2 * shape::wide; ++n)
+        if (first + n < kv.head_dim)
+          to[first + n] = number(n);
+    }
   }
 };
 
-/// Adds up the parts of each row and head, in order (block_y, block_x).
+/// Adds up the parts of each row and head, in order. block_y is a tile of one
+/// row, block_x the head.
 struct merge_parts_kernel {
   static constexpr bool collective = false;
   const float* partials; ///< as attention_kernel writes it
+  const std::int32_t* tiles;
   std::int32_t heads;
   std::int32_t parts;
   std::int32_t head_dim;
@@ -207,22 +810,30 @@ struct merge_parts_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    using sum = attention_kernel<f16>::sum;
-    const std::int64_t at = t.block_y() * std::int64_t{heads} + t.block_x();
-    const float* from = partials + at * parts * (head_dim + 2);
-    const int thread = static_cast<int>(t.index());
-    sum all;
-    for (std::int32_t part = 0; part < parts; ++part, from += head_dim + 2) {
-      sum one;
-      one.most = from[0];
-      one.weights = from[1];
-      for (int i = 0; i * attention_threads + thread < head_dim; ++i)
-        one.values[i] = from[2 + i * attention_threads + thread];
-      all.add(one);
+    const std::int64_t head = t.block_x();
+    const float* from = partials + (t.block_y() * std::int64_t{heads} + head) *
+                                       parts * partial_floats(head_dim);
+    float* to =
+        out +
+        (tiles[2 * std::int64_t{t.block_y()}] * std::int64_t{heads} + head) *
+            head_dim;
+    for (auto i = static_cast<std::int32_t>(t.index()); i < head_dim;
+         i += static_cast<std::int32_t>(t.count()))
+      to[i] = merged(from, i);
+  }
+
+  TROUPE_KERNEL float merged(const float* from, std::int32_t i) const {
+    float most = -INFINITY, weights = 0, value = 0;
+    for (std::int32_t part = 0; part < parts;
+         ++part, from += partial_floats(head_dim)) {
+      if (from[1] == 0)
+        continue; // nothing is seen of it
+      const auto shares = shares_of(most, weights, from[0], from[1]);
+      most = shares.most;
+      weights = weights * shares.first + from[1] * shares.second;
+      value = value * shares.first + from[4 + i] * shares.second;
     }
-    for (int i = 0; i * attention_threads + thread < head_dim; ++i)
-      out[at * head_dim + i * attention_threads + thread] =
-          all.values[i] / all.weights;
+    return value * (1.0f / weights) + 0.0f;
   }
 };
 

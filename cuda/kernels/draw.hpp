@@ -6,6 +6,42 @@
 
 namespace troupe::cuda {
 
+/// Gives each row's change that waits for a token (ops::logit_change::id) the
+/// token that was drawn: it is added to the change that the id has already, or
+/// becomes its change. A block per row.
+struct name_drawn_kernel {
+  static constexpr bool collective = true;
+  static constexpr std::size_t shared_floats = 1;
+  const ops::draw_row* rows;
+  ops::logit_change* changes;
+  const std::int32_t* drawn; ///< below 0: none, and nobody wants the row
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    ops::logit_change* all = changes + how.first_change;
+    if (how.changes == 0 || all[how.changes - 1].id >= 0)
+      return; // all threads
+    const ops::logit_change waits = all[how.changes - 1];
+    const std::int32_t id = drawn[-1 - waits.id];
+    auto* is_found = reinterpret_cast<std::uint32_t*>(t.shared());
+    if (t.index() == 0)
+      *is_found = 0;
+    t.sync(); // all have read the one that waits
+    const auto step = static_cast<std::int32_t>(t.count());
+    for (auto i = static_cast<std::int32_t>(t.index()); i < how.changes - 1;
+         i += step)
+      if (all[i].id == id) { // of one thread at most
+        all[i].what |= waits.what;
+        all[i].times += waits.times;
+        *is_found = 1;
+      }
+    t.sync();
+    if (t.index() == 0 && *is_found == 0)
+      all[how.changes - 1].id = id;
+  }
+};
+
 /// Draws a token of each row of logits; a block per row (block_y). Everything
 /// that decides on a token is the CPU sampler's arithmetic
 /// (engine/sampling/draw_math.hpp) in its order, or sums of whole numbers, so
@@ -178,6 +214,8 @@ struct draw_kernel {
     const auto first = static_cast<std::int32_t>(t.index());
     const auto step = static_cast<std::int32_t>(t.count());
     for (std::int32_t i = first; i < how.changes; i += step) {
+      if (change[i].id < 0)
+        continue; // another one has it
       float& logit = row[change[i].id];
       before[i] = logit;
       logit = changed(logit, change[i], how);
@@ -188,7 +226,8 @@ struct draw_kernel {
     const std::int32_t id = draw_of(t, m, how, x);
     t.sync(); // all have read
     for (std::int32_t i = first; i < how.changes; i += step)
-      row[change[i].id] = before[i];
+      if (change[i].id >= 0)
+        row[change[i].id] = before[i];
     t.sync();
     return id;
   }

@@ -1,23 +1,150 @@
 #pragma once
 
-#include "cuda/kernels/numbers.hpp"
+#include "cuda/kernels/matrix_words.hpp"
 
 namespace troupe::cuda {
 
-/// Rows of x that a block multiplies with a weight's row that it has read.
-inline constexpr int rows_at_once = 8;
-/// Columns that a thread reads at once: 16 bytes of 16-bit weights, 8 of e4m3.
-inline constexpr int columns_at_once = 8;
+/// Warps of a block, which share the columns of its outputs.
+inline constexpr int column_warps = 8;
+/// Columns that a warp multiplies at once, eight of each fourth lane.
+inline constexpr int tile_cols = 32;
+inline constexpr int fragment_outputs = 16; ///< of `fragments`
+inline constexpr int fragment_rows = 8;
 
-/// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]). A warp makes one output of up
-/// to `rows_at_once` rows: block_x is the group of outputs, block_y that of
-/// rows. Thread l adds up columns 8 l to 8 l + 7, then those 256 further on,
-/// and so on; then the warp adds. That order depends on nothing but the column,
-/// so a row's bits are the same in any company. Where outputs have scales, the
-/// sum is multiplied by its output's.
-template <class Stored>
+/// The product of some rows and some outputs, before its warps are added up:
+/// every lane of a warp has a part, as `fragments::sums` says, outputs before
+/// rows. Warp w takes the tiles of columns w, w + 8, w + 16 and so on, in
+/// order, so a sum's order depends on nothing but the column: a row's bits are
+/// the same in any company.
+template <class Stored, int RowTiles, int OutputTiles>
+struct tile_product {
+  static constexpr int rows = RowTiles * fragment_rows;
+  static constexpr int outputs = OutputTiles * fragment_outputs;
+  /// Tiles of columns whose numbers are read before the first is multiplied:
+  /// enough reads are under way for the memory's latency.
+  static constexpr int at_once = OutputTiles == 1                 ? 4
+                                 : matrix_words<Stored>::is_split ? 1
+                                                                  : 2;
+
+  static constexpr std::size_t shared_floats =
+      std::size_t{column_warps} * rows * outputs;
+
+  fragments::sums sums[OutputTiles][RowTiles];
+
+  /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
+  /// row r of x does; null: all are 0.
+  template <class Threads, class WeightOf, class RowOf>
+  TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
+                            RowOf row_of) {
+    const int warp = static_cast<int>(t.index() / warp_size);
+    const int lane = static_cast<int>(t.index() % warp_size);
+    const float* x[RowTiles];
+    TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      x[n] = row_of(n * fragment_rows + lane / 4);
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      sums[m][n][i] = 0;
+    constexpr int step = column_warps * tile_cols;
+    // All warps make as many steps, the last perhaps of nothing.
+    for (std::int64_t begin = 0; begin < cols; begin += step * at_once) {
+      matrix_words<Stored> w[at_once][OutputTiles][2];
+      TROUPE_UNROLL
+      for (int s = 0; s < at_once; ++s) {
+        const std::int64_t k =
+            begin + s * step + warp * tile_cols + lane % 4 * 8;
+        TROUPE_UNROLL
+        for (int m = 0; m < OutputTiles; ++m)
+          TROUPE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const int o = m * fragment_outputs + half * 8 + lane / 4;
+          w[s][m][half].read(weight_of(o), k, cols);
+        }
+      }
+      TROUPE_UNROLL
+      for (int s = 0; s < at_once; ++s) {
+        const std::int64_t k =
+            begin + s * step + warp * tile_cols + lane % 4 * 8;
+        multiply(t, w[s], x, k, cols);
+      }
+    }
+  }
+
+  /// Shows the warps' parts to all threads, which may ask for `sum_of` then.
+  template <class Threads>
+  TROUPE_KERNEL void show(Threads& t) const {
+    const int warp = static_cast<int>(t.index() / warp_size);
+    const int lane = static_cast<int>(t.index() % warp_size);
+    float* own = t.shared() + warp * rows * outputs;
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int o = m * fragment_outputs + lane / 4 + i / 2 * 8;
+      const int r = n * fragment_rows + lane % 4 * 2 + i % 2;
+      own[r * outputs + o] = sums[m][n][i];
+    }
+    t.sync();
+  }
+
+  /// The warps' parts are added in order.
+  template <class Threads>
+  TROUPE_KERNEL static float sum_of(Threads& t, int row, int output) {
+    const float* first = t.shared() + row * outputs + output;
+    float sum = first[0];
+    for (int w = 1; w < column_warps; ++w)
+      sum += first[w * rows * outputs];
+    return sum;
+  }
+
+private:
+  template <class Threads>
+  TROUPE_KERNEL void multiply(Threads& t,
+                              const matrix_words<Stored> (&w)[OutputTiles][2],
+                              const float* const (&x)[RowTiles], std::int64_t k,
+                              std::int64_t cols) {
+    TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n) {
+      matrix_words<float> row;
+      row.read(x[n], k, cols);
+      TROUPE_UNROLL
+      for (int m = 0; m < OutputTiles; ++m)
+        TROUPE_UNROLL
+      for (int i = 0; i < 4; i += 2) {
+        const auto& top = w[m][0];
+        const auto& bottom = w[m][1];
+        const fragments::a a{top.high[i], bottom.high[i], top.high[i + 1],
+                             bottom.high[i + 1]};
+        const fragments::b high{row.high[i], row.high[i + 1]};
+        const fragments::b low{row.low[i], row.low[i + 1]};
+        t.template multiply_add<bf16>(sums[m][n], a, low);
+        if constexpr (matrix_words<Stored>::is_split) {
+          const fragments::a rest{top.low[i], bottom.low[i], top.low[i + 1],
+                                  bottom.low[i + 1]};
+          t.template multiply_add<bf16>(sums[m][n], rest, high);
+        }
+        t.template multiply_add<bf16>(sums[m][n], a, high);
+      }
+    }
+  }
+};
+
+/// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]), for some rows (block_x) and
+/// outputs (block_y). Numbers are multiplied as bf16, in two parts where they
+/// have more bits than that: what is lost is below 2^-16 of a number. Where
+/// outputs have scales, the sum is multiplied by its output's.
+template <class Stored, int RowTiles, int OutputTiles>
 struct linear_kernel {
   static constexpr bool collective = true;
+  static constexpr unsigned threads = column_warps * warp_size;
+  static constexpr unsigned blocks_at_once = 2;
+  using tiles = tile_product<Stored, RowTiles, OutputTiles>;
   const Stored* weight;
   const float* x;
   std::int64_t outputs;
@@ -29,57 +156,28 @@ struct linear_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    const std::int64_t warps = t.count() / warp_size;
-    const std::int64_t output =
-        std::int64_t{t.block_x()} * warps + t.index() / warp_size;
-    const int lane = static_cast<int>(t.index() % warp_size);
-    const std::int64_t first = std::int64_t{t.block_y()} * rows_at_once;
-    const int count = static_cast<int>(
-        rows - first < rows_at_once ? rows - first : rows_at_once);
-    float sums[rows_at_once] = {};
-    if (output < outputs)
-      add_up(weight + output * cols, x + first * cols, lane, count, sums);
-    for (int r = 0; r < rows_at_once; ++r) {
-      float sum = t.warp_sum(sums[r]);
-      if (lane != 0 || r >= count || output >= outputs)
+    const std::int64_t row = std::int64_t{t.block_x()} * tiles::rows;
+    const std::int64_t output = std::int64_t{t.block_y()} * tiles::outputs;
+    tiles all;
+    all.add_up(
+        t, cols,
+        [&](int o) {
+          return output + o < outputs ? weight + (output + o) * cols : nullptr;
+        },
+        [&](int r) { return row + r < rows ? x + (row + r) * cols : nullptr; });
+    all.show(t);
+    for (int i = static_cast<int>(t.index()); i < tiles::rows * tiles::outputs;
+         i += static_cast<int>(t.count())) {
+      const std::int64_t r = row + i / tiles::outputs;
+      const std::int64_t o = output + i % tiles::outputs;
+      if (r >= rows || o >= outputs)
         continue;
+      float sum = tiles::sum_of(t, i / tiles::outputs, i % tiles::outputs);
       if (scales != nullptr)
-        sum *= scales[output];
-      float& to = y[(first + r) * outputs + output];
+        sum *= scales[o];
+      float& to = y[r * outputs + o];
       to = add ? to + sum : sum;
     }
-  }
-
-  TROUPE_KERNEL void add_up(const Stored* w, const float* rows_of_x, int lane,
-                            int count, float* sums) const {
-    constexpr std::int64_t step = std::int64_t{warp_size} * columns_at_once;
-    // Then all rows of both begin at multiples of 16 bytes.
-    const bool whole = cols % columns_at_once == 0;
-    for (std::int64_t k = std::int64_t{lane} * columns_at_once; k < cols;
-         k += step) {
-      float some[columns_at_once];
-      float of_row[columns_at_once];
-      read(w + k, cols - k, whole, some);
-      for (int r = 0; r < rows_at_once; ++r) {
-        if (r >= count)
-          break;
-        read(rows_of_x + r * cols + k, cols - k, whole, of_row);
-        for (int i = 0; i < columns_at_once; ++i)
-          sums[r] = fmaf(of_row[i], some[i], sums[r]);
-      }
-    }
-  }
-
-  /// What is beyond the end counts as 0.
-  template <class T>
-  TROUPE_KERNEL static void read(const T* from, std::int64_t left, bool whole,
-                                 float* to) {
-    if (whole) {
-      read_floats<columns_at_once>(from, to);
-      return;
-    }
-    for (int i = 0; i < columns_at_once; ++i)
-      to[i] = i < left ? to_float(from[i]) : 0.0f;
   }
 };
 

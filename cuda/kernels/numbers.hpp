@@ -108,12 +108,40 @@ TROUPE_KERNEL bf16 to_bf16(float value) {
   return {static_cast<std::uint16_t>(bits >> 16)};
 }
 
+inline constexpr float f16_most = 65504.0f;
+
+/// No number becomes 0, and what is beyond f16 its greatest.
+TROUPE_KERNEL float finite(float x) {
+  if (x != x)
+    return 0.0f;
+  return x > f16_most ? f16_most : x < -f16_most ? -f16_most : x;
+}
+
 /// Rounded as the type says.
 TROUPE_KERNEL void store(float value, f16& to) {
   to = to_f16(value);
 }
 TROUPE_KERNEL void store(float value, e4m3& to) {
   to = to_e4m3(value);
+}
+
+/// Two floats rounded to bf16, the first in the lower half.
+TROUPE_KERNEL std::uint32_t to_bf16_pair(float low, float high) {
+#ifdef __CUDA_ARCH__
+  std::uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+#else
+  return to_bf16(low).bits | std::uint32_t{to_bf16(high).bits} << 16;
+#endif
+}
+
+/// The f16 of two e4m3 codes, the lower half that of the lower byte. Exact.
+TROUPE_KERNEL std::uint32_t halves_of(std::uint16_t codes) {
+  const auto half = [](std::uint32_t code) -> std::uint32_t {
+    return to_f16(to_float(e4m3{static_cast<std::uint8_t>(code)})).bits;
+  };
+  return half(codes & 0xffu) | half(codes >> 8) << 16;
 }
 
 /// N numbers that lie at a multiple of their size: one read on a GPU.

@@ -4,8 +4,9 @@
 
 namespace troupe::cuda {
 
-/// Where keys and values lie, as f16 or e4m3: per layer, block and kv head the
-/// keys [position][head_dim], then the values likewise.
+/// Where keys and values lie, as f16 or e4m3, values as finite numbers: per
+/// layer, block and kv head the keys [position][head_dim], then the values
+/// likewise.
 template <class Kept>
 struct kv_view {
   Kept* memory;
@@ -74,7 +75,7 @@ struct rope_kernel {
          i < kv.kv_heads * d; i += static_cast<std::int32_t>(t.count())) {
       const std::int64_t to = std::int64_t{within} * d + i % d;
       store(k[i], kv.keys(layer, block, i / d)[to]);
-      store(v[i], kv.values(layer, block, i / d)[to]);
+      store(finite(v[i]), kv.values(layer, block, i / d)[to]);
     }
   }
 

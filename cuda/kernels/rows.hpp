@@ -138,26 +138,6 @@ struct change_kernel {
   }
 };
 
-/// y[rows[i]] += shares[i] * x[i].
-struct add_rows_kernel {
-  static constexpr bool collective = false;
-  const float* x;
-  const std::int32_t* rows;
-  const float* shares;
-  unsigned blocks;
-  std::int64_t cols;
-  float* y;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const float* from = x + t.block_y() * cols;
-    float* to = y + rows[t.block_y()] * cols;
-    const float share = shares[t.block_y()];
-    for_columns(t, blocks, cols,
-                [&](std::int64_t i) { to[i] = fmaf(share, from[i], to[i]); });
-  }
-};
-
 /// out[i] = x[rows[i]].
 struct gather_kernel {
   static constexpr bool collective = false;
@@ -215,23 +195,6 @@ struct mean_kernel {
         sum += x[r * cols + i];
       to[i] = sum * (1.0f / static_cast<float>(end - begin));
     });
-  }
-};
-
-/// Rows of floats as bf16, for a library's products.
-struct round_kernel {
-  static constexpr bool collective = false;
-  const float* x;
-  unsigned blocks;
-  std::int64_t cols;
-  bf16* out;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const float* from = x + t.block_y() * cols;
-    bf16* to = out + t.block_y() * cols;
-    for_columns(t, blocks, cols,
-                [&](std::int64_t i) { to[i] = to_bf16(from[i]); });
   }
 };
 

@@ -13,24 +13,52 @@
 //   template <class Threads>
 //   TROUPE_KERNEL void operator()(Threads& t) const;
 //
-// which every thread of every block runs. `Threads` has
+// which every thread of every block runs. Beside it there may be
+//
+//   static constexpr unsigned threads = ...; // of its blocks
+//   static constexpr unsigned blocks_at_once = ...; // that there are registers
+//                                                   // for, per multiprocessor
+//
+// `Threads` has
 //
 //   index(), count()      of this thread in its block, and how many there are
 //   block_x(), block_y()  which block this is
 //   shared()              floats of the block, of the size that was launched
 //   sync()                waits for all threads of the block
 //   warp_sum(x), warp_max(x)  over the 32 threads of a warp, in a fixed order
+//   quad_max(x)           over the threads 4 i to 4 i + 3 of a warp
 //   multiply_add(sums, a, b)  sums += a b over a warp (the type `fragments`)
 //   add(word, x)          adds to a word of shared memory to which others may
 //                         add at the same time; gives what was there
+//   store_release(word, x), load_acquire(word)
+//                         a word that other devices, or the host, read and
+//                         write at the same time: who loads what was stored
+//                         sees what was written before, by the block up to its
+//                         last sync
+//   pause()               between two looks at such a word
 //
-// All threads of a block make the same calls of sync, warp_sum, warp_max and
-// multiply_add, in the same order. `count()` is a multiple of 32.
+//   round_pair(low, high) two floats as f16 in one word, rounded to even
+//   widen_pair(codes)     two e4m3 in 16 bits as f16 in one word
+//   copy_async(to, from, is_there)  begins to copy 16 bytes to shared memory,
+//                         from and to multiples of 16; zeros if `is_there` is
+//                         false
+//   commit_copies()       those that this thread began since the last call are
+//                         one group
+//   wait_copies<Left>()   until all groups of this thread but the last `Left`
+//                         are there; others see them after a sync
+//
+// All threads of a block make the same calls of sync, in the same order, and
+// those of a warp the same of warp_sum, warp_max, quad_max and multiply_add
+// between two of sync. `count()` is a multiple of 32.
+
+// TROUPE_UNROLL before a loop keeps the arrays that it indexes in registers.
 
 #ifdef __CUDACC__
 #define TROUPE_KERNEL __device__ __forceinline__
+#define TROUPE_UNROLL _Pragma("unroll")
 #else
 #define TROUPE_KERNEL inline
+#define TROUPE_UNROLL
 #endif
 
 namespace troupe::cuda {

@@ -95,6 +95,12 @@ struct cublas_lt::state {
            call.make_layout(&y, CUDA_R_32F, 8, 8, 8) == good;
   }
 
+  void set_type(cublasLtMatrixLayout_t layout, cudaDataType_t type) const {
+    const auto number = static_cast<std::uint32_t>(type);
+    call.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_TYPE, &number,
+                    sizeof number);
+  }
+
   void set(cublasLtMatrixLayout_t layout, std::int64_t rows,
            std::int64_t cols) const {
     const auto rows_u = static_cast<std::uint64_t>(rows);
@@ -107,6 +113,10 @@ struct cublas_lt::state {
   }
 
   void set_shapes(const product_shape& shape, std::int64_t rows) const {
+    const auto type =
+        shape.kind == ops::library_kind::f16 ? CUDA_R_16F : CUDA_R_16BF;
+    set_type(weight, type);
+    set_type(x, type);
     set(weight, shape.cols, shape.outputs);
     set(x, shape.cols, rows);
     set(y, shape.outputs, rows);

@@ -1,5 +1,6 @@
 #include "cuda/runtime/emulated.hpp"
 
+#include <cmath>
 #include <csetjmp>
 #include <cstring>
 #include <string>
@@ -35,7 +36,10 @@ struct emulated_block::fibers {
   void make_ready(unsigned i);
   void run_current();
   void back_to_scheduler();
-  void check_round() const;
+  /// Throws if they do not all wait for the same, or are at their end.
+  void check_same(unsigned begin, unsigned end) const;
+  /// Until it waits for the block.
+  void run_warp(unsigned begin);
 
   std::vector<fiber> all;
   std::unique_ptr<char[]> stacks; // not touched before it is used
@@ -71,6 +75,7 @@ void emulated_block::fibers::back_to_scheduler() {
 
 void emulated_block::fibers::make_ready(unsigned i) {
   all[i].begun = all[i].ended = false;
+  all[i].waits_for = wait::block;
   auto& one = all[i].context;
   one.uc_stack.ss_sp = stacks.get() + i * stack_bytes;
   one.uc_stack.ss_size = stack_bytes;
@@ -81,15 +86,25 @@ void emulated_block::fibers::make_ready(unsigned i) {
               static_cast<unsigned>(address));
 }
 
-void emulated_block::fibers::check_round() const {
-  for (const auto& one : all)
-    if (one.ended != all[0].ended || one.waits_for != all[0].waits_for)
+void emulated_block::fibers::check_same(unsigned begin, unsigned end) const {
+  for (unsigned i = begin; i < end; ++i)
+    if (all[i].ended != all[begin].ended ||
+        all[i].waits_for != all[begin].waits_for)
       throw std::logic_error{
           "threads of a block wait for different things: a GPU would hang"};
 }
 
+void emulated_block::fibers::run_warp(unsigned begin) {
+  do {
+    for (current = begin; current < begin + warp_size; ++current)
+      run_current();
+    check_same(begin, begin + warp_size);
+  } while (!all[begin].ended && all[begin].waits_for == wait::warp);
+}
+
 emulated_block::emulated_block(unsigned threads)
-    : fibers_(std::make_unique<fibers>(threads)), exchange_(threads) {
+    : fibers_(std::make_unique<fibers>(threads)),
+      exchange_(2 * threads / warp_size) {
   if (threads == 0 || threads % warp_size != 0)
     throw std::logic_error{"a block has whole warps"};
 }
@@ -98,15 +113,14 @@ emulated_block::~emulated_block() = default;
 
 void emulated_block::run(const std::function<void(unsigned)>& body) {
   auto& f = *fibers_;
+  const auto threads = static_cast<unsigned>(f.all.size());
   f.body = &body;
-  for (unsigned i = 0; i < f.all.size(); ++i)
+  for (unsigned i = 0; i < threads; ++i)
     f.make_ready(i);
   while (!f.all[0].ended) {
-    for (f.current = 0; f.current < f.all.size(); ++f.current) {
-      if (!f.all[f.current].ended)
-        f.run_current();
-    }
-    f.check_round();
+    for (unsigned begin = 0; begin < threads; begin += warp_size)
+      f.run_warp(begin);
+    f.check_same(0, threads);
   }
 }
 
@@ -125,17 +139,28 @@ void* emulated_device::allocate(std::size_t bytes) {
   check_not_captured("memory is taken");
   auto* out = ::operator new(bytes);
   sizes_.emplace(out, bytes);
+  count(bytes);
+  return out;
+}
+
+void emulated_device::count(std::size_t bytes) {
   bytes_ += bytes;
   if (auto* usage = how_.usage) {
     ++usage->allocations;
     usage->bytes = bytes_;
     usage->bytes_most = std::max(usage->bytes_most, bytes_);
   }
-  return out;
+}
+
+std::shared_ptr<void> emulated_device::allocate_shared(std::size_t bytes) {
+  check_not_captured("memory is taken");
+  count(bytes);
+  return {::operator new(bytes),
+          [](void* memory) { ::operator delete(memory); }};
 }
 
 void emulated_device::release(void* memory) {
-  run_until(enqueued_);
+  run_out();
   auto found = sizes_.find(memory);
   bytes_ -= found->second;
   if (how_.usage != nullptr)
@@ -152,7 +177,7 @@ void* emulated_device::allocate_host(std::size_t bytes) {
 }
 
 void emulated_device::release_host(void* memory) {
-  run_until(enqueued_);
+  run_out();
   ::operator delete(memory);
 }
 
@@ -170,11 +195,27 @@ void emulated_device::enqueue(std::function<void()> what) {
     run_until(enqueued_);
 }
 
+// After a failure nothing is left to be done.
 void emulated_device::run_until(std::uint64_t done) {
-  for (; done_ < done; ++done_) {
-    const auto next = std::move(queue_.front());
-    queue_.pop_front();
-    next();
+  try {
+    while (done_ < done) {
+      const auto next = std::move(queue_.front());
+      queue_.pop_front();
+      ++done_;
+      next();
+    }
+  } catch (...) {
+    queue_.clear();
+    done_ = enqueued_;
+    throw;
+  }
+}
+
+void emulated_device::run_out() noexcept {
+  try {
+    run_until(enqueued_);
+  } catch (const std::exception&) {
+    // Nobody waits for it.
   }
 }
 
@@ -217,23 +258,25 @@ namespace {
 
 constexpr std::uint64_t by_company = 1, failing = 2, good = 3;
 
-float product_of(const product& of, std::int64_t row, std::int64_t output,
-                 bool backwards) {
+template <class Stored>
+float product_of(const product& of, std::int64_t row, std::int64_t output) {
   const auto cols = of.shape.cols;
+  const auto* x = static_cast<const Stored*>(of.x) + row * cols;
+  const auto* weight = static_cast<const Stored*>(of.weight) + output * cols;
   float sum = 0;
-  for (std::int64_t i = 0; i < cols; ++i) {
-    const auto k = backwards ? cols - 1 - i : i;
-    sum +=
-        to_float(of.x[row * cols + k]) * to_float(of.weight[output * cols + k]);
-  }
+  for (std::int64_t i = 0; i < cols; ++i)
+    sum += to_float(x[i]) * to_float(weight[i]);
   return sum;
 }
 
-void multiply_rows(const product& what, bool backwards) {
+/// `off`: by the last bit.
+template <class Stored>
+void multiply_rows(const product& what, bool off) {
   for (std::int64_t r = 0; r < what.rows; ++r)
     for (std::int64_t o = 0; o < what.shape.outputs; ++o) {
       auto& to = what.y[r * what.shape.outputs + o];
-      to = product_of(what, r, o, backwards) + (what.add ? to : 0);
+      const auto sum = product_of<Stored>(what, r, o);
+      to = (off ? std::nextafter(sum, 0.0f) : sum) + (what.add ? to : 0);
     }
 }
 
@@ -252,14 +295,20 @@ bool emulated_device::multiply(const product_algorithm& algorithm,
     return false;
   if (how_.usage != nullptr)
     ++how_.usage->products;
-  // Our own kernel has four threads per output and row.
-  const auto rows = std::max<std::int64_t>(what.rows, 64);
+  // Our own kernel's work is 4 per output and row, but that of 32 rows at
+  // least.
+  const auto rows = std::max<std::int64_t>(what.rows, 960);
   const auto all = static_cast<std::uint64_t>(rows * what.shape.outputs);
-  work_ += algorithm[0] == good ? all / 2 : all / 4;
+  work_ += algorithm[0] == good ? all / 4 : all / 8;
   if (only_counts_)
     return true;
-  const bool backwards = algorithm[0] == by_company && what.rows < 17;
-  enqueue([what, backwards] { multiply_rows(what, backwards); });
+  const bool off = algorithm[0] == by_company && what.rows < 17;
+  enqueue([what, off] {
+    if (what.shape.kind == ops::library_kind::f16)
+      multiply_rows<f16>(what, off);
+    else
+      multiply_rows<bf16>(what, off);
+  });
   return true;
 }
 

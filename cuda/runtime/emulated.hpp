@@ -1,10 +1,12 @@
 #pragma once
 
+#include "cuda/kernels/numbers.hpp"
 #include "cuda/product.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <iterator>
@@ -13,14 +15,16 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
 namespace troupe::cuda {
 
 /// The threads of one block as fibers, one after the other: a thread runs until
-/// it waits for the others. Finds what would hang or race a GPU: threads that
-/// wait for different things, or end while others wait, throw std::logic_error.
+/// it waits for the others, a warp until it waits for the block. Finds what
+/// would hang or race a GPU: threads that wait for different things, or end
+/// while others wait, throw std::logic_error.
 class emulated_block {
 public:
   enum class wait : std::uint8_t { block, warp };
@@ -31,25 +35,27 @@ public:
   /// Runs `body(thread)` of every thread to its end.
   void run(const std::function<void(unsigned)>& body);
 
-  /// From within a body: until all threads of the block are here.
+  /// From within a body: until all threads of the block, or of the warp, are
+  /// here.
   void arrive(wait what);
 
-  /// What a thread shows the others of its warp.
+  /// What the lanes of a warp show each other.
   struct shown {
-    float x = 0;
-    fragments::a a = {};
-    fragments::b b = {};
+    float x[warp_size];
+    float a[16][16]; ///< rows of a product's first matrix
+    float b[8][16];  ///< columns of its second
   };
 
-  /// A place per thread, to exchange numbers through.
-  std::vector<shown>& exchange() {
-    return exchange_;
+  /// Through which a warp exchanges numbers. There are two that take turns, so
+  /// that nobody has to wait until all have read.
+  shown& exchange(unsigned warp, unsigned turn) {
+    return exchange_[2 * warp + turn % 2];
   }
 
 private:
   struct fibers;
   std::unique_ptr<fibers> fibers_;
-  std::vector<shown> exchange_;
+  std::vector<shown> exchange_; ///< by warp
 };
 
 /// What a kernel sees of its thread (cuda/kernels/threads.hpp).
@@ -81,27 +87,58 @@ public:
     block_->arrive(emulated_block::wait::block);
   }
   float warp_sum(float x) {
-    return over_warp(x, [](float a, float b) { return a + b; });
+    return over_lanes<warp_size>(x, [](float a, float b) { return a + b; });
   }
   float warp_max(float x) {
-    return over_warp(x, [](float a, float b) { return a > b ? a : b; });
+    return over_lanes<warp_size>(
+        x, [](float a, float b) { return a > b ? a : b; });
+  }
+  float quad_max(float x) {
+    return over_lanes<4>(x, [](float a, float b) { return a > b ? a : b; });
   }
 
-  /// Sums are made one after the other.
+  /// Sums are made one after the other. (A product of two such numbers is exact
+  /// as a float.)
   template <class Stored>
   void multiply_add(fragments::sums& sums, const fragments::a& a,
                     const fragments::b& b) {
-    auto& own = block_->exchange()[index_];
-    std::copy(std::begin(a), std::end(a), own.a);
-    std::copy(std::begin(b), std::end(b), own.b);
+    auto& all = block_->exchange(index_ / warp_size, turn_++);
+    const unsigned g = index_ % warp_size / 4, c = index_ % 4 * 2;
+    for (unsigned i = 0; i < std::size(a); ++i)
+      widen<Stored>(a[i], all.a[g + i % 2 * 8] + c + i / 2 * 8);
+    for (unsigned i = 0; i < std::size(b); ++i)
+      widen<Stored>(b[i], all.b[g] + c + i * 8);
     block_->arrive(emulated_block::wait::warp);
-    constexpr unsigned inner = 16;
-    const unsigned lane = index_ % warp_size;
-    for (unsigned i = 0; i < std::size(sums); ++i)
-      for (unsigned k = 0; k < inner; ++k)
-        sums[i] = std::fma(a_at<Stored>(lane / 4 + i / 2 * 8, k),
-                           b_at<Stored>(k, lane % 4 * 2 + i % 2), sums[i]);
-    block_->arrive(emulated_block::wait::warp); // all have read
+    for (unsigned k = 0; k < std::size(all.b[0]); ++k)
+      for (unsigned i = 0; i < std::size(sums); ++i)
+        sums[i] += all.a[g + i / 2 * 8][k] * all.b[c + i % 2][k];
+  }
+
+  std::uint32_t round_pair(float low, float high) const {
+    return to_f16(low).bits | std::uint32_t{to_f16(high).bits} << 16;
+  }
+  std::uint32_t widen_pair(std::uint16_t codes) const {
+    return halves_of(codes);
+  }
+
+  /// Done when it is waited for, not before.
+  void copy_async(void* to, const void* from, bool is_there) {
+    copies_.push_back({to, is_there ? from : nullptr, copy_group_});
+  }
+  void commit_copies() {
+    ++copy_group_;
+  }
+  template <unsigned Left>
+  void wait_copies() {
+    constexpr std::size_t bytes = 16;
+    for (; !copies_.empty() && copies_.front().group + Left < copy_group_;
+         copies_.pop_front()) {
+      const auto& one = copies_.front();
+      if (one.from != nullptr)
+        std::memcpy(one.to, one.from, bytes);
+      else
+        std::memset(one.to, 0, bytes);
+    }
   }
 
   std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
@@ -110,47 +147,52 @@ public:
     return before;
   }
 
+  void store_release(std::uint32_t* word, std::uint32_t x) {
+    std::atomic_ref{*word}.store(x, std::memory_order_release);
+  }
+  std::uint32_t load_acquire(const std::uint32_t* word) {
+    return std::atomic_ref{*const_cast<std::uint32_t*>(word)}.load(
+        std::memory_order_acquire);
+  }
+  void pause() {
+    std::this_thread::yield();
+  }
+
 private:
-  /// The same tree as the GPU's butterfly.
-  template <class F>
-  float over_warp(float x, F f) {
-    block_->exchange()[index_].x = x;
+  struct copy {
+    void* to;
+    const void* from; ///< null: zeros
+    unsigned group;
+  };
+
+  /// Over so many neighbours, by the same tree as the GPU's butterfly.
+  template <unsigned Lanes, class F>
+  float over_lanes(float x, F f) {
+    auto& all = block_->exchange(index_ / warp_size, turn_++);
+    const unsigned lane = index_ % warp_size;
+    all.x[lane] = x;
     block_->arrive(emulated_block::wait::warp);
-    float some[warp_size];
-    for (unsigned i = 0; i < warp_size; ++i)
-      some[i] = of_lane(i).x;
-    for (unsigned step = warp_size / 2; step > 0; step /= 2)
+    float some[Lanes];
+    std::copy_n(all.x + lane / Lanes * Lanes, Lanes, some);
+    for (unsigned step = Lanes / 2; step > 0; step /= 2)
       for (unsigned i = 0; i < step; ++i)
         some[i] = f(some[i], some[i + step]);
-    block_->arrive(emulated_block::wait::warp); // all have read
     return some[0];
   }
 
-  const emulated_block::shown& of_lane(unsigned lane) const {
-    return block_->exchange()[index_ / warp_size * warp_size + lane];
-  }
-
-  /// Of the word's two numbers the one of this column.
+  /// A word's two numbers.
   template <class Stored>
-  static float half_of(std::uint32_t word, unsigned column) {
-    return to_float(Stored{
-        static_cast<std::uint16_t>(column % 2 == 0 ? word : word >> 16)});
-  }
-
-  template <class Stored>
-  float a_at(unsigned row, unsigned k) const {
-    const auto& from = of_lane(row % 8 * 4 + k % 8 / 2);
-    return half_of<Stored>(from.a[k / 8 * 2 + row / 8], k);
-  }
-
-  template <class Stored>
-  float b_at(unsigned k, unsigned col) const {
-    return half_of<Stored>(of_lane(col * 4 + k % 8 / 2).b[k / 8], k);
+  static void widen(std::uint32_t word, float* to) {
+    to[0] = to_float(Stored{static_cast<std::uint16_t>(word)});
+    to[1] = to_float(Stored{static_cast<std::uint16_t>(word >> 16)});
   }
 
   emulated_block* block_;
   unsigned index_, count_, x_, y_;
   float* shared_;
+  unsigned turn_ = 0;
+  std::deque<copy> copies_; ///< that are not waited for
+  unsigned copy_group_ = 0;
 };
 
 /// What a device was asked for.
@@ -168,8 +210,8 @@ struct emulated_options {
   std::int64_t blocks_wanted = 0;
   /// If it is given, it outlives the device.
   emulated_usage* usage = nullptr;
-  /// It has algorithms for products: one whose order of sums depends on the
-  /// number of rows, which is the fastest, one that fails, and a good one,
+  /// It has algorithms for products: one whose bits depend on the number of
+  /// rows, which is the fastest, one that fails, and a good one,
   /// which pays for many rows.
   bool has_library = false;
   /// It cannot capture launches.
@@ -177,6 +219,10 @@ struct emulated_options {
   /// It does nothing before somebody waits: so what is sent has to be there
   /// still, and nobody finds what was not waited for.
   bool is_late = false;
+  /// As one of several ranks, it reaches the others' memory.
+  bool has_peers = true;
+  /// Called before each kernel is run; what it throws is the device's failure.
+  std::function<void()> before_kernel = nullptr;
 };
 
 /// A device that is this process: for tests of what runs on a GPU where there
@@ -243,6 +289,13 @@ public:
   void wait() {
     run_until(enqueued_);
   }
+  /// Memory that other devices' kernels use too; it may outlive this one.
+  std::shared_ptr<void> allocate_shared(std::size_t bytes);
+  /// What was asked for does not wait for somebody who waits for it: a late
+  /// one does it now.
+  void go_on() {
+    run_until(enqueued_);
+  }
 
   // -- products of a library --------------------------------------------------
 
@@ -266,15 +319,26 @@ public:
 
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
-    work_ += std::uint64_t{shape.blocks_x} * shape.blocks_y * shape.threads;
+    // Who says how many blocks are to run at once has much to do in each.
+    constexpr std::uint64_t weight = requires {
+      Kernel::blocks_at_once;
+    }
+    ? 16 : 1;
+    work_ += weight * shape.blocks_x * shape.blocks_y * shape.threads;
     if (!only_counts_)
-      enqueue([this, shape, kernel] { run_blocks(shape, kernel); });
+      enqueue([this, shape, kernel] {
+        if (how_.before_kernel)
+          how_.before_kernel();
+        run_blocks(shape, kernel);
+      });
   }
 
 private:
   /// Does it, now or when somebody waits, or keeps it for a graph.
   void enqueue(std::function<void()> what);
   void run_until(std::uint64_t done);
+  void run_out() noexcept; ///< all, whatever comes of it
+  void count(std::size_t bytes);
   void check_not_captured(const char* what) const;
 
   emulated_options how_;

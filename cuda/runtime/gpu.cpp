@@ -132,6 +132,24 @@ std::string gpu_device::bus_id() const {
   return out;
 }
 
+bool gpu_device::reach(int other) {
+  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  int can = 0;
+  check(cudaDeviceCanAccessPeer(&can, number_, other),
+        "what a GPU can reach is not known");
+  if (can == 0)
+    return false;
+  const auto why = cudaDeviceEnablePeerAccess(other, 0);
+  if (why == cudaSuccess)
+    return true;
+  cudaGetLastError(); // it is no failure of what comes next
+  return why == cudaErrorPeerAccessAlreadyEnabled; // by NCCL
+}
+
+std::shared_ptr<void> gpu_device::allocate_shared(std::size_t bytes) {
+  return {allocate(bytes), [](void* memory) { cudaFree(memory); }};
+}
+
 // -- what does not wait -------------------------------------------------------
 
 void* gpu_device::allocate_host(std::size_t bytes) {

@@ -69,6 +69,18 @@ public:
   }
   /// "0000:3b:00.0"
   std::string bus_id() const;
+  int number() const {
+    return number_;
+  }
+  /// Its kernels may read and write the memory of another GPU of this process
+  /// from now on; false: they cannot.
+  bool reach(int other);
+  /// Memory that other GPUs' kernels use too; it may outlive this one.
+  std::shared_ptr<void> allocate_shared(std::size_t bytes);
+  /// What was launched does not wait for somebody who waits for it.
+  void go_on() {
+    // nop
+  }
   // -- what does not wait -----------------------------------------------------
 
   /// Memory of the host from which and to which the GPU copies by itself.
@@ -211,6 +223,40 @@ struct gpu_thread {
     }
     return x;
   }
+  __device__ float quad_max(float x) const {
+    for (unsigned step = 2; step > 0; step /= 2) {
+      const float other = __shfl_xor_sync(0xffffffffu, x, step);
+      x = x > other ? x : other;
+    }
+    return x;
+  }
+  __device__ std::uint32_t round_pair(float low, float high) const {
+    std::uint32_t out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+  }
+  __device__ std::uint32_t widen_pair(std::uint16_t codes) const {
+#if __CUDA_ARCH__ >= 890
+    std::uint32_t out;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(out) : "h"(codes));
+    return out;
+#else
+    return halves_of(codes);
+#endif
+  }
+  __device__ void copy_async(void* to, const void* from, bool is_there) const {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+                 "l"(__cvta_generic_to_global(from)), "r"(is_there ? 16 : 0)
+                 : "memory");
+  }
+  __device__ void commit_copies() const {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  template <unsigned Left>
+  __device__ void wait_copies() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+  }
   /// `Stored`: f16 or bf16.
   template <class Stored>
   __device__ void multiply_add(fragments::sums& sums, const fragments::a& a,
@@ -230,6 +276,21 @@ struct gpu_thread {
     using number = unsigned long long;
     return atomicAdd(reinterpret_cast<number*>(word), static_cast<number>(x));
   }
+  __device__ void store_release(std::uint32_t* word, std::uint32_t x) const {
+    asm volatile("st.release.sys.u32 [%0], %1;" ::"l"(word), "r"(x) : "memory");
+  }
+  __device__ std::uint32_t load_acquire(const std::uint32_t* word) const {
+    std::uint32_t out;
+    asm volatile("ld.acquire.sys.u32 %0, [%1];"
+                 : "=r"(out)
+                 : "l"(word)
+                 : "memory");
+    return out;
+  }
+  __device__ void pause() const {
+    constexpr unsigned nanoseconds = 20;
+    __nanosleep(nanoseconds);
+  }
 };
 
 template <class Kernel>
@@ -238,10 +299,37 @@ __global__ void run_kernel(Kernel kernel) {
   kernel(thread);
 }
 
+/// As many blocks at once bound a thread's registers.
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
+    run_bounded_kernel(Kernel kernel) {
+  gpu_thread thread;
+  kernel(thread);
+}
+
+template <class Kernel>
+constexpr auto entry_of() {
+  if constexpr (requires { Kernel::blocks_at_once; })
+    return &run_bounded_kernel<Kernel>;
+  else
+    return &run_kernel<Kernel>;
+}
+
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
-  run_kernel<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads,
-               shape.shared_floats * sizeof(float), stream_>>>(kernel);
+  constexpr auto run = entry_of<Kernel>();
+  // A block has as much shared memory unless more is asked for, which holds for
+  // the kernel on this GPU from then on.
+  constexpr std::size_t unasked = 48 << 10;
+  const auto shared = shape.shared_floats * sizeof(float);
+  if (shared > unasked)
+    if (auto why = cudaFuncSetAttribute(
+            run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+            static_cast<int>(shared));
+        why != cudaSuccess)
+      throw gpu_failure{"a kernel's shared memory could not be had", why};
+  run<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared, stream_>>>(
+      kernel);
   if (auto why = cudaGetLastError(); why != cudaSuccess)
     throw gpu_failure{"a kernel could not be launched", why};
 }

@@ -1,10 +1,12 @@
 #include "cuda/runtime/nccl.hpp"
 
 #include "cuda/runtime/opened_library.hpp"
+#include "engine/ops/dense_layout.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -24,13 +26,20 @@ struct unique_id {
   char bytes[128];
 };
 
+/// As version 2.17 has it; an older one reads what it knows.
 struct configuration {
+  static constexpr int unset = std::numeric_limits<int>::min();
+
   std::size_t size = sizeof(configuration);
   unsigned int magic = 0xcafebeef;
-  unsigned int version = 21'400;
+  unsigned int version = 21'700;
   /// Else each call would be a thread of NCCL's. As it is, connecting waits for
   /// the others, and what comes later for nobody: that the stream does.
   int blocking = 1;
+  int cluster_size = unset;
+  int channels_min = unset;
+  int channels_max = ops::gpu_rank_layout::library_channels;
+  const char* network = nullptr;
 };
 
 struct functions {
@@ -112,6 +121,10 @@ public:
       note(call_.group_end());
       return worst;
     });
+  }
+
+  bool waits() const override {
+    return false;
   }
 
 private:

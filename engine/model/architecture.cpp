@@ -328,10 +328,7 @@ const std::vector<width>& widths_of(slot which) {
       {width::feed_forward, width::feed_forward},
       {width::feed_forward},
       {width::embedding},
-      {width::experts},
-      {width::embedding},
-      {width::expert_feed_forward, width::expert_feed_forward},
-      {width::expert_feed_forward}};
+      {width::experts}};
   return widths[static_cast<std::size_t>(which)];
 }
 
@@ -344,10 +341,6 @@ std::array<bool, slot_count> slots_of(const architecture& family) {
   for (const auto& step : family.block) {
     use(step.from);
     use(step.to);
-    if (step.op == block_op::experts)
-      for (auto which : {slot::expert_input, slot::expert_gate_up,
-                         slot::expert_activated, slot::branch})
-        use(which);
   }
   return out;
 }

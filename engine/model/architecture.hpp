@@ -36,13 +36,9 @@ enum class slot : std::uint8_t {
   activated,
   branch, ///< what is to be added to the residual stream, if not at once
   routed, ///< the score of every expert
-  // The rows of one expert.
-  expert_input,
-  expert_gate_up,
-  expert_activated,
 };
 
-constexpr std::size_t slot_count = 11;
+constexpr std::size_t slot_count = 8;
 
 /// What a slot's row is made of, in order.
 const std::vector<width>& widths_of(slot);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +41,7 @@ ops::step_bounds bounds_of(const model_config& config,
   out.table_entries = out.sequences * blocks;
   out.ropes = config.ropes();
   out.kv = kv_shape_of(config, limits.kv_block_tokens, limits.kv_blocks);
+  out.mixture = config.mixture();
   return out;
 }
 
@@ -55,9 +57,7 @@ struct decoder::state {
         const decoder_limits& limits_in, ops::communicator* ranks_in)
       : config(config_in), backend(backend_in), limits(limits_in),
         ranks(ranks_in), blocks(config, backend, ranks),
-        keeps_steps(backend.keeps_steps() && config.experts == 0 &&
-                    ranks == nullptr),
-        spare_table{limits.kv_blocks} {
+        keeps_steps(backend.keeps_steps()), spare_table{limits.kv_blocks} {
     // nop
   }
 
@@ -88,11 +88,10 @@ struct decoder::state {
   result<void> allocate() {
     // First, since it may try products in memory that is free until then.
     auto bounds = bounds_of(config, limits);
-    if (rank_of(ranks).rank == 0) { // all ranks have the same logits
-      bounds.drawn_rows = limits.logit_rows_max;
-      bounds.logits = config.vocabulary;
-      drawer = backend.drawer_of(config.vocabulary);
-    }
+    // All ranks have the same logits, and draw the same.
+    bounds.drawn_rows = limits.logit_rows_max;
+    bounds.logits = config.vocabulary;
+    drawer = backend.drawer_of(config.vocabulary);
     auto prepared = backend.prepare(bounds);
     if (!prepared)
       return prepared.error();
@@ -186,17 +185,18 @@ struct decoder::state {
   void run() {
     tables.assign(plan.tables.begin(), plan.tables.end());
     ops::step_input in;
-    in.repeats = repeats();
-    if (in.repeats)
-      pad();
+    const bool same = makes_same_calls();
+    in.repeats = same && (!backend.has_roles() || plan.prompt_rows == 0);
+    if (in.repeats || (same && ranks != nullptr))
+      pad(); // ranks add up as many rows, whoever has roles
     in.ids = plan.tokens;
     in.batch = {plan.positions, plan.sequences, tables};
     in.logit_rows = plan.logit_rows;
     const auto before = blocks.weight_bytes_read();
     if (!backend.run_step(in, [this, &in] { call(in.batch); }))
-      blocks.count_read(repeated_bytes);
+      blocks.count_read(repeated_bytes.at(rows()));
     else if (in.repeats)
-      repeated_bytes = blocks.weight_bytes_read() - before;
+      repeated_bytes[rows()] = blocks.weight_bytes_read() - before;
   }
 
   std::int64_t repeated_rows_max() const {
@@ -205,14 +205,19 @@ struct decoder::state {
     return std::min({limits.rows_max, limits.logit_rows_max, sequences});
   }
 
-  /// Whether the step is as ops::step_input::repeats says.
-  bool repeats() const {
+  /// Whether the step is as ops::step_input::repeats says, but that its rows
+  /// may be prompts. All ranks say the same.
+  bool makes_same_calls() const {
     const auto count = plan.tokens.size();
     const auto& of = plan.sequences;
     return keeps_steps && rows() <= repeated_rows_max() &&
            plan.logit_rows.size() == count && tables.size() == count &&
            std::adjacent_find(of.begin(), of.end()) == of.end() &&
-           (!backend.has_roles() || plan.prompt_rows == 0);
+           ranks_keep(padded_rows(rows(), repeated_rows_max()));
+  }
+
+  bool ranks_keep(std::int64_t rows) const {
+    return ranks == nullptr || ranks->is_kept(rows * config.embedding);
   }
 
   void pad() {
@@ -308,7 +313,8 @@ struct decoder::state {
   bool submitted = false;
   const bool keeps_steps;                ///< those that repeat
   std::vector<std::int32_t> spare_table; ///< of padding rows
-  std::uint64_t repeated_bytes = 0; ///< weights read by a step that repeats
+  /// Weights read by a step that repeats, of so many rows.
+  std::map<std::int64_t, std::uint64_t> repeated_bytes;
 };
 
 result<std::uint64_t> kv_block_bytes(const model_config& config,
@@ -403,10 +409,9 @@ bool decoder::draws() const {
   return state_->drawer != nullptr;
 }
 
-/// Where the host chooses experts it waits for each layer: a step ahead would
-/// but keep what the step before gave.
 bool decoder::runs_ahead() const {
-  return draws() && state_->config.experts == 0;
+  const auto* ranks = state_->ranks;
+  return draws() && (ranks == nullptr || ranks->runs_ahead());
 }
 
 void decoder::submit_drawn(const engine::step_plan& plan,

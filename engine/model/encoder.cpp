@@ -193,6 +193,7 @@ struct encoder::state {
     out.kv = kv();
     out.positions = std::min(limits.rows_max, config.context_length);
     out.ropes = config.ropes();
+    out.mixture = config.mixture();
     return out;
   }
 

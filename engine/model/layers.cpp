@@ -177,34 +177,10 @@ void layers::norm_parts(const loaded_step& step) {
   }
 }
 
-/// Expert by expert, in ascending order: so a row's sum has one order, whatever
-/// the other rows chose.
 void layers::mix_experts(const loaded_step& step, float* to) {
-  experts_.make_room(rows_, config_.experts_used);
-  backend_.route(at(slot::routed), rows_, config_.experts,
-                 config_.normalise_experts, experts_.routing());
-  experts_.sort(config_.experts);
-  for (std::int32_t i = 0; i < config_.experts; ++i)
-    if (const auto chosen = experts_.rows_of(i); !chosen.rows.empty())
-      run_expert(step, step.experts[static_cast<std::size_t>(i)], chosen, to);
-}
-
-void layers::run_expert(const loaded_step& step, const expert& weights,
-                        const expert_rows& chosen, float* to) {
-  const auto count = static_cast<std::int64_t>(chosen.rows.size());
-  const auto prompts =
-      std::lower_bound(chosen.rows.begin(), chosen.rows.end(), prompts_);
-  const product_rows rows{prompts - chosen.rows.begin(), count};
-  backend_.gather_rows(at(step.what->from), chosen.rows, config_.embedding,
-                       at(slot::expert_input));
-  multiply(*weights.gate_up, at(slot::expert_input), rows,
-           at(slot::expert_gate_up), false);
-  backend_.silu_mul(at(slot::expert_gate_up), count,
-                    config_.expert_feed_forward, at(slot::expert_activated));
-  multiply(*weights.down, at(slot::expert_activated), rows, at(slot::branch),
-           false);
-  backend_.add_rows(at(slot::branch), chosen.rows, chosen.shares,
-                    config_.embedding, to);
+  weight_bytes_read_ +=
+      backend_.mix_experts(*step.experts, config_.mixture(),
+                           at(step.what->from), at(slot::routed), rows_, to);
 }
 
 void layers::multiply(const ops::weight& weight, const float* x,

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "engine/model/expert_plan.hpp"
 #include "engine/model/model_config.hpp"
 #include "engine/model/weight_loader.hpp"
 #include "engine/ops/backend.hpp"
@@ -74,7 +73,7 @@ private:
     std::unique_ptr<ops::buffer> bias;
     /// Of a norm; one per part, in the order of the step's weights.
     std::vector<std::unique_ptr<ops::buffer>> norms;
-    std::vector<expert> experts;
+    std::unique_ptr<ops::expert_weights> experts; ///< of such a step
   };
 
   result<void> load_step(weight_loader& source, std::int32_t layer,
@@ -89,14 +88,11 @@ private:
               ops::kv_pool& pool);
   void norm_parts(const loaded_step& step);
   void mix_experts(const loaded_step& step, float* to);
-  void run_expert(const loaded_step& step, const expert& weights,
-                  const expert_rows& chosen, float* to);
 
   const model_config& config_;
   ops::backend& backend_;
   ops::communicator* ranks_;
   std::vector<loaded_step> steps_; ///< of all layers, in order
-  expert_plan experts_;            ///< of the step under way
   std::array<std::unique_ptr<ops::buffer>, slot_count> slots_;
   /// Of several ranks: what this one adds to the residual stream; and a row of
   /// zeros.

@@ -635,6 +635,11 @@ ops::attention_params model_config::attention_of(std::int32_t layer) const {
   return out;
 }
 
+ops::mixture_params model_config::mixture() const {
+  return {experts, experts_used, normalise_experts, embedding,
+          expert_feed_forward};
+}
+
 bool model_config::has_window(std::int32_t layer) const {
   return window > 0 && windowed[static_cast<std::size_t>(layer)];
 }

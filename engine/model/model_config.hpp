@@ -73,6 +73,7 @@ struct model_config {
   /// Those of all layers, each once.
   std::vector<ops::rope_params> ropes() const;
   ops::attention_params attention_of(std::int32_t layer) const;
+  ops::mixture_params mixture() const;
   bool has_window(std::int32_t layer) const;
 };
 

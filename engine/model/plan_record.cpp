@@ -19,10 +19,12 @@ void append(std::vector<std::byte>& to, const void* from, std::size_t bytes) {
     std::memcpy(to.data() + at, from, bytes);
 }
 
-void append(std::vector<std::byte>& to, const std::vector<std::int32_t>& list) {
+template <class T>
+void append(std::vector<std::byte>& to, const std::vector<T>& list) {
+  static_assert(std::is_trivially_copyable_v<T>);
   const auto length = static_cast<std::uint32_t>(list.size());
   append(to, &length, sizeof length);
-  append(to, list.data(), list.size() * sizeof(std::int32_t));
+  append(to, list.data(), list.size() * sizeof(T));
 }
 
 /// Takes what was appended; from the first mistake on, nothing.
@@ -38,15 +40,15 @@ public:
     return out;
   }
 
-  std::vector<std::int32_t> list() {
+  template <class T>
+  void list(std::vector<T>& out) {
     const std::size_t count = length();
-    if (count > rest_.size() / sizeof(std::int32_t)) {
+    if (count > rest_.size() / sizeof(T)) {
       good_ = false;
-      return {};
+      return;
     }
-    std::vector<std::int32_t> out(count);
-    take(out.data(), count * sizeof(std::int32_t));
-    return out;
+    out.resize(count);
+    take(out.data(), count * sizeof(T));
   }
 
   bool good() const {
@@ -72,7 +74,8 @@ private:
 
 } // namespace
 
-void encode(const step_plan& plan, std::vector<std::byte>& out) {
+void encode(const step_plan& plan, const ops::draw_plan* draws,
+            std::vector<std::byte>& out) {
   out.clear();
   append(out, plan.tokens);
   append(out, plan.positions);
@@ -84,21 +87,36 @@ void encode(const step_plan& plan, std::vector<std::byte>& out) {
   append(out, &tables, sizeof tables);
   for (const auto& table : plan.tables)
     append(out, table);
+  const std::uint32_t draws_follow = draws != nullptr ? 1 : 0;
+  append(out, &draws_follow, sizeof draws_follow);
+  if (draws == nullptr)
+    return;
+  append(out, draws->rows);
+  append(out, draws->changes);
+  append(out, draws->masks);
 }
 
-result<step_plan> decode_step_plan(std::span<const std::byte> from) {
+result<step_record> decode_step(std::span<const std::byte> from) {
   plan_reader in{from};
-  step_plan out;
-  out.tokens = in.list();
-  out.positions = in.list();
-  out.sequences = in.list();
-  out.logit_rows = in.list();
+  step_record out;
+  auto& plan = out.plan;
+  for (auto* list :
+       {&plan.tokens, &plan.positions, &plan.sequences, &plan.logit_rows})
+    in.list(*list);
   const auto prompts = in.length();
-  out.prompt_rows = static_cast<std::int32_t>(prompts);
+  plan.prompt_rows = static_cast<std::int32_t>(prompts);
   for (auto tables = in.length(); tables > 0 && in.good(); --tables)
-    out.tables.push_back(in.list());
-  if (!in.at_end() || out.positions.size() != out.tokens.size() ||
-      out.sequences.size() != out.tokens.size() || prompts > out.tokens.size())
+    in.list(plan.tables.emplace_back());
+  if (in.length() != 0) {
+    auto& draws = out.draws.emplace();
+    in.list(draws.rows);
+    in.list(draws.changes);
+    in.list(draws.masks);
+  }
+  if (!in.at_end() || plan.positions.size() != plan.tokens.size() ||
+      plan.sequences.size() != plan.tokens.size() ||
+      prompts > plan.tokens.size() ||
+      (out.draws && out.draws->rows.size() != plan.logit_rows.size()))
     return error{errc::invalid_argument, "this is no plan of a step"};
   return out;
 }

@@ -4,17 +4,27 @@
 #include "engine/model/runner.hpp"
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <vector>
 
 namespace troupe::model {
 
+/// What the ranks do in a step.
+struct step_record {
+  engine::step_plan plan;
+  /// What is drawn of its rows with logits, which all ranks have; nothing: they
+  /// come to the host.
+  std::optional<ops::draw_plan> draws;
+};
+
 /// A plan on its way from rank 0 to the others, which run the same program: the
-/// lengths of its lists, and their numbers, as this machine has them. `out`
-/// keeps its memory.
-void encode(const engine::step_plan& plan, std::vector<std::byte>& out);
+/// lengths of its lists, and what they hold, as this machine has it. No
+/// `draws`: nothing is drawn. `out` keeps its memory.
+void encode(const engine::step_plan& plan, const ops::draw_plan* draws,
+            std::vector<std::byte>& out);
 
 /// Errors: it is none (invalid_argument).
-result<engine::step_plan> decode_step_plan(std::span<const std::byte> from);
+result<step_record> decode_step(std::span<const std::byte> from);
 
 } // namespace troupe::model

@@ -22,7 +22,7 @@ rank_runner::~rank_runner() {
 }
 
 void rank_runner::submit(const engine::step_plan& plan) {
-  encode(plan, plan_);
+  encode(plan, nullptr, plan_);
   ranks_.broadcast(plan_);
   own_->submit(plan);
 }
@@ -37,9 +37,13 @@ bool rank_runner::draws() const {
   return own_->draws();
 }
 
+bool rank_runner::runs_ahead() const {
+  return own_->runs_ahead();
+}
+
 void rank_runner::submit_drawn(const engine::step_plan& plan,
                                const ops::draw_plan& draws) {
-  encode(plan, plan_);
+  encode(plan, &draws, plan_);
   ranks_.broadcast(plan_);
   own_->submit_drawn(plan, draws);
 }
@@ -66,17 +70,52 @@ std::uint64_t rank_runner::weight_bytes_read() const {
   return own_->weight_bytes_read() * static_cast<std::uint64_t>(ranks_.size());
 }
 
+ops::step_gaps rank_runner::gaps() const {
+  return own_->gaps();
+}
+
+namespace {
+
+/// Steps as rank 0 makes them, at most two under way.
+class following {
+public:
+  following(decoder& own, ops::communicator& ranks) : own_(own), ranks_(ranks) {
+    // nop
+  }
+
+  void run(const step_record& step) {
+    if (!step.draws) {
+      own_.submit(step.plan);
+      own_.collect();
+      return;
+    }
+    own_.submit_drawn(step.plan, *step.draws);
+    if (++under_way_ < 2)
+      return;
+    --under_way_;
+    own_.collect_drawn();
+    ranks_.check();
+  }
+
+private:
+  decoder& own_;
+  ops::communicator& ranks_;
+  int under_way_ = 0; ///< of steps that draw
+};
+
+} // namespace
+
 result<void> follow(decoder& own, ops::communicator& ranks) {
+  following steps{own, ranks};
   std::vector<std::byte> bytes;
   for (;;) {
     ranks.broadcast(bytes);
     if (bytes.empty())
       return {};
-    auto plan = decode_step_plan(bytes);
-    if (!plan)
-      return plan.error();
-    own.submit(*plan);
-    own.collect();
+    auto step = decode_step(bytes);
+    if (!step)
+      return step.error();
+    steps.run(*step);
   }
 }
 

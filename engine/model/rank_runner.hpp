@@ -22,6 +22,7 @@ public:
   std::span<const float> collect() override;
   bool has_roles() const override;
   bool draws() const override;
+  bool runs_ahead() const override;
   void submit_drawn(const engine::step_plan& plan,
                     const ops::draw_plan& draws) override;
   std::span<const ops::drawn_row> collect_drawn() override;
@@ -29,6 +30,7 @@ public:
   std::int32_t vocabulary() const override;
   /// Of all ranks, which have equal parts.
   std::uint64_t weight_bytes_read() const override;
+  ops::step_gaps gaps() const override;
 
 private:
   std::unique_ptr<decoder> own_;

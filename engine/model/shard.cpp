@@ -27,8 +27,7 @@ bool norms_whole_parts(const architecture& family) {
 
 /// Slots whose columns are divided.
 bool is_divided(slot which) {
-  return which == slot::attended || which == slot::activated ||
-         which == slot::expert_activated;
+  return which == slot::attended || which == slot::activated;
 }
 
 } // namespace

@@ -89,29 +89,26 @@ weight_loader::weight(const std::vector<part>& parts) {
   auto matrices = read_all(parts);
   if (!matrices)
     return matrices.error();
-  auto loaded = load(matrices->parts, parts.front().name);
+  auto loaded = counted(backend_.load(matrices->parts), parts.front().name);
   if (loaded)
     advance(matrices->bytes);
   return loaded;
 }
 
-result<std::vector<expert>>
+result<std::unique_ptr<ops::expert_weights>>
 weight_loader::experts(const std::vector<part>& parts, std::int64_t count) {
   auto stacks = read_all(parts);
   if (!stacks)
     return stacks.error();
   const auto& all = stacks->parts; // gate, up, down
-  std::vector<expert> out;
-  for (std::int64_t i = 0; i < count; ++i) {
-    auto gate_up = load({part_of(all[0], i, count), part_of(all[1], i, count)},
-                        parts[0].name);
-    auto down = load({part_of(all[2], i, count)}, parts[2].name);
-    if (!gate_up || !down)
-      return !gate_up ? gate_up.error() : down.error();
-    out.push_back({std::move(*gate_up), std::move(*down)});
-  }
-  advance(stacks->bytes);
-  return out;
+  std::vector<ops::expert_matrices> each;
+  for (std::int64_t i = 0; i < count; ++i)
+    each.push_back({part_of(all[0], i, count), part_of(all[1], i, count),
+                    part_of(all[2], i, count)});
+  auto loaded = counted(backend_.load_experts(each), parts.front().name);
+  if (loaded)
+    advance(stacks->bytes);
+  return loaded;
 }
 
 std::unique_ptr<ops::buffer>
@@ -171,10 +168,9 @@ weight_loader::read_all(const std::vector<part>& parts) const {
   return out;
 }
 
-result<std::unique_ptr<ops::weight>>
-weight_loader::load(const std::vector<ops::matrix_view>& parts,
-                    const std::string& name) {
-  auto loaded = backend_.load(parts);
+template <class Loaded>
+result<Loaded> weight_loader::counted(result<Loaded> loaded,
+                                      const std::string& name) {
   if (!loaded)
     return error{loaded.error().code,
                  fmt::format("{}: tensor '{}': {}", file_.name(), name,

@@ -16,12 +16,6 @@ namespace troupe::model {
 using load_progress =
     std::function<void(std::uint64_t done, std::uint64_t total)>;
 
-/// The weights of one expert.
-struct expert {
-  std::unique_ptr<ops::weight> gate_up;
-  std::unique_ptr<ops::weight> down;
-};
-
 /// Whether a loader reads the elements of the tensors or only their shapes.
 enum class reading : std::uint8_t { elements, shapes };
 
@@ -45,8 +39,8 @@ public:
 
   /// The experts of tensors (gate, up, down) that hold the rows of one after
   /// the other.
-  result<std::vector<expert>> experts(const std::vector<part>& parts,
-                                      std::int64_t count);
+  result<std::unique_ptr<ops::expert_weights>>
+  experts(const std::vector<part>& parts, std::int64_t count);
 
   /// Vectors, one after the other.
   std::unique_ptr<ops::buffer> floats(const std::vector<part>& parts);
@@ -69,8 +63,9 @@ private:
   std::unique_ptr<ops::buffer> upload(const std::vector<float>& values);
   const weights::tensor& find(const std::string& name) const;
   result<read_matrices> read_all(const std::vector<part>& parts) const;
-  result<std::unique_ptr<ops::weight>>
-  load(const std::vector<ops::matrix_view>& parts, const std::string& name);
+  /// Of what the backend made of a tensor: counts it, or says which it was.
+  template <class Loaded>
+  result<Loaded> counted(result<Loaded> loaded, const std::string& name);
   void advance(std::uint64_t bytes);
 
   const weights::checkpoint& file_;

@@ -24,6 +24,29 @@ public:
   virtual std::int64_t bytes() const = 0;
 };
 
+/// The matrices of one expert: down(silu(gate x) * up x).
+struct expert_matrices {
+  matrix_view gate, up; ///< of the same shape
+  matrix_view down;
+};
+
+/// The experts of a layer in the form their backend computes with. Opaque to
+/// everyone else.
+class expert_weights {
+public:
+  virtual ~expert_weights() = default;
+  virtual std::int64_t bytes() const = 0; ///< of all
+};
+
+/// How a model mixes experts. All of its layers have as many.
+struct mixture_params {
+  std::int32_t experts = 0; ///< 0: it has none
+  std::int32_t chosen = 0;  ///< per row
+  bool normalise = false;   ///< shares of the chosen ones add up to 1
+  std::int64_t cols = 0;    ///< of a row, and of what an expert gives
+  std::int64_t inner = 0;   ///< outputs of an expert's gate
+};
+
 /// Floats in the backend's memory, zeroed when made.
 class buffer {
 public:
@@ -88,6 +111,7 @@ struct step_bounds {
   std::int64_t drawn_rows = 0;    ///< from which tokens are drawn
   std::int64_t logits = 0;        ///< of such a row
   kv_shape kv;                    ///< of the store that is made next
+  mixture_params mixture;         ///< of the layers that have one
 };
 
 /// How a layer attends.
@@ -125,16 +149,8 @@ struct step_input {
   batch_view batch;
   std::span<const std::int32_t> logit_rows; ///< for `gather_rows`
   /// The calls follow from the number of rows: each row is an output, the last
-  /// of a sequence of its own, and has logits; nothing comes to the host.
+  /// of a sequence of its own, and has logits.
   bool repeats = false;
-};
-
-/// The experts of some rows: row r's are `experts[r * chosen ...]`, best first,
-/// and `shares` what each contributes.
-struct routing_view {
-  std::span<std::int32_t> experts;
-  std::span<float> shares;
-  std::int32_t chosen = 0; ///< per row
 };
 
 /// The operations a model needs (DESIGN.md, "The arithmetic contract"): in all
@@ -159,6 +175,11 @@ public:
   virtual result<std::unique_ptr<weight>>
   load(std::span<const matrix_view> parts) = 0;
 
+  /// Takes the experts of a layer, which have the same shapes and types. May
+  /// repack; the views may go away afterwards.
+  virtual result<std::unique_ptr<expert_weights>>
+  load_experts(std::span<const expert_matrices> experts) = 0;
+
   virtual std::unique_ptr<buffer> allocate(std::int64_t floats) = 0;
 
   /// A vector of parameters (a norm's weights) in backend memory.
@@ -170,8 +191,7 @@ public:
   /// what steps need beside their caller's buffers, so that none within the
   /// bounds allocates backend memory, and decides how products are made, for
   /// which it takes no more for a time than the store of keys and values will.
-  /// Gives the bytes that it took. Nothing, by a backend whose memory is the
-  /// host's.
+  /// Gives the bytes that it took.
   virtual result<std::uint64_t> prepare(const step_bounds&) {
     return std::uint64_t{0};
   }
@@ -276,17 +296,16 @@ public:
   virtual void soft_cap(float* x, float cap, std::int64_t rows,
                         std::int64_t cols) = 0;
 
-  /// Which experts a row takes: the `out.chosen` largest of its `experts`
-  /// scores (of equal ones the first), with the softmax over all scores as
-  /// shares; `normalise` divides them by their sum. `out` is the host's memory.
-  virtual void route(const float* scores, std::int64_t rows,
-                     std::int32_t experts, bool normalise,
-                     const routing_view& out) = 0;
-
-  /// y[rows[i]][:] += shares[i] * x[i][:]. No row stands twice in `rows`.
-  virtual void add_rows(const float* x, std::span<const std::int32_t> rows,
-                        std::span<const float> shares, std::int64_t cols,
-                        float* y) = 0;
+  /// y[r][:] += the sum over row r's experts of share * expert(x[r][:]). Its
+  /// experts are the `chosen` largest of its scores, one per expert
+  /// (expert_choice.hpp says which of equal ones), with the softmax over all
+  /// scores as shares; `normalise` divides them by their sum. A row's sum has
+  /// an order of its own, whatever the other rows chose. Gives the bytes of
+  /// weights that are read, at most.
+  virtual std::uint64_t mix_experts(const expert_weights& experts,
+                                    const mixture_params&, const float* x,
+                                    const float* scores, std::int64_t rows,
+                                    float* y) = 0;
 
   /// Gathers rows: out[i][:] = x[rows[i]][:].
   virtual void gather_rows(const float* x, std::span<const std::int32_t> rows,

@@ -38,7 +38,9 @@ public:
   }
 
   std::uint64_t prepare(std::int64_t floats) override {
-    return on_gpu_ ? gpu_rank_layout::bytes(size_, floats) : 0;
+    return on_gpu_ ? gpu_rank_layout::bytes(size_, floats) +
+                         gpu_peer_layout::bytes()
+                   : 0;
   }
 
 private:

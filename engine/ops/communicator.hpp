@@ -50,6 +50,19 @@ public:
     return 0;
   }
 
+  /// Whether sums of so many floats, and all gatherings, are launches of the
+  /// backend alone, so that it may keep the calls of a step that repeats
+  /// (ops::backend::run_step). All ranks say the same.
+  virtual bool is_kept([[maybe_unused]] std::int64_t floats) const {
+    return false;
+  }
+
+  /// Whether sums and gatherings are begun, as a rule, without a wait for what
+  /// the backend was given before: then steps may be submitted ahead.
+  virtual bool runs_ahead() const {
+    return false;
+  }
+
   /// After what the backend computed with the others' numbers has been waited
   /// for: throws rank_lost if they may be no numbers, since a rank was gone.
   /// Nothing, where the calls above say so themselves.

@@ -19,6 +19,20 @@ bool kept_as_e4m3(std::span<const matrix_view> parts) {
                      [](const auto& part) { return part.as_e4m3; });
 }
 
+std::optional<library_kind>
+library_kind_of(std::span<const matrix_view> parts) {
+  if (kept_as_e4m3(parts))
+    return library_kind::e4m3;
+  switch (dense_type(parts)) {
+  case element_type::bf16:
+    return library_kind::bf16;
+  case element_type::f16:
+    return library_kind::f16;
+  default:
+    return std::nullopt;
+  }
+}
+
 std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols) {
   constexpr std::int64_t start = 16; // bytes
   return (rows * cols + start - 1) / start * start;
@@ -34,6 +48,11 @@ std::int64_t dense_bytes(std::span<const matrix_view> parts) {
     return e4m3_scales_at(rows, parts.front().cols) +
            rows * std::int64_t{sizeof(float)};
   return elements * layout_of(dense_type(parts)).bytes;
+}
+
+std::int64_t dense_expert_bytes(std::span<const matrix_view> parts) {
+  constexpr std::int64_t start = 16; // bytes: each begins as a weight does
+  return (dense_bytes(parts) + start - 1) / start * start;
 }
 
 std::int64_t dense_kv_bytes(const kv_shape& shape, kv_type type) {
@@ -53,13 +72,37 @@ gpu_draw_layout::gpu_draw_layout(std::int64_t row_count, std::int64_t cols) {
   best = drawn * draw_row::best_max;
 }
 
+std::int64_t gpu_mixture_layout::rows_at_once(const mixture_params& how,
+                                              std::int64_t rows) {
+  return std::min(rows, std::max<std::int64_t>(pairs_most / how.chosen, 1));
+}
+
+std::int64_t gpu_mixture_layout::chunks_most(const mixture_params& how,
+                                             std::int64_t rows) {
+  // Each expert that is chosen has one chunk that is not full.
+  const auto pairs = rows * how.chosen;
+  const auto chosen = std::min<std::int64_t>(pairs, how.experts);
+  return (pairs + chosen * (chunk_pairs - 1)) / chunk_pairs;
+}
+
+gpu_mixture_layout::gpu_mixture_layout(const mixture_params& how,
+                                       std::int64_t rows) {
+  constexpr std::size_t number = 4; // bytes
+  const auto some = rows_at_once(how, rows);
+  const auto pairs = static_cast<std::size_t>(some * how.chosen);
+  choices = shares = order = pairs * number;
+  chunks = static_cast<std::size_t>(chunks_most(how, some) * chunk_bytes);
+  activated = pairs * static_cast<std::size_t>(how.inner) * number;
+  given = pairs * static_cast<std::size_t>(how.cols) * number;
+}
+
 std::size_t gpu_step_layout::list_bytes(const step_bounds& bounds) {
   return static_cast<std::size_t>(bounds.rows) * sizeof(std::int32_t);
 }
 
 std::size_t gpu_step_layout::rows_bytes(const step_bounds& bounds) {
   const auto numbers =
-      5 * bounds.rows + bounds.sequences + bounds.table_entries;
+      7 * bounds.rows + bounds.sequences + bounds.table_entries;
   return static_cast<std::size_t>(numbers) * sizeof(std::int32_t);
 }
 
@@ -74,10 +117,55 @@ std::size_t gpu_step_layout::turns_bytes(const rope_params& rope,
          static_cast<std::size_t>(rope.dims / 2) * 2 * sizeof(float);
 }
 
-std::size_t gpu_step_layout::rounded_bytes(std::int64_t rows,
-                                           std::int64_t widest) {
-  constexpr std::size_t number = 2; // bytes
-  return static_cast<std::size_t>(rows * widest) * number;
+std::int64_t gpu_product_layout::outputs_at_once(std::int64_t outputs) {
+  constexpr std::int64_t most = 2048, step = 8; // rows begin at 16 bytes
+  const auto pieces = std::max<std::int64_t>(1, (outputs + most - 1) / most);
+  const auto each = (outputs + pieces - 1) / pieces;
+  return (each + step - 1) / step * step;
+}
+
+void gpu_product_layout::add(library_kind kind, std::int64_t outputs,
+                             std::int64_t cols) {
+  widest_ = std::max(widest_, cols);
+  if (kind == library_kind::bf16)
+    return;
+  const auto some = outputs_at_once(outputs);
+  sums_ = std::max(sums_, some);
+  if (kind == library_kind::f16)
+    has_factors_ = true;
+  else
+    widened_ = std::max(widened_, some * cols);
+}
+
+namespace {
+
+constexpr std::size_t half = 2; // bytes
+
+std::size_t count_of(std::int64_t numbers) {
+  return static_cast<std::size_t>(numbers);
+}
+
+} // namespace
+
+std::size_t gpu_product_layout::rounded_bytes(std::int64_t rows) const {
+  return count_of(rows * widest_) * half;
+}
+
+std::size_t gpu_product_layout::factor_bytes(std::int64_t rows) const {
+  return has_factors_ ? count_of(rows) * sizeof(float) : 0;
+}
+
+std::size_t gpu_product_layout::widened_bytes() const {
+  return count_of(widened_) * half;
+}
+
+std::size_t gpu_product_layout::sum_bytes(std::int64_t rows) const {
+  return count_of(rows * sums_) * sizeof(float);
+}
+
+std::size_t gpu_product_layout::bytes(std::int64_t rows) const {
+  return rounded_bytes(rows) + factor_bytes(rows) + widened_bytes() +
+         sum_bytes(rows);
 }
 
 std::int64_t gpu_rank_layout::piece(std::int32_t ranks, std::int64_t floats) {
@@ -90,11 +178,13 @@ std::size_t gpu_rank_layout::bytes(std::int32_t ranks, std::int64_t floats) {
 }
 
 std::size_t gpu_step_layout::bytes(const step_bounds& bounds,
-                                   std::int64_t widest) {
+                                   const gpu_product_layout& products) {
   auto out = lists * list_bytes(bounds) + rows_bytes(bounds) +
-             rounded_bytes(bounds.rows, widest);
+             products.bytes(bounds.rows);
   for (const auto& rope : bounds.ropes)
     out += turns_bytes(rope, bounds.positions);
+  if (bounds.mixture.experts > 0)
+    out += gpu_mixture_layout{bounds.mixture, bounds.rows}.bytes();
   if (bounds.drawn_rows > 0)
     out += gpu_draw_layout{bounds.drawn_rows, bounds.logits}.bytes();
   return out;

@@ -16,6 +16,9 @@ struct logit_change {
   static constexpr std::uint32_t is_penalised = 4;
   static constexpr std::uint32_t is_masked = 8;
 
+  /// Below 0, of a row's last change alone: -1 - r, what row r of the draw
+  /// before gives. It says what that token changes (`times` is 1); another
+  /// change that the id has gets it too.
   std::int32_t id = 0;
   std::uint32_t what = 0;
   float bias = 0;

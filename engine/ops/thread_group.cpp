@@ -7,7 +7,8 @@ namespace troupe::ops {
 
 thread_group::thread_group(std::int32_t size, std::chrono::milliseconds timeout)
     : shown(static_cast<std::size_t>(size)),
-      said(static_cast<std::size_t>(size)), size_(size), timeout_(timeout) {
+      said(static_cast<std::size_t>(size)),
+      rooms(static_cast<std::size_t>(size)), size_(size), timeout_(timeout) {
   // nop
 }
 

@@ -59,6 +59,10 @@ public:
   std::vector<std::byte> bytes; ///< rank 0's
   std::vector<float> sums;
 
+  /// Memory that other ranks read by themselves, by rank: it is there as long
+  /// as one of them has the group.
+  std::vector<std::shared_ptr<void>> rooms;
+
 private:
   void throw_if_ended() const; // the mutex is held
 

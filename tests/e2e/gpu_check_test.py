@@ -4,9 +4,11 @@ programs are made up here."""
 import os
 import pathlib
 import subprocess
+import sys
 import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
 PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families", "ranks",
          "made-families", "made-fp8", "serve", "bench-Qwen2.5-0.5B",
          "bench-Qwen2.5-7B", "bench-Llama-3-8B"]
@@ -100,3 +102,24 @@ def test_parts_are_chosen_by_name(tmp_path):
     assert [part for part in PARTS if seen.said(part)] == [
         "serve", "bench-Llama-3-8B"]
     assert Checked(tmp_path / "none", "no-such-part").status == 1
+
+
+def test_what_the_arithmetic_contract_costs_is_added_up(tmp_path):
+    import gpu_engine
+    shape = gpu_engine.SHAPES["tiny"]  # two layers, 64 wide
+    lines = ["troupe-products 2", "device A GPU, cublasLt 1",
+             "128 64 bf16 prompt " + "0" * 128 + " 64:1000/900",
+             "64 64 bf16 prompt own 64:500/500",
+             "256 64 bf16 prompt own 64:2000/1000",
+             "64 128 bf16 prompt own 64:3000/3000",
+             "64 128 bf16 output own 1:3000/3000", "sum 0"]
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "products-A-GPU.txt").write_text("\n".join(lines))
+    rows = list(gpu_engine.contract_rows(
+        "tiny", shape, gpu_engine.chosen_products(tmp_path)))
+    # Not all products of an output are there.
+    assert rows == [{"model": "tiny", "role": "prompt", "rows": 64,
+                     "chosen_ms": 0.013, "fastest_ms": 0.0108}]
+    assert "| tiny | prompt | 64 | 0.013 | 0.011 | 20% |" in (
+        gpu_engine.contract_table(rows))
+    assert gpu_engine.contract_table([]) == ""

@@ -15,7 +15,8 @@
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names. As long as there
 // is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there
-// is the one that EMULATED_GPU_FAIL names, they fail.
+// is the one that EMULATED_GPU_FAIL names, they fail: before a kernel of
+// theirs.
 
 namespace {
 
@@ -52,46 +53,25 @@ void hang_if_asked(std::int32_t rank) {
 }
 
 void fail_if_asked(std::int32_t rank) {
+  if (rank == 0)
+    return;
   const auto file = variable("EMULATED_GPU_FAIL");
-  if (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+  if (!file.empty() && ::access(file.c_str(), F_OK) == 0)
     throw std::runtime_error{"a step on a GPU failed"};
 }
-
-/// Can be disturbed when it is to move something.
-class disturbed_transport final : public cuda::device_transport {
-public:
-  disturbed_transport(std::unique_ptr<cuda::device_transport> by,
-                      std::int32_t rank)
-      : by_(std::move(by)), rank_(rank) {
-    // nop
-  }
-
-  void gather(const float* own, std::int64_t n, float* all) override {
-    disturb();
-    by_->gather(own, n, all);
-  }
-
-  void exchange(const float* own, std::int64_t n, float* parts) override {
-    disturb();
-    by_->exchange(own, n, parts);
-  }
-
-private:
-  void disturb() const {
-    hang_if_asked(rank_);
-    fail_if_asked(rank_);
-  }
-
-  std::unique_ptr<cuda::device_transport> by_;
-  std::int32_t rank_;
-};
 
 } // namespace
 
 namespace {
 
-/// Late, as a GPU is: nothing is done before somebody waits.
-constexpr cuda::emulated_options late{.is_late = true};
+/// Late, as a GPU is: nothing is done before somebody waits. It can be
+/// disturbed before each kernel.
+cuda::emulated_options late(std::int32_t rank) {
+  return {.is_late = true, .before_kernel = [rank] {
+            hang_if_asked(rank);
+            fail_if_asked(rank);
+          }};
+}
 
 /// One that several processes may have, or ranks of this one alone.
 result<cuda::emulated_rank> open_rank(ops::cuda_options& how,
@@ -103,11 +83,9 @@ result<cuda::emulated_rank> open_rank(ops::cuda_options& how,
     how.group->end(places.error().message);
     return places.error();
   }
-  auto disturbed = [](auto by, ops::communicator& all) {
-    return std::make_unique<disturbed_transport>(std::move(by), all.rank());
-  };
-  return cuda::make_emulated_rank(std::move(hosts), std::move(threads), late,
-                                  disturbed, how.kv);
+  const auto rank = hosts->rank();
+  return cuda::make_emulated_rank(std::move(hosts), std::move(threads),
+                                  late(rank), {}, how.kv);
 }
 
 result<std::string> gpu_of(int number) {
@@ -132,7 +110,7 @@ result<ops::cuda_device> open_device(ops::cuda_options& how) {
   } else if (!gpu) {
     return gpu.error();
   } else {
-    device.backend = cuda::make_emulated_backend(late, {}, how.kv);
+    device.backend = cuda::make_emulated_backend(late(0), {}, how.kv);
   }
   leave_word(*gpu);
   return device;

@@ -1,5 +1,6 @@
 #include "kernel_fixture.hpp"
 
+#include "engine/ops/cpu/expert_router.hpp"
 #include "engine/ops/cpu/half.hpp"
 #include "engine/ops/cpu/kernels.hpp"
 #include "engine/ops/cpu/rope_table.hpp"
@@ -343,20 +344,15 @@ TEST_CASE("sums and products of rows round once") {
     const auto x = random.values(2 * cols), y = random.values(2 * cols);
     const auto b = random.values(cols);
     for (auto& each : backends()) {
-      auto sum = y, scaled = y, biased = y, some = y;
+      auto sum = y, scaled = y, biased = y;
       each.ops->add_scaled(x.data(), 0.22f, 2, cols, sum.data());
       each.ops->scale(scaled.data(), 7.1f, 2, cols);
       const auto bias = each.ops->upload(b);
       each.ops->add_bias(biased.data(), *bias, 2, cols);
-      const std::vector<std::int32_t> rows{1};
-      const std::vector<float> shares{0.3f};
-      each.ops->add_rows(x.data(), rows, shares, cols, some.data());
       for (std::int64_t i = 0; i < 2 * cols; ++i) {
         REQUIRE(sum[i] == std::fma(0.22f, x[i], y[i]));
         REQUIRE(scaled[i] == y[i] * 7.1f);
         REQUIRE(biased[i] == y[i] + b[i % cols]);
-        REQUIRE(some[i] ==
-                (i < cols ? y[i] : std::fma(0.3f, x[i - cols], y[i])));
       }
     }
   }
@@ -385,11 +381,12 @@ TEST_CASE("experts are chosen by score, best first, of equal ones the first") {
   const std::vector<float> scores{0.5f, 2.0f, -1.0f, 2.0f, 1.0f,
                                   3.0f, 3.0f, 3.0f,  3.0f, 3.0f};
   std::vector<float> first;
-  for (auto& each : backends())
+  for (auto [name, kernels] : tables())
     for (const bool normalise : {false, true}) {
       std::vector<std::int32_t> experts(6);
       auto shares = poisoned(6);
-      each.ops->route(scores.data(), 2, 5, normalise, {experts, shares, 3});
+      cpu::expert_router{}.run(*kernels, scores.data(), 2, 5, normalise,
+                               {experts, shares, 3});
       CHECK(experts == std::vector<std::int32_t>{1, 3, 4, 0, 1, 2});
       double all = 0, chosen = 0;
       for (int i = 0; i < 5; ++i)
@@ -406,17 +403,82 @@ TEST_CASE("experts are chosen by score, best first, of equal ones the first") {
         continue;
       if (first.empty())
         first = shares;
-      INFO(each.name);
+      INFO(name);
       CHECK(same_bits(first, shares));
     }
 }
 
-TEST_CASE("scores that are no numbers still choose different experts") {
-  const std::vector<float> scores(7, std::nanf(""));
-  std::vector<std::int32_t> experts(4);
-  std::vector<float> shares(4);
-  best_backend(1)->route(scores.data(), 1, 7, true, {experts, shares, 4});
-  CHECK(experts == std::vector<std::int32_t>{0, 1, 2, 3});
+TEST_CASE("scores that are no numbers choose different experts, the last") {
+  const float none = std::nanf("");
+  const float infinity = std::numeric_limits<float>::infinity();
+  struct row {
+    std::vector<float> scores;
+    std::vector<std::int32_t> expected;
+  };
+  for (const auto& one :
+       {row{std::vector<float>(7, none), {0, 1, 2, 3}},
+        row{{none, 1, none, 3, -infinity, none, 2}, {3, 6, 1, 0}},
+        row{{-infinity, none, infinity, 0, infinity, 5, none}, {2, 4, 5, 3}}}) {
+    std::vector<std::int32_t> experts(4);
+    std::vector<float> shares(4);
+    cpu::expert_router{}.run(cpu::plain_kernels(), one.scores.data(), 1, 7,
+                             true, {experts, shares, 4});
+    CHECK(experts == one.expected);
+  }
+}
+
+TEST_CASE("a mixture is what its experts give, added in ascending order, and "
+          "says what it read") {
+  constexpr std::int64_t cols = 40, inner = 24, rows = 5;
+  constexpr mixture_params how{4, 2, true, cols, inner};
+  random_numbers random{35};
+  std::vector<matrix> all;
+  std::vector<expert_matrices> views;
+  for (int i = 0; i < how.experts; ++i)
+    for (auto [outputs, inputs] :
+         {std::pair{inner, cols}, {inner, cols}, {cols, inner}})
+      all.push_back(random_matrix(element_type::f16, outputs, inputs, random));
+  for (std::size_t i = 0; i < all.size(); i += 3)
+    views.push_back({all[i].view(), all[i + 1].view(), all[i + 2].view()});
+  const auto x = random.values(rows * cols);
+  const std::vector<float> scores{1, 0, 2, 0, 0, 3, 1, 0, 5, 5,
+                                  0, 0, 1, 0, 2, 0, 0, 0, 2, 1};
+  const std::vector<std::vector<int>> chosen{
+      {0, 2}, {1, 2}, {0, 1}, {0, 2}, {2, 3}};
+  const auto before = random.values(rows * cols);
+  for (auto& each : backends()) {
+    INFO(each.name);
+    auto experts = each.ops->load_experts(views).value();
+    auto y = before;
+    const auto read = each.ops->mix_experts(*experts, how, x.data(),
+                                            scores.data(), rows, y.data());
+    CHECK(read == static_cast<std::uint64_t>(experts->bytes()));
+    auto want = before;
+    for (int r = 0; r < rows; ++r) {
+      std::vector<std::int32_t> best(2);
+      std::vector<float> shares(2);
+      cpu::expert_router{}.run(cpu::plain_kernels(), scores.data() + r * 4, 1,
+                               4, true, {best, shares, 2});
+      for (auto e : chosen[r]) {
+        const std::vector<float> row(x.begin() + r * cols,
+                                     x.begin() + (r + 1) * cols);
+        const std::vector both{views[e].gate, views[e].up};
+        const auto gate_up =
+            apply(*each.ops, *each.ops->load(both).value(), row, 1);
+        std::vector<float> product(inner);
+        each.ops->silu_mul(gate_up.data(), 1, inner, product.data());
+        const auto given =
+            apply(*each.ops, *each.ops->load({&views[e].down, 1}).value(),
+                  product, 1);
+        each.ops->add_scaled(given.data(), shares[best[0] == e ? 0 : 1], 1,
+                             cols, want.data() + r * cols);
+      }
+    }
+    CHECK(same_bits(want, y));
+    // Two rows read three experts.
+    CHECK(each.ops->mix_experts(*experts, how, x.data(), scores.data(), 2,
+                                y.data()) == 3 * read / 4);
+  }
 }
 
 TEST_CASE("cosine and sine of large angles are right to 1e-14") {

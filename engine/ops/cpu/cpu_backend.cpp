@@ -1,6 +1,7 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include "engine/ops/cpu/attention.hpp"
+#include "engine/ops/cpu/expert_plan.hpp"
 #include "engine/ops/cpu/expert_router.hpp"
 #include "engine/ops/cpu/kernels.hpp"
 #include "engine/ops/cpu/paged_kv.hpp"
@@ -9,6 +10,7 @@
 #include "engine/ops/cpu/tiled_weight.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
@@ -79,6 +81,22 @@ private:
   std::vector<block_scale> scale_;
 };
 
+struct tiled_expert {
+  std::unique_ptr<weight> gate_up, down;
+};
+
+class tiled_experts final : public expert_weights {
+public:
+  std::int64_t bytes() const override {
+    std::int64_t sum = 0;
+    for (const auto& one : all)
+      sum += one.gate_up->bytes() + one.down->bytes();
+    return sum;
+  }
+
+  std::vector<tiled_expert> all;
+};
+
 const tiled_weight& tiled(const weight& w) {
   return static_cast<const tiled_weight&>(w);
 }
@@ -130,6 +148,28 @@ public:
     if (!packed)
       return packed.error();
     return std::unique_ptr<weight>{std::move(*packed)};
+  }
+
+  result<std::unique_ptr<expert_weights>>
+  load_experts(std::span<const expert_matrices> experts) override {
+    auto made = std::make_unique<tiled_experts>();
+    for (const auto& one : experts) {
+      auto gate_up = load(std::array{one.gate, one.up});
+      auto down = load({&one.down, 1});
+      if (!gate_up || !down)
+        return !gate_up ? gate_up.error() : down.error();
+      made->all.push_back({std::move(*gate_up), std::move(*down)});
+    }
+    return std::unique_ptr<expert_weights>{std::move(made)};
+  }
+
+  result<std::uint64_t> prepare(const step_bounds& bounds) override {
+    if (bounds.mixture.experts == 0)
+      return 0;
+    make_room(bounds.mixture, bounds.rows);
+    return static_cast<std::uint64_t>(
+               mixture_floats(bounds.mixture, bounds.rows)) *
+           sizeof(float);
   }
 
   std::unique_ptr<buffer> allocate(std::int64_t floats) override {
@@ -291,18 +331,22 @@ public:
     });
   }
 
-  void route(const float* scores, std::int64_t rows, std::int32_t experts,
-             bool normalise, const routing_view& out) override {
-    router_.run(kernels_, scores, rows, experts, normalise, out);
-  }
-
-  void add_rows(const float* x, std::span<const std::int32_t> rows,
-                std::span<const float> shares, std::int64_t cols,
-                float* y) override {
-    assert(rows.size() == shares.size());
-    for_rows(rows.size(), cols, [&](std::int64_t i) {
-      kernels_.add_scaled(x + i * cols, shares[i], cols, y + rows[i] * cols);
-    });
+  /// Expert by expert, in ascending order: so a row's sum has one order.
+  std::uint64_t mix_experts(const expert_weights& experts,
+                            const mixture_params& how, const float* x,
+                            const float* scores, std::int64_t rows,
+                            float* y) override {
+    make_room(how, rows);
+    plan_.make_room(rows, how.chosen);
+    router_.run(kernels_, scores, rows, how.experts, how.normalise,
+                plan_.routing());
+    plan_.sort(how.experts);
+    const auto& all = static_cast<const tiled_experts&>(experts).all;
+    std::uint64_t read = 0;
+    for (std::int32_t i = 0; i < how.experts; ++i)
+      if (const auto chosen = plan_.rows_of(i); !chosen.rows.empty())
+        read += run_expert(all[static_cast<std::size_t>(i)], how, chosen, x, y);
+    return read;
   }
 
   void gather_rows(const float* x, std::span<const std::int32_t> rows,
@@ -342,6 +386,37 @@ private:
       some(0, rows, 0);
     else
       team_->run(rows, some);
+  }
+
+  void make_room(const mixture_params& how, std::int64_t rows) {
+    const auto make = [&](std::unique_ptr<buffer>& of, std::int64_t floats) {
+      if (!of || of->size() < floats)
+        of = allocate(floats);
+    };
+    make(room_.input, rows * how.cols);
+    make(room_.gate_up, rows * 2 * how.inner);
+    make(room_.activated, rows * how.inner);
+    make(room_.given, rows * how.cols);
+  }
+
+  /// Gives the bytes of weights that it read.
+  std::uint64_t run_expert(const tiled_expert& weights,
+                           const mixture_params& how, const expert_rows& chosen,
+                           const float* x, float* y) {
+    const auto rows = static_cast<std::int64_t>(chosen.rows.size());
+    gather_rows(x, chosen.rows, how.cols, room_.input->data());
+    linear(*weights.gate_up, room_.input->data(), rows, room_.gate_up->data(),
+           false, row_role::output);
+    silu_mul(room_.gate_up->data(), rows, how.inner, room_.activated->data());
+    linear(*weights.down, room_.activated->data(), rows, room_.given->data(),
+           false, row_role::output);
+    const float* given = room_.given->data();
+    for_rows(rows, how.cols, [&](std::int64_t i) {
+      kernels_.add_scaled(given + i * how.cols, chosen.shares[i], how.cols,
+                          y + chosen.rows[i] * how.cols);
+    });
+    return static_cast<std::uint64_t>(weights.gate_up->bytes() +
+                                      weights.down->bytes());
   }
 
   void quantise(const float* x, std::int64_t rows, std::int64_t cols) {
@@ -410,6 +485,10 @@ private:
   std::unique_ptr<team> team_;
   cpu::attention attention_;
   expert_router router_;
+  expert_plan plan_;
+  struct {
+    std::unique_ptr<buffer> input, gate_up, activated, given;
+  } room_; ///< of one expert's rows
   quantised_rows quantised_;
   std::vector<rope_table> ropes_;
 };

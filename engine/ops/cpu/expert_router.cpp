@@ -1,5 +1,7 @@
 #include "engine/ops/cpu/expert_router.hpp"
 
+#include "engine/ops/expert_choice.hpp"
+
 #include <cassert>
 
 namespace troupe::ops::cpu {
@@ -10,7 +12,8 @@ void expert_router::choose(const float* scores, std::int32_t experts,
   for (auto& best : chosen) {
     best = -1;
     for (std::int32_t e = 0; e < experts; ++e)
-      if (!taken_[e] && (best < 0 || scores[e] > scores[best]))
+      if (!taken_[e] &&
+          (best < 0 || counted_score(scores[e]) > counted_score(scores[best])))
         best = e;
     taken_[best] = 1;
   }

@@ -1,11 +1,13 @@
 #include "engine/ops/cpu/sizing_backend.hpp"
 
+#include "engine/ops/cpu/expert_plan.hpp"
 #include "engine/ops/cpu/paged_kv.hpp"
 #include "engine/ops/cpu/tiled_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
 #include <cstdlib>
+#include <vector>
 
 namespace troupe::ops::cpu {
 
@@ -51,6 +53,19 @@ private:
   std::int64_t bytes_;
 };
 
+class sized_experts final : public expert_weights {
+public:
+  std::int64_t bytes() const override {
+    return bytes_;
+  }
+  void add(std::int64_t bytes) {
+    bytes_ += bytes;
+  }
+
+private:
+  std::int64_t bytes_ = 0;
+};
+
 class sized_kv final : public kv_pool {
 public:
   sized_kv(const kv_shape& shape, kv_type type) : shape_(shape), type_(type) {
@@ -86,14 +101,31 @@ public:
   load(std::span<const matrix_view> parts) override {
     if (kept_by_ == kept_by::gpu) {
       auto sized = std::make_unique<sized_weight>(parts);
-      if (dense_type(parts) == element_type::bf16 && !kept_as_e4m3(parts))
-        widest_ = std::max(widest_, sized->cols());
+      if (const auto kind = library_kind_of(parts))
+        products_.add(*kind, sized->rows(), sized->cols());
       return std::unique_ptr<weight>{std::move(sized)};
     }
     auto laid_out = tiled_weight::lay_out(parts);
     if (!laid_out)
       return laid_out.error();
     return std::unique_ptr<weight>{std::move(*laid_out)};
+  }
+
+  result<std::unique_ptr<expert_weights>>
+  load_experts(std::span<const expert_matrices> experts) override {
+    auto out = std::make_unique<sized_experts>();
+    for (const auto& one : experts)
+      for (const auto& parts : {std::vector{one.gate, one.up}, {one.down}}) {
+        if (kept_by_ == kept_by::gpu) {
+          out->add(dense_expert_bytes(parts));
+          continue;
+        }
+        auto laid_out = tiled_weight::lay_out(parts);
+        if (!laid_out)
+          return laid_out.error();
+        out->add((*laid_out)->bytes());
+      }
+    return std::unique_ptr<expert_weights>{std::move(out)};
   }
 
   std::unique_ptr<buffer> allocate(std::int64_t floats) override {
@@ -115,8 +147,11 @@ public:
   }
 
   result<std::uint64_t> prepare(const step_bounds& bounds) override {
-    return kept_by_ == kept_by::gpu ? gpu_step_layout::bytes(bounds, widest_)
-                                    : 0;
+    if (kept_by_ == kept_by::gpu)
+      return gpu_step_layout::bytes(bounds, products_);
+    return static_cast<std::uint64_t>(
+               mixture_floats(bounds.mixture, bounds.rows)) *
+           sizeof(float);
   }
 
   bool keeps_steps() const override {
@@ -176,12 +211,9 @@ public:
   void soft_cap(float*, float, std::int64_t, std::int64_t) override {
     std::abort();
   }
-  void route(const float*, std::int64_t, std::int32_t, bool,
-             const routing_view&) override {
-    std::abort();
-  }
-  void add_rows(const float*, std::span<const std::int32_t>,
-                std::span<const float>, std::int64_t, float*) override {
+  std::uint64_t mix_experts(const expert_weights&, const mixture_params&,
+                            const float*, const float*, std::int64_t,
+                            float*) override {
     std::abort();
   }
   void gather_rows(const float*, std::span<const std::int32_t>, std::int64_t,
@@ -199,7 +231,7 @@ public:
 private:
   kept_by kept_by_;
   kv_type kv_;
-  std::int64_t widest_ = 0; ///< columns of a weight that a GPU keeps as bf16
+  gpu_product_layout products_; ///< on a GPU
 };
 
 } // namespace

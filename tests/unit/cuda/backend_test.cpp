@@ -1,4 +1,5 @@
 #include "cuda/emulated_backend.hpp"
+#include "cuda/kernels/numbers.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 
 using namespace troupe;
@@ -29,6 +31,9 @@ const char* const families[] = {"llama",   "mistral", "qwen2",   "qwen3",
 float tolerance_of(const ops::backend& backend) {
   return backend.has_roles() ? 0.15f : 0.02f;
 }
+
+/// What nobody may read, and everybody has to write over.
+constexpr float poison = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   std::mt19937_64 random{seed};
@@ -60,65 +65,97 @@ struct two_backends {
 
 } // namespace
 
+namespace {
+
+/// Numbers as they are kept, of any type that is not quantised.
+std::vector<std::byte> stored_as(ops::element_type type,
+                                 std::span<const float> values) {
+  std::vector<std::byte> out;
+  const auto append = [&](const auto& number) {
+    const auto bytes = std::as_bytes(std::span{&number, 1});
+    out.insert(out.end(), bytes.begin(), bytes.end());
+  };
+  for (const auto x : values)
+    if (type == ops::element_type::f32)
+      append(x);
+    else if (type == ops::element_type::f16)
+      append(cuda::to_f16(x));
+    else
+      append(cuda::to_bf16(x));
+  return out;
+}
+
+} // namespace
+
 TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
   two_backends both;
-  for (auto [outputs, cols] :
-       {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
-    auto values = random_floats(outputs * cols, outputs + cols);
-    ops::matrix_view view{ops::element_type::f32, outputs, cols,
-                          std::as_bytes(std::span{values})};
-    for (std::int64_t rows : {1, 7, 8, 9, 17}) {
-      INFO(outputs << " x " << cols << ", " << rows << " rows");
-      auto x = random_floats(rows * cols, rows);
-      auto run = [&](ops::backend& b, std::int64_t first, std::int64_t count,
-                     bool add) {
-        auto w = b.load({&view, 1}).value();
-        auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
-        auto out = b.upload(std::vector<float>(count * outputs, 2.5f));
-        b.linear(*w, in->data(), count, out->data(), add);
-        return downloaded(b, *out);
-      };
-      for (bool add : {false, true})
-        CHECK(both.difference([&](auto& b) { return run(b, 0, rows, add); }) <
-              1e-4f * std::sqrt(static_cast<float>(cols)));
-      auto together = run(*both.gpu, 0, rows, false);
-      auto alone = run(*both.gpu, rows - 1, 1, false);
-      CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
+  for (auto type : {ops::element_type::f32, ops::element_type::f16,
+                    ops::element_type::bf16})
+    for (auto [outputs, cols] :
+         {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
+      const auto bytes =
+          stored_as(type, random_floats(outputs * cols, outputs + cols));
+      ops::matrix_view view{type, outputs, cols, bytes};
+      for (std::int64_t rows : {1, 7, 8, 9, 17, 40}) {
+        INFO("type " << static_cast<int>(type) << ", " << outputs << " x "
+                     << cols << ", " << rows << " rows");
+        auto x = random_floats(rows * cols, rows);
+        auto run = [&](ops::backend& b, std::int64_t first, std::int64_t count,
+                       bool add) {
+          auto w = b.load({&view, 1}).value();
+          auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
+          // What is not added to must not be read.
+          auto out = b.upload(
+              std::vector<float>(count * outputs, add ? 2.5f : poison));
+          b.linear(*w, in->data(), count, out->data(), add);
+          return downloaded(b, *out);
+        };
+        for (bool add : {false, true})
+          CHECK(both.difference([&](auto& b) { return run(b, 0, rows, add); }) <
+                1e-4f * std::sqrt(static_cast<float>(cols)));
+        auto together = run(*both.gpu, 0, rows, false);
+        auto alone = run(*both.gpu, rows - 1, 1, false);
+        CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
+      }
     }
-  }
 }
 
 TEST_CASE("operations on rows are those of the reference") {
   two_backends both;
+  const std::uint64_t seed = GENERATE(5, 105, 205);
   for (std::int64_t cols : {1, 33, 128, 1500}) {
     constexpr std::int64_t rows = 3;
     INFO(cols << " columns");
-    auto x = random_floats(rows * 2 * cols, cols);
-    auto w = random_floats(cols, 5), bias = random_floats(cols, 6);
-    auto with = [&](std::size_t floats, auto f) {
+    auto x = random_floats(rows * 2 * cols, seed + cols);
+    auto w = random_floats(cols, seed), bias = random_floats(cols, seed + 1);
+    auto with = [&](std::size_t floats, auto f, bool is_read = true) {
       return both.difference([&](ops::backend& b) {
         auto in = b.upload(x);
-        auto out = b.upload(std::span{x}.first(floats));
+        auto out = b.upload(is_read ? std::vector(x.begin(), x.begin() + floats)
+                                    : std::vector(floats, poison));
         auto weight = b.upload(w), add = b.upload(bias);
         f(b, in->data(), *weight, *add, out->data());
         return downloaded(b, *out);
       });
     };
+    auto made = [&](std::size_t floats, auto f) {
+      return with(floats, f, false);
+    };
     auto all = static_cast<std::size_t>(rows * cols);
     constexpr float near = 2e-5f;
-    CHECK(with(all, [&](auto& b, auto* in, auto& v, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto& v, auto&, auto* out) {
             b.rms_norm(in, v, 1e-5f, rows, cols, out);
           }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto& v, auto& a, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto& v, auto& a, auto* out) {
             b.layer_norm(in, v, a, 1e-2f, rows, cols, out);
           }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.silu_mul(in, rows, cols, out);
           }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.gelu_mul(in, rows, cols, out);
           }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.erf_gelu_mul(in, rows, cols, out);
           }) < near);
     CHECK(with(all, [&](auto& b, auto*, auto&, auto& a, auto* out) {
@@ -130,14 +167,10 @@ TEST_CASE("operations on rows are those of the reference") {
     CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.add_scaled(in, -0.5f, rows, cols, out);
           }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.gather_rows(in, std::vector{5, 0, 5}, cols, out);
           }) == 0);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
-            b.add_rows(in, std::vector{2, 0}, std::vector{0.25f, -3.f}, cols,
-                       out);
-          }) < near);
-    CHECK(with(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
+    CHECK(made(all, [&](auto& b, auto* in, auto&, auto&, auto* out) {
             b.mean_rows(in, std::vector{1, 4, 6}, cols, out);
           }) < near);
     CHECK(with(2 * all, [&](auto& b, auto*, auto& v, auto&, auto* out) {
@@ -192,8 +225,8 @@ TEST_CASE("attention sees what it should across blocks and spans") {
                 out->data() + from * heads * d);
     return downloaded(b, *out);
   };
-  // Turned keys are rounded.
-  auto near = one.rope.dims == 0 ? 1e-5f : 5e-3f;
+  // Turned keys are rounded, and so are weights; values go up to 4.
+  auto near = one.rope.dims == 0 ? 1e-3f : 5e-3f;
   CHECK(both.difference([&](auto& b) { return run(b, 0); }) < near);
   auto whole = run(*both.gpu, 0), last = run(*both.gpu, length - 1);
   CHECK(
@@ -201,8 +234,8 @@ TEST_CASE("attention sees what it should across blocks and spans") {
 }
 
 TEST_CASE("attention gives the same bits whole and divided") {
-  // Over three parts of 1024 positions, the last of them begun.
-  constexpr std::int32_t heads = 2, d = 16, length = 2100;
+  // Over three parts of 256 positions, the last of them begun.
+  constexpr std::int32_t heads = 2, d = 16, length = 530;
   constexpr std::int64_t stride = (heads + 2) * d;
   std::vector<std::int32_t> positions(length), sequences(length, 0), table;
   for (std::int32_t i = 0; i < length; ++i)
@@ -215,7 +248,7 @@ TEST_CASE("attention gives the same bits whole and divided") {
   none.dims = 0;
   const ops::batch_view all{positions, sequences, tables};
   const auto blocks = static_cast<std::int32_t>(table.size());
-  for (std::int32_t window : {0, 1500, 30}) {
+  for (std::int32_t window : {0, 400, 30}) {
     INFO("window " << window);
     auto run = [&](ops::backend& b, std::vector<std::int32_t> which) {
       auto pool = b.make_kv_pool({1, 1, d, 16, blocks}).value();
@@ -230,7 +263,7 @@ TEST_CASE("attention gives the same bits whole and divided") {
                   0, *pool, out->data());
       return downloaded(b, *out);
     };
-    const std::vector<std::int32_t> some{0, 1023, 1024, 2047, 2099};
+    const std::vector<std::int32_t> some{0, 255, 256, 511, 529};
     auto naive = make_naive_backend();
     auto expected = run(*naive, some);
     if (on_gpu()) { // few rows there are divided, many are not
@@ -250,26 +283,8 @@ TEST_CASE("attention gives the same bits whole and divided") {
     float worst = 0;
     for (std::size_t i = 0; i < whole.size(); ++i)
       worst = std::max(worst, std::abs(whole[i] - expected[i]));
-    CHECK(worst < 1e-3f); // values are rounded to f16
+    CHECK(worst < 2e-3f); // values and weights are rounded to f16
   }
-}
-
-TEST_CASE("experts are those with the best scores, of equal ones the first") {
-  two_backends both;
-  const std::vector<float> scores{1, 3, 3, 0, 2, -1, 5, 5, 5, 5};
-  for (bool normalise : {false, true})
-    for (auto* b : {both.gpu.get(), both.naive.get()}) {
-      std::vector<std::int32_t> experts(4);
-      std::vector<float> shares(4);
-      auto in = b->upload(scores);
-      b->route(in->data(), 2, 5, normalise, {experts, shares, 2});
-      CHECK(experts == std::vector<std::int32_t>{1, 2, 1, 2});
-      CHECK(shares[0] == Approx(shares[1]));
-      if (normalise)
-        CHECK(shares[0] == Approx(0.5f));
-      else
-        CHECK(shares[2] < 0.25f);
-    }
 }
 
 TEST_CASE("on the GPU's backend every family gives the reference's logits, and "

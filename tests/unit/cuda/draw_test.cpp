@@ -355,6 +355,58 @@ TEST_CASE("an id that a mask does not have is never drawn") {
   }
 }
 
+TEST_CASE("a draw counts the token of the draw before, which nobody has seen "
+          "yet") {
+  constexpr std::int32_t vocabulary = 40; // many tokens come again
+  auto gpu = make_gpu();
+  auto& drawer = *gpu->drawer_of(vocabulary);
+  sampler cpu{vocabulary};
+  std::mt19937 random{11};
+  int known = 0, fresh = 0;
+  for (unsigned round = 0; round < 20; ++round) {
+    std::vector<scene> first, second;
+    std::vector<float> logits[2];
+    draw_planner planners[2]{draw_planner{vocabulary},
+                             draw_planner{vocabulary}};
+    for (unsigned i = 0; i < 9; ++i) {
+      first.push_back(make_scene(vocabulary, 100 * round + i, false));
+      mix(first.back().params, random, vocabulary);
+      planners[0].add_draw(two_samplers::input_of(first.back()));
+    }
+    for (unsigned i = 0; i < 7; ++i) { // of some of them, in another order
+      const auto from = static_cast<std::int32_t>(8 - i);
+      second.push_back(first[static_cast<std::size_t>(from)]);
+      second.back().logits =
+          make_scene(vocabulary, 7777 + 100 * round + i, false).logits;
+      planners[1].add_draw(two_samplers::input_of(second.back()), from);
+    }
+    for (const auto& one : first)
+      logits[0].insert(logits[0].end(), one.logits.begin(), one.logits.end());
+    for (const auto& one : second)
+      logits[1].insert(logits[1].end(), one.logits.begin(), one.logits.end());
+    auto in_first = gpu->upload(logits[0]), in_second = gpu->upload(logits[1]);
+    drawer.begin(in_first->data(), vocabulary, planners[0].plan());
+    drawer.begin(in_second->data(), vocabulary, planners[1].plan());
+    const auto before = drawer.end();
+    const std::vector<ops::drawn_row> drawn(before.begin(), before.end());
+    const auto got = drawer.end();
+    CHECK(downloaded(*gpu, *in_second) == logits[1]);
+    for (std::size_t i = 0; i < second.size(); ++i) {
+      auto& one = second[i];
+      const auto id = drawn[8 - i].id;
+      const auto is_known = std::find(one.output.begin(), one.output.end(),
+                                      id) != one.output.end() ||
+                            std::find(one.prompt.begin(), one.prompt.end(),
+                                      id) != one.prompt.end();
+      ++(is_known ? known : fresh);
+      one.output.push_back(id);
+      CHECK(got[i].id == cpu.draw(two_samplers::input_of(one)).value());
+    }
+  }
+  CHECK(known > 10);
+  CHECK(fresh > 10);
+}
+
 TEST_CASE("what a plan cannot hold is the host's") {
   constexpr std::int32_t vocabulary = 70'000;
   draw_planner planner{vocabulary};

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -109,6 +111,141 @@ void check_matrices(Stored (*rounded)(float)) {
 TEST_CASE("a warp multiplies matrices of which each lane holds a part") {
   check_matrices(to_f16);
   check_matrices(to_bf16);
+}
+
+namespace {
+
+/// Copies 16 bytes per thread, two groups of them, and shows what is there when
+/// one of the groups, or both, were waited for.
+struct copy_kernel {
+  static constexpr bool collective = true;
+  const float* from;
+  int waits;  ///< 0: for nothing, 1: for the first group, 2: for both
+  float* out; ///< [groups][threads]
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    constexpr unsigned numbers = 4;
+    const unsigned count = t.count();
+    for (unsigned group = 0; group < 2; ++group) {
+      const unsigned at = (group * count + t.index()) * numbers;
+      t.copy_async(t.shared() + at, from + at, t.index() != 1);
+      t.commit_copies();
+    }
+    if (waits == 1)
+      t.template wait_copies<1>();
+    else if (waits == 2)
+      t.template wait_copies<0>();
+    t.sync();
+    // Its neighbour's last number.
+    const unsigned of = (t.index() + 1) % count;
+    for (unsigned group = 0; group < 2; ++group)
+      out[group * count + t.index()] =
+          t.shared()[(group * count + of) * numbers + 3];
+  }
+};
+
+/// Every thread writes the greatest of its four.
+struct quad_kernel {
+  static constexpr bool collective = true;
+  const float* x;
+  float* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    out[t.index()] = t.quad_max(x[t.index()]);
+  }
+};
+
+/// Warps do not wait for each other before they have to.
+struct own_way_kernel {
+  static constexpr bool collective = true;
+  float* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    float sum = 0;
+    for (unsigned i = 0; i <= t.index() / warp_size; ++i)
+      sum += t.warp_sum(1);
+    t.sync();
+    out[t.index()] = sum;
+  }
+};
+
+/// Both words of a pair of numbers.
+struct pairs_kernel {
+  static constexpr bool collective = false;
+  float low, high;
+  std::uint16_t codes;
+  std::uint32_t* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    if (t.index() == 0) {
+      out[0] = t.round_pair(low, high);
+      out[1] = t.widen_pair(codes);
+    }
+  }
+};
+
+} // namespace
+
+TEST_CASE("what is copied to shared memory is there when it was waited for, "
+          "and not before") {
+  constexpr unsigned threads = 32;
+  emulated_device device;
+  std::vector<float> x(2 * threads * 4), out(2 * threads);
+  std::iota(x.begin(), x.end(), 1.f);
+  for (int waits = 0; waits <= 2; ++waits) {
+    device.launch({1, 1, threads, x.size()},
+                  copy_kernel{x.data(), waits, out.data()});
+    for (int group = 0; group < 2; ++group) {
+      INFO("waits " << waits << ", group " << group);
+      const auto* got = out.data() + group * threads;
+      if (group >= waits) {
+        CHECK(std::isnan(got[4]));
+        continue;
+      }
+      CHECK(got[4] == x[(group * threads + 5) * 4 + 3]);
+      CHECK(got[0] == 0); // of thread 1, which had nothing to copy
+    }
+  }
+}
+
+TEST_CASE("four neighbours get the greatest of theirs") {
+  emulated_device device;
+  std::vector<float> x(64), out(64);
+  for (int i = 0; i < 64; ++i)
+    x[i] = static_cast<float>(i * 37 % 64) - 32;
+  device.launch({1, 1, 64, 0}, quad_kernel{x.data(), out.data()});
+  for (int i = 0; i < 64; ++i)
+    CHECK(out[i] ==
+          *std::max_element(x.begin() + i / 4 * 4, x.begin() + i / 4 * 4 + 4));
+}
+
+TEST_CASE("a warp may do more than another before they meet") {
+  emulated_device device;
+  std::vector<float> out(96);
+  device.launch({1, 1, 96, 0}, own_way_kernel{out.data()});
+  for (int i = 0; i < 96; ++i)
+    CHECK(out[i] == 32 * (i / 32 + 1));
+}
+
+TEST_CASE("two numbers become a word, the first its lower half") {
+  emulated_device device;
+  std::uint32_t out[2];
+  device.launch({}, pairs_kernel{1.0f, -2.0f, 0x7f38, out}); // no number, 1
+  CHECK(out[0] == 0xc0003c00u);
+  CHECK((out[1] & 0xffffu) == 0x3c00u);
+  CHECK((out[1] >> 16 & 0x7fffu) > 0x7c00u);
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    if ((code & 0x7f) == 0x7f)
+      continue;
+    device.launch(
+        {}, pairs_kernel{0, 0, static_cast<std::uint16_t>(code << 8), out});
+    CHECK(to_float(f16{static_cast<std::uint16_t>(out[1] >> 16)}) ==
+          to_float(e4m3{static_cast<std::uint8_t>(code)}));
+  }
 }
 
 TEST_CASE("all threads of a block get the sum and the greatest of all") {

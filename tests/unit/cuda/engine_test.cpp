@@ -184,11 +184,11 @@ TEST_CASE(
     auto all = requests(device.vocabulary());
     all.resize(5);
     std::uint32_t tokens = 6;
-    for (auto& one : all) { // they end one after the other
-      one.params.repetition_penalty = 1;
-      one.params.frequency_penalty = 0;
+    for (auto& one : all) // they end one after the other
       one.params.max_tokens = tokens += 2;
-    }
+    // Some count tokens.
+    all[0].params.repetition_penalty = 1.4f;
+    all[1].params.frequency_penalty = 0.7f;
     // Some token that is drawn somewhere ends the others.
     watched_runner first{false, family};
     const auto undisturbed = answers(first, all);
@@ -198,11 +198,6 @@ TEST_CASE(
     check_same(answers(device, all, &now), answers(host, all));
     CHECK(device.usage.allocations == before);
     CHECK(device.rows_of_host == 0);
-    if (family == "qwen3moe") { // its experts are chosen by the host
-      CHECK(now.steps_ahead == 0);
-      CHECK(device.usage.captures == 0);
-      continue;
-    }
     CHECK(now.steps_ahead > 10);
     CHECK(device.usage.captures >= 3);
     CHECK(device.usage.replays >= 5);

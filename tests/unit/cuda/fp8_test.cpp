@@ -188,7 +188,8 @@ TEST_CASE("products with weights in e4m3 are right for odd shapes, and a row's "
             sum += x[r * cols + i] * meant[o * cols + i];
           worst = std::max(worst, std::abs(together[r * outputs + o] - sum));
         }
-      CHECK(worst < 2e-6 * (1 + std::sqrt(cols)));
+      // Rows are read to 17 bits.
+      CHECK(worst < 1.5e-5 * (1 + std::sqrt(cols)));
       const auto alone = run(rows - 1, 1, true);
       CHECK(std::equal(alone.begin(), alone.end(), together.end() - outputs));
     }
@@ -197,8 +198,8 @@ TEST_CASE("products with weights in e4m3 are right for odd shapes, and a row's "
 
 TEST_CASE("attention over keys and values in e4m3 is right, and its bits do "
           "not depend on company") {
-  // Of parts of 1024 positions the second is begun; odd heads.
-  constexpr std::int32_t heads = 3, d = 10, length = 1100;
+  // Of parts of 256 positions the second is begun; odd heads.
+  constexpr std::int32_t heads = 3, d = 10, length = 300;
   constexpr std::int64_t stride = (heads + 2) * d;
   auto values = random_floats(length * stride, 9);
   for (auto& x : values) // numbers of e4m3: the reference keeps all bits
@@ -227,12 +228,12 @@ TEST_CASE("attention over keys and values in e4m3 is right, and its bits do "
                 *pool, out->data());
     return downloaded(b, *out);
   };
-  const std::vector<std::int32_t> some{0, 17, 1023, 1099};
+  const std::vector<std::int32_t> some{0, 17, 255, 299};
   auto gpu = make_gpu({}, ops::kv_type::e4m3);
   const auto got = run(*gpu, some);
   const auto expected = run(*make_naive_backend(), some);
   for (std::size_t i = 0; i < got.size(); ++i)
-    REQUIRE(std::abs(got[i] - expected[i]) < 1e-5f);
+    REQUIRE(std::abs(got[i] - expected[i]) < 1e-3f); // weights are f16
   const auto last = run(*gpu, {some.back()});
   CHECK(std::equal(last.begin(), last.end(), got.end() - heads * d));
   if (!on_gpu()) {

@@ -89,23 +89,23 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
     }
     check_same(all, whole);
     CHECK(usage.allocations == allocations);
-    if (on_gpu() || name == "qwen3moe") {
-      CHECK(usage.captures == 0); // experts are chosen by the host
-      continue;
-    }
+    if (on_gpu())
+      continue;                                  // it does not count
     CHECK(usage.captures >= (is_first ? 3 : 2)); // for numbers of rows
     CHECK(usage.replays > steps / 3);
-    // Each weight is read once per step, however it is launched.
+    // Each weight is read once per step, however it is launched; of experts,
+    // those that so many rows may choose.
     feed(*model.decoder, {});
     const auto per_step = (model.decoder->weight_bytes_read() - read) / steps;
-    CHECK(model.decoder->weight_bytes_read() - read == per_step * steps);
+    if (name != "qwen3moe")
+      CHECK(model.decoder->weight_bytes_read() - read == per_step * steps);
     CHECK(per_step <= model.decoder->weight_bytes());
     CHECK(per_step > model.decoder->weight_bytes() / 2);
   }
 }
 
 TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
-  constexpr std::size_t length = 1034;
+  constexpr std::size_t length = 266;
   constexpr model::decoder_limits limits{128, 128, 16, 140, 4, 1100};
   cuda::emulated_usage usage;
   auto model = load_model(
@@ -142,7 +142,7 @@ TEST_CASE("where no graph can be made steps run as they are, and where rows "
   if (on_gpu())
     return; // it says itself what it wants, and can make graphs
   const bool has_no_graphs = GENERATE(true, false);
-  constexpr std::size_t length = 1034;
+  constexpr std::size_t length = 266;
   cuda::emulated_usage usage;
   auto model = load_model(reference_folder() / "families/llama.gguf",
                           make_gpu({.blocks_wanted = 1,

@@ -1,4 +1,4 @@
-#include "cuda/kernels/numbers.hpp"
+#include "cuda/kernels/matrix_words.hpp"
 #include "cuda/step_lists.hpp"
 #include "cuda/stored_weight.hpp"
 #include "engine/ops/cpu/half.hpp"
@@ -105,4 +105,71 @@ TEST_CASE("a step's lists are packed with where each sequence ends, and lie "
   in.batch.tables = longer;
   CHECK(places_of(in).tables == at.tables);
   CHECK(places_of(in).end == at.end + 2);
+}
+
+namespace {
+
+/// What the words of columns k to k + 7 mean.
+template <class Stored>
+std::vector<double> meaning(const std::vector<Stored>& row, std::int64_t k) {
+  matrix_words<Stored> words;
+  words.read(row.data(), k, static_cast<std::int64_t>(row.size()));
+  std::vector<double> out;
+  const auto add = [&](std::size_t at, std::uint32_t bits) {
+    out[at] += to_float(bf16{static_cast<std::uint16_t>(bits)});
+  };
+  for (std::size_t i = 0; i < 4; ++i) {
+    out.resize(out.size() + 2);
+    add(2 * i, words.high[i]);
+    add(2 * i + 1, words.high[i] >> 16);
+    if constexpr (matrix_words<Stored>::is_split) {
+      add(2 * i, words.low[i]);
+      add(2 * i + 1, words.low[i] >> 16);
+    }
+  }
+  return out;
+}
+
+/// All finite numbers of a type whose codes are those below `codes`.
+template <class Stored>
+void check_words_are_exact(int codes, int not_finite_from, int sign) {
+  std::vector<Stored> row;
+  for (int code = 0; code < codes; ++code)
+    if (code % sign < not_finite_from)
+      row.push_back({static_cast<decltype(Stored::bits)>(code)});
+  for (const bool whole : {true, false}) { // read at once or one by one
+    if (!whole)
+      row.resize(row.size() / 8 * 8 - 3);
+    for (std::size_t k = 0; k < row.size(); k += 8) {
+      const auto meant = meaning(row, static_cast<std::int64_t>(k));
+      for (std::size_t i = 0; i < 8; ++i) {
+        const double x = k + i < row.size() ? to_float(row[k + i]) : 0.0f;
+        REQUIRE(meant[i] == x);
+      }
+    }
+  }
+}
+
+} // namespace
+
+TEST_CASE("numbers of a weight are exact as words of bf16; floats lose 2^-17") {
+  check_words_are_exact<bf16>(0x10000, 0x7f80, 0x8000);
+  check_words_are_exact<f16>(0x10000, 0x7c00, 0x8000);
+  check_words_are_exact<e4m3>(0x100, 0x78, 0x80); // whole words of eight
+  check_words_are_exact<e4m3>(0x100, 0x7f, 0x80);
+  std::vector<float> row;
+  for (int i = 0; i < 4096; ++i)
+    row.push_back(
+        std::ldexp(1 + static_cast<float>(i * 2654435761u % 8191) / 8192,
+                   i % 60 - 30) *
+        (i % 2 ? -1.f : 1.f));
+  for (std::size_t k = 0; k < row.size(); k += 8) {
+    const auto meant = meaning(row, static_cast<std::int64_t>(k));
+    for (std::size_t i = 0; i < 8; ++i)
+      REQUIRE(std::abs(meant[i] - row[k + i]) <=
+              std::abs(row[k + i]) * 0x1p-17);
+  }
+  matrix_words<float> none;
+  none.read(nullptr, 0, 8);
+  CHECK(none.high[0] == 0);
 }

@@ -75,7 +75,7 @@ private:
 int chosen(std::vector<made_up> all, row_role role = row_role::prompt) {
   fake_trial trial{std::move(all)};
   std::map<product_algorithm, bool> kept;
-  const auto out = choose_product(trial, role, kept);
+  const auto out = choose_product(trial, role, kept).what;
   return out ? static_cast<int>((*out)[0]) : -1;
 }
 
@@ -92,10 +92,14 @@ struct folder {
 
 product_choices some_choices() {
   product_choices out;
-  out[{{4096, 1024}, row_role::prompt}] =
-      product_algorithm{1, 2, 3, ~std::uint64_t{0}, 5, 6, 7, 8};
-  out[{{4096, 1024}, row_role::output}] = product_choice{};
-  out[{{151'936, 896}, row_role::prompt}] = product_algorithm{9};
+  out[{{4096, 1024}, row_role::prompt}] = {
+      product_algorithm{1, 2, 3, ~std::uint64_t{0}, 5, 6, 7, 8},
+      {{64, 12'345, 12'000}, {2048, 99'999'999'999, 1}}};
+  out[{{4096, 1024}, row_role::output}] = {{}, {{1, 7, 7}}};
+  out[{{151'936, 896}, row_role::prompt}] = {product_algorithm{9}, {}};
+  for (auto kind : {ops::library_kind::f16, ops::library_kind::e4m3})
+    out[{{4096, 1024, kind}, row_role::prompt}] = {
+        product_algorithm{7, static_cast<std::uint64_t>(kind)}, {}};
   return out;
 }
 
@@ -143,10 +147,32 @@ TEST_CASE("no more algorithms are looked at than it takes") {
   CHECK(trial.begun == 1);
 }
 
+TEST_CASE("what keeping rows costs is known for each number of rows") {
+  // The second is fast and does not keep rows; the third cannot do one number.
+  fake_trial trial{{{.5}, {.2, 17}, {.1, -1, 128}}};
+  std::map<product_algorithm, bool> kept;
+  const auto prompt = choose_product(trial, row_role::prompt, kept);
+  CHECK((prompt.what == product_algorithm{2}));
+  CHECK((prompt.times ==
+         std::vector<product_time>{{64, 100'000'000, 100'000'000},
+                                   {256, 100'000'000, 100'000'000},
+                                   {2048, 100'000'000, 100'000'000}}));
+  const auto output = choose_product(trial, row_role::output, kept);
+  CHECK((output.what == product_algorithm{0}));
+  CHECK((output.times ==
+         std::vector<product_time>{{1, 500'000'000, 100'000'000},
+                                   {8, 500'000'000, 100'000'000},
+                                   {32, 500'000'000, 100'000'000},
+                                   {128, 500'000'000, 200'000'000}}));
+}
+
 TEST_CASE("what was chosen is read as it was written") {
   const auto all = some_choices();
   const auto text = write_choices(device, all);
   CHECK((read_choices(text, device) == all));
+  // bench/gpu_engine.py reads these lines too.
+  CHECK(text.find("\n4096 1024 bf16 output own 1:7/7\n") != text.npos);
+  CHECK(text.find(" 64:12345/12000 2048:99999999999/1\n") != text.npos);
   CHECK(read_choices(text, "A GPU, sm90-cuda13, cublasLt 130200").empty());
   CHECK((read_choices(write_choices(device, {}), device).empty()));
 }

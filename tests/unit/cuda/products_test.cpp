@@ -13,6 +13,7 @@
 
 using namespace troupe;
 using namespace troupe::test;
+using ops::library_kind;
 using ops::row_role;
 
 namespace fs = std::filesystem;
@@ -36,17 +37,27 @@ struct folder {
   }
 };
 
-/// A weight of ones and the like in bf16, and rows to multiply.
+/// A weight of ones and the like in 16 bits.
 struct matrix {
-  std::int64_t outputs = 64, cols = 48;
+  library_kind kind; ///< as what a GPU is to keep it
+  std::int64_t outputs, cols;
   std::vector<std::uint16_t> bits;
-  matrix() {
+
+  matrix() : matrix(library_kind::bf16, 64, 48) {
+    // nop
+  }
+  matrix(library_kind kept, std::int64_t o, std::int64_t c)
+      : kind(kept), outputs(o), cols(c) {
+    const int one = kind == library_kind::f16 ? 0x3c00 : 0x3f80;
     for (std::int64_t i = 0; i < outputs * cols; ++i)
-      bits.push_back(static_cast<std::uint16_t>(0x3f80 + i * 37 % 97));
+      bits.push_back(static_cast<std::uint16_t>(one + i * 37 % 97));
   }
   ops::matrix_view view() const {
-    return {ops::element_type::bf16, outputs, cols,
-            std::as_bytes(std::span{bits})};
+    ops::matrix_view out{kind == library_kind::f16 ? ops::element_type::f16
+                                                   : ops::element_type::bf16,
+                         outputs, cols, std::as_bytes(std::span{bits})};
+    out.as_e4m3 = kind == library_kind::e4m3;
+    return out;
   }
 };
 
@@ -57,12 +68,12 @@ struct loaded_matrix {
   std::unique_ptr<ops::weight> weight;
   std::size_t trials = 0; ///< products that the choice took
 
-  /// `rounded`: of numbers that are bf16 already.
+  /// `rounded`: of numbers that are bf16 already. All are times `factor`.
   std::vector<float> product(std::int64_t rows, row_role role, bool add,
-                             bool rounded = false) {
+                             bool rounded = false, float factor = 1) {
     std::vector<float> x(static_cast<std::size_t>(rows * weight->cols()));
     for (std::size_t i = 0; i < x.size(); ++i) {
-      x[i] = static_cast<float>(i % 31) * 0.0317f - 0.4f;
+      x[i] = (static_cast<float>(i % 31) * 0.0317f - 0.4f) * factor;
       if (rounded)
         x[i] = cuda::to_float(cuda::to_bf16(x[i]));
     }
@@ -76,11 +87,10 @@ struct loaded_matrix {
 };
 
 loaded_matrix load(cuda::emulated_options how, const fs::path& cache = {},
-                   std::int32_t kv_blocks = 1000) {
+                   std::int32_t kv_blocks = 1000, const matrix& m = {}) {
   loaded_matrix out;
   how.usage = out.usage.get();
   out.backend = cuda::make_emulated_backend(how, cache);
-  const matrix m;
   const auto view = m.view();
   out.weight = out.backend->load({&view, 1}).value();
   ops::step_bounds bounds;
@@ -222,6 +232,48 @@ TEST_CASE("a library's algorithm is taken where it pays, and keeps rows") {
       const auto some = with.product(rows, row_role::prompt, add);
       CHECK(std::equal(some.begin(), some.end(), prompt.begin()));
     }
+  }
+}
+
+TEST_CASE("so it is with weights in f16 and e4m3, which are multiplied in "
+          "pieces") {
+  for (auto kind : {library_kind::f16, library_kind::e4m3}) {
+    INFO("kind " << static_cast<int>(kind));
+    const matrix m{kind, 2056, 16}; // two pieces of 1032 and 1024
+    auto own = load({}, {}, 200'000, m);
+    auto with = load({.has_library = true}, {}, 200'000, m);
+    CHECK(with.trials > 0);
+    REQUIRE(with.backend->has_roles());
+    const auto allocations = with.usage->allocations;
+    for (bool add : {false, true}) {
+      const auto prompt = with.product(33, row_role::prompt, add);
+      const auto output = own.product(33, row_role::prompt, add);
+      CHECK((with.product(33, row_role::output, add) == output));
+      CHECK((prompt != output));
+      // Rows have eight bits, or eleven.
+      const double near = kind == library_kind::f16 ? 1e-3 : 8e-3;
+      for (std::size_t i = 0; i < prompt.size(); ++i)
+        REQUIRE(prompt[i] == Approx(output[i]).epsilon(near).margin(near));
+      // bf16 has no more bits than either of them.
+      const auto rounded = with.product(33, row_role::prompt, add, true);
+      const auto exact = own.product(33, row_role::prompt, add, true);
+      for (std::size_t i = 0; i < exact.size(); ++i)
+        REQUIRE(rounded[i] == Approx(exact[i]).epsilon(1e-5).margin(1e-4));
+      for (std::int64_t rows : {1, 16, 32}) {
+        const auto some = with.product(rows, row_role::prompt, add);
+        CHECK(std::equal(some.begin(), some.end(), prompt.begin()));
+      }
+    }
+    // No row is too large or too small for 16 bits.
+    for (const float factor : {0x1p100f, 0x1p-100f}) {
+      auto expected = with.product(3, row_role::prompt, false);
+      for (auto& y : expected)
+        y *= factor;
+      CHECK((with.product(3, row_role::prompt, false, false, factor) ==
+             expected));
+    }
+    // What `product` uploads and no more.
+    CHECK(with.usage->allocations - allocations == 2 * (2 * 6 + 2 * 2));
   }
 }
 

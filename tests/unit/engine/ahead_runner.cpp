@@ -15,6 +15,8 @@ void change(std::vector<float>& logits, const ops::draw_row& how,
   using ops::logit_change;
   for (auto i = how.first_change; i < how.first_change + how.changes; ++i) {
     const auto& by = plan.changes.at(static_cast<std::size_t>(i));
+    if (by.id < 0)
+      continue; // another one has it
     auto& logit = logits.at(static_cast<std::size_t>(by.id));
     if (by.what & logit_change::is_biased)
       logit = sampling::biased(logit, by.bias);
@@ -26,6 +28,28 @@ void change(std::vector<float>& logits, const ops::draw_row& how,
                                   how.presence_penalty);
     if (by.what & logit_change::is_masked)
       logit = -INFINITY;
+  }
+}
+
+/// What waits for a token that was drawn gets it.
+void name_drawn(ops::draw_plan& plan,
+                const std::vector<ops::drawn_row>& drawn) {
+  for (const auto& how : plan.rows) {
+    const auto all = std::span{plan.changes}.subspan(
+        static_cast<std::size_t>(how.first_change),
+        static_cast<std::size_t>(how.changes));
+    if (all.empty() || all.back().id >= 0)
+      continue;
+    auto& waits = all.back();
+    const auto id = drawn.at(static_cast<std::size_t>(-1 - waits.id)).id;
+    const auto known = std::find_if(all.begin(), all.end() - 1,
+                                    [&](auto& one) { return one.id == id; });
+    if (known == all.end() - 1) {
+      waits.id = id;
+      continue;
+    }
+    known->what |= waits.what;
+    known->times += waits.times;
   }
 }
 
@@ -85,6 +109,7 @@ std::span<const ops::drawn_row> ahead_runner::collect_drawn() {
   for (auto& token : now.plan.tokens)
     if (token < 0)
       token = std::max(drawn_.at(static_cast<std::size_t>(-1 - token)).id, 0);
+  name_drawn(now.draws, drawn_);
   of_.submit(now.plan);
   const auto logits = of_.collect();
   logits_.assign(logits.begin(), logits.end());

@@ -51,6 +51,20 @@ struct naive_weight final : ops::weight {
   std::vector<bool> quantised_; ///< per row
 };
 
+struct naive_experts final : ops::expert_weights {
+  std::int64_t bytes() const override {
+    std::int64_t sum = 0;
+    for (const auto& [gate_up, down] : all)
+      sum += gate_up->bytes() + down->bytes();
+    return sum;
+  }
+
+  struct one {
+    std::unique_ptr<ops::weight> gate_up, down;
+  };
+  std::vector<one> all;
+};
+
 struct naive_buffer final : ops::buffer {
   explicit naive_buffer(std::size_t size) : values_(size) {
     // nop
@@ -143,6 +157,15 @@ public:
                                 out->values_);
     }
     return std::unique_ptr<ops::weight>{std::move(out)};
+  }
+
+  result<std::unique_ptr<ops::expert_weights>>
+  load_experts(std::span<const ops::expert_matrices> experts) override {
+    auto out = std::make_unique<naive_experts>();
+    for (const auto& [gate, up, down] : experts)
+      out->all.push_back(
+          {load(std::vector{gate, up}).value(), load({&down, 1}).value()});
+    return std::unique_ptr<ops::expert_weights>{std::move(out)};
   }
 
   std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
@@ -302,34 +325,42 @@ public:
       x[i] = static_cast<float>(capped(x[i], cap));
   }
 
-  void route(const float* scores, std::int64_t rows, std::int32_t experts,
-             bool normalise, const ops::routing_view& out) override {
-    for (std::int64_t row = 0; row < rows; ++row, scores += experts) {
-      std::vector<std::int32_t> order(experts);
+  std::uint64_t mix_experts(const ops::expert_weights& experts,
+                            const ops::mixture_params& how, const float* x,
+                            const float* scores, std::int64_t rows,
+                            float* y) override {
+    const auto& all = dynamic_cast<const naive_experts&>(experts).all;
+    const auto score_of = [&](std::int32_t e) {
+      return std::isnan(scores[e]) ? -INFINITY : scores[e];
+    };
+    std::uint64_t read = 0;
+    for (; rows > 0; --rows, x += how.cols, y += how.cols) {
+      std::vector<std::int32_t> order(how.experts);
       std::iota(order.begin(), order.end(), 0);
-      std::stable_sort(order.begin(), order.end(),
-                       [&](auto a, auto b) { return scores[a] > scores[b]; });
-      double all = 0;
-      double chosen = 0;
-      for (std::int32_t i = 0; i < experts; ++i) {
-        auto share = std::exp(double{scores[order[i]]} - scores[order[0]]);
-        all += share;
-        chosen += i < out.chosen ? share : 0;
+      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+        return score_of(a) > score_of(b);
+      });
+      const auto share_of = [&](std::int32_t e) {
+        return std::exp(double{scores[e]} - score_of(order.front()));
+      };
+      double sum = 0;
+      for (std::int32_t i = 0; i < (how.normalise ? how.chosen : how.experts);
+           ++i)
+        sum += share_of(order[i]);
+      for (std::int32_t i = 0; i < how.chosen; ++i) {
+        const auto& [gate_up, down] = all[order[i]];
+        std::vector<float> inner(2 * how.inner), product(how.inner),
+            given(how.cols);
+        linear(*gate_up, x, 1, inner.data(), false, {});
+        silu_mul(inner.data(), 1, how.inner, product.data());
+        linear(*down, product.data(), 1, given.data(), false, {});
+        add_scaled(given.data(), static_cast<float>(share_of(order[i]) / sum),
+                   1, how.cols, y);
+        read += gate_up->bytes() + down->bytes();
       }
-      for (std::int32_t i = 0; i < out.chosen; ++i) {
-        auto share = std::exp(double{scores[order[i]]} - scores[order[0]]);
-        out.experts[row * out.chosen + i] = order[i];
-        out.shares[row * out.chosen + i] =
-            static_cast<float>(share / (normalise ? chosen : all));
-      }
+      scores += how.experts;
     }
-  }
-
-  void add_rows(const float* x, std::span<const std::int32_t> rows,
-                std::span<const float> shares, std::int64_t cols,
-                float* y) override {
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      add_scaled(x + i * cols, shares[i], 1, cols, y + rows[i] * cols);
+    return read;
   }
 
   void gather_rows(const float* x, std::span<const std::int32_t> rows,

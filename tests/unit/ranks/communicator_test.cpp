@@ -104,7 +104,7 @@ TEST_CASE("ranks add up in their order, and give all what each has") {
 }
 
 TEST_CASE("what does not fit the room at once comes in pieces") {
-  const auto kind = device_kind();
+  const auto kind = on_gpu() ? on_gpus() : emulated_devices_apart();
   for (std::size_t size : {2, 3}) {
     INFO(size);
     auto ranks = kind.make(static_cast<std::int32_t>(size), make_cpu);
@@ -123,6 +123,91 @@ TEST_CASE("what does not fit the room at once comes in pieces") {
                 ranks[r].ranks->prepare(n) == bytes;
     });
     CHECK(good == std::vector<int>(size, 1));
+  }
+}
+
+TEST_CASE("kernels that read other ranks' memory add up and place what fills "
+          "their rooms once, often, and what is too much for them",
+          "[emulated]") {
+  using layout = ops::gpu_peer_layout;
+  constexpr std::size_t once = layout::channels * layout::channel_floats;
+  for (std::size_t size : {2, 3, 4}) {
+    auto ranks =
+        emulated_devices().make(static_cast<std::int32_t>(size), make_cpu);
+    for (const std::size_t n :
+         {std::size_t{1023}, std::size_t{1025}, once, once + 1,
+          2 * once + 12'345, static_cast<std::size_t>(layout::sum_max) + 1}) {
+      if (n > 1025 && size != 3)
+        continue; // takes its time
+      INFO(n << " numbers, " << size << " ranks");
+      const auto given = random_floats(size, n);
+      const auto sums = sums_of(given);
+      std::vector<int> good(size);
+      on_all(size, [&](std::size_t r) {
+        good[r] = summed_by(ranks[r], given[r]) == sums &&
+                  stands_beside(gathered_by(ranks[r], given[r], 1), given, 1);
+      });
+      CHECK(good == std::vector<int>(size, 1));
+    }
+  }
+}
+
+TEST_CASE("kernels of ranks that come early and late do not mix their numbers",
+          "[emulated]") {
+  constexpr std::size_t size = 3, times = 100;
+  auto ranks = emulated_devices().make(size, make_cpu);
+  std::vector<int> good(size);
+  on_all(size, [&](std::size_t r) {
+    std::mt19937 random{static_cast<unsigned>(r)};
+    for (std::size_t i = 0; i < times; ++i) {
+      const auto n = 1 + i % 70;
+      auto given = ranks[r].backend->upload(
+          floats(n, static_cast<float>(1 + i + 1000 * r)));
+      for (auto wait = random() % 40; wait > 0; --wait)
+        std::this_thread::yield();
+      ranks[r].ranks->all_reduce(given->data(), given->size());
+      const auto sum = static_cast<float>(3 * (1 + i) + 3000);
+      good[r] += downloaded(*ranks[r].backend, *given) == floats(n, sum);
+    }
+  });
+  CHECK(good == std::vector<int>(size, times));
+}
+
+TEST_CASE(
+    "a kernel's wait for a rank that never comes ends with the group, and "
+    "leaves what is no number",
+    "[emulated]") {
+  for (const bool is_sum : {true, false}) {
+    auto group = std::make_shared<ops::thread_group>(2);
+    std::atomic<bool> runs = false;
+    auto first = cuda::make_emulated_rank(
+        group, 0, {.before_kernel = [&] { runs = true; }});
+    auto second = cuda::make_emulated_rank(group, 1);
+    auto x = first.backend->upload(floats{1, 2, 3});
+    auto out = first.backend->allocate(6);
+    floats left;
+    std::thread waits{[&] {
+      if (is_sum)
+        first.ranks->all_reduce(x->data(), 3);
+      else
+        first.ranks->all_gather(x->data(), 1, 3, out->data());
+      left = downloaded(*first.backend, is_sum ? *x : *out);
+    }};
+    // The other is there, but for its kernel.
+    second.ranks->prepare(3);
+    group->meet();
+    group->meet();
+    while (!runs)
+      std::this_thread::yield();
+    CHECK_NOTHROW(first.ranks->check());
+    group->end("rank 1: it is broken");
+    waits.join();
+    CHECK(left.size() == (is_sum ? 3 : 6));
+    CHECK(std::all_of(left.begin(), left.end(),
+                      [](float x) { return std::isnan(x); }));
+    CHECK_THROWS_WITH(first.ranks->check(), "rank 1: it is broken");
+    CHECK_THROWS_WITH(first.ranks->all_reduce(x->data(), 3),
+                      "rank 1: it is broken");
   }
 }
 

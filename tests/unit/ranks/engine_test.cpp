@@ -1,4 +1,5 @@
 #include "engine/engine.hpp"
+#include "engine/ops/dense_layout.hpp"
 #include "engine/ops/gloo/gloo_communicator.hpp"
 
 #include <catch2/catch.hpp>
@@ -281,12 +282,16 @@ TEST_CASE("each rank has a GPU's memory, and one of a machine's shares it",
   o.max_num_batched_tokens = 16'384;
   o.memory_utilization = 0.5;
   constexpr std::uint64_t each = 512u << 20;
-  auto gpus = engine::measure(o, each);
+  // What is kept free for NCCL is as if it were not there.
+  const auto library = ops::gpu_rank_layout::library_bytes(2);
+  auto gpus = engine::measure(o, each + library);
   REQUIRE(gpus.has_value());
-  CHECK(gpus->bytes() <= each);
-  CHECK(gpus->bytes() > each * 9 / 10);
+  CHECK(gpus->library_bytes == 2 * library);
+  CHECK(gpus->bytes() - gpus->library_bytes <= each);
+  CHECK(gpus->bytes() - gpus->library_bytes > each * 9 / 10);
   o.device = "cpu";
   auto machine = engine::measure(o, each);
   REQUIRE(machine.has_value());
   CHECK(machine->bytes() <= each / 2);
+  CHECK(machine->library_bytes == 0);
 }

@@ -75,17 +75,32 @@ inline rank_kind over_sockets() {
           }};
 }
 
-inline rank_kind emulated_devices() {
-  return {"emulated devices", false,
-          [](std::int32_t size, const backend_maker&) {
+/// `how` is for the rank whose number it is given.
+inline rank_kind
+emulated_devices(std::string name,
+                 std::function<cuda::emulated_options(std::int32_t rank)> how) {
+  return {std::move(name), false,
+          [how = std::move(how)](std::int32_t size, const backend_maker&) {
             auto group = std::make_shared<ops::thread_group>(size);
             std::vector<one_rank> out;
             for (std::int32_t rank = 0; rank < size; ++rank) {
-              auto made = cuda::make_emulated_rank(group, rank);
+              auto made = cuda::make_emulated_rank(group, rank, how(rank));
               out.push_back({std::move(made.backend), std::move(made.ranks)});
             }
             return out;
           }};
+}
+
+/// They read each other's memory.
+inline rank_kind emulated_devices() {
+  return emulated_devices("emulated devices",
+                          [](auto) { return cuda::emulated_options{}; });
+}
+
+inline rank_kind emulated_devices_apart() {
+  return emulated_devices("emulated devices apart", [](auto) {
+    return cuda::emulated_options{.has_peers = false};
+  });
 }
 
 /// A library in NCCL's place (fake_nccl): what of it NCCL has not.
@@ -124,15 +139,19 @@ public:
     by_->exchange(own, n, parts);
     made_up().wait();
   }
+  bool waits() const override {
+    return by_->waits();
+  }
 
 private:
   std::unique_ptr<cuda::device_transport> by_;
 };
 
 inline one_rank make_rank_by_nccl(std::shared_ptr<ops::thread_group> group,
-                                  std::int32_t rank) {
+                                  std::int32_t rank, bool has_peers = false) {
   auto made = cuda::make_emulated_rank(
-      group, rank, {}, {}, [&](auto, ops::communicator& hosts) {
+      group, rank, {.has_peers = has_peers}, {},
+      [&](auto, ops::communicator& hosts) {
         return std::make_unique<waiting_transport>(
             cuda::connect_nccl(group, hosts, nullptr).value());
       });
@@ -213,23 +232,31 @@ inline rank_kind made_up_nccl_of_processes() {
           }};
 }
 
-inline rank_kind made_up_nccl() {
-  return {"made up NCCL", false, [](std::int32_t size, const backend_maker&) {
+inline rank_kind made_up_nccl(bool has_peers = false) {
+  return {has_peers ? "made up NCCL beside kernels" : "made up NCCL", false,
+          [has_peers](std::int32_t size, const backend_maker&) {
             made_up(); // is found instead of NCCL
             auto group = std::make_shared<ops::thread_group>(size);
             return on_threads(size, [&](std::int32_t rank) {
-              return make_rank_by_nccl(group, rank);
+              return make_rank_by_nccl(group, rank, has_peers);
             });
           }};
 }
 
-/// One rank is by NCCL; several share the GPU.
-inline rank_kind on_one_gpu() {
+/// Of the machine, as TROUPE_TEST_GPUS says; else one.
+inline std::int32_t gpus() {
+  const char* count = std::getenv("TROUPE_TEST_GPUS");
+  return count == nullptr ? 1 : std::max(1, std::atoi(count));
+}
+
+/// By NCCL, and kernels that read other ranks' memory, where there are as many
+/// GPUs; else several share the first.
+inline rank_kind on_gpus() {
   return {
-      "a GPU", false, [](std::int32_t size, const backend_maker&) {
+      "GPUs", false, [](std::int32_t size, const backend_maker&) {
         auto group = std::make_shared<ops::thread_group>(size);
         return on_threads(size, [&](std::int32_t rank) {
-          auto opened = ops::open_cuda({.number = 0,
+          auto opened = ops::open_cuda({.number = size <= gpus() ? rank : 0,
                                         .cache_folder = {},
                                         .group = group,
                                         .rank_here = rank});
@@ -245,16 +272,18 @@ inline bool on_gpu() {
 }
 
 /// Ranks on devices: emulated, or by TROUPE_TEST_DEVICE=cuda
-/// (scripts/gpu-check.sh) on a GPU.
+/// (scripts/gpu-check.sh) on GPUs.
 inline rank_kind device_kind() {
-  return on_gpu() ? on_one_gpu() : emulated_devices();
+  return on_gpu() ? on_gpus() : emulated_devices();
 }
 
 inline std::vector<rank_kind> all_kinds() {
   std::vector<rank_kind> out{threads_of_a_process(), over_sockets(),
                              threads_of_processes(), device_kind()};
   if (!on_gpu()) { // there it is NCCL itself
+    out.push_back(emulated_devices_apart());
     out.push_back(made_up_nccl());
+    out.push_back(made_up_nccl(true));
     out.push_back(devices_of_processes());
     out.push_back(made_up_nccl_of_processes());
   }

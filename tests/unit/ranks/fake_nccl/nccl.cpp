@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <climits>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdio>
@@ -25,7 +26,8 @@ struct unique_id {
 struct configuration {
   std::size_t size;
   unsigned int magic, version;
-  int blocking;
+  int blocking, cluster_size, channels_min, channels_max;
+  const char* network;
 };
 
 enum status { success = 0 };
@@ -149,9 +151,15 @@ EXPORTED status ncclCommInitRankConfig(comm** out, int ranks, unique_id id,
                                        int rank, configuration* how) {
   std::unique_lock lock{mutex};
   must(how->magic == 0xcafebeef && how->size >= sizeof *how &&
-           how->version >= 21'400,
+           how->version >= 21'700,
        "this is no configuration");
   must(how->blocking == 1, "calls are threads");
+  constexpr int unset = INT_MIN;
+  must(how->cluster_size == unset && how->channels_min == unset &&
+           how->network == nullptr,
+       "what is not given is not marked so");
+  must(how->channels_max >= 1 && how->channels_max <= 32,
+       "its memory has no bound");
   int number = 0;
   std::memcpy(&number, id.bytes + 64, sizeof number);
   must(number > 0 && number <= ids && rank >= 0 && rank < ranks, "no such id");

@@ -1,18 +1,26 @@
 #pragma once
 
 #include "engine/ops/backend.hpp"
+#include "engine/ops/cpu/expert_router.hpp"
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-namespace troupe::model {
+namespace troupe::ops::cpu {
 
 /// The rows that chose an expert, ascending, and the share that each gives it.
 struct expert_rows {
   std::span<const std::int32_t> rows;
   std::span<const float> shares;
 };
+
+/// Floats of one expert's rows, which may be all: what goes in, gates with what
+/// they multiply, their products, and what it gives.
+constexpr std::int64_t mixture_floats(const mixture_params& how,
+                                      std::int64_t rows) {
+  return rows * (how.cols + 2 * how.inner + how.inner + how.cols);
+}
 
 /// Turns which experts each row chose into which rows each expert has.
 class expert_plan {
@@ -21,7 +29,7 @@ public:
   void make_room(std::int64_t rows, std::int32_t chosen);
 
   /// Where the choices are to be written.
-  ops::routing_view routing() {
+  routing_view routing() {
     return {experts_, shares_, chosen_};
   }
 
@@ -39,4 +47,4 @@ private:
   std::vector<float> sorted_shares_;
 };
 
-} // namespace troupe::model
+} // namespace troupe::ops::cpu

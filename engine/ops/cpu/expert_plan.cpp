@@ -1,8 +1,8 @@
-#include "engine/model/expert_plan.hpp"
+#include "engine/ops/cpu/expert_plan.hpp"
 
 #include <cassert>
 
-namespace troupe::model {
+namespace troupe::ops::cpu {
 
 void expert_plan::make_room(std::int64_t rows, std::int32_t chosen) {
   chosen_ = chosen;
@@ -37,4 +37,4 @@ expert_rows expert_plan::rows_of(std::int32_t expert) const {
           std::span{sorted_shares_}.subspan(first, count)};
 }
 
-} // namespace troupe::model
+} // namespace troupe::ops::cpu
