@@ -57,6 +57,10 @@ public:
     auto dense = make_dense(parts);
     if (!dense)
       return dense.error();
+    if (dense->rows > outputs_most)
+      return error{errc::unsupported,
+                   "weights of more than " + std::to_string(outputs_most) +
+                       " outputs are not supported on a GPU"};
     auto made = std::make_unique<device_weight>();
     made->type = dense->type;
     made->is_e4m3 = dense->is_e4m3;
@@ -97,6 +101,10 @@ public:
                    "heads of more than " +
                        std::to_string(ops::gpu_head_dim_max) +
                        " dimensions are not supported on a GPU"};
+    if (attention_bytes(shape.head_dim) > device_->shared_bytes_most())
+      return error{errc::unsupported,
+                   "heads of " + std::to_string(shape.head_dim) +
+                       " dimensions need more shared memory than this GPU has"};
     auto made = std::make_unique<device_kv>();
     made->shape_ = shape;
     if (auto done = take(*device_, made->memory, kv_bytes(shape)); !done)
@@ -258,6 +266,10 @@ public:
   void scale(float* x, float factor, std::int64_t rows,
              std::int64_t cols) override {
     change_rows(change::scale, x, 0, factor, rows, cols, x);
+  }
+
+  void clear(float* x, std::int64_t rows, std::int64_t cols) override {
+    change_rows(change::clear, x, 0, 0, rows, cols, x);
   }
 
   void soft_cap(float* x, float cap, std::int64_t rows,
@@ -475,6 +487,29 @@ private:
       f(std::integral_constant<int, 256>{});
     else
       f(std::integral_constant<int, head_dim_max>{});
+  }
+
+  /// Of rows that come many at once.
+  template <int Dims>
+  static constexpr int team_of_many = Dims <= 128 ? 1 : attention_warps;
+
+  /// Shared memory that attention needs.
+  std::size_t attention_bytes(std::int32_t head_dim) const {
+    std::size_t out = 0;
+    with_dims(head_dim, [&](auto dims) {
+      const auto add = [&]<class Kept>(const Kept&) {
+        out =
+            sizeof(float) *
+            std::max(
+                attention_shape<Kept, dims, attention_warps>::shared_floats,
+                attention_shape<Kept, dims, team_of_many<dims>>::shared_floats);
+      };
+      if (kv_type_ == ops::kv_type::e4m3)
+        add(e4m3{});
+      else
+        add(f16{});
+    });
+    return out;
   }
 
   template <class Kept>

@@ -197,15 +197,13 @@ private:
              std::int64_t rows, float* y, bool add, const room& in) {
     const auto* scales =
         weight.scales != nullptr ? weight.scales + first : nullptr;
+    const float* factors = weight.shape.kind == kind::f16
+                               ? in.factors.template as<float>()
+                               : nullptr;
     over_rows(rows, some, [&](unsigned blocks) {
-      return place_sums_kernel{in.sums.template as<float>(),
-                               in.factors.template as<float>(),
-                               scales,
-                               blocks,
-                               some,
-                               weight.shape.outputs,
-                               y + first,
-                               add};
+      return place_sums_kernel{
+          in.sums.template as<float>(), factors,   scales, blocks, some,
+          weight.shape.outputs,         y + first, add};
     });
   }
 

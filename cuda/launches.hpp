@@ -49,6 +49,10 @@ void launch_tiles(Device& device, const Stored* weight, const float* x,
   device.launch(shape, kernel{weight, x, outputs, cols, rows, y, add, scales});
 }
 
+/// Outputs of a weight at most: a grid is at most so high.
+inline constexpr std::int64_t outputs_most =
+    65'535 * std::int64_t{fragment_outputs};
+
 /// Our own product; `scales` as linear_kernel has them.
 template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,

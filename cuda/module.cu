@@ -7,6 +7,7 @@
 #include "cuda/thread_transport.hpp"
 #include "engine/ops/cuda_module.hpp"
 
+#include <algorithm>
 #include <set>
 
 // What is found by dlopen (engine/ops/cuda_module.hpp).
@@ -89,18 +90,22 @@ result<ops::cuda_device> open_rank(ops::cuda_options& how) {
       how.group->end(places.error().message);
       return places.error();
     }
-    auto transport = connect(**device, how, *hosts, *places);
+    auto& used = **device;
+    auto out = with_backend(std::move(*device), how); // outlives what follows
+    const auto free_before = used.free_bytes();
+    auto transport = connect(used, how, *hosts, *places);
     if (!transport)
       return failed(transport.error().message);
-    move_once(**device, **transport, hosts->size());
+    move_once(used, **transport, hosts->size());
     std::unique_ptr<cuda::peer_link<gpu_device>> peers;
-    if (how.group->size() == hosts->size() && reach_all(**device, *hosts))
-      peers = std::make_unique<cuda::peer_link<gpu_device>>(**device, how.group,
+    if (how.group->size() == hosts->size() && reach_all(used, *hosts))
+      peers = std::make_unique<cuda::peer_link<gpu_device>>(used, how.group,
                                                             how.rank_here);
-    auto ranks = std::make_unique<cuda::device_communicator<gpu_device>>(
-        **device, std::move(hosts), std::move(*transport), std::move(peers));
-    auto out = with_backend(std::move(*device), how);
-    out.ranks = std::move(ranks);
+    out.ranks = std::make_unique<cuda::device_communicator<gpu_device>>(
+        used, std::move(hosts), std::move(*transport), std::move(peers));
+    // What connecting took is gone, and not the engine's to give.
+    const auto free_now = used.free_bytes();
+    out.free_bytes -= free_before - std::min(free_before, free_now);
     return out;
   } catch (const std::exception& why) {
     return failed(why.what());

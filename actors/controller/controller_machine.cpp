@@ -750,8 +750,10 @@ void controller_machine::take_in_part(
   one.ended = ended(running.report) ? spec.leader : 0;
   if (known != had.end())
     one.has = known->second.has;
-  else if (found != models_.end())
-    one.has = holding_of(found->second.wanted.demand, spec, spec.part);
+  else
+    one.has = holding_of(found != models_.end() ? found->second.wanted.demand
+                                                : replica_demand{},
+                         spec, spec.part);
   if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
     one.number = *number;
     occupy(at, one.has);
@@ -930,7 +932,9 @@ commands controller_machine::report(const protocol::replica_news& news,
     leaves(at, now);
   auto wanted = at.replicas.find(report.replica);
   if (wanted == at.replicas.end()) {
-    if (ended(report) && at.leftovers.contains(report.replica))
+    // One that failed may have been started again before it was told to end.
+    if (report.phase == protocol::replica_phase::stopped &&
+        at.leftovers.contains(report.replica))
       gone(at, report.replica);
     finish(out, now);
     return out;

@@ -12,7 +12,7 @@ using protocol::replica_phase;
 namespace {
 
 /// For the replica's own end after it has drained.
-constexpr milliseconds end_max{5'000};
+constexpr milliseconds end_max{2'000};
 
 } // namespace
 

@@ -13,8 +13,10 @@ std::int32_t parts_of(double amount) {
     return 0;
   if (amount >= 1)
     return gpu_room::parts;
+  // Rounded down, so that as many as are one by their sum are one here too.
+  constexpr double noise = 1e-6;
   return static_cast<std::int32_t>(
-      std::max(std::lround(amount * gpu_room::parts), 1L));
+      std::max(std::floor(amount * gpu_room::parts + noise), 1.0));
 }
 
 /// GPUs in an amount. What is far more than there are must not overflow.

@@ -108,9 +108,10 @@ struct gate_kernel {
   }
 };
 
-enum class change : std::uint8_t { add, scale, soft_cap, erf_gelu };
+enum class change : std::uint8_t { add, scale, soft_cap, erf_gelu, clear };
 
-/// y of each row: += factor * x, *= factor, factor * tanh(y / factor), gelu(y).
+/// y of each row: += factor * x, *= factor, factor * tanh(y / factor), gelu(y),
+/// 0.
 struct change_kernel {
   static constexpr bool collective = false;
   change how;
@@ -132,6 +133,8 @@ struct change_kernel {
         to[i] *= factor;
       else if (how == change::soft_cap)
         to[i] = factor * tanhf(to[i] / factor);
+      else if (how == change::clear)
+        to[i] = 0;
       else
         to[i] = gated(gate::erf_gelu, to[i]);
     });

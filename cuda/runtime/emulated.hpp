@@ -208,6 +208,7 @@ struct emulated_usage {
 struct emulated_options {
   /// Launches of fewer blocks are divided further where they can be.
   std::int64_t blocks_wanted = 0;
+  std::size_t shared_bytes_most = 227 << 10; ///< of a block
   /// If it is given, it outlives the device.
   emulated_usage* usage = nullptr;
   /// It has algorithms for products: one whose bits depend on the number of
@@ -236,6 +237,9 @@ public:
   /// So many blocks of a launch would keep it busy.
   std::int64_t blocks_wanted() const {
     return how_.blocks_wanted;
+  }
+  std::size_t shared_bytes_most() const {
+    return how_.shared_bytes_most;
   }
 
   std::string name() const {

@@ -48,6 +48,7 @@ result<std::unique_ptr<gpu_device>> gpu_device::open(int number) {
                std::to_string(about.minor) + "-cuda" +
                std::to_string(CUDART_VERSION / 1000);
   out->blocks_wanted_ = 4 * std::int64_t{about.multiProcessorCount};
+  out->shared_bytes_most_ = about.sharedMemPerBlockOptin;
   out->description_ = std::string{about.name} + ", " + out->name_;
   if (auto why = cudaSetDevice(number); why != cudaSuccess)
     return failed(why);

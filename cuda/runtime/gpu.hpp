@@ -50,6 +50,11 @@ public:
     return blocks_wanted_;
   }
 
+  /// Of shared memory that a block can have at most.
+  std::size_t shared_bytes_most() const {
+    return shared_bytes_most_;
+  }
+
   void* allocate(std::size_t bytes);
   void release(void* memory);
   void zero(void* memory, std::size_t bytes);
@@ -163,6 +168,7 @@ private:
   int number_ = 0;
   std::string name_, description_;
   std::int64_t blocks_wanted_ = 0;
+  std::size_t shared_bytes_most_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
   std::unique_ptr<cublas_lt> products_;
@@ -262,12 +268,14 @@ struct gpu_thread {
   __device__ void multiply_add(fragments::sums& sums, const fragments::a& a,
                                const fragments::b& b) const {
     if constexpr (std::is_same_v<Stored, f16>)
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     else
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -68,8 +68,6 @@ void layers::allocate(std::int32_t rows_max) {
   if (ranks_ == nullptr)
     return;
   share_ = backend_.allocate(std::int64_t{rows_max} * config_.embedding);
-  zeros_ = backend_.allocate(config_.embedding);
-  zero_rows_.assign(static_cast<std::size_t>(rows_max), 0);
 }
 
 std::int64_t layers::floats() const {
@@ -77,7 +75,7 @@ std::int64_t layers::floats() const {
   for (const auto& one : slots_)
     sum += one ? one->size() : 0;
   if (share_)
-    sum += share_->size() + zeros_->size();
+    sum += share_->size();
   return sum;
 }
 
@@ -139,9 +137,7 @@ void layers::add_up(const loaded_step& step) {
   const auto in_place = what.op == block_op::linear;
   auto* sum = in_place ? at(what.to) : share_->data();
   if (what.op == block_op::experts) {
-    const auto rows = static_cast<std::size_t>(rows_);
-    backend_.gather_rows(zeros_->data(), std::span{zero_rows_}.first(rows),
-                         config_.embedding, sum);
+    backend_.clear(sum, rows_, config_.embedding);
     mix_experts(step, sum);
   } else {
     multiply(*step.weight, at(what.from), {prompts_, rows_}, sum, false);

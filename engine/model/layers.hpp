@@ -94,10 +94,8 @@ private:
   ops::communicator* ranks_;
   std::vector<loaded_step> steps_; ///< of all layers, in order
   std::array<std::unique_ptr<ops::buffer>, slot_count> slots_;
-  /// Of several ranks: what this one adds to the residual stream; and a row of
-  /// zeros.
-  std::unique_ptr<ops::buffer> share_, zeros_;
-  std::vector<std::int32_t> zero_rows_;
+  /// Of several ranks: what this one adds to the residual stream.
+  std::unique_ptr<ops::buffer> share_;
   std::int64_t rows_ = 0;    ///< of the step under way
   std::int64_t prompts_ = 0; ///< of these, at its beginning
   std::uint64_t weight_bytes_read_ = 0;

@@ -292,6 +292,9 @@ public:
   virtual void scale(float* x, float factor, std::int64_t rows,
                      std::int64_t cols) = 0;
 
+  /// x[r][:] = 0.
+  virtual void clear(float* x, std::int64_t rows, std::int64_t cols) = 0;
+
   /// x[r][i] = cap * tanh(x[r][i] / cap).
   virtual void soft_cap(float* x, float cap, std::int64_t rows,
                         std::int64_t cols) = 0;

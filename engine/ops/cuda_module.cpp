@@ -73,8 +73,11 @@ result<void> find_cuda_module() {
 
 result<cuda_device> open_cuda(cuda_options how) {
   auto open = module_of_process();
-  if (!open)
+  if (!open) {
+    if (how.group) // before the hosts part, who would only see that
+      how.group->end(open.error().message);
     return open.error();
+  }
   result<cuda_device> out{error{errc::internal, "nothing was opened"}};
   (*open)(how, &out);
   return out;

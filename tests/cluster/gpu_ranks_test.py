@@ -100,13 +100,15 @@ def test_each_node_has_a_process_and_they_say_what_one_node_says(apart, truth):
     (replica,) = apart.ready("pair")
     assert replica["device"] == "cuda: emulated GPU, 2 ranks"
     apart.deploy(application([pair("STRICT_PACK")]), troupe=TRUSTED)
-    assert sorted(shape(apart).values()) == [0, 1]
-    assert sorted(gpus_used(apart).values()) == [0, 2]
+    wait_for(lambda: sorted(shape(apart).values()) == [0, 1] and
+             sorted(gpus_used(apart).values()) == [0, 2],
+             "the ranks are not on one node")
     together = Truth(apart)
     for request in REQUESTS:
         assert token_ids(together(*request)) == token_ids(truth(*request))
     apart.deploy(SPREAD, troupe=TRUSTED)
-    assert shape(apart) == {"east": 1, "west": 1}
+    wait_for(lambda: shape(apart) == {"east": 1, "west": 1},
+             "the ranks are not on both nodes")
 
 
 @pytest.mark.parametrize("where", ["first", "other"])

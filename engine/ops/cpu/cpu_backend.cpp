@@ -332,6 +332,10 @@ public:
   }
 
   /// Expert by expert, in ascending order: so a row's sum has one order.
+  void clear(float* x, std::int64_t rows, std::int64_t cols) override {
+    std::fill_n(x, rows * cols, 0.0f);
+  }
+
   std::uint64_t mix_experts(const expert_weights& experts,
                             const mixture_params& how, const float* x,
                             const float* scores, std::int64_t rows,

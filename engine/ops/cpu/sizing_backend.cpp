@@ -211,6 +211,9 @@ public:
   void soft_cap(float*, float, std::int64_t, std::int64_t) override {
     std::abort();
   }
+  void clear(float*, std::int64_t, std::int64_t) override {
+    std::abort();
+  }
   std::uint64_t mix_experts(const expert_weights&, const mixture_params&,
                             const float*, const float*, std::int64_t,
                             float*) override {

@@ -277,6 +277,26 @@ TEST_CASE("so it is with weights in f16 and e4m3, which are multiplied in "
   }
 }
 
+TEST_CASE("factors of rows for weights in f16 are nobody else's") {
+  const matrix halves{library_kind::f16, 2056, 16};
+  const matrix small{library_kind::e4m3, 2056, 16};
+  auto alone = load({.has_library = true}, {}, 200'000, small);
+  const auto expected = alone.product(5, row_role::prompt, false);
+  auto both = load({.has_library = true}, {}, 200'000, small);
+  const auto view = halves.view();
+  auto other = both.backend->load({&view, 1}).value();
+  ops::step_bounds bounds;
+  bounds.rows = 300;
+  bounds.sequences = 1;
+  bounds.kv = {1, 1, 64, 16, 200'000};
+  REQUIRE(both.backend->prepare(bounds).has_value());
+  // Rows of which each leaves another factor.
+  std::swap(other, both.weight);
+  both.product(5, row_role::prompt, false, false, 0x1p20f);
+  std::swap(other, both.weight);
+  CHECK((both.product(5, row_role::prompt, false) == expected));
+}
+
 TEST_CASE("what was chosen is not searched for again, unless the file is "
           "broken") {
   folder here;

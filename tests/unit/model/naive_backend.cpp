@@ -325,6 +325,10 @@ public:
       x[i] = static_cast<float>(capped(x[i], cap));
   }
 
+  void clear(float* x, std::int64_t rows, std::int64_t cols) override {
+    std::fill_n(x, rows * cols, 0.0f);
+  }
+
   std::uint64_t mix_experts(const ops::expert_weights& experts,
                             const ops::mixture_params& how, const float* x,
                             const float* scores, std::int64_t rows,
