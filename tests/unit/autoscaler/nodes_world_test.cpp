@@ -196,8 +196,8 @@ struct everything : world {
     }
     for (auto& [name, at] : agents)
       for (auto& ended : std::exchange(at.ending, {})) {
-        ended.phase = replica_phase::stopped;
-        tell(machine->report({name, at.epoch, ended}, now));
+        ended.report.phase = replica_phase::stopped;
+        tell(machine->report({name, at.epoch, ended.report}, now));
       }
   }
 

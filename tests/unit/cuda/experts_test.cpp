@@ -222,8 +222,8 @@ TEST_CASE("pairs stand at their expert's place, in ascending order, each in "
         // It is full, or its expert's last.
         const bool is_last =
             next == pairs || chosen_by[order[next]] != chunk.expert;
-        REQUIRE((chunk.count == cuda::rows_at_once || is_last));
-        REQUIRE(chunk.count <= cuda::rows_at_once);
+        REQUIRE((chunk.count == cuda::chunk_pairs || is_last));
+        REQUIRE(chunk.count <= cuda::chunk_pairs);
       }
       CHECK(next == pairs);
     }

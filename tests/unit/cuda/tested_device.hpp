@@ -26,7 +26,9 @@ make_gpu(const cuda::emulated_options& how = {},
          ops::kv_type kv = ops::kv_type::f16) {
   if (!on_gpu())
     return cuda::make_emulated_backend(how, {}, kv);
-  auto device = ops::open_cuda({.kv = kv});
+  ops::cuda_options options;
+  options.kv = kv;
+  auto device = ops::open_cuda(std::move(options));
   INFO((device ? std::string{} : device.error().message));
   REQUIRE(device.has_value());
   return std::move(device->backend);
