@@ -171,31 +171,21 @@ private:
   std::uint64_t listener_; // last: it may be called at once
 };
 
-/// All ranks hear whether all can, or of the first that cannot.
-result<void> tell_whether(ops::communicator& hosts, const result<void>& can) {
-  const auto said = hosts.tell_all(can ? "+" : "-" + can.error().message);
-  for (std::size_t rank = 0; rank < said.size(); ++rank)
-    if (said[rank].front() == '-')
-      return error{errc::unavailable, "rank " + std::to_string(rank) + ": " +
-                                          said[rank].substr(1)};
-  return {};
-}
-
 } // namespace
 
 result<std::unique_ptr<device_transport>>
 connect_nccl(std::shared_ptr<ops::thread_group> group, ops::communicator& hosts,
              cuda_stream stream) {
-  unique_id id{};
   auto found = find_functions();
-  auto can = found ? result<void>{} : result<void>{found.error()};
-  if (found && hosts.rank() == 0)
-    if (auto made = found->get_unique_id(&id); made != status::success)
-      can = unavailable(found->error_text(made));
-  if (auto all = tell_whether(hosts, can); !all)
-    return all.error();
+  if (!found)
+    return found.error();
+  unique_id id{};
   std::vector<std::byte> word(sizeof id);
-  std::memcpy(word.data(), &id, sizeof id);
+  if (hosts.rank() == 0) {
+    if (auto made = found->get_unique_id(&id); made != status::success)
+      return unavailable(found->error_text(made));
+    std::memcpy(word.data(), &id, sizeof id);
+  }
   hosts.broadcast(word);
   std::memcpy(&id, word.data(), sizeof id);
   auto out = std::make_unique<nccl_transport>(

@@ -108,7 +108,7 @@ TEST_CASE_METHOD(bench, "a part that is not wanted any more ends with its "
   }
   SECTION("killed") {
     assign({});
-    advance(5900ms);
+    advance(2900ms);
     CHECK(killed.empty());
     advance(200ms);
     CHECK(killed.size() == 1);
