@@ -411,12 +411,12 @@ TEST_CASE(
     classes.insert(one.about().arithmetic_class);
     weights[weight] = measured->weight_bytes;
     blocks[kv] = measured->kv_block_bytes;
-    std::vector<engine::request> all(3);
+    std::vector<engine::request> all(2);
     for (std::uint64_t id = 0; id < all.size(); ++id) {
       all[id].id = id;
       all[id].prompt = {5, 9, static_cast<token_id>(20 + id), 7};
       all[id].prompt.resize(4 + 3 * id, 11);
-      all[id].params.max_tokens = 5;
+      all[id].params.max_tokens = 4;
       all[id].params.seed = 7 + id;
       all[id].params.temperature = id == 0 ? 0.0f : 1.0f;
     }
