@@ -489,7 +489,8 @@ private:
       f(std::integral_constant<int, head_dim_max>{});
   }
 
-  /// Of rows that come many at once.
+  /// Of rows that come many at once. More numbers of a head do not fit into the
+  /// registers of one warp.
   template <int Dims>
   static constexpr int team_of_many = Dims <= 128 ? 1 : attention_warps;
 
@@ -578,10 +579,8 @@ private:
   template <class Kept, int Dims>
   void attend_many(attention_work work, std::size_t tiles,
                    const kv_view<Kept>& kv) {
-    // More numbers of a head do not fit into the registers of one warp.
-    constexpr int team = Dims <= 128 ? 1 : attention_warps;
-    launch_attention<attention_kernel<Kept, Dims, team>>(tiles, work, kv,
-                                                         tile_rows);
+    using kernel = attention_kernel<Kept, Dims, team_of_many<Dims>>;
+    launch_attention<kernel>(tiles, work, kv, tile_rows);
   }
 
   /// What decides on how attention is divided over blocks.

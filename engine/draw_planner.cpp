@@ -10,6 +10,18 @@ using ops::draw_plan;
 using ops::draw_row;
 using ops::logit_change;
 
+namespace {
+
+bool repeats_count(const sampling_params& params) {
+  return params.repetition_penalty != 1.0f;
+}
+
+bool times_count(const sampling_params& params) {
+  return params.frequency_penalty != 0 || params.presence_penalty != 0;
+}
+
+} // namespace
+
 draw_planner::draw_planner(std::int32_t vocabulary)
     : places_(static_cast<std::size_t>(vocabulary)) {
   // nop
@@ -69,11 +81,11 @@ bool draw_planner::add_changes(const sampling::draw_input& in,
     change.what |= logit_change::is_biased;
     change.bias = bias;
   }
-  if (params.repetition_penalty != 1.0f)
+  if (repeats_count(params))
     for (auto tokens : {in.prompt, in.output})
       for (token_id id : tokens)
         change_of(id).what |= logit_change::is_repeated;
-  if (params.frequency_penalty != 0 || params.presence_penalty != 0)
+  if (times_count(params))
     for (token_id id : in.output) {
       logit_change& change = change_of(id);
       change.what |= logit_change::is_penalised;
@@ -93,9 +105,9 @@ void draw_planner::add_drawn(const sampling_params& params,
   logit_change change;
   change.id = -1 - drawn_by;
   change.times = 1;
-  if (params.repetition_penalty != 1.0f)
+  if (repeats_count(params))
     change.what |= logit_change::is_repeated;
-  if (params.frequency_penalty != 0 || params.presence_penalty != 0)
+  if (times_count(params))
     change.what |= logit_change::is_penalised;
   if (change.what != 0)
     plan_.changes.push_back(change);
