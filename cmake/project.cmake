@@ -44,6 +44,8 @@ function(project_test name)
   endif()
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE troupe_test_main ${arg_DEPS})
+  # They are compiled more often than they run: a third of a build.
+  target_compile_options(${name} PRIVATE -O1)
   target_compile_definitions(${name} PRIVATE
     TROUPE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     TROUPE_BINARY_DIR="${PROJECT_BINARY_DIR}")

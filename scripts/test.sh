@@ -13,6 +13,9 @@ cd "$(dirname "$0")/.."
 
 passed=0
 failed=0
+# Programs, and files of tests on clusters of their own, run beside each other.
+at_once=$(nproc)
+[ "$at_once" -le 4 ] || at_once=4
 # Tests on the real weights fail without them instead of standing aside.
 export TROUPE_REQUIRE_MODEL=1
 
@@ -42,8 +45,8 @@ prepare() {
 run_ctest() {
   local report=build/release/ctest.xml
   rm -f "$report"
-  (cd build/release && ctest --output-on-failure --no-tests=error \
-    --timeout 300 --output-junit ctest.xml \
+  (cd build/release && ctest -j "$at_once" --output-on-failure \
+    --no-tests=error --timeout 300 --output-junit ctest.xml \
     --test-output-size-passed 1000000) || true
   record ctest $(count_of "$report")
 }
@@ -69,12 +72,13 @@ run_formats() {
   fi
 }
 
-# run_pytest SUITE PATH [COMMAND...]: COMMAND is what it runs under.
+# run_pytest SUITE PATH WORKERS [COMMAND...]: in so many processes, if it is not
+# 0; COMMAND is what it runs under.
 run_pytest() {
   local report=build/pytest-$1.xml
   rm -f "$report"
-  "${@:3}" "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" \
-    "$2" || true
+  "${@:4}" "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" \
+    --numprocesses "$3" --dist loadfile "$2" || true
   record "$1" $(count_of "$report")
 }
 
@@ -89,8 +93,9 @@ prepare
 run_ctest
 run_reference
 run_formats
-run_pytest layout tests/layout
-run_pytest e2e tests/e2e
-run_pytest cluster tests/cluster tests/cluster/enclosed
+run_pytest layout tests/layout 0
+run_pytest e2e tests/e2e "$at_once"
+# Alone: what is hurt there is to be seen within a time.
+run_pytest cluster tests/cluster 0 tests/cluster/enclosed
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

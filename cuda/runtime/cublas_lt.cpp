@@ -136,6 +136,14 @@ struct cublas_lt::state {
     const std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     call.set_preference(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                         &schemes, sizeof schemes);
+    // Rows of ours begin at multiples of that (has_algorithms); the library
+    // takes 256 for granted.
+    constexpr std::uint32_t alignment = 16;
+    for (const auto matrix : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      call.set_preference(wish, matrix, &alignment, sizeof alignment);
     constexpr int most = 16;
     cublasLtMatmulHeuristicResult_t found[most];
     int count = 0;

@@ -1,3 +1,5 @@
+#include "tests/unit/ranks/fake_nccl/order.hpp"
+
 #include <algorithm>
 #include <climits>
 #include <condition_variable>
@@ -15,7 +17,7 @@
 // NCCL for tests: what of it cuda/runtime/nccl.cpp calls, between threads of a
 // process over its memory. It holds its caller to the rules: ends the process
 // when it is called wrongly. A call returns at once, and is over when all ranks
-// have made it; fake_nccl_wait stands for a stream that waits for that.
+// have made it. Its stream waits for that (order.hpp).
 
 namespace {
 
@@ -78,10 +80,11 @@ namespace {
 struct open_group {
   bool is_open = false;
   comm* by = nullptr;
+  void* stream = nullptr;
   std::unique_ptr<call> what;
 };
 thread_local open_group group;
-thread_local std::shared_ptr<comm> last; ///< by which this thread called
+thread_local std::shared_ptr<comm> last; ///< by which this thread posted
 
 std::map<comm*, std::shared_ptr<comm>> comms;
 std::set<const comm*> waiting;
@@ -107,7 +110,36 @@ status post(comm& by, const call& own) {
         std::memmove(one.receives[to][from], one.sends[from][to],
                      one.count * sizeof(float));
   changed.notify_all();
-  last = comms.at(&by);
+  return success;
+}
+
+/// Until the last call of this thread is over, or aborted.
+void wait_for_last() {
+  std::unique_lock lock{mutex};
+  if (!last)
+    return;
+  waiting.insert(last.get());
+  changed.wait(lock, [] { return last->is_aborted || is_over(*last); });
+  waiting.erase(last.get());
+}
+
+/// When it is its turn in the stream, unless it was aborted before.
+status post_in_order(comm* by, call own, void* stream) {
+  std::shared_ptr<comm> kept;
+  {
+    std::lock_guard lock{mutex};
+    must(comms.contains(by), "no such communicator");
+    kept = comms.at(by);
+  }
+  fake_nccl::run_in_order(
+      stream,
+      [kept, own = std::move(own)] {
+        std::lock_guard lock{mutex};
+        last = kept;
+        if (!kept->is_aborted)
+          post(*kept, own);
+      },
+      wait_for_last);
   return success;
 }
 
@@ -123,12 +155,7 @@ EXPORTED int fake_nccl_living() {
 
 /// Until the last call of this thread is over, or aborted.
 EXPORTED void fake_nccl_wait() {
-  std::unique_lock lock{mutex};
-  if (!last)
-    return;
-  waiting.insert(last.get());
-  changed.wait(lock, [] { return last->is_aborted || is_over(*last); });
-  waiting.erase(last.get());
+  wait_for_last();
 }
 
 /// Threads that have to wait still.
@@ -190,10 +217,9 @@ EXPORTED const char* ncclGetErrorString(status) {
 }
 
 EXPORTED status ncclAllGather(const void* from, void* to, std::size_t count,
-                              int type, comm* by, void*) {
-  std::lock_guard lock{mutex};
+                              int type, comm* by, void* stream) {
   must(type == 7, "numbers are floats");
-  must(comms.contains(by), "no such communicator");
+  must(by != nullptr, "no communicator");
   const auto ranks = by->of->ranks;
   call own{ranks};
   own.count = count;
@@ -201,7 +227,7 @@ EXPORTED status ncclAllGather(const void* from, void* to, std::size_t count,
     own.sends[by->rank][r] = static_cast<const float*>(from);
     own.receives[by->rank][r] = static_cast<float*>(to) + r * count;
   }
-  return post(*by, own);
+  return post_in_order(by, std::move(own), stream);
 }
 
 EXPORTED status ncclGroupStart() {
@@ -212,14 +238,16 @@ EXPORTED status ncclGroupStart() {
 
 namespace {
 
-call& grouped(std::size_t count, int type, comm* by) {
+call& grouped(std::size_t count, int type, comm* by, void* stream) {
   must(group.is_open && type == 7, "sends and receives of floats stand in a "
                                    "group");
-  must(group.by == nullptr || group.by == by, "one communicator in a group");
+  must(group.by == nullptr || (group.by == by && group.stream == stream),
+       "one communicator and one stream in a group");
   if (!group.what)
     group.what = std::make_unique<call>(by->of->ranks);
   must(group.by == nullptr || group.what->count == count, "counts differ");
   group.by = by;
+  group.stream = stream;
   group.what->count = count;
   return *group.what;
 }
@@ -227,31 +255,31 @@ call& grouped(std::size_t count, int type, comm* by) {
 } // namespace
 
 EXPORTED status ncclSend(const void* from, std::size_t count, int type, int to,
-                         comm* by, void*) {
+                         comm* by, void* stream) {
   std::lock_guard lock{mutex};
-  grouped(count, type, by).sends[by->rank].at(static_cast<std::size_t>(to)) =
-      static_cast<const float*>(from);
+  grouped(count, type, by, stream)
+      .sends[by->rank]
+      .at(static_cast<std::size_t>(to)) = static_cast<const float*>(from);
   return success;
 }
 
 EXPORTED status ncclRecv(void* to, std::size_t count, int type, int from,
-                         comm* by, void*) {
+                         comm* by, void* stream) {
   std::lock_guard lock{mutex};
-  grouped(count, type, by)
+  grouped(count, type, by, stream)
       .receives[by->rank]
       .at(static_cast<std::size_t>(from)) = static_cast<float*>(to);
   return success;
 }
 
 EXPORTED status ncclGroupEnd() {
-  std::lock_guard lock{mutex};
   must(group.is_open && group.what, "nothing in a group");
   group.is_open = false;
-  must(comms.contains(group.by), "no such communicator");
   for (std::size_t r = 0; r < group.by->of->ranks; ++r)
     must(group.what->sends[group.by->rank][r] != nullptr &&
              group.what->receives[group.by->rank][r] != nullptr,
          "each rank has something for each");
   const auto what = std::move(group.what);
-  return post(*std::exchange(group.by, nullptr), *what);
+  return post_in_order(std::exchange(group.by, nullptr), std::move(*what),
+                       group.stream);
 }
