@@ -1,0 +1,90 @@
+#include "tests/ptx/machine.hpp"
+
+#include "tests/ptx/warp.hpp"
+
+#include <deque>
+#include <thread>
+
+namespace troupe::ptx {
+
+namespace {
+
+void check(const kernel& what, const launch& how) {
+  const auto fail = [&](const std::string& why) {
+    throw fault{why + "\n  kernel " + what.name};
+  };
+  std::uint64_t threads = 1;
+  for (const auto n : how.threads)
+    threads *= n;
+  for (const auto n : how.blocks)
+    if (n == 0)
+      fail("there are no blocks");
+  constexpr unsigned beside_x = 65535;
+  if (how.blocks[1] > beside_x || how.blocks[2] > beside_x)
+    fail("there are too many blocks");
+  constexpr unsigned threads_most = 1024, deep_most = 64;
+  if (threads == 0 || threads > threads_most || how.threads[2] > deep_most ||
+      threads > what.threads_most)
+    fail(std::to_string(threads) + " threads are none or too many: " +
+         std::to_string(what.threads_most) + " is most");
+  if (what.shared_bytes + how.shared_bytes > shared_bytes_most)
+    fail(std::to_string(what.shared_bytes + how.shared_bytes) +
+         " bytes of shared memory are more than " +
+         std::to_string(shared_bytes_most));
+}
+
+/// Those of one block, in turns.
+void run_block(block& of, std::deque<warp>& warps) {
+  for (auto& one : warps)
+    one.begin();
+  for (;;) {
+    bool runs = false;
+    for (auto& one : warps)
+      if (one.is() == warp::state::runs) {
+        one.go();
+        runs = runs || one.is() == warp::state::runs;
+      }
+    if (runs) {
+      // It waits for what another thread of this process may do.
+      std::this_thread::yield();
+      continue;
+    }
+    const warp* waits = nullptr;
+    const warp* has_ended = nullptr;
+    for (const auto& one : warps)
+      (one.is() == warp::state::waits ? waits : has_ended) = &one;
+    if (waits == nullptr)
+      return;
+    if (has_ended != nullptr)
+      waits->fail(waits->last(), 0,
+                  "warp " + std::to_string(has_ended->number()) +
+                      " has ended and never comes to this barrier");
+    for (auto& one : warps)
+      one.pass_barrier();
+    of.shared.pass_barrier();
+  }
+}
+
+} // namespace
+
+work_done run(const kernel& what, const launch& how, memory& where) {
+  check(what, how);
+  block of{what, how, where};
+  std::deque<warp> warps;
+  for (unsigned n = 0; n * lanes < of.threads; ++n)
+    warps.emplace_back(of, n);
+  for (of.at[2] = 0; of.at[2] < how.blocks[2]; ++of.at[2])
+    for (of.at[1] = 0; of.at[1] < how.blocks[1]; ++of.at[1])
+      for (of.at[0] = 0; of.at[0] < how.blocks[0]; ++of.at[0]) {
+        of.shared.begin_block();
+        run_block(of, warps);
+      }
+  work_done out;
+  for (const auto& one : warps) {
+    out.instructions += one.done.instructions;
+    out.lane_instructions += one.done.lane_instructions;
+  }
+  return out;
+}
+
+} // namespace troupe::ptx
