@@ -86,9 +86,12 @@ double gpu_device::seconds_between(cudaEvent_t from, cudaEvent_t to) {
   return milliseconds / 1e3;
 }
 
-// Calls may come from another thread than the one that opened it.
-void* gpu_device::allocate(std::size_t bytes) {
+void gpu_device::choose() const {
   check(cudaSetDevice(number_), "a GPU could not be chosen");
+}
+
+void* gpu_device::allocate(std::size_t bytes) {
+  choose();
   void* out = nullptr;
   check_room(cudaMalloc(&out, bytes), "memory could not be allocated on a GPU");
   return out;
@@ -134,7 +137,7 @@ std::string gpu_device::bus_id() const {
 }
 
 bool gpu_device::reach(int other) {
-  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  choose();
   int can = 0;
   check(cudaDeviceCanAccessPeer(&can, number_, other),
         "what a GPU can reach is not known");
@@ -154,7 +157,7 @@ std::shared_ptr<void> gpu_device::allocate_shared(std::size_t bytes) {
 // -- what does not wait -------------------------------------------------------
 
 void* gpu_device::allocate_host(std::size_t bytes) {
-  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  choose();
   void* out = nullptr;
   check_room(cudaMallocHost(&out, bytes),
              "memory for copies to a GPU could not be allocated");
@@ -179,7 +182,7 @@ void gpu_device::receive(void* to_host, const void* from, std::size_t bytes) {
 }
 
 gpu_device::event::event(gpu_device& device) {
-  check(cudaSetDevice(device.number_), "a GPU could not be chosen");
+  device.choose();
   check(cudaEventCreate(&of_cuda_), "an event of a GPU could not be made");
 }
 
@@ -225,6 +228,7 @@ gpu_device::capture(const std::function<void()>& calls) {
     cudaGetLastError(); // it is no failure of what comes next
     return std::nullopt;
   };
+  choose();
   cudaGraph_t captured = nullptr;
   if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) !=
       cudaSuccess)
@@ -253,20 +257,21 @@ gpu_device::capture(const std::function<void()>& calls) {
 }
 
 void gpu_device::launch(const graph& what) {
+  choose();
   check(cudaGraphLaunch(what.of_cuda_, stream_),
         "the graph of a step could not be launched");
 }
 
 std::size_t gpu_device::free_bytes() {
   std::size_t free = 0, all = 0;
-  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  choose();
   check(cudaMemGetInfo(&free, &all), "a GPU's memory is not known");
   return free;
 }
 
 std::size_t gpu_device::all_bytes() {
   std::size_t free = 0, all = 0;
-  check(cudaSetDevice(number_), "a GPU could not be chosen");
+  choose();
   check(cudaMemGetInfo(&free, &all), "a GPU's memory is not known");
   return all;
 }

@@ -139,9 +139,11 @@ public:
   }
   std::vector<product_algorithm> product_algorithms(const product_shape& shape,
                                                     std::size_t workspace) {
+    choose();
     return products_->algorithms(shape, workspace);
   }
   bool multiply(const product_algorithm& algorithm, const product& what) {
+    choose();
     return products_->multiply(algorithm, what, stream_);
   }
 
@@ -160,6 +162,10 @@ public:
 
 private:
   gpu_device() = default;
+
+  /// CUDA keeps for each thread which GPU its calls are for, and calls may come
+  /// from another thread than the one that opened this.
+  void choose() const;
 
   /// What the stream has done until now, to be waited for.
   void mark(cudaEvent_t event);
@@ -326,6 +332,7 @@ constexpr auto entry_of() {
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
   constexpr auto run = entry_of<Kernel>();
+  choose();
   // A block has as much shared memory unless more is asked for, which holds for
   // the kernel on this GPU from then on.
   constexpr std::size_t unasked = 48 << 10;

@@ -25,12 +25,18 @@ def built(pattern):
     return path
 
 
+def use(monkeypatch, module, *libraries):
+    """A module, and who stands in the place of NVIDIA's libraries."""
+    monkeypatch.setenv("TROUPE_CUDA_MODULE", str(built(module)))
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":".join(
+        str(built(library).parent) for library in libraries))
+
+
 @pytest.fixture
 def two_gpus(monkeypatch, tmp_path):
     """The file that tells which process opened which GPUs."""
     log = tmp_path / "gpus"
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(built("libnvidia-ml.so.1").parent))
-    monkeypatch.setenv("TROUPE_CUDA_MODULE", str(built("libemulated_gpu.so")))
+    use(monkeypatch, "libemulated_gpu.so", "libnvidia-ml.so.1")
     monkeypatch.setenv("EMULATED_GPU_LOG", str(log))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return log
@@ -269,11 +275,24 @@ def test_what_ranks_on_gpus_cannot_do_is_said_by_name(start, two_gpus):
     wait_for(lambda: reason in cluster.said(), "it does not say why")
 
 
-def test_the_check_for_a_real_gpu_passes_on_the_emulated_ones(two_gpus,
-                                                              tmp_path):
+# What a module says that it is, and what stands in the place of libraries.
+MODULES = {
+    "libemulated_gpu.so": ("emulated GPU", []),
+    # What the CUDA compiler made, where there is one.
+    "libinterpreted_gpu.so": ("PTX interpreter, sm90-cuda13",
+                              ["libcublasLt.so.13"]),
+}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES
+                                    if any(BUILD.rglob(name))])
+def test_the_check_for_a_real_gpu_passes_on_those_that_are_none(
+        module, two_gpus, tmp_path, monkeypatch):
+    device, libraries = MODULES[module]
+    use(monkeypatch, module, "libnvidia-ml.so.1", *libraries)
     out = tmp_path / "seen.json"
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/gpu_serve_check.py", BINARY, TINY, out],
         capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert json.loads(out.read_text())["devices"] == ["cuda: emulated GPU"] * 2
+    assert json.loads(out.read_text())["devices"] == ["cuda: " + device] * 2

@@ -376,6 +376,10 @@ EXPORTED cublasStatus_t cublasLtMatmul(
     must(reinterpret_cast<std::uintptr_t>(places[i]) % by.alignment[i] == 0,
          "a matrix does not begin where the preference said that it would");
   auto& stream = *reinterpret_cast<troupe::interpreted::stream*>(on);
+  int current = -1;
+  cudaGetDevice(&current);
+  must(current == stream.of().number(),
+       "the stream is not of the thread's current device");
   const arguments with{read<float>(alpha, sizeof(float), "alpha"),
                        read<float>(beta, sizeof(float), "beta"),
                        static_cast<const std::uint16_t*>(a),

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 namespace troupe::interpreted {
@@ -45,7 +46,15 @@ pinned_memory& pinned() {
 
 int device_count() {
   const char* said = std::getenv("INTERPRETED_GPUS");
-  return said == nullptr ? 2 : std::clamp(std::atoi(said), 0, devices_most);
+  const int there =
+      said == nullptr ? 2 : std::clamp(std::atoi(said), 0, devices_most);
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (visible == nullptr)
+    return there;
+  const std::string_view list{visible};
+  const auto listed =
+      static_cast<int>(std::count(list.begin(), list.end(), ','));
+  return list.empty() ? 0 : std::min(there, listed + 1);
 }
 
 device& device_of(int number) {
@@ -56,6 +65,13 @@ device& device_of(int number) {
     return made;
   }();
   return *(*all)[static_cast<std::size_t>(number)];
+}
+
+bool is_on_a_device(const void* at, std::size_t bytes) {
+  for (int i = 0; i < device_count(); ++i)
+    if (device_of(i).holds(at, bytes))
+      return true;
+  return false;
 }
 
 void* device::allocate(std::size_t bytes) {
@@ -97,6 +113,18 @@ void device::finish() {
   for (auto* one : streams_)
     if (!one->is_captured())
       one->wait();
+}
+
+bool device::holds(const void* at, std::size_t bytes) const {
+  const auto* first = static_cast<const char*>(at);
+  std::lock_guard guard{mutex_};
+  auto next = taken_.upper_bound(const_cast<void*>(at));
+  if (next == taken_.begin())
+    return false;
+  const auto& [begin, size] = *std::prev(next);
+  const auto before =
+      static_cast<std::size_t>(first - static_cast<char*>(begin));
+  return before <= size && bytes <= size - before;
 }
 
 std::size_t device::free_bytes() const {

@@ -20,8 +20,8 @@
 
 namespace troupe::interpreted {
 
-/// Of an H200, but for the number of multiprocessors: as many as there are, the
-/// more blocks are asked for.
+/// Of an H200, but for its memory and the number of multiprocessors: the more
+/// there are, the more blocks are asked for.
 struct device_facts {
   static constexpr const char* name = "PTX interpreter";
   static constexpr int major = 9, minor = 0;
@@ -51,6 +51,8 @@ public:
   /// Whether that is what `allocate` gave.
   bool has(void* at) const;
   void release(void* at);
+  /// Whether all of that lies in one allocation.
+  bool holds(const void* at, std::size_t bytes) const;
   std::size_t free_bytes() const;
 
   /// Waits until all its streams have done what they were given.
@@ -80,15 +82,18 @@ private:
   std::vector<stream*> streams_;
   std::map<void*, std::size_t> taken_;
   std::size_t taken_bytes_ = 0;
-  std::vector<device*> who_reaches_, whom_it_reaches_;
+  std::vector<device*> who_reaches_;
   ptx::memory reached_;
   std::atomic<cudaError_t> failure_{cudaSuccess};
 };
 
-/// How many there are: INTERPRETED_GPUS, else 2; up to 8.
+/// How many there are: INTERPRETED_GPUS, else 2; up to 8, and no more than
+/// CUDA_VISIBLE_DEVICES lists.
 int device_count();
 /// `number` is below device_count().
 device& device_of(int number);
+/// Whether all of that lies in one allocation of a device.
+bool is_on_a_device(const void* at, std::size_t bytes);
 
 /// Memory of the host that devices use by themselves.
 void* allocate_pinned(std::size_t bytes);

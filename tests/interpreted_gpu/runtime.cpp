@@ -18,6 +18,7 @@
 // - copies from and to pageable memory, waits and allocations while a stream is
 //   captured
 // - more shared memory than was asked for, or than there is
+// - copies beyond an allocation
 
 using namespace troupe;
 using namespace troupe::interpreted;
@@ -190,6 +191,9 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes,
   auto move = [to, from, bytes] { std::memcpy(to, from, bytes); };
   const bool is_in = kind == cudaMemcpyHostToDevice;
   const bool is_out = kind == cudaMemcpyDeviceToHost;
+  if ((!is_out && !is_on_a_device(to, bytes)) ||
+      (!is_in && !is_on_a_device(from, bytes)))
+    return cudaErrorInvalidValue;
   if ((is_in && !is_pinned(from)) || (is_out && !is_pinned(to))) {
     if (stream->is_captured())
       return stream->spoil_capture();
@@ -298,6 +302,11 @@ cudaError_t cudaSetDevice(int number) {
     return said(cudaErrorInvalidDevice);
   current = number;
   return said(failure());
+}
+
+cudaError_t cudaGetDevice(int* number) {
+  *number = current;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int number) {
@@ -417,6 +426,8 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes,
                             cudaStream_t stream) {
+  if (!is_on_a_device(to, bytes))
+    return said(cudaErrorInvalidValue);
   return said(stream->add(
       unless_failed(stream->of(), [=] { std::memset(to, value, bytes); })));
 }

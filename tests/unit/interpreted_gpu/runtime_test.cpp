@@ -263,6 +263,24 @@ TEST_CASE("memory of a GPU is no number until it is written, and has an end",
   CHECK(memory == nullptr);
 }
 
+TEST_CASE("a copy stays within what was allocated", "[interpreted_gpu]") {
+  fixture on{0};
+  std::vector<float> host(2 * on.count);
+  const auto in = [&](float* to, std::size_t bytes) {
+    return cudaMemcpyAsync(to, host.data(), bytes, cudaMemcpyHostToDevice,
+                           on.stream);
+  };
+  CHECK(in(on.x, on.bytes) == cudaSuccess);
+  CHECK(in(on.x + 1, on.bytes) == cudaErrorInvalidValue);
+  CHECK(in(host.data(), on.bytes) == cudaErrorInvalidValue);
+  CHECK(cudaMemcpyAsync(host.data(), on.x, on.bytes + 4, cudaMemcpyDeviceToHost,
+                        on.stream) == cudaErrorInvalidValue);
+  CHECK(cudaMemsetAsync(on.x, 0, on.bytes + 4, on.stream) ==
+        cudaErrorInvalidValue);
+  cudaGetLastError();
+  CHECK(cudaStreamSynchronize(on.stream) == cudaSuccess);
+}
+
 TEST_CASE("a GPU's memory is reached by another that asked for it alone",
           "[interpreted_gpu]") {
   fixture on{0}, other{1};
