@@ -266,8 +266,8 @@ struct fixture {
           return {[=, done = false](protocol::load_atom,
                                     const codec::bytes& bytes) mutable {
             std::uint32_t waiting = 0;
-            for (const auto& one :
-                 protocol::decode_router_report(bytes)->models)
+            const auto report = protocol::decode_router_report(bytes);
+            for (const auto& one : report->models)
               waiting += one.waiting;
             if (waiting == count && !std::exchange(done, true))
               said->set_value();
