@@ -82,7 +82,7 @@ void store(warp& w, const instruction& i, u32 mask) {
       std::memcpy(to.at[l] + n * sizeof x, &x, sizeof x);
     });
   }
-  if (i.where == space::local)
+  if (i.where == space::local || to.are_apart)
     return;
   for (std::size_t n = 0; n < i.mode; ++n) {
     const Register* const from = w.at<Register>(i.r[n]);

@@ -114,6 +114,37 @@ struct fma {
     return canonical(std::fma(a, b, c));
   }
 };
+#if defined(__x86_64__)
+/// As fma does it, eight lanes at once.
+__attribute__((target("avx2,fma"))) void
+fma_of_all(float* to, const float* a, const float* b, const float* c) {
+#pragma GCC ivdep
+  for (unsigned l = 0; l < lanes; ++l)
+    to[l] = canonical(__builtin_fmaf(a[l], b[l], c[l]));
+}
+
+void fma_at_once(warp& w, const instruction& i, u32 mask) {
+  if (mask != all_lanes) {
+    lanewise<fma, float, float, float, float>::run(w, i, mask);
+    return;
+  }
+  fma_of_all(w.at<float>(i.r[0]), w.at<float>(i.r[1]), w.at<float>(i.r[2]),
+             w.at<float>(i.r[3]));
+  w.define(i.r[0], mask,
+           w.defined(i.r[1]) & w.defined(i.r[2]) & w.defined(i.r[3]));
+}
+
+handler fastest_fma() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
+             ? fma_at_once
+             : lanewise<fma, float, float, float, float>::run;
+}
+#else
+handler fastest_fma() {
+  return lanewise<fma, float, float, float, float>::run;
+}
+#endif
+
 /// Rounded down.
 struct fma_down {
   float operator()(float a, float b, float c) const {
@@ -412,17 +443,6 @@ struct flushing {
     return flush(F{}(flush(x, true)...), true);
   }
 };
-/// Between 0 and 1, no number as 0.
-template <class F>
-struct saturating {
-  template <class... T>
-  auto operator()(T... x) const {
-    const auto out = F{}(x...);
-    using R = std::remove_const_t<decltype(out)>;
-    return out > R{0} ? std::min(out, R{1}) : R{0};
-  }
-};
-
 // -- of f16 and bf16, one or two to a register --------------------------------
 
 template <bool Brain>
@@ -455,37 +475,6 @@ struct small_fma {
     return sum_to_odd(a * b, c);
   }
 };
-struct small_minimum {
-  double operator()(double a, double b) const {
-    return least(a, b);
-  }
-};
-struct small_maximum {
-  double operator()(double a, double b) const {
-    return greatest(a, b);
-  }
-};
-struct small_minimum_or_nan {
-  double operator()(double a, double b) const {
-    return minimum_or_nan{}(a, b);
-  }
-};
-struct small_maximum_or_nan {
-  double operator()(double a, double b) const {
-    return maximum_or_nan{}(a, b);
-  }
-};
-struct small_power_of_2 {
-  double operator()(double a) const {
-    return std::exp2(a);
-  }
-};
-struct small_tangent {
-  double operator()(double a) const {
-    return std::tanh(a);
-  }
-};
-
 template <class F, bool Brain>
 struct small {
   template <class... S>
@@ -560,15 +549,12 @@ handler of_bits(const type& t) {
 }
 
 template <class F, std::size_t Count>
-handler of_real(const type& t, bool ftz, bool sat) {
+handler of_real(const type& t, bool ftz) {
   if (t.bytes == 8)
-    return ftz || sat ? nullptr : same<F, Count, double>();
+    return ftz ? nullptr : same<F, Count, double>();
   if (t.bytes != 4)
     return nullptr;
-  if (ftz)
-    return sat ? same<saturating<flushing<F>>, Count, float>()
-               : same<flushing<F>, Count, float>();
-  return sat ? same<saturating<F>, Count, float>() : same<F, Count, float>();
+  return ftz ? same<flushing<F>, Count, float>() : same<F, Count, float>();
 }
 
 template <class F, std::size_t Count>
@@ -606,36 +592,33 @@ template <class F, class Small, std::size_t Count>
 void read_numbers(statement& s, bool has_rounding) {
   const bool rounded = has_rounding && s.parts.take("rn");
   const bool ftz = s.parts.take("ftz");
-  const bool sat = s.parts.take("sat");
   const auto t = s.expect_type();
   if (t.is_integer()) {
-    if (rounded || ftz || sat)
+    if (rounded || ftz)
       wrong_type(s);
     s.out.run = of_integers<F, Count>(t);
   } else if (is_small(t)) {
-    if (ftz || sat)
+    if (ftz)
       wrong_type(s);
     s.out.run = of_small<Small, Count>(t);
   } else if (t.what == kind::real) {
-    s.out.run = of_real<F, Count>(t, ftz, sat);
+    s.out.run = of_real<F, Count>(t, ftz);
   }
   need_handler(s);
   take_same(s, t, Count + 1);
 }
 
-template <class F, class OrNan, class Small, class SmallOrNan>
+template <class F, class OrNan>
 void read_extreme(statement& s) {
   const bool ftz = s.parts.take("ftz");
   const bool or_nan = s.parts.take("NaN");
   const auto t = s.expect_type();
   if (t.is_integer() && !ftz && !or_nan)
     s.out.run = of_integers<F, 2>(t);
-  else if (is_small(t) && !ftz)
-    s.out.run = or_nan ? of_small<SmallOrNan, 2>(t) : of_small<Small, 2>(t);
   else if (t.what == kind::real && or_nan)
-    s.out.run = of_real<OrNan, 2>(t, ftz, false);
+    s.out.run = of_real<OrNan, 2>(t, ftz);
   else if (t.what == kind::real)
-    s.out.run = of_real<F, 2>(t, ftz, false);
+    s.out.run = of_real<F, 2>(t, ftz);
   need_handler(s);
   take_same(s, t, 3);
 }
@@ -698,6 +681,8 @@ void read_fma(statement& s) {
   if (!s.parts.take("rn"))
     wrong_type(s);
   read_numbers<fma, small_fma, 3>(s, false);
+  if (s.out.run == lanewise<fma, float, float, float, float>::run)
+    s.out.run = fastest_fma();
 }
 
 void read_quotient(statement& s) {
@@ -708,8 +693,8 @@ void read_quotient(statement& s) {
   const auto t = s.expect_type();
   if (of_floats ? t.what != kind::real : ftz || !t.is_integer())
     wrong_type(s);
-  s.out.run = of_floats ? of_real<quotient, 2>(t, ftz, false)
-                        : of_integers<quotient, 2>(t);
+  s.out.run =
+      of_floats ? of_real<quotient, 2>(t, ftz) : of_integers<quotient, 2>(t);
   need_handler(s);
   take_same(s, t, 3);
 }
@@ -726,23 +711,8 @@ void read_function(statement& s, bool may_be_exact, bool must_be_exact_of_f64) {
     wrong_type(s);
   if constexpr (std::is_invocable_v<F, double> &&
                 !std::is_same_v<std::invoke_result_t<F, double>, float>)
-    s.out.run = of_real<F, 1>(t, ftz, false);
+    s.out.run = of_real<F, 1>(t, ftz);
   else if (t.bytes == 4)
-    s.out.run = ftz ? same<flushing<F>, 1, float>() : same<F, 1, float>();
-  need_handler(s);
-  take_same(s, t, 2);
-}
-
-/// ex2 and tanh, which f16 and bf16 have too.
-template <class F, class Small>
-void read_small_function(statement& s) {
-  if (!s.parts.take("approx"))
-    wrong_type(s);
-  const bool ftz = s.parts.take("ftz");
-  const auto t = s.expect_type();
-  if (is_small(t))
-    s.out.run = of_small<Small, 1>(t);
-  else if (t.is(kind::real, 4))
     s.out.run = ftz ? same<flushing<F>, 1, float>() : same<F, 1, float>();
   need_handler(s);
   take_same(s, t, 2);
@@ -760,7 +730,7 @@ void read_sign(statement& s) {
     s.out.run =
         t.is_pair ? same<small_one, 1, u32>() : same<small_one, 1, u16>();
   } else if (t.what == kind::real)
-    s.out.run = of_real<F, 1>(t, ftz, false);
+    s.out.run = of_real<F, 1>(t, ftz);
   need_handler(s);
   take_same(s, t, 2);
 }
@@ -780,20 +750,13 @@ void predicate_not(warp& w, const instruction& i, u32 mask) {
   w.define(i.r[0], mask, w.defined(i.r[1]));
 }
 
-u32 read_predicate_result(statement& s) {
-  const auto& to = s.operands[0];
-  if (to.what != operand::kind::reg || to.bytes != 0)
-    s.fail("the result has to be a predicate");
-  return to.slot;
-}
-
 template <class F>
 void read_bits_2(statement& s) {
   const auto t = s.expect_type();
   if (t.what == kind::predicate) {
     s.has(3);
     s.out.run = predicates_2<F>;
-    s.out.r[0] = read_predicate_result(s);
+    s.out.r[0] = s.destination(0, 0);
     s.out.r[1] = s.predicate(s.operands[1]);
     s.out.r[2] = s.predicate(s.operands[2]);
     return;
@@ -810,7 +773,7 @@ void read_not(statement& s) {
   if (t.what == kind::predicate) {
     s.has(2);
     s.out.run = predicate_not;
-    s.out.r[0] = read_predicate_result(s);
+    s.out.r[0] = s.destination(0, 0);
     s.out.r[1] = s.predicate(s.operands[1]);
     return;
   }
@@ -1017,13 +980,13 @@ void read_setp(statement& s) {
   need_handler(s);
   s.has(with == join::none ? 3 : 4);
   const auto result = [&](const operand& to) -> u32 {
-    return to.what == operand::kind::sink ? 0 : s.predicate(to);
+    return to.what == operand::kind::sink ? 0 : s.destination(to, 0);
   };
   if (s.operands[0].what == operand::kind::pair) {
     s.out.r[0] = result(s.operands[0].parts[0]);
     s.out.r[1] = result(s.operands[0].parts[1]);
   } else {
-    s.out.r[0] = s.predicate(s.operands[0]);
+    s.out.r[0] = s.destination(0, 0);
   }
   s.out.r[2] = s.source(1, t.size());
   s.out.r[3] = s.source(2, t.size());
@@ -1071,7 +1034,7 @@ void read_selp(statement& s) {
   s.has(4);
   if (t.what == kind::predicate) {
     s.out.run = select_predicate;
-    s.out.r[0] = read_predicate_result(s);
+    s.out.r[0] = s.destination(0, 0);
     s.out.r[1] = s.predicate(s.operands[1]);
     s.out.r[2] = s.predicate(s.operands[2]);
   } else {
@@ -1208,7 +1171,7 @@ void read_words(statement& s, handler run, std::size_t sources) {
 void read_copysign(statement& s) {
   const auto t = s.expect_type();
   if (t.what == kind::real)
-    s.out.run = of_real<with_sign, 2>(t, false, false);
+    s.out.run = of_real<with_sign, 2>(t, false);
   need_handler(s);
   take_same(s, t, 3);
 }
@@ -1242,11 +1205,9 @@ bool decode_arithmetic(statement& s) {
   else if (name == "rem")
     read_remainder(s);
   else if (name == "min")
-    read_extreme<minimum, minimum_or_nan, small_minimum, small_minimum_or_nan>(
-        s);
+    read_extreme<minimum, minimum_or_nan>(s);
   else if (name == "max")
-    read_extreme<maximum, maximum_or_nan, small_maximum, small_maximum_or_nan>(
-        s);
+    read_extreme<maximum, maximum_or_nan>(s);
   else if (name == "neg")
     read_sign<negated>(s);
   else if (name == "abs")
@@ -1266,9 +1227,9 @@ bool decode_arithmetic(statement& s) {
   else if (name == "cos")
     read_function<cosine>(s, false, false);
   else if (name == "ex2")
-    read_small_function<power_of_2, small_power_of_2>(s);
+    read_function<power_of_2>(s, false, false);
   else if (name == "tanh")
-    read_small_function<hyperbolic_tangent, small_tangent>(s);
+    read_function<hyperbolic_tangent>(s, false, false);
   else if (name == "and")
     read_bits_2<bits_and>(s);
   else if (name == "or")

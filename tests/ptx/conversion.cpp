@@ -483,7 +483,7 @@ void read_mov(statement& s) {
   s.has(2);
   if (t.what == kind::predicate) {
     s.out.run = move_predicate;
-    s.out.r[0] = s.predicate(s.operands[0]);
+    s.out.r[0] = s.destination(0, 0);
     s.out.r[1] = s.predicate(s.operands[1]);
     return;
   }

@@ -141,7 +141,7 @@ std::uint32_t statement::destination(std::size_t which, unsigned bytes) {
 }
 
 std::uint32_t statement::destination(const operand& which, unsigned bytes) {
-  if (which.what != operand::kind::reg || which.is_not)
+  if (which.what != operand::kind::reg || which.is_not || which.is_fixed)
     in.fail(which.at, "the result has to be a register");
   if (which.bytes != bytes)
     in.fail(which.at, std::string{which.name} + " is not of " +
@@ -410,6 +410,7 @@ operand decoder::read_simple_operand() {
   } else if (const auto slot = find_special(what.text)) {
     out.what = operand::kind::reg;
     out.slot = *slot;
+    out.is_fixed = true;
     out.bytes = 4;
   } else if (what.text.starts_with('%')) {
     fail(what.at, "the register " + std::string{what.text} + " is not known");

@@ -59,7 +59,8 @@ struct operand {
   kind what = kind::number;
   std::size_t at = 0;
   std::string_view name;
-  bool is_not = false; ///< !p
+  bool is_not = false;   ///< !p
+  bool is_fixed = false; ///< a register that is only read, as %tid.x
   std::uint32_t slot = 0;
   unsigned bytes = 0; ///< of a register; 0: a predicate
   std::uint64_t number = 0;
@@ -116,6 +117,7 @@ struct statement {
   /// The slot of a register or of a number, of so many bytes.
   std::uint32_t source(std::size_t number, unsigned bytes);
   std::uint32_t source(const operand& which, unsigned bytes);
+  /// Of no bytes: a predicate.
   std::uint32_t destination(std::size_t number, unsigned bytes);
   std::uint32_t destination(const operand& which, unsigned bytes);
   /// Of a predicate that is not negated.

@@ -47,12 +47,13 @@ void memory::remove(const void* at) {
   ++all_->version;
 }
 
-range known_memory::find(std::uint64_t address) {
-  if (has_changed()) {
-    const std::shared_lock hold{all_.lock};
-    ranges_ = all_.ranges;
-    version_ = all_.version.load(std::memory_order_acquire);
-  }
+void known_memory::copy() {
+  const std::shared_lock hold{all_.lock};
+  ranges_ = all_.ranges;
+  version_ = all_.version.load(std::memory_order_acquire);
+}
+
+range known_memory::find(std::uint64_t address) const {
   const auto out = found_in(ranges_, address);
   return out.end != 0 ? out : found_in(variables_, address);
 }

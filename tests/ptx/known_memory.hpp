@@ -34,14 +34,19 @@ public:
   }
 
   /// The whole of what holds this address; empty if nothing does.
-  range find(std::uint64_t address);
+  range find(std::uint64_t address) const;
 
-  /// Whether what was found before may have changed.
-  bool has_changed() const {
-    return all_.version.load(std::memory_order_acquire) != version_;
+  /// Whether what was found before may be wrong now.
+  bool read_changes() {
+    if (all_.version.load(std::memory_order_acquire) == version_)
+      return false;
+    copy();
+    return true;
   }
 
 private:
+  void copy();
+
   const memory::contents& all_;
   const std::vector<range>& variables_;
   std::vector<range> ranges_;

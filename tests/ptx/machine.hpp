@@ -25,7 +25,9 @@
 // - shared memory: a read of what nobody wrote in this block, and two accesses
 //   of different warps to a byte, one of them a write, with no barrier between
 //   (two atomic ones may); lanes that write different values to a byte at once;
-//   any access to what an asynchronous copy will write before it was waited for
+//   any access to what an asynchronous copy will write before it was waited
+//   for. (Lanes of one warp are not told apart from one instruction to the
+//   next.)
 // - a barrier, or an instruction for a whole warp, at which a thread is
 // missing;
 //   threads that have ended are missing too

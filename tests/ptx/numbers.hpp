@@ -72,18 +72,18 @@ inline std::uint16_t f16_of(float x) {
                                     rounded_magnitude(magnitude, 10, -24));
 }
 
+/// Without branches, for many at once.
 inline float float_of_f16(std::uint16_t x) {
-  const std::uint32_t sign = std::uint32_t{x & 0x8000u} << 16;
-  const std::uint32_t exponent = x >> 10 & 31u;
+  const std::uint32_t magnitude = x & 0x7fffu;
   const std::uint32_t mantissa = x & 0x3ffu;
-  if (exponent == 31)
-    return std::bit_cast<float>(mantissa != 0 ? nan_bits_f32
-                                              : sign | 0x7f800000u);
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-  }
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+  const auto subnormal = std::bit_cast<std::uint32_t>(
+      static_cast<float>(static_cast<std::int32_t>(mantissa)) * 0x1p-24f);
+  const std::uint32_t finite =
+      magnitude < 0x400u ? subnormal : (magnitude << 13) + (112u << 23);
+  const std::uint32_t number = magnitude == 0x7c00u ? 0x7f800000u : finite;
+  const std::uint32_t sign = std::uint32_t{x & 0x8000u} << 16;
+  return std::bit_cast<float>(magnitude > 0x7c00u ? nan_bits_f32
+                                                  : sign | number);
 }
 
 inline std::uint16_t bf16_of(float x) {

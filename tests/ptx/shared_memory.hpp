@@ -1,8 +1,8 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace troupe::ptx {
@@ -38,7 +38,7 @@ public:
   /// Nothing is written then.
   void begin_block();
   void pass_barrier() {
-    ++epoch_;
+    next_epoch();
   }
 
   /// Of this warp and instruction. Throws conflict.
@@ -52,34 +52,38 @@ public:
                 std::uint32_t instruction);
 
 private:
-  /// Epoch, warp and instruction of the last that wrote, and of those that
-  /// read: `tag_of`.
+  // Who used a word last: 25 bits of epoch, 1 whether all were atomic, 6 of the
+  // warp. Apart from it the instruction, which is looked at after a conflict
+  // alone.
   struct users {
-    std::uint64_t wrote = 0, read = 0;
+    std::vector<std::uint32_t> wrote, read;
+    std::vector<std::uint32_t> wrote_at, read_at;
+    explicit users(std::size_t count)
+        : wrote(count), read(count), wrote_at(count), read_at(count) {
+      // nop
+    }
   };
-  struct word {
-    users all;
-    /// In the epoch of this number its bytes are told apart.
-    std::uint32_t split = 0;
-    /// 0, or the instruction + 1 whose copy will write it.
-    std::uint32_t pending = 0;
-  };
+  static constexpr std::uint32_t epochs = std::uint32_t{1} << 25;
 
-  std::uint64_t tag_of(unsigned warp, std::uint32_t instruction) const {
-    return std::uint64_t{epoch_} << 32 | std::uint64_t{warp} << 25 |
-           instruction;
-  }
-  void use(users& of, access how, std::size_t offset, std::uint64_t tag);
-  void use_word(access how, std::size_t index, std::uint64_t tag);
-  void use_bytes(access how, std::size_t offset, std::size_t bytes,
-                 std::uint64_t tag);
-  void check_written(std::size_t offset, std::size_t bytes) const;
+  void next_epoch();
+  void use_run(users& of, access how, std::size_t first, std::size_t count,
+               unsigned unit, unsigned warp, std::uint32_t instruction);
+  void use_one(users& of, access how, std::size_t index, unsigned unit,
+               unsigned warp, std::uint32_t instruction);
+  void use_split(access how, std::size_t offset, std::size_t bytes,
+                 unsigned warp, std::uint32_t instruction);
 
   std::size_t size_;
   std::vector<std::byte> data_;
   std::vector<std::uint8_t> written_; ///< by byte: 0 or 1
-  std::vector<word> words_;
-  std::vector<users> bytes_; ///< of words that are split
+  users words_;
+  std::optional<users> bytes_; ///< of words that are split
+  /// In the epoch of this number a word's bytes are told apart.
+  std::vector<std::uint32_t> split_;
+  /// By word: 0, or the instruction + 1 whose copy will write it.
+  std::vector<std::uint32_t> pending_;
+  std::size_t pending_count_ = 0;
+  bool has_split_ = false; ///< in this epoch
   std::uint32_t epoch_ = 1;
 };
 

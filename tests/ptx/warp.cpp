@@ -30,6 +30,10 @@ const char* name_of(shared_memory::access how) {
   }
 }
 
+unsigned count_of(std::uint32_t mask) {
+  return mask == all_lanes ? lanes : static_cast<unsigned>(std::popcount(mask));
+}
+
 template <class F>
 void for_each_lane(std::uint32_t mask, F f) {
   for (; mask != 0; mask &= mask - 1)
@@ -37,6 +41,34 @@ void for_each_lane(std::uint32_t mask, F f) {
 }
 
 } // namespace
+
+void of_lanes::fill_others(std::uint32_t mask) {
+  if (mask == all_lanes)
+    return;
+  const auto first = at[std::countr_zero(mask)];
+  for (unsigned l = 0; l < lanes; ++l)
+    if ((mask >> l & 1) == 0)
+      at[l] = first;
+}
+
+of_lanes::extent of_lanes::all() const {
+  extent out{at[0], at[0], 0};
+  for (unsigned l = 0; l < lanes; ++l) {
+    out.least = std::min(out.least, at[l]);
+    out.most = std::max(out.most, at[l]);
+    out.bits |= at[l];
+  }
+  return out;
+}
+
+bool of_lanes::ascend(std::uint32_t mask, std::uint64_t by) const {
+  if (mask != all_lanes)
+    return (mask & (mask - 1)) == 0; // one
+  bool out = true;
+  for (unsigned l = 1; l < lanes; ++l)
+    out &= at[l] - at[l - 1] - by < window_bytes;
+  return out;
+}
 
 block::block(const kernel& what, const launch& launched, memory& where)
     : of(what), body(*what.body), how(launched),
@@ -162,7 +194,7 @@ void warp::go() {
     }
     if (mask != 0) {
       ++done.instructions;
-      done.lane_instructions += static_cast<unsigned>(std::popcount(mask));
+      done.lane_instructions += count_of(mask);
       i.run(*this, i, mask);
     }
     if (next_ >= stop_ && state_ != state::has_ended)
@@ -273,23 +305,12 @@ void warp::addresses(const instruction& i, std::uint32_t mask, std::size_t slot,
     for (unsigned l = 0; l < lanes; ++l)
       out.at[l] = from[l] + offset;
   }
-  // So that what is looked at for all lanes is as for those of the mask.
-  if (mask != all_lanes) {
-    const auto first = out.at[std::countr_zero(mask)];
-    for (unsigned l = 0; l < lanes; ++l)
-      if ((mask >> l & 1) == 0)
-        out.at[l] = first;
-  }
+  out.fill_others(mask);
 }
 
 void warp::check_global(const instruction& i, std::uint32_t mask,
                         const of_lanes& addresses, std::size_t bytes) {
-  std::uint64_t least = addresses.at[0], most = addresses.at[0], bits = 0;
-  for (unsigned l = 0; l < lanes; ++l) {
-    least = std::min(least, addresses.at[l]);
-    most = std::max(most, addresses.at[l]);
-    bits |= addresses.at[l];
-  }
+  const auto [least, most, bits] = addresses.all();
   if ((bits & (bytes - 1)) != 0)
     for_each_lane(mask, [&](unsigned l) {
       if ((addresses.at[l] & (bytes - 1)) != 0)
@@ -297,8 +318,10 @@ void warp::check_global(const instruction& i, std::uint32_t mask,
              "the address " + hex(addresses.at[l]) + " is no multiple of " +
                  std::to_string(bytes));
     });
+  if (of_.global.read_changes())
+    std::fill(of_.found.begin(), of_.found.end(), range{});
   auto& known = of_.found[index_of(i)];
-  if (known.holds(least, most + bytes) && !of_.global.has_changed())
+  if (known.holds(least, most + bytes))
     return;
   for_each_lane(mask, [&](unsigned l) {
     const auto first = addresses.at[l];
@@ -367,12 +390,19 @@ void warp::fail_shared(const instruction& i, unsigned lane,
 void warp::locate_shared(const instruction& i, std::uint32_t mask,
                          const of_lanes& addresses, std::size_t bytes,
                          shared_memory::access how, spots& out) {
+  const auto [least, most, bits] = addresses.all();
+  if (least < window_begin || (bits & (bytes - 1)) != 0 ||
+      most - window_begin + bytes > of_.shared.size())
+    for_each_lane(mask, [&](unsigned l) {
+      (void)shared_offset(i, l, addresses.at[l], bytes);
+    });
+  auto* const data = of_.shared.data();
+  for (unsigned l = 0; l < lanes; ++l)
+    out.at[l] = data + (addresses.at[l] - window_begin);
   // Lanes that stand side by side, or at the same place, are one access.
   std::size_t begin = 0, end = 0;
   unsigned of = 0;
   const auto use = [&] {
-    if (begin == end)
-      return;
     if (bytes >= 4 || (begin % 4 == 0 && end % 4 == 0))
       use_shared(i, of, how, begin, end - begin);
     else
@@ -380,12 +410,12 @@ void warp::locate_shared(const instruction& i, std::uint32_t mask,
         use_shared(i, of, how, at, bytes);
   };
   for_each_lane(mask, [&](unsigned l) {
-    const auto offset = shared_offset(i, l, addresses.at[l], bytes);
-    out.at[l] = of_.shared.data() + offset;
-    if (begin != end && offset == end) {
+    const auto offset = addresses.at[l] - window_begin;
+    if (offset == end && begin != end) {
       end += bytes;
     } else if (begin == end || offset + bytes != end) {
-      use();
+      if (begin != end)
+        use();
       begin = offset;
       end = offset + bytes;
       of = l;
@@ -402,8 +432,10 @@ void warp::locate(const instruction& i, std::uint32_t mask, space where,
     check_global(i, mask, addresses, bytes);
     for (unsigned l = 0; l < lanes; ++l)
       out.at[l] = reinterpret_cast<std::byte*>(addresses.at[l]);
+    out.are_apart = addresses.ascend(mask, bytes);
     return;
   case space::shared:
+    out.are_apart = addresses.ascend(mask, bytes);
     locate_shared(i, mask, addresses, bytes, how, out);
     return;
   case space::local:
@@ -445,17 +477,17 @@ void warp::locate(const instruction& i, std::uint32_t mask, space where,
         there |= std::uint32_t{1} << l;
       in_it.at[l] -= window;
     });
-    if (there != 0)
-      locate(i, there, which, in_it, bytes, how, out);
+    if (there == 0)
+      continue;
+    in_it.fill_others(there);
+    locate(i, there, which, in_it, bytes, how, out);
     mask &= ~there;
   }
+  out.are_apart = false;
   if (mask == 0)
     return;
-  const auto first = addresses.at[std::countr_zero(mask)];
   of_lanes global = addresses;
-  for (unsigned l = 0; l < lanes; ++l)
-    if ((mask >> l & 1) == 0)
-      global.at[l] = first;
+  global.fill_others(mask);
   check_global(i, mask, global, bytes);
   for_each_lane(mask, [&](unsigned l) {
     out.at[l] = reinterpret_cast<std::byte*>(global.at[l]);

@@ -32,6 +32,17 @@ struct block {
 
 struct of_lanes {
   std::uint64_t at[lanes];
+
+  /// Lanes that are not of the mask get what one of them has, so that what is
+  /// looked at for all lanes is as for those of the mask.
+  void fill_others(std::uint32_t mask);
+  struct extent {
+    std::uint64_t least, most;
+    std::uint64_t bits; ///< that one of them has
+  };
+  extent all() const;
+  /// Whether each of the mask's is so far behind the one before.
+  bool ascend(std::uint32_t mask, std::uint64_t by) const;
 };
 
 /// 32 threads of a block, or fewer.
@@ -114,6 +125,7 @@ public:
   /// wrong. Null for lanes that are not of the mask.
   struct spots {
     std::byte* at[lanes];
+    bool are_apart = false; ///< no two are the same for sure
   };
   void locate(const instruction& i, std::uint32_t mask, space where,
               of_lanes& addresses, std::size_t bytes, shared_memory::access how,

@@ -118,7 +118,7 @@ void read_shuffle(statement& s) {
   s.has(5);
   if (s.operands[0].what == operand::kind::pair) {
     s.out.r[0] = s.destination(s.operands[0].parts[0], 4);
-    s.out.r[1] = s.predicate(s.operands[0].parts[1]);
+    s.out.r[1] = s.destination(s.operands[0].parts[1], 0);
   } else {
     s.out.r[0] = s.destination(0, 4);
   }
@@ -172,7 +172,7 @@ void read_vote(statement& s) {
   if (is_ballot ? !t.is(kind::bits, 4) : t.what != kind::predicate)
     wrong(s);
   s.has(3);
-  s.out.r[0] = is_ballot ? s.destination(0, 4) : s.predicate(s.operands[0]);
+  s.out.r[0] = s.destination(0, is_ballot ? 4 : 0);
   s.out.r[1] = s.predicate(s.operands[1]);
   s.out.r[2] = s.source(2, 4);
 }
@@ -180,45 +180,106 @@ void read_vote(statement& s) {
 // -- products of matrices -----------------------------------------------------
 // m16n8k16. r: 4 of d, 4 of a, 2 of b, 4 of c.
 
+struct matrices {
+  static constexpr std::size_t rows = 16, columns = 8, depth = 16;
+  u16 a[rows][depth], b[depth][columns]; ///< as they are stored
+  float of_a[rows][depth], of_b[depth][columns];
+  double sums[rows][columns];
+};
+
 template <bool Brain>
-void multiply(warp& w, const instruction& i, u32 mask) {
+inline __attribute__((always_inline)) void multiply(matrices& m) {
+  const auto number = [](u16 bits) {
+    return Brain ? float_of_bf16(bits) : float_of_f16(bits);
+  };
+  for (std::size_t row = 0; row < matrices::rows; ++row)
+    for (std::size_t k = 0; k < matrices::depth; ++k)
+      m.of_a[row][k] = number(m.a[row][k]);
+  for (std::size_t k = 0; k < matrices::depth; ++k)
+    for (std::size_t column = 0; column < matrices::columns; ++column)
+      m.of_b[k][column] = number(m.b[k][column]);
+  double b[matrices::depth][matrices::columns];
+  for (std::size_t k = 0; k < matrices::depth; ++k)
+    for (std::size_t column = 0; column < matrices::columns; ++column)
+      b[k][column] = double{m.of_b[k][column]};
+  for (std::size_t row = 0; row < matrices::rows; ++row) {
+    double sums[matrices::columns];
+    for (std::size_t column = 0; column < matrices::columns; ++column)
+      sums[column] = m.sums[row][column];
+    for (std::size_t k = 0; k < matrices::depth; ++k) {
+      const double a = double{m.of_a[row][k]};
+      for (std::size_t column = 0; column < matrices::columns; ++column)
+        sums[column] += a * b[k][column];
+    }
+    for (std::size_t column = 0; column < matrices::columns; ++column)
+      m.sums[row][column] = sums[column];
+  }
+}
+
+template <bool Brain>
+void multiply_plain(matrices& m) {
+  multiply<Brain>(m);
+}
+#if defined(__x86_64__)
+template <bool Brain>
+__attribute__((target("avx2"))) void multiply_avx2(matrices& m) {
+  multiply<Brain>(m);
+}
+#endif
+
+template <bool Brain>
+void multiply_best(matrices& m) {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2");
+  if (has_avx2) {
+    multiply_avx2<Brain>(m);
+    return;
+  }
+#endif
+  multiply_plain<Brain>(m);
+}
+
+template <bool Brain>
+void multiplied(warp& w, const instruction& i, u32 mask) {
   if (!w.meet(i, mask, all_lanes))
     return;
-  constexpr std::size_t rows = 16, columns = 8, depth = 16;
   constexpr std::size_t a_at = 4, b_at = 8, c_at = 10;
   for (std::size_t n = a_at; n < c_at + 4; ++n)
     w.need(i, mask, i.r[n]);
-  double a[rows][depth], b[depth][columns], d[rows][columns];
-  const auto number = [](u32 word, u32 half) -> double {
-    const auto bits = static_cast<u16>(word >> 16 * half);
-    return Brain ? float_of_bf16(bits) : float_of_f16(bits);
-  };
-  for (unsigned l = 0; l < lanes; ++l) {
-    const auto group = l / 4, in_group = l % 4;
-    for (unsigned half = 0; half < 2; ++half) {
-      // Element n of a lane: 2 to a register.
-      for (unsigned r = 0; r < 4; ++r)
-        a[group + (r == 1 || r == 3 ? 8 : 0)]
-         [2 * in_group + half + (r >= 2 ? 8 : 0)] =
-             number(w.at<u32>(i.r[a_at + r])[l], half);
-      for (unsigned r = 0; r < 2; ++r)
-        b[2 * in_group + half + (r == 1 ? 8 : 0)][group] =
-            number(w.at<u32>(i.r[b_at + r])[l], half);
+  matrices m;
+  // Of a lane's group, lane / 4, are a row of a, and that + 8, and a column of
+  // b; of its place in the group two numbers beside each other, and two 8
+  // further on. A register has two, the first in its lower half.
+  for (unsigned r = 0; r < 4; ++r) {
+    const u32* const from = w.at<u32>(i.r[a_at + r]);
+    for (unsigned l = 0; l < lanes; ++l) {
+      u16* const to = &m.a[l / 4 + (r == 1 || r == 3 ? 8 : 0)]
+                          [2 * (l % 4) + (r >= 2 ? 8 : 0)];
+      to[0] = static_cast<u16>(from[l]);
+      to[1] = static_cast<u16>(from[l] >> 16);
     }
-    for (unsigned n = 0; n < 4; ++n)
-      d[group + (n >= 2 ? 8 : 0)][2 * in_group + n % 2] =
-          double{w.at<float>(i.r[c_at + n])[l]};
   }
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t k = 0; k < depth; ++k)
-      for (std::size_t column = 0; column < columns; ++column)
-        d[row][column] += a[row][k] * b[k][column];
-  for (unsigned l = 0; l < lanes; ++l)
-    for (unsigned n = 0; n < 4; ++n)
-      w.at<float>(i.r[n])[l] = canonical(
-          static_cast<float>(d[l / 4 + (n >= 2 ? 8 : 0)][2 * (l % 4) + n % 2]));
-  for (std::size_t n = 0; n < 4; ++n)
+  for (unsigned r = 0; r < 2; ++r) {
+    const u32* const from = w.at<u32>(i.r[b_at + r]);
+    for (unsigned l = 0; l < lanes; ++l) {
+      const unsigned k = 2 * (l % 4) + (r == 1 ? 8 : 0);
+      m.b[k][l / 4] = static_cast<u16>(from[l]);
+      m.b[k + 1][l / 4] = static_cast<u16>(from[l] >> 16);
+    }
+  }
+  // Of the sums: two beside each other, and two 8 rows further on.
+  const auto sum = [&](unsigned l, unsigned n) -> double& {
+    return m.sums[l / 4 + (n >= 2 ? 8 : 0)][2 * (l % 4) + n % 2];
+  };
+  for (unsigned n = 0; n < 4; ++n)
+    for (unsigned l = 0; l < lanes; ++l)
+      sum(l, n) = double{w.at<float>(i.r[c_at + n])[l]};
+  multiply_best<Brain>(m);
+  for (unsigned n = 0; n < 4; ++n) {
+    for (unsigned l = 0; l < lanes; ++l)
+      w.at<float>(i.r[n])[l] = canonical(static_cast<float>(sum(l, n)));
     w.define(i.r[n], mask, all_lanes);
+  }
 }
 
 void read_multiply(statement& s) {
@@ -229,7 +290,7 @@ void read_multiply(statement& s) {
   const auto of = is_brain ? "bf16" : "f16";
   if (!s.parts.take(of) || !s.parts.take(of) || !s.parts.take("f32"))
     wrong(s);
-  s.out.run = is_brain ? multiply<true> : multiply<false>;
+  s.out.run = is_brain ? multiplied<true> : multiplied<false>;
   s.has(4);
   constexpr std::size_t counts[] = {4, 4, 2, 4};
   std::size_t at = 0;

@@ -382,6 +382,7 @@ TEST_CASE("what is not known is a fault that names it") {
   CHECK(says(of("add.s32 %r1, %r1, %rd1;"), "%rd1 is not of 4 bytes"));
   CHECK(says(of("add.s32 %r1, %r1, %r99;"), "%r99"));
   CHECK(says(of("mov.u32 %r2, %clock;"), "%clock"));
+  CHECK(says(of("mov.u32 %tid.x, 1;"), "has to be a register"));
   CHECK(says(of("bar.sync 1;"), "barrier 0"));
   CHECK(says(of("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1, %f2, "
                 "%f3, %f4}, {%r1, %r2}, {%r3}, {%f1, %f2, %f3, %f4};"),

@@ -199,6 +199,38 @@ READY:
   CHECK(out[1] == 7);
 }
 
+TEST_CASE("memory that is taken away while a kernel runs is no memory") {
+  std::vector<u32> in(1), other(1);
+  const auto all = program::parse(text_of(R"(
+    ld.global.u64 %rd3, [%rd2];
+LOOP:
+    ld.global.u32 %r2, [%rd3];
+    st.release.sys.u32 [%rd1], 1;
+WAIT:
+    ld.acquire.sys.u32 %r3, [%rd1];
+    setp.ne.s32 %p1, %r3, 2;
+    @%p1 bra WAIT;
+    bra LOOP;
+)"));
+  memory known;
+  void* address = other.data();
+  known.add(in.data(), 4);
+  known.add(&address, 8);
+  known.add(other.data(), 4);
+  void* from = in.data();
+  void* to = &address;
+  void* arguments[] = {&from, &to};
+  std::thread host{[&] {
+    while (std::atomic_ref{in[0]}.load() != 1)
+      std::this_thread::yield();
+    known.remove(other.data());
+    std::atomic_ref{in[0]}.store(2);
+  }};
+  CHECK_THROWS_AS(
+      run(*all.find("k"), {{1, 1, 1}, {1, 1, 1}, 0, arguments}, known), fault);
+  host.join();
+}
+
 // -- memory -------------------------------------------------------------------
 
 TEST_CASE("vectors are read and written in order") {
