@@ -1,3 +1,4 @@
+#include "tests/interpreted_gpu/counts.hpp"
 #include "tests/interpreted_gpu/device.hpp"
 
 #include <atomic>
@@ -179,7 +180,10 @@ cudaError_t launch_kernel(known_kernel& known, const configuration& how,
     one.threads[2] = threads.z;
     one.shared_bytes = how.shared;
     one.arguments = kept->places.data();
-    ptx::run(*entry, one, of.reached());
+    one.counts_traffic = counts_are_wanted();
+    const auto done = ptx::run(*entry, one, of.reached());
+    if (one.counts_traffic)
+      count(entry->name, one, done);
   }));
 }
 

@@ -329,7 +329,11 @@ void copy(warp& w, const instruction& i, u32 mask) {
       if ((reads >> l & 1) == 0)
         from.at[l] = one;
     w.check_global(i, reads, from, i.mode);
+    if (w.of().how.counts_traffic)
+      w.count_traffic(reads, space::global, from, i.mode, access::read);
   }
+  if (w.of().how.counts_traffic)
+    w.count_traffic(mask, space::shared, to, i.mode, access::write);
   for_each_lane(mask, [&](unsigned l) {
     const auto offset_to = w.shared_offset(i, l, to.at[l], i.mode);
     const bool is_read = (reads >> l & 1) != 0;

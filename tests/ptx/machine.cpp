@@ -67,6 +67,16 @@ void run_block(block& of, std::deque<warp>& warps) {
 
 } // namespace
 
+work_done& work_done::operator+=(const work_done& other) {
+  instructions += other.instructions;
+  lane_instructions += other.lane_instructions;
+  products += other.products;
+  loaded += other.loaded;
+  stored += other.stored;
+  shared += other.shared;
+  return *this;
+}
+
 work_done run(const kernel& what, const launch& how, memory& where) {
   check(what, how);
   block of{what, how, where};
@@ -80,10 +90,8 @@ work_done run(const kernel& what, const launch& how, memory& where) {
         run_block(of, warps);
       }
   work_done out;
-  for (const auto& one : warps) {
-    out.instructions += one.done.instructions;
-    out.lane_instructions += one.done.lane_instructions;
-  }
+  for (const auto& one : warps)
+    out += one.done;
   return out;
 }
 

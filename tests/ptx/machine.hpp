@@ -1,5 +1,7 @@
 #pragma once
 
+#include "tests/ptx/traffic.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -123,6 +125,7 @@ struct launch {
   unsigned threads[3] = {1, 1, 1};
   std::size_t shared_bytes = 0; ///< beside those that the kernel declares
   void* const* arguments = nullptr;
+  bool counts_traffic = false; ///< it takes time
 };
 
 /// Of shared memory that a block can have (sm_90).
@@ -132,6 +135,13 @@ inline constexpr std::size_t shared_bytes_most = 227 << 10;
 struct work_done {
   std::uint64_t instructions = 0;      ///< of warps
   std::uint64_t lane_instructions = 0; ///< of threads
+  std::uint64_t products = 0;          ///< of matrices
+  // If traffic is counted:
+  traffic loaded; ///< sectors of global memory, asynchronous copies too
+  traffic stored;
+  traffic shared; ///< turns of shared memory's banks
+
+  work_done& operator+=(const work_done& other);
 };
 
 /// Runs all blocks to their end. Throws fault.

@@ -427,6 +427,8 @@ void warp::locate_shared(const instruction& i, std::uint32_t mask,
 void warp::locate(const instruction& i, std::uint32_t mask, space where,
                   of_lanes& addresses, std::size_t bytes,
                   shared_memory::access how, spots& out) {
+  if (of_.how.counts_traffic)
+    count_traffic(mask, where, addresses, bytes, how);
   switch (where) {
   case space::global:
     check_global(i, mask, addresses, bytes);
@@ -492,6 +494,16 @@ void warp::locate(const instruction& i, std::uint32_t mask, space where,
   for_each_lane(mask, [&](unsigned l) {
     out.at[l] = reinterpret_cast<std::byte*>(global.at[l]);
   });
+}
+
+void warp::count_traffic(std::uint32_t mask, space where,
+                         const of_lanes& addresses, std::size_t bytes,
+                         shared_memory::access how) {
+  if (where == space::shared)
+    done.shared += turns_of(addresses.at, mask, bytes);
+  else if (where == space::global)
+    (how == shared_memory::access::read ? done.loaded : done.stored) +=
+        sectors_of(addresses.at, mask, bytes);
 }
 
 // -- asynchronous copies ------------------------------------------------------

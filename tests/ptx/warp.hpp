@@ -139,6 +139,9 @@ public:
                   std::size_t bytes);
   void check_global(const instruction& i, std::uint32_t mask,
                     const of_lanes& addresses, std::size_t bytes);
+  /// What an access costs, if that is to be counted.
+  void count_traffic(std::uint32_t mask, space where, const of_lanes& addresses,
+                     std::size_t bytes, shared_memory::access how);
 
   // -- asynchronous copies ----------------------------------------------------
 

@@ -243,6 +243,7 @@ template <bool Brain>
 void multiplied(warp& w, const instruction& i, u32 mask) {
   if (!w.meet(i, mask, all_lanes))
     return;
+  ++w.done.products;
   constexpr std::size_t a_at = 4, b_at = 8, c_at = 10;
   for (std::size_t n = a_at; n < c_at + 4; ++n)
     w.need(i, mask, i.r[n]);

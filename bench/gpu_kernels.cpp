@@ -1,0 +1,126 @@
+// One operation of the GPU's backend, of a shape of one's choice, for who
+// counts what its kernels do (bench/gpu_kernels.py):
+//
+//   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS
+//   bench_gpu_kernels attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS
+//
+// TYPE: bf16, f16, f32, e4m3. An attention's rows are outputs, each the last
+// position of a sequence of its own. The numbers are all alike: the kernels do
+// the same for any.
+
+#include "engine/ops/backend.hpp"
+#include "engine/ops/cuda_module.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+using namespace troupe;
+
+namespace {
+
+constexpr std::int32_t block_tokens = 16;
+
+struct linear_shape {
+  std::string type = "bf16";
+  std::int64_t outputs = 0, cols = 0, rows = 0;
+};
+
+struct attention_shape {
+  std::int32_t heads = 0, kv_heads = 0, head_dim = 0, context = 0, rows = 0;
+};
+
+ops::matrix_view view_of(const linear_shape& of,
+                         const std::vector<std::byte>& bytes) {
+  ops::matrix_view out;
+  out.type = of.type == "f32"   ? ops::element_type::f32
+             : of.type == "f16" ? ops::element_type::f16
+                                : ops::element_type::bf16;
+  out.rows = of.outputs;
+  out.cols = of.cols;
+  out.bytes = bytes;
+  out.as_e4m3 = of.type == "e4m3";
+  return out;
+}
+
+void multiply(ops::backend& by, const linear_shape& of) {
+  const std::int64_t each = of.type == "f32" ? 4 : 2;
+  const std::vector<std::byte> zeros(
+      static_cast<std::size_t>(of.outputs * of.cols * each));
+  const auto view = view_of(of, zeros);
+  auto weight = by.load({&view, 1}).value();
+  auto x = by.upload(
+      std::vector<float>(static_cast<std::size_t>(of.rows * of.cols)));
+  auto y = by.allocate(of.rows * of.outputs);
+  by.linear(*weight, x->data(), of.rows, y->data(), false);
+  std::vector<float> out(1);
+  by.download(y->data(), out);
+}
+
+void attend(ops::backend& by, const attention_shape& of) {
+  const auto blocks = (of.context + block_tokens - 1) / block_tokens;
+  ops::step_bounds bounds;
+  bounds.rows = bounds.sequences = of.rows;
+  bounds.table_entries = std::int64_t{blocks} * of.rows;
+  bounds.positions = of.context;
+  bounds.kv = {1, of.kv_heads, of.head_dim, block_tokens, blocks * of.rows};
+  auto pool = by.make_kv_pool(bounds.kv).value();
+  (void)by.prepare(bounds).value();
+  std::vector<std::vector<std::int32_t>> lists;
+  std::vector<std::span<const std::int32_t>> tables;
+  std::vector<std::int32_t> positions, sequences;
+  for (std::int32_t r = 0; r < of.rows; ++r) {
+    lists.emplace_back();
+    for (std::int32_t b = 0; b < blocks; ++b)
+      lists.back().push_back(r * blocks + b);
+    positions.push_back(of.context - 1);
+    sequences.push_back(r);
+  }
+  tables.assign(lists.begin(), lists.end());
+  const std::int64_t width = std::int64_t{of.heads} * of.head_dim;
+  const auto stride = width + 2 * std::int64_t{of.kv_heads} * of.head_dim;
+  auto qkv =
+      by.upload(std::vector<float>(static_cast<std::size_t>(of.rows * stride)));
+  auto out = by.allocate(of.rows * width);
+  ops::attention_params how;
+  how.heads = of.heads;
+  const ops::batch_view batch{positions, sequences, tables};
+  by.attention(qkv->data(), how, batch, 0, *pool, out->data());
+  std::vector<float> one(1);
+  by.download(out->data(), one);
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"One operation on a GPU"};
+  linear_shape linear;
+  attention_shape attention;
+  auto* multiplies = app.add_subcommand("linear", "A product with a weight");
+  multiplies->add_option("TYPE", linear.type)
+      ->required()
+      ->check(CLI::IsMember({"bf16", "f16", "f32", "e4m3"}));
+  multiplies->add_option("OUTPUTS", linear.outputs)->required();
+  multiplies->add_option("COLS", linear.cols)->required();
+  multiplies->add_option("ROWS", linear.rows)->required();
+  auto* attends = app.add_subcommand("attention", "Attention of outputs");
+  attends->add_option("HEADS", attention.heads)->required();
+  attends->add_option("KV_HEADS", attention.kv_heads)->required();
+  attends->add_option("HEAD_DIM", attention.head_dim)->required();
+  attends->add_option("CONTEXT", attention.context)->required();
+  attends->add_option("ROWS", attention.rows)->required();
+  app.require_subcommand(1);
+  CLI11_PARSE(app, argc, argv);
+  auto device = ops::open_cuda({});
+  if (!device) {
+    std::fprintf(stderr, "%s\n", device.error().message.c_str());
+    return 1;
+  }
+  if (multiplies->parsed())
+    multiply(*device->backend, linear);
+  else
+    attend(*device->backend, attention);
+  return 0;
+}
