@@ -51,23 +51,26 @@ void of_lanes::fill_others(std::uint32_t mask) {
       at[l] = first;
 }
 
-of_lanes::extent of_lanes::all() const {
-  extent out{at[0], at[0], 0};
+bool of_lanes::are_within(std::uint64_t begin, std::uint64_t end,
+                          std::uint64_t bytes) const {
+  if (end - begin < bytes)
+    return false;
+  // The highest bit is that of a difference below 0.
+  std::uint64_t outside = 0, bits = 0;
   for (unsigned l = 0; l < lanes; ++l) {
-    out.least = std::min(out.least, at[l]);
-    out.most = std::max(out.most, at[l]);
-    out.bits |= at[l];
+    outside |= (at[l] - begin) | (end - bytes - at[l]);
+    bits |= at[l];
   }
-  return out;
+  return outside >> 63 == 0 && (bits & (bytes - 1)) == 0;
 }
 
 bool of_lanes::ascend(std::uint32_t mask, std::uint64_t by) const {
   if (mask != all_lanes)
     return (mask & (mask - 1)) == 0; // one
-  bool out = true;
+  std::uint64_t before = 0;
   for (unsigned l = 1; l < lanes; ++l)
-    out &= at[l] - at[l - 1] - by < window_bytes;
-  return out;
+    before |= at[l] - at[l - 1] - by;
+  return before >> 63 == 0;
 }
 
 block::block(const kernel& what, const launch& launched, memory& where)
@@ -310,21 +313,17 @@ void warp::addresses(const instruction& i, std::uint32_t mask, std::size_t slot,
 
 void warp::check_global(const instruction& i, std::uint32_t mask,
                         const of_lanes& addresses, std::size_t bytes) {
-  const auto [least, most, bits] = addresses.all();
-  if ((bits & (bytes - 1)) != 0)
-    for_each_lane(mask, [&](unsigned l) {
-      if ((addresses.at[l] & (bytes - 1)) != 0)
-        fail(i, l,
-             "the address " + hex(addresses.at[l]) + " is no multiple of " +
-                 std::to_string(bytes));
-    });
   if (of_.global.read_changes())
     std::fill(of_.found.begin(), of_.found.end(), range{});
   auto& known = of_.found[index_of(i)];
-  if (known.holds(least, most + bytes))
+  if (addresses.are_within(known.begin, known.end, bytes))
     return;
   for_each_lane(mask, [&](unsigned l) {
     const auto first = addresses.at[l];
+    if ((first & (bytes - 1)) != 0)
+      fail(i, l,
+           "the address " + hex(first) + " is no multiple of " +
+               std::to_string(bytes));
     const auto there = of_.global.find(first);
     if (there.end == 0)
       fail(i, l, "there is no memory at " + hex(first));
@@ -390,9 +389,8 @@ void warp::fail_shared(const instruction& i, unsigned lane,
 void warp::locate_shared(const instruction& i, std::uint32_t mask,
                          const of_lanes& addresses, std::size_t bytes,
                          shared_memory::access how, spots& out) {
-  const auto [least, most, bits] = addresses.all();
-  if (least < window_begin || (bits & (bytes - 1)) != 0 ||
-      most - window_begin + bytes > of_.shared.size())
+  if (!addresses.are_within(window_begin, window_begin + of_.shared.size(),
+                            bytes))
     for_each_lane(mask, [&](unsigned l) {
       (void)shared_offset(i, l, addresses.at[l], bytes);
     });

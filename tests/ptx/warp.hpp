@@ -36,11 +36,10 @@ struct of_lanes {
   /// Lanes that are not of the mask get what one of them has, so that what is
   /// looked at for all lanes is as for those of the mask.
   void fill_others(std::uint32_t mask);
-  struct extent {
-    std::uint64_t least, most;
-    std::uint64_t bits; ///< that one of them has
-  };
-  extent all() const;
+  /// Whether so many bytes of each are from `begin` to before `end`, and each
+  /// is a multiple of them (a power of 2).
+  bool are_within(std::uint64_t begin, std::uint64_t end,
+                  std::uint64_t bytes) const;
   /// Whether each of the mask's is so far behind the one before.
   bool ascend(std::uint32_t mask, std::uint64_t by) const;
 };
