@@ -19,14 +19,15 @@ constexpr std::size_t stack_bytes = (64 << 10) + 17 * 64;
 /// Where a fiber, or who runs it, goes on.
 using place = void* [5];
 
-[[noreturn, gnu::noipa]] void jump(place& there) {
+// (A sanitizer would think that a jump leaves what is on the stack.)
+[[noreturn, gnu::noipa, gnu::no_sanitize_address]] void jump(place& there) {
   __builtin_longjmp(there, 1);
 }
 
 /// Returns when somebody goes to `here`, which is not `there`. (The library's
 /// jumps, and far more so ucontext, take longer than most of what is done in
 /// between; so would `jump`, whose call no return answers.)
-[[gnu::noipa]] void go(place& here, place& there) {
+[[gnu::noipa, gnu::no_sanitize_address]] void go(place& here, place& there) {
   if (__builtin_setjmp(here) != 0)
     return;
   // Never. But were no function called that may jump back, the compiler would
