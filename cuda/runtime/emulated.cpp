@@ -1,9 +1,10 @@
 #include "cuda/runtime/emulated.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <csetjmp>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <ucontext.h>
 #include <utility>
 
@@ -11,31 +12,45 @@ namespace troupe::cuda {
 
 namespace {
 
-constexpr std::size_t stack_bytes = 64 << 10;
+// Not a power of two: what the threads of a warp do at the same depth is not to
+// share the few places that a cache has for addresses so far apart.
+constexpr std::size_t stack_bytes = (64 << 10) + 17 * 64;
+
+/// Where a fiber, or who runs it, goes on.
+using place = void* [5];
+
+// (A sanitizer would think that a jump leaves what is on the stack.)
+[[noreturn, gnu::noipa, gnu::no_sanitize_address]] void jump(place& there) {
+  __builtin_longjmp(there, 1);
+}
+
+/// Returns when somebody goes to `here`, which is not `there`. (The library's
+/// jumps, and far more so ucontext, take longer than most of what is done in
+/// between; so would `jump`, whose call no return answers.)
+[[gnu::noipa, gnu::no_sanitize_address]] void go(place& here, place& there) {
+  if (__builtin_setjmp(here) != 0)
+    return;
+  // Never. But were no function called that may jump back, the compiler would
+  // think that nobody does.
+  if (&here == &there)
+    jump(there);
+  __builtin_longjmp(there, 1);
+}
 
 } // namespace
 
 struct emulated_block::fibers {
-  /// Made by makecontext, which asks the kernel twice a switch; so everything
-  /// but the first step into it is a jump.
   struct fiber {
-    ucontext_t context;
-    std::jmp_buf place;
-    bool begun = false;
-    bool ended = false;
+    place goes_on;
+    bool ended = true;
     wait waits_for = wait::block;
   };
 
-  explicit fibers(unsigned threads)
-      : all(threads), stacks(new char[threads * stack_bytes]) {
-    for (auto& one : all)
-      getcontext(&one.context);
-  }
+  explicit fibers(unsigned threads);
 
   static void enter(unsigned high, unsigned low);
-  void make_ready(unsigned i);
-  void run_current();
-  void back_to_scheduler();
+  /// To the next of the warp, behind its last to who runs it.
+  void next();
   /// Throws if they do not all wait for the same, or are at their end.
   void check_same(unsigned begin, unsigned end) const;
   /// Until it waits for the block.
@@ -43,47 +58,45 @@ struct emulated_block::fibers {
 
   std::vector<fiber> all;
   std::unique_ptr<char[]> stacks; // not touched before it is used
-  std::jmp_buf scheduler;
+  place scheduler;
   unsigned current = 0;
   const std::function<void(unsigned)>* body = nullptr;
 };
 
-// A fiber's arguments are ints: the address comes in two.
+// Each is run up to where it waits for its first body.
+emulated_block::fibers::fibers(unsigned threads)
+    : all(threads), stacks(new char[threads * stack_bytes]) {
+  const auto address = reinterpret_cast<std::uintptr_t>(this);
+  for (current = 0; current < threads; ++current) {
+    ucontext_t begin;
+    getcontext(&begin);
+    begin.uc_stack.ss_sp = stacks.get() + current * stack_bytes;
+    begin.uc_stack.ss_size = stack_bytes;
+    begin.uc_link = nullptr;
+    // A fiber's arguments are ints: the address comes in two.
+    makecontext(&begin, reinterpret_cast<void (*)()>(enter), 2,
+                static_cast<unsigned>(address >> 32),
+                static_cast<unsigned>(address));
+    if (__builtin_setjmp(scheduler) == 0)
+      setcontext(&begin);
+  }
+}
+
 void emulated_block::fibers::enter(unsigned high, unsigned low) {
   auto address = std::uintptr_t{high} << 32 | low;
   auto& self = *reinterpret_cast<fibers*>(address);
-  auto& own = self.all[self.current];
-  (*self.body)(self.current);
-  own.ended = true;
-  self.back_to_scheduler();
+  const auto own = self.current;
+  go(self.all[own].goes_on, self.scheduler);
+  for (;;) {
+    (*self.body)(own);
+    self.all[own].ended = true;
+    self.next();
+  }
 }
 
-void emulated_block::fibers::run_current() {
-  auto& own = all[current];
-  if (_setjmp(scheduler) != 0)
-    return; // it has come back
-  if (std::exchange(own.begun, true))
-    std::longjmp(own.place, 1);
-  setcontext(&own.context);
-}
-
-void emulated_block::fibers::back_to_scheduler() {
-  auto& own = all[current];
-  if (_setjmp(own.place) == 0)
-    std::longjmp(scheduler, 1);
-}
-
-void emulated_block::fibers::make_ready(unsigned i) {
-  all[i].begun = all[i].ended = false;
-  all[i].waits_for = wait::block;
-  auto& one = all[i].context;
-  one.uc_stack.ss_sp = stacks.get() + i * stack_bytes;
-  one.uc_stack.ss_size = stack_bytes;
-  one.uc_link = nullptr;
-  auto address = reinterpret_cast<std::uintptr_t>(this);
-  makecontext(&one, reinterpret_cast<void (*)()>(enter), 2,
-              static_cast<unsigned>(address >> 32),
-              static_cast<unsigned>(address));
+void emulated_block::fibers::next() {
+  auto& own = all[current++];
+  go(own.goes_on, current % warp_size == 0 ? scheduler : all[current].goes_on);
 }
 
 void emulated_block::fibers::check_same(unsigned begin, unsigned end) const {
@@ -96,17 +109,17 @@ void emulated_block::fibers::check_same(unsigned begin, unsigned end) const {
 
 void emulated_block::fibers::run_warp(unsigned begin) {
   do {
-    for (current = begin; current < begin + warp_size; ++current)
-      run_current();
+    current = begin;
+    go(scheduler, all[begin].goes_on);
     check_same(begin, begin + warp_size);
   } while (!all[begin].ended && all[begin].waits_for == wait::warp);
 }
 
 emulated_block::emulated_block(unsigned threads)
-    : fibers_(std::make_unique<fibers>(threads)),
-      exchange_(2 * threads / warp_size) {
+    : exchange_(2 * threads / warp_size) {
   if (threads == 0 || threads % warp_size != 0)
     throw std::logic_error{"a block has whole warps"};
+  fibers_ = std::make_unique<fibers>(threads);
 }
 
 emulated_block::~emulated_block() = default;
@@ -115,8 +128,10 @@ void emulated_block::run(const std::function<void(unsigned)>& body) {
   auto& f = *fibers_;
   const auto threads = static_cast<unsigned>(f.all.size());
   f.body = &body;
-  for (unsigned i = 0; i < threads; ++i)
-    f.make_ready(i);
+  for (auto& one : f.all) {
+    one.ended = false;
+    one.waits_for = wait::block;
+  }
   while (!f.all[0].ended) {
     for (unsigned begin = 0; begin < threads; begin += warp_size)
       f.run_warp(begin);
@@ -124,15 +139,100 @@ void emulated_block::run(const std::function<void(unsigned)>& body) {
   }
 }
 
+bool emulated_block::has_ended() const {
+  return std::ranges::all_of(fibers_->all, &fibers::fiber::ended);
+}
+
 void emulated_block::arrive(wait what) {
   auto& f = *fibers_;
   f.all[f.current].waits_for = what;
-  f.back_to_scheduler();
+  f.next();
+}
+
+namespace {
+
+/// Eight numbers, or words.
+using floats [[gnu::vector_size(32)]] = float;
+using words [[gnu::vector_size(32)]] = std::uint32_t;
+using halves [[gnu::vector_size(16)]] = std::uint16_t;
+
+/// As `to_float` does.
+template <class Stored>
+[[gnu::always_inline]] inline void widen(const void* from, float* to) {
+  halves some;
+  std::memcpy(&some, from, sizeof some);
+  const auto bits = __builtin_convertvector(some, words);
+  floats out;
+  if constexpr (std::is_same_v<Stored, bf16>) {
+    out = reinterpret_cast<floats>(bits << 16);
+  } else {
+    const words sign = (bits & 0x8000u) << 16;
+    const words rest = (bits & 0x7fffu) << 13;
+    const words finite = reinterpret_cast<words>(
+        reinterpret_cast<floats>(sign | rest) * 0x1p112f);
+    out = reinterpret_cast<floats>(
+        rest >= 0x7c00u << 13 ? (sign | 0x7f800000u | rest) : finite);
+  }
+  std::memcpy(to, &out, sizeof out);
+}
+
+template <class Stored>
+[[gnu::always_inline]] inline void add_products(emulated_block::shown& all) {
+  float a[16][16], b[16][8];
+  for (unsigned i = 0; i < 4; ++i)
+    for (unsigned g = 0; g < 8; ++g)
+      widen<Stored>(all.a[i] + 4 * g, a[g + i % 2 * 8] + i / 2 * 8);
+  for (unsigned k = 0; k < 16; ++k)
+    widen<Stored>(all.b[k], b[k]);
+  for (unsigned row = 0; row < 16; row += 4) {
+    floats sums[4];
+    std::memcpy(sums, all.sums[row], sizeof sums);
+#pragma GCC unroll 16
+    for (unsigned k = 0; k < 16; ++k) {
+      floats of_b;
+      std::memcpy(&of_b, b[k], sizeof of_b);
+#pragma GCC unroll 4
+      for (unsigned r = 0; r < 4; ++r)
+        sums[r] += a[row + r][k] * of_b;
+    }
+    std::memcpy(all.sums[row], sums, sizeof sums);
+  }
+}
+
+template <class Stored>
+[[gnu::target("avx2")]] void add_products_by_avx2(emulated_block::shown& all) {
+  add_products<Stored>(all);
+}
+
+/// The bits are the same: neither fuses anything.
+template <class Stored>
+void add_products_by_any(emulated_block::shown& all) {
+  static const bool has_avx2 = __builtin_cpu_supports("avx2");
+  if (has_avx2)
+    add_products_by_avx2<Stored>(all);
+  else
+    add_products<Stored>(all);
+}
+
+} // namespace
+
+void multiply_add(emulated_block::shown& all, f16) {
+  add_products_by_any<f16>(all);
+}
+void multiply_add(emulated_block::shown& all, bf16) {
+  add_products_by_any<bf16>(all);
 }
 
 emulated_device::~emulated_device() {
   // Whoever is gone has waited, or nobody looks at what is left.
   queue_.clear();
+}
+
+emulated_block& emulated_device::block_of(unsigned threads) {
+  auto& found = blocks_[threads];
+  if (!found || !found->has_ended())
+    found = std::make_unique<emulated_block>(threads);
+  return *found;
 }
 
 void* emulated_device::allocate(std::size_t bytes) {

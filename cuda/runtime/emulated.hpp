@@ -9,8 +9,8 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <iterator>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -34,16 +34,20 @@ public:
 
   /// Runs `body(thread)` of every thread to its end.
   void run(const std::function<void(unsigned)>& body);
+  /// Nobody is within a body, as after a `run` that threw.
+  bool has_ended() const;
 
   /// From within a body: until all threads of the block, or of the warp, are
-  /// here.
+  /// here. A warp's threads come in order: what they do together is done by the
+  /// last one before it waits.
   void arrive(wait what);
 
   /// What the lanes of a warp show each other.
   struct shown {
     float x[warp_size];
-    float a[16][16]; ///< rows of a product's first matrix
-    float b[8][16];  ///< columns of its second
+    std::uint32_t a[4][warp_size]; ///< words of a product's first matrix
+    std::uint16_t b[16][8];        ///< rows of its second
+    float sums[16][8];             ///< rows of what it is added to
   };
 
   /// Through which a warp exchanges numbers. There are two that take turns, so
@@ -57,6 +61,11 @@ private:
   std::unique_ptr<fibers> fibers_;
   std::vector<shown> exchange_; ///< by warp
 };
+
+/// Of a whole warp: sums += a b. A sum's products, each rounded, are added one
+/// after the other. (A product of two such numbers is exact as a float.)
+void multiply_add(emulated_block::shown& all, f16);
+void multiply_add(emulated_block::shown& all, bf16);
 
 /// What a kernel sees of its thread (cuda/kernels/threads.hpp).
 class emulated_thread {
@@ -97,21 +106,28 @@ public:
     return over_lanes<4>(x, [](float a, float b) { return a > b ? a : b; });
   }
 
-  /// Sums are made one after the other. (A product of two such numbers is exact
-  /// as a float.)
   template <class Stored>
   void multiply_add(fragments::sums& sums, const fragments::a& a,
                     const fragments::b& b) {
     auto& all = block_->exchange(index_ / warp_size, turn_++);
-    const unsigned g = index_ % warp_size / 4, c = index_ % 4 * 2;
-    for (unsigned i = 0; i < std::size(a); ++i)
-      widen<Stored>(a[i], all.a[g + i % 2 * 8] + c + i / 2 * 8);
-    for (unsigned i = 0; i < std::size(b); ++i)
-      widen<Stored>(b[i], all.b[g] + c + i * 8);
+    const unsigned lane = index_ % warp_size;
+    const unsigned g = lane / 4, c = lane % 4 * 2;
+    constexpr std::size_t half = sizeof sums / 2; // neighbours of a row
+    all.a[0][lane] = a[0];
+    all.a[1][lane] = a[1];
+    all.a[2][lane] = a[2];
+    all.a[3][lane] = a[3];
+    all.b[c][g] = static_cast<std::uint16_t>(b[0]);
+    all.b[c + 1][g] = static_cast<std::uint16_t>(b[0] >> 16);
+    all.b[c + 8][g] = static_cast<std::uint16_t>(b[1]);
+    all.b[c + 9][g] = static_cast<std::uint16_t>(b[1] >> 16);
+    std::memcpy(all.sums[g] + c, sums, half);
+    std::memcpy(all.sums[g + 8] + c, sums + 2, half);
+    if (lane == warp_size - 1)
+      cuda::multiply_add(all, Stored{});
     block_->arrive(emulated_block::wait::warp);
-    for (unsigned k = 0; k < std::size(all.b[0]); ++k)
-      for (unsigned i = 0; i < std::size(sums); ++i)
-        sums[i] += all.a[g + i / 2 * 8][k] * all.b[c + i % 2][k];
+    std::memcpy(sums, all.sums[g] + c, half);
+    std::memcpy(sums + 2, all.sums[g + 8] + c, half);
   }
 
   std::uint32_t round_pair(float low, float high) const {
@@ -131,14 +147,14 @@ public:
   template <unsigned Left>
   void wait_copies() {
     constexpr std::size_t bytes = 16;
-    for (; !copies_.empty() && copies_.front().group + Left < copy_group_;
-         copies_.pop_front()) {
-      const auto& one = copies_.front();
-      if (one.from != nullptr)
-        std::memcpy(one.to, one.from, bytes);
+    auto one = copies_.begin();
+    for (; one != copies_.end() && one->group + Left < copy_group_; ++one) {
+      if (one->from != nullptr)
+        std::memcpy(one->to, one->from, bytes);
       else
-        std::memset(one.to, 0, bytes);
+        std::memset(one->to, 0, bytes);
     }
+    copies_.erase(copies_.begin(), one);
   }
 
   std::uint64_t add(std::uint64_t* word, std::uint64_t x) {
@@ -171,27 +187,20 @@ private:
     auto& all = block_->exchange(index_ / warp_size, turn_++);
     const unsigned lane = index_ % warp_size;
     all.x[lane] = x;
+    if (lane == warp_size - 1)
+      for (float* some = all.x; some < all.x + warp_size; some += Lanes)
+        for (unsigned step = Lanes / 2; step > 0; step /= 2)
+          for (unsigned i = 0; i < step; ++i)
+            some[i] = f(some[i], some[i + step]);
     block_->arrive(emulated_block::wait::warp);
-    float some[Lanes];
-    std::copy_n(all.x + lane / Lanes * Lanes, Lanes, some);
-    for (unsigned step = Lanes / 2; step > 0; step /= 2)
-      for (unsigned i = 0; i < step; ++i)
-        some[i] = f(some[i], some[i + step]);
-    return some[0];
-  }
-
-  /// A word's two numbers.
-  template <class Stored>
-  static void widen(std::uint32_t word, float* to) {
-    to[0] = to_float(Stored{static_cast<std::uint16_t>(word)});
-    to[1] = to_float(Stored{static_cast<std::uint16_t>(word >> 16)});
+    return all.x[lane / Lanes * Lanes];
   }
 
   emulated_block* block_;
   unsigned index_, count_, x_, y_;
   float* shared_;
   unsigned turn_ = 0;
-  std::deque<copy> copies_; ///< that are not waited for
+  std::vector<copy> copies_; ///< that are not waited for
   unsigned copy_group_ = 0;
 };
 
@@ -353,25 +362,30 @@ private:
   bool only_counts_ = false;
   std::size_t bytes_ = 0;
   std::unordered_map<void*, std::size_t> sizes_;
+  std::map<unsigned, std::unique_ptr<emulated_block>> blocks_; ///< by threads
+
+  /// Of so many threads, one for all launches. (After one that failed it is
+  /// another: threads of that are where they waited.)
+  emulated_block& block_of(unsigned threads);
 
   template <class Kernel>
   void run_blocks(const launch_shape& shape, const Kernel& kernel) {
-    std::unique_ptr<emulated_block> block;
-    if constexpr (Kernel::collective)
-      block = std::make_unique<emulated_block>(shape.threads);
+    auto* block = Kernel::collective ? &block_of(shape.threads) : nullptr;
+    std::vector<float> shared;
     for (unsigned y = 0; y < shape.blocks_y; ++y)
-      for (unsigned x = 0; x < shape.blocks_x; ++x)
-        run_block(shape, kernel, block.get(), x, y);
+      for (unsigned x = 0; x < shape.blocks_x; ++x) {
+        // What nobody has written is no number.
+        shared.assign(shape.shared_floats,
+                      std::numeric_limits<float>::quiet_NaN());
+        run_block(shape, kernel, block, x, y, shared.data());
+      }
   }
 
   template <class Kernel>
   void run_block(const launch_shape& shape, const Kernel& kernel,
-                 emulated_block* block, unsigned x, unsigned y) {
-    // What nobody has written is no number.
-    std::vector<float> shared(shape.shared_floats,
-                              std::numeric_limits<float>::quiet_NaN());
+                 emulated_block* block, unsigned x, unsigned y, float* shared) {
     auto run_one = [&](unsigned i) {
-      emulated_thread thread{block, i, shape.threads, x, y, shared.data()};
+      emulated_thread thread{block, i, shape.threads, x, y, shared};
       kernel(thread);
     };
     if (block != nullptr)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 #include <vector>
 
 using namespace troupe::cuda;
@@ -111,6 +112,49 @@ void check_matrices(Stored (*rounded)(float)) {
 TEST_CASE("a warp multiplies matrices of which each lane holds a part") {
   check_matrices(to_f16);
   check_matrices(to_bf16);
+}
+
+namespace {
+
+/// Of any numbers, also of those that are none.
+template <class Stored>
+void check_order(Stored (*rounded)(float)) {
+  std::mt19937 random{4};
+  std::normal_distribution<float> normal;
+  std::vector<Stored> a(16 * 16), b(16 * 8);
+  std::vector<float> sums(16 * 8), expected;
+  for (auto* all : {&a, &b})
+    for (auto& x : *all)
+      x = rounded(normal(random));
+  for (auto& x : sums)
+    x = 100 * normal(random);
+  a[16 * 3 + 4] = {1}; // the least
+  a[16 * 5 + 7] = rounded(-INFINITY);
+  a[16 * 9 + 2] = rounded(NAN);
+  b[8 * 4 + 6] = {0x8003};
+  b[8 * 7 + 2] = {0};
+  sums[8 * 11 + 3] = INFINITY;
+  expected = sums;
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    for (std::size_t k = 0; k < 16; ++k)
+      expected[i] += to_float(a[i / 8 * 16 + k]) * to_float(b[k * 8 + i % 8]);
+  emulated_device device;
+  device.launch({1, 1, 32, 0},
+                matrix_kernel<Stored>{a.data(), b.data(), sums.data()});
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    INFO("row " << i / 8 << ", column " << i % 8);
+    if (std::isnan(expected[i]))
+      CHECK(std::isnan(sums[i]));
+    else
+      CHECK(bits_of(sums[i]) == bits_of(expected[i]));
+  }
+}
+
+} // namespace
+
+TEST_CASE("a warp's products are added one after the other, each rounded") {
+  check_order(to_f16);
+  check_order(to_bf16);
 }
 
 namespace {
@@ -271,6 +315,11 @@ TEST_CASE("threads that wait for different things are found") {
                   std::logic_error);
   CHECK_THROWS_AS(device.launch({1, 1, 40, 0}, diverging_kernel{0}),
                   std::logic_error); // no whole warps
+  // Nobody goes on where those threads were.
+  std::vector<float> x(32, 1), out(64);
+  device.launch({1, 1, 32, 1}, reduce_kernel{x.data(), out.data()});
+  for (int i = 0; i < 32; ++i)
+    CHECK(out[2 * i] == 32);
 }
 
 TEST_CASE("who does not wait reads what is not there yet") {
