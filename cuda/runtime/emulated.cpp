@@ -199,19 +199,22 @@ template <class Stored>
   }
 }
 
+#ifdef __x86_64__
 template <class Stored>
 [[gnu::target("avx2")]] void add_products_by_avx2(emulated_block::shown& all) {
   add_products<Stored>(all);
 }
+#endif
 
 /// The bits are the same: neither fuses anything.
 template <class Stored>
 void add_products_by_any(emulated_block::shown& all) {
+#ifdef __x86_64__
   static const bool has_avx2 = __builtin_cpu_supports("avx2");
   if (has_avx2)
-    add_products_by_avx2<Stored>(all);
-  else
-    add_products<Stored>(all);
+    return add_products_by_avx2<Stored>(all);
+#endif
+  add_products<Stored>(all);
 }
 
 } // namespace
