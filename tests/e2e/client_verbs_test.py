@@ -109,6 +109,17 @@ def test_what_is_piped_in_is_answered_once(cluster):
     assert done.stdout == answer["choices"][0]["message"]["content"] + "\n"
 
 
+@pytest.mark.parametrize("nothing", ["", "\n", " \t\r\n\n"])
+def test_nothing_piped_in_asks_nothing(cluster, nothing):
+    served = "ray_vllm_prompt_tokens_total"
+    before = cluster.metrics().get(served, 0)
+    done = subprocess.run([BINARY, "chat", "--url", cluster.url],
+                          input=nothing, text=True, capture_output=True,
+                          timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert cluster.metrics().get(served, 0) == before
+
+
 def test_chat_says_what_is_wrong(cluster):
     nobody = run_verb("chat", "--url", "http://127.0.0.1:1")
     assert nobody.returncode == 1 and "127.0.0.1:1" in nobody.stderr
