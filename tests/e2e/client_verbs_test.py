@@ -150,6 +150,27 @@ def test_bench_counts_what_the_service_counts(cluster, loop):
     assert first["max"] / 1000 <= found["seconds"]
 
 
+@pytest.mark.parametrize("loop", [["--concurrency", "2"], ["--rate", "50"]])
+def test_bench_tells_at_ctrl_c_what_it_measured(cluster, loop):
+    served = "ray_vllm_request_success_total"
+    before = cluster.metrics().get(served, 0)
+    bench = subprocess.Popen(
+        [BINARY, "bench", cluster.url, "--requests", "1000000", "--max-tokens",
+         "4", "--json", *loop], stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: cluster.metrics().get(served, 0) >= before + 5,
+             "nothing is answered")
+    bench.send_signal(signal.SIGINT)
+    out, err = bench.communicate(timeout=60)
+    assert bench.returncode == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    assert 0 < found["answered"] <= found["begun"] < 1000000
+    assert found["output_tokens"] == 4 * found["answered"]
+    assert found["seconds"] > 0 and found["request_ms"]["p50"] > 0
+    wait_for(cluster.is_idle, "it goes on in the replica")
+
+
 def test_bench_shows_a_table(cluster):
     done = run_verb("bench", cluster.url, "--requests", 2, "--max-tokens", 2)
     assert done.returncode == 0, done.stderr
