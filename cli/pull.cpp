@@ -32,6 +32,9 @@ public:
   void show(const fetch_progress& now) {
     if (now.now == fetch_progress::stage::asking || now.bytes_total == 0)
       return;
+    if (now.now == fetch_progress::stage::there && !drawn_)
+      return;
+    shown_ = true;
     if (begin_ == clock::time_point{}) {
       begin_ = clock::now();
       done_at_begin_ = now.bytes_done;
@@ -40,6 +43,11 @@ public:
       draw(now);
     else
       print(now);
+  }
+
+  /// False if all was there, as far as one knows.
+  bool shown() const {
+    return shown_;
   }
 
   /// The terminal's cursor stands on a line of its own afterwards.
@@ -89,6 +97,7 @@ private:
   }
 
   bool terminal_;
+  bool shown_ = false;
   bool drawn_ = false;
   clock::time_point begin_;
   std::uint64_t done_at_begin_ = 0;
@@ -157,6 +166,8 @@ int pull(const pull_arguments& args) {
     return fail(fetched.error(), 1);
   if (!fetched->note.empty())
     fmt::print(stderr, "{}\n", fetched->note);
+  else if (!display.shown())
+    fmt::print(stderr, "{} is there already\n", to_string(*reference));
   fmt::print("{}\n", fetched->path.string());
   return 0;
 }

@@ -86,6 +86,24 @@ def test_a_model_is_fetched_once_into_the_hubs_own_layout(tmp_path, hub,
     assert hub.requests == []
 
 
+def test_what_is_there_already_is_said_to_be(tmp_path, hub, environment):
+    said = pull(environment, MODEL)
+    pulled(said)
+    assert f"fetch {WEIGHTS}" in said.stderr and "already" not in said.stderr
+    for model, more in [(MODEL, {}), (f"{MODEL}@{COMMIT}", {}),
+                        (MODEL, {"HF_HUB_OFFLINE": "1"})]:
+        said = pull({**environment, **more}, model)
+        pulled(said)
+        assert said.stderr == f"{model} is there already\n"
+    # Of a part it tells the rest alone.
+    (repository(tmp_path) / "blobs" /
+     hub.repositories[MODEL]["config.json"].hash).unlink()
+    said = pull(environment, MODEL)
+    pulled(said)
+    assert "fetch config.json" in said.stderr
+    assert WEIGHTS not in said.stderr and "already" not in said.stderr
+
+
 def test_a_part_of_a_commit_that_others_fetched_is_made_whole(tmp_path, hub,
                                                               environment):
     path = pulled(pull(environment, MODEL))

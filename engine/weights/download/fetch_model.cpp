@@ -201,10 +201,15 @@ private:
 
   result<void> fetch_missing(const file_choice&) {
     for (const auto& file : files_) {
-      if (auto there = bring(file); !there)
-        return there;
+      now_.file = file.name;
+      auto there = source_.cache.has_blob(file);
+      if (!there)
+        if (auto brought = bring(file); !brought)
+          return brought;
       finished_ += file.size;
-      tell(fetch_progress::stage::fetching, 0);
+      tell(there ? fetch_progress::stage::there
+                 : fetch_progress::stage::fetching,
+           0);
     }
     for (const auto& file : files_)
       if (auto linked = source_.cache.link(all_.version, file); !linked)
@@ -218,7 +223,6 @@ private:
 
   /// Makes one blob be there.
   result<void> bring(const remote_file& file) {
-    now_.file = file.name;
     auto lock = wait_for_lock(file);
     if (!lock)
       return lock.error();

@@ -18,6 +18,7 @@ struct fetch_progress {
     asking,   ///< what there is
     waiting,  ///< for another process that fetches the same file
     fetching, ///< and checking
+    there,    ///< the file was in the cache
   };
   stage now = stage::asking;
   std::string file;              ///< name, from `waiting` on
