@@ -13,6 +13,9 @@ namespace {
 /// Answers under way at a time in an open loop, if not given.
 constexpr std::uint32_t open_loop_concurrency = 1024;
 
+/// What a shell says of a program that SIGINT ended.
+constexpr int interrupted_status = 130;
+
 result<client::load_plan> plan_of(const bench_arguments& args) {
   auto where = client::parse_service_url(args.url);
   if (!where)
@@ -53,6 +56,8 @@ int bench(const bench_arguments& args) {
     fmt::print(stderr, "\r\033[K");
   fmt::print("{}", args.json ? client::to_json(*plan, result)
                              : client::to_table(*plan, result));
+  if (result.interrupted)
+    return interrupted_status;
   return result.failed == 0 && result.answered > 0 ? 0 : 1;
 }
 

@@ -110,6 +110,11 @@ private:
   std::string buffer_;
 };
 
+/// Nothing that a model could be asked.
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
@@ -210,7 +215,7 @@ int converse(chat_session& session, const std::string& model) {
       print("\n");
       continue;
     }
-    if (line.find_first_not_of(" \t\r") == std::string::npos)
+    if (is_blank(line))
       continue;
     if (line.front() != '/')
       session.say(line);
@@ -240,7 +245,8 @@ int chat(const chat_arguments& args) {
       {*model, args.system, args.temperature, args.max_tokens}};
   if (isatty(STDIN_FILENO))
     return converse(session, *model);
-  return session.say(input{}.read_all()) ? 0 : 1;
+  auto question = input{}.read_all();
+  return is_blank(question) || session.say(question) ? 0 : 1;
 }
 
 } // namespace troupe::cli

@@ -116,6 +116,7 @@ struct pull_arguments {
   std::string model;
   std::string revision; ///< empty = what `model` says
   std::string endpoint; ///< of the hub; empty = what the environment says
+  bool verify = false;  ///< check what is there too
 };
 
 /// Brings a model into the cache of this machine and prints where it is.

@@ -329,6 +329,8 @@ void add_pull(CLI::App& app, action& chosen) {
                    "Branch, tag or commit of a hub's model (main)");
   verb->add_option("--endpoint", args->endpoint,
                    "URL of the hub (HF_ENDPOINT, https://huggingface.co)");
+  verb->add_flag("--verify", args->verify,
+                 "Check what the cache has too, and fetch anew what is broken");
   verb->footer("Examples:\n"
                "  troupe pull Qwen/Qwen2.5-0.5B-Instruct\n"
                "  troupe pull org/name-GGUF:Q4_K_M --revision v1.0");

@@ -32,14 +32,24 @@ public:
   void show(const fetch_progress& now) {
     if (now.now == fetch_progress::stage::asking || now.bytes_total == 0)
       return;
-    if (begin_ == clock::time_point{}) {
+    if (now.now == fetch_progress::stage::there && !drawn_)
+      return;
+    auto is_checking = now.now == fetch_progress::stage::checking;
+    if (!shown_ || was_checking_ != is_checking) {
       begin_ = clock::now();
       done_at_begin_ = now.bytes_done;
     }
+    shown_ = true;
+    was_checking_ = is_checking;
     if (terminal_)
       draw(now);
     else
       print(now);
+  }
+
+  /// False if all was there, as far as one knows.
+  bool shown() const {
+    return shown_;
   }
 
   /// The terminal's cursor stands on a line of its own afterwards.
@@ -49,6 +59,17 @@ public:
   }
 
 private:
+  static std::string_view doing(const fetch_progress& now) {
+    switch (now.now) {
+    case fetch_progress::stage::checking:
+      return "check";
+    case fetch_progress::stage::waiting:
+      return "another process fetches";
+    default:
+      return "fetch";
+    }
+  }
+
   static double share(const fetch_progress& now) {
     return static_cast<double>(now.bytes_done) /
            static_cast<double>(now.bytes_total);
@@ -64,12 +85,9 @@ private:
     auto full = static_cast<std::size_t>(share(now) * width);
     auto seconds = std::chrono::duration<double>(clock::now() - begin_).count();
     auto came = now.bytes_done - std::min(now.bytes_done, done_at_begin_);
-    fmt::print(stderr, "\r\033[K[{:=<{}}{:<{}}] {}, {:.1f} MB/s  {}{}", "",
+    fmt::print(stderr, "\r\033[K[{:=<{}}{:<{}}] {}, {:.1f} MB/s  {} {}", "",
                full, "", width - full, amounts(now),
-               seconds > 0 ? megabytes(came) / seconds : 0.0,
-               now.now == fetch_progress::stage::waiting
-                   ? "another process fetches "
-                   : "",
+               seconds > 0 ? megabytes(came) / seconds : 0.0, doing(now),
                now.file);
     std::fflush(stderr);
     drawn_ = true;
@@ -77,22 +95,21 @@ private:
 
   void print(const fetch_progress& now) {
     auto tenth = static_cast<int>(share(now) * 10);
-    if (now.file == file_ && tenth == tenth_)
+    auto what = fmt::format("{} {}", doing(now), now.file);
+    if (what == what_ && tenth == tenth_)
       return;
-    file_ = now.file;
+    what_ = what;
     tenth_ = tenth;
-    fmt::print(stderr, "{} {}: {}\n",
-               now.now == fetch_progress::stage::waiting
-                   ? "another process fetches"
-                   : "fetch",
-               now.file, amounts(now));
+    fmt::print(stderr, "{}: {}\n", what, amounts(now));
   }
 
   bool terminal_;
+  bool shown_ = false;
   bool drawn_ = false;
+  bool was_checking_ = false;
   clock::time_point begin_;
   std::uint64_t done_at_begin_ = 0;
-  std::string file_;
+  std::string what_;
   int tenth_ = -1;
 };
 
@@ -119,12 +136,31 @@ result<download::model_reference> reference_of(const pull_arguments& args) {
 }
 
 result<download::fetch_settings> settings_of(const pull_arguments& args) {
-  return download::read_fetch_settings([&](const char* name) {
+  auto out = download::read_fetch_settings([&](const char* name) {
     auto is_endpoint = std::string_view{name} == "HF_ENDPOINT";
     return is_endpoint && !args.endpoint.empty()
                ? args.endpoint
                : download::process_environment(name);
   });
+  if (out)
+    out->verify = args.verify;
+  return out;
+}
+
+/// What a pull found, in sentences.
+void tell(const std::string& model, const download::fetched_model& found,
+          bool shown, bool verified) {
+  for (const auto& name : found.broken)
+    fmt::print(stderr, "{} was broken and was fetched anew\n", name);
+  for (const auto& name : found.unchecked)
+    fmt::print(stderr, "{}: no hash is known, its size alone was compared\n",
+               name);
+  if (!found.note.empty())
+    fmt::print(stderr, "{}\n", found.note);
+  else if (verified && found.bytes_fetched == 0 && found.unchecked.empty())
+    fmt::print(stderr, "{} is there and whole\n", model);
+  else if (!shown)
+    fmt::print(stderr, "{} is there already\n", model);
 }
 
 } // namespace
@@ -155,8 +191,7 @@ int pull(const pull_arguments& args) {
                 1);
   if (!fetched)
     return fail(fetched.error(), 1);
-  if (!fetched->note.empty())
-    fmt::print(stderr, "{}\n", fetched->note);
+  tell(to_string(*reference), *fetched, display.shown(), args.verify);
   fmt::print("{}\n", fetched->path.string());
   return 0;
 }

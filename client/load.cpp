@@ -4,13 +4,15 @@
 #include "router/api/json_writer.hpp"
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <simdjson.h>
 
 #include <array>
+#include <csignal>
+#include <exception>
 #include <random>
 #include <string_view>
 
@@ -87,18 +89,33 @@ public:
   }
 
   load_result run() {
-    began_ = clock::now();
+    began_ = last_ = clock::now();
+    interrupt_.async_wait([this](boost::system::error_code cancelled, int) {
+      if (cancelled)
+        return;
+      out_.interrupted = true;
+      io_.stop();
+    });
     if (plan_.rate > 0)
-      asio::co_spawn(io_, arrivals(), asio::detached);
+      spawn(arrivals());
     else
       for (std::uint32_t i = 0; i < plan_.concurrency; ++i)
-        asio::co_spawn(io_, one_after_the_other(), asio::detached);
+        spawn(one_after_the_other());
     io_.run();
     out_.seconds = seconds_between(began_, last_);
     return std::move(out_);
   }
 
 private:
+  /// The last one to end ends the wait for an interrupt, and so the run.
+  void spawn(asio::awaitable<void> what) {
+    ++spawned_;
+    asio::co_spawn(io_, std::move(what), [this](std::exception_ptr) {
+      if (--spawned_ == 0)
+        interrupt_.cancel();
+    });
+  }
+
   /// False if no request is to begin any more.
   bool goes_on() const {
     return out_.begun + out_.skipped < plan_.requests &&
@@ -119,7 +136,7 @@ private:
     auto due = clock::now();
     while (goes_on()) {
       if (under_way_ < plan_.concurrency)
-        asio::co_spawn(io_, ask(), asio::detached);
+        spawn(ask());
       else
         ++out_.skipped;
       due += std::chrono::duration_cast<clock::duration>(
@@ -173,6 +190,8 @@ private:
   request_maker make_;
   const std::function<void(std::uint64_t)>& on_answer_;
   asio::io_context io_{1};
+  asio::signal_set interrupt_{io_, SIGINT};
+  std::size_t spawned_ = 0; ///< that have not ended
   event_reader reader_;
   std::uint32_t under_way_ = 0;
   clock::time_point began_;

@@ -38,6 +38,7 @@ struct load_result {
   std::uint64_t refused = 0;  ///< with 429 or 503
   std::uint64_t failed = 0;   ///< in any other way
   std::uint64_t skipped = 0;  ///< open loop: their time came with too many on
+  bool interrupted = false;   ///< by SIGINT; what was under way is given up
   std::string failure;        ///< the first one's sentence
   double seconds = 0;         ///< from the first request to the last answer
   std::uint64_t prompt_tokens = 0;
@@ -46,10 +47,15 @@ struct load_result {
   std::vector<float> first_token; ///< from the request's beginning
   std::vector<float> whole;
   std::vector<float> gaps; ///< between two pieces of a stream
+
+  std::uint64_t given_up() const {
+    return begun - answered - refused - failed;
+  }
 };
 
 /// Makes the load; blocks. `on_answer` hears after each answer how many of the
-/// requests are over.
+/// requests are over. A SIGINT meanwhile ends it: no more is sent, and what was
+/// measured by then is given back.
 load_result run_load(const load_plan&,
                      const std::function<void(std::uint64_t over)>& on_answer);
 

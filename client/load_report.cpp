@@ -66,6 +66,7 @@ std::string to_json(const load_plan& plan, load_result& of) {
   out.key("begun").natural(of.begun).key("answered").natural(of.answered);
   out.key("refused").natural(of.refused).key("failed").natural(of.failed);
   out.key("skipped").natural(of.skipped);
+  out.key("interrupted").json(of.interrupted ? "true" : "false");
   out.key("failure").text_or_null(of.failure);
   out.key("seconds").real(static_cast<float>(of.seconds));
   out.key("prompt_tokens").natural(of.prompt_tokens);
@@ -99,6 +100,11 @@ std::string to_table(const load_plan& plan, load_result& of) {
     fmt::format_to(to, ", {} not begun: {} were under way", of.skipped,
                    plan.concurrency);
   fmt::format_to(to, ", in {:.2f} s\n", of.seconds);
+  if (of.interrupted)
+    fmt::format_to(to,
+                   "interrupted: {} of {} requests were begun, {} of them "
+                   "given up\n",
+                   of.begun, plan.requests, of.given_up());
   if (!of.failure.empty())
     fmt::format_to(to, "first failure: {}\n", of.failure);
   fmt::format_to(to,

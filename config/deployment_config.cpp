@@ -96,7 +96,10 @@ deployment_config read_deployment_config(const located& value) {
     out.router = read_request_router(router);
   for (auto key : {"placement_group_bundles", "placement_group_strategy"})
     in.refuse(key, "belongs into placement_group_config of the model");
-  in.refuse({"name", "user_config", "logging_config", "gang_scheduling_config",
+  in.refuse("user_config",
+            "is what Ray gives to a deployment's method reconfigure(), which "
+            "its LLM server has not: nothing would read it; leave it out");
+  in.refuse({"name", "logging_config", "gang_scheduling_config",
              "rolling_update_percentage", "version", "max_concurrent_queries"});
   return out;
 }

@@ -15,9 +15,9 @@ std::string doing(const std::string& source,
   if (now.now == stage::asking)
     return "asking for " + source;
   auto what = source + ": " + now.file;
-  return now.now == stage::waiting
-             ? "waiting for another process to fetch " + what
-             : "fetching " + what;
+  if (now.now == stage::waiting)
+    return "waiting for another process to fetch " + what;
+  return (now.now == stage::there ? "found " : "fetching ") + what;
 }
 
 /// The sources of one engine, one after the other.

@@ -74,6 +74,9 @@ router::cluster_load load_of(const protocol::cluster_status& status) {
         out.replicas.push_back({model.application, model.model, replica.replica,
                                 replica.node, replica.load, replica.gpus});
   }
+  for (const auto& one : status.nodes)
+    out.nodes.push_back(
+        {one.node.node, one.alive, one.node.resources, one.used});
   return out;
 }
 

@@ -157,6 +157,53 @@ void write_counts(const std::vector<replica_count>& models, text_writer& to) {
         &replica_count::ready);
 }
 
+struct node_gauge {
+  std::string_view name;
+  std::string_view help;
+  std::string_view resource;
+  std::vector<protocol::resource> node_load::*amounts;
+};
+
+constexpr node_gauge node_gauges[] = {
+    {"troupe_node_cpus", "CPUs that a node offers to replicas.", "CPU",
+     &node_load::offered},
+    {"troupe_node_cpus_used", "CPUs of a node that replicas were given.", "CPU",
+     &node_load::used},
+    {"troupe_node_gpus", "GPUs that a node offers to replicas.", "GPU",
+     &node_load::offered},
+    {"troupe_node_gpus_used", "GPUs of a node that replicas were given.", "GPU",
+     &node_load::used},
+    {"troupe_node_memory_bytes", "Memory that a node offers to replicas.",
+     "memory", &node_load::offered},
+    {"troupe_node_memory_used_bytes",
+     "Memory of a node that replicas were given.", "memory", &node_load::used},
+};
+
+double amount_of(std::string_view name,
+                 const std::vector<protocol::resource>& all) {
+  for (const auto& one : all)
+    if (one.name == name)
+      return one.amount;
+  return 0;
+}
+
+void write_nodes(const std::vector<node_load>& nodes, text_writer& to) {
+  auto labels = [](const node_load& one) {
+    return fmt::format("node=\"{}\"", label_value(one.node));
+  };
+  to.family(
+      "troupe_node_up", "gauge",
+      "1 = the node is in the cluster, 0 = it is lost and expected back.");
+  for (const auto& one : nodes)
+    to.sample(labels(one), one.alive ? 1 : 0);
+  for (const auto& gauge : node_gauges) {
+    to.family(gauge.name, "gauge", gauge.help);
+    for (const auto& one : nodes)
+      if (one.alive)
+        to.sample(labels(one), amount_of(gauge.resource, one.*gauge.amounts));
+  }
+}
+
 void write_replicas(const replica_gauges& from, text_writer& to) {
   auto all = from.all();
   auto each = [&](std::string_view name, std::string_view help,
@@ -351,6 +398,7 @@ std::string metrics::text(
   write_loads(loads.replicas, to);
   write_gpus(loads.replicas, to);
   write_counts(loads.models, to);
+  write_nodes(loads.nodes, to);
   return std::move(to.out);
 }
 

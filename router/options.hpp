@@ -32,9 +32,18 @@ struct replica_count {
   std::uint32_t ready = 0;
 };
 
+/// What replicas may have of a node, and what is placed there.
+struct node_load {
+  std::string node;
+  bool alive = false; ///< false: lost, expected back; it offers nothing
+  std::vector<protocol::resource> offered; ///< "CPU", "GPU", "memory", ...
+  std::vector<protocol::resource> used;
+};
+
 struct cluster_load {
   std::vector<engine_load> replicas; ///< those that are ready
   std::vector<replica_count> models;
+  std::vector<node_load> nodes = {};
 };
 
 /// Asks for the load of the cluster; calls back, on any thread, within a time

@@ -51,6 +51,12 @@ bool ended(const protocol::replica_report& report) {
          report.phase == replica_phase::failed;
 }
 
+/// One may be there, or be waited for: one that failed says so before its end.
+bool has_process(const protocol::replica_report& report) {
+  return !ended(report) ||
+         (report.phase == replica_phase::failed && report.pid != 0);
+}
+
 /// Equal for routers.
 bool same_route(const protocol::replica_report& a,
                 const protocol::replica_report& b) {
@@ -479,12 +485,12 @@ void controller_machine::take_in(node& at,
                 report.phase == replica_phase::stopped;
   if (leaves || !number || found == models_.end() ||
       found->second.replicas.contains(*number)) {
-    if (!ended(report))
+    if (has_process(report))
       add_leftover(at, spec.replica,
                    {key, demand,
                     now + milliseconds{spec.graceful_shutdown_timeout_ms} +
                         limits_.end_report_max,
-                    holding_of(demand, spec, 0)});
+                    holding_of(demand, spec, 0), true});
     return;
   }
   auto& model = found->second;
@@ -568,8 +574,9 @@ void controller_machine::leaves(node& at, time_point now) {
 /// All that a node has is a leftover of it from now on.
 void controller_machine::strip(node& from) {
   for (auto& [id, left] : from.leftovers) {
+    if (!left.overdue)
+      drop_leaving(left.of);
     gone_by_.erase({left.gone_by, from.self.node, id});
-    drop_leaving(left.of);
   }
   for (const auto& [id, where] : from.replicas) {
     auto& [of, number] = where;
@@ -725,9 +732,12 @@ void controller_machine::leave_part(node& at, const std::string& id,
   auto& one = gone.mapped();
   vacate(at, one.has); // add_leftover counts it again
   const milliseconds grace{one.spec.graceful_shutdown_timeout_ms};
-  add_leftover(
-      at, id,
-      {one.of, {}, now + grace + limits_.end_report_max, std::move(one.has)});
+  add_leftover(at, id,
+               {one.of,
+                {},
+                now + grace + limits_.end_report_max,
+                std::move(one.has),
+                one.heard});
   due_.insert(at.self.node);
   view_due_ = true;
 }
@@ -748,6 +758,7 @@ void controller_machine::take_in_part(
   one.of = key;
   one.spec = spec;
   one.ended = ended(running.report) ? spec.leader : 0;
+  one.heard = true;
   if (known != had.end())
     one.has = known->second.has;
   else
@@ -764,7 +775,8 @@ void controller_machine::take_in_part(
                   {},
                   now + milliseconds{spec.graceful_shutdown_timeout_ms} +
                       limits_.end_report_max,
-                  std::move(one.has)});
+                  std::move(one.has),
+                  true});
   }
 }
 
@@ -853,7 +865,8 @@ void controller_machine::leave(model& of, std::uint32_t number,
                {{of.wanted.spec.application, of.wanted.spec.model},
                 std::move(one.demand),
                 now + grace + limits_.end_report_max,
-                std::move(has)});
+                std::move(has),
+                one.last.incarnation != 0});
   due_.insert(one.spec.node);
   of.replicas.erase(i);
   dirty(of);
@@ -878,7 +891,8 @@ void controller_machine::gone(node& at, const std::string& id) {
   auto& left = i->second;
   gone_by_.erase({left.gone_by, at.self.node, id});
   vacate(at, left.has);
-  drop_leaving(left.of);
+  if (!left.overdue)
+    drop_leaving(left.of);
   if (auto of = models_.find(left.of); of != models_.end())
     if (!of->second.settled)
       dirty(of->second);
@@ -888,6 +902,35 @@ void controller_machine::gone(node& at, const std::string& id) {
     at.used.clear(); // nor are rounding errors left
   gained_.insert(at.self.node);
   view_due_ = true;
+}
+
+/// Nobody waits for its end any more. GPUs of which the node knows that a
+/// process has them still are nobody else's all the same: it would refuse every
+/// start on them (a process that the kernel cannot end).
+void controller_machine::end_wait_for(node& at, const std::string& id) {
+  auto& left = at.leftovers.at(id);
+  if (!left.heard || left.has.gpus.empty()) {
+    gone(at, id);
+    return;
+  }
+  gone_by_.erase({left.gone_by, at.self.node, id});
+  drop_leaving(left.of);
+  left.overdue = true;
+  vacate(at, left.has);
+  std::erase_if(left.has.taken, [](const auto& x) { return x.first != "GPU"; });
+  occupy(at, left.has);
+  if (auto of = models_.find(left.of); of != models_.end())
+    if (!of->second.settled)
+      dirty(of->second);
+  gained_.insert(at.self.node);
+  view_due_ = true;
+}
+
+/// Something is there that has to end before the node may.
+bool controller_machine::is_busy(const node& at) {
+  return !at.replicas.empty() || !at.parts.empty() ||
+         std::any_of(at.leftovers.begin(), at.leftovers.end(),
+                     [](const auto& x) { return !x.second.overdue; });
 }
 
 void controller_machine::drop_reservation(const std::string& id) {
@@ -933,9 +976,15 @@ commands controller_machine::report(const protocol::replica_news& news,
   auto wanted = at.replicas.find(report.replica);
   if (wanted == at.replicas.end()) {
     // One that failed may have been started again before it was told to end.
-    if (report.phase == protocol::replica_phase::stopped &&
-        at.leftovers.contains(report.replica))
+    auto left = at.leftovers.find(report.replica);
+    auto part = at.parts.find(report.replica);
+    if (part != at.parts.end())
+      part->second.heard = true;
+    else if (left != at.leftovers.end() &&
+             report.phase == protocol::replica_phase::stopped)
       gone(at, report.replica);
+    else if (left != at.leftovers.end())
+      left->second.heard = true;
     finish(out, now);
     return out;
   }
@@ -1260,7 +1309,7 @@ commands controller_machine::tick(time_point now) {
   commands out;
   while (!gone_by_.empty() && std::get<0>(*gone_by_.begin()) <= now) {
     auto [when, name, id] = *gone_by_.begin();
-    gone(nodes_.at(name), id);
+    end_wait_for(nodes_.at(name), id);
   }
   while (!forget_at_.empty() && forget_at_.begin()->first <= now)
     forget(nodes_.find(forget_at_.begin()->second));
@@ -1478,8 +1527,7 @@ bool controller_machine::close_node(const std::string& name, bool closed,
     return closed;
   }
   auto& at = i->second;
-  if (closed && at.alive &&
-      (!at.replicas.empty() || !at.leftovers.empty() || !at.parts.empty()))
+  if (closed && at.alive && is_busy(at))
     return false;
   if (closed)
     closed_.insert(name);
@@ -1563,11 +1611,13 @@ protocol::seen_node controller_machine::seen(const node& of) {
   out.node = of.self.node;
   out.alive = of.alive;
   out.closed = of.leaving;
-  out.busy = !of.replicas.empty() || !of.leftovers.empty() || !of.parts.empty();
+  out.busy = is_busy(of);
   auto free = of.total;
   subtract(free, of.used);
   auto gpus = of.gpus;
   for (const auto& [id, left] : of.leftovers) {
+    if (left.overdue)
+      continue;
     add(free, left.has.taken);
     gpus.give_back(left.has.gpus, left.has.of_gpus);
   }

@@ -40,7 +40,7 @@ struct controller_limits {
   milliseconds lost_max{600'000};
   std::size_t lost_nodes_max = 4'096; ///< the one lost first is forgotten first
   /// Beyond its grace, for the end of a replica to be reported; then its
-  /// resources are free.
+  /// resources are free, but for GPUs of which its node has not said so.
   milliseconds end_report_max{5'000};
   /// A model that may have no replica and could not be woken is left alone so
   /// long; doubles with each time in a row.
@@ -229,6 +229,7 @@ private:
     /// The start whose ranks have ended here, by the node's word when it
     /// joined; 0 = none. The replica may not know it.
     std::uint64_t ended = 0;
+    bool heard = false; ///< as `leftover::heard`
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
@@ -238,6 +239,10 @@ private:
     replica_demand demand; ///< of the whole replica
     time_point gone_by; ///< counted as gone then; only while the node is alive
     holding has = {};   ///< of this node, of a part also while it is lost
+    /// The node has spoken of it, and so will speak of its end: it gives its
+    /// GPUs to nobody before.
+    bool heard = false;
+    bool overdue = false; ///< `gone_by` has passed; it has GPUs, nothing else
   };
 
   struct node {
@@ -298,6 +303,8 @@ private:
   void leave(model&, std::uint32_t number, time_point now);
   void add_leftover(node&, const std::string& id, leftover);
   void gone(node&, const std::string& id);
+  void end_wait_for(node&, const std::string& id);
+  static bool is_busy(const node&);
   void drop_reservation(const std::string& id);
   void drop_leaving(const model_key&);
   std::int32_t threads_of(const model_deployment&, const node&,

@@ -250,6 +250,26 @@ def test_a_changed_object_is_another_version(moto, environment):
     assert pathlib.Path(second, "model.safetensors").read_bytes() == b"two!"
 
 
+def test_verify_says_what_no_hash_is_known_of(moto, environment):
+    moto.put("hashes", {"config.json": b"{}"})
+    s3 = moto.client("s3")
+    parts = {"Bucket": "hashes", "Key": "model.safetensors"}
+    parts["UploadId"] = s3.create_multipart_upload(**parts)["UploadId"]
+    etag = s3.upload_part(PartNumber=1, Body=b"weights", **parts)["ETag"]
+    s3.complete_multipart_upload(
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}, **parts)
+    path = pathlib.Path(pull(environment, "s3://hashes").stdout.strip())
+    (path / "config.json").write_bytes(b"[]")
+    (path / "model.safetensors").write_bytes(b"WEIGHTS")
+    said = pull(environment, "s3://hashes", "--verify")
+    assert said.returncode == 0, said.stderr
+    assert "config.json was broken and was fetched anew" in said.stderr
+    assert "model.safetensors: no hash is known" in said.stderr
+    assert (path / "config.json").read_bytes() == b"{}"
+    said = pull(environment, "s3://hashes", "--verify")
+    assert "broken" not in said.stderr and "whole" not in said.stderr
+
+
 class Machine(http.server.ThreadingHTTPServer):
     """What a machine's metadata service and a container's answer."""
 

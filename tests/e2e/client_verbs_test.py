@@ -109,6 +109,17 @@ def test_what_is_piped_in_is_answered_once(cluster):
     assert done.stdout == answer["choices"][0]["message"]["content"] + "\n"
 
 
+@pytest.mark.parametrize("nothing", ["", "\n", " \t\r\n\n"])
+def test_nothing_piped_in_asks_nothing(cluster, nothing):
+    served = "ray_vllm_prompt_tokens_total"
+    before = cluster.metrics().get(served, 0)
+    done = subprocess.run([BINARY, "chat", "--url", cluster.url],
+                          input=nothing, text=True, capture_output=True,
+                          timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert cluster.metrics().get(served, 0) == before
+
+
 def test_chat_says_what_is_wrong(cluster):
     nobody = run_verb("chat", "--url", "http://127.0.0.1:1")
     assert nobody.returncode == 1 and "127.0.0.1:1" in nobody.stderr
@@ -137,6 +148,27 @@ def test_bench_counts_what_the_service_counts(cluster, loop):
     assert 0 < first["p50"] <= first["p90"] <= first["p99"] <= first["max"]
     assert first["max"] <= found["request_ms"]["max"]
     assert first["max"] / 1000 <= found["seconds"]
+
+
+@pytest.mark.parametrize("loop", [["--concurrency", "2"], ["--rate", "50"]])
+def test_bench_tells_at_ctrl_c_what_it_measured(cluster, loop):
+    served = "ray_vllm_request_success_total"
+    before = cluster.metrics().get(served, 0)
+    bench = subprocess.Popen(
+        [BINARY, "bench", cluster.url, "--requests", "1000000", "--max-tokens",
+         "4", "--json", *loop], stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: cluster.metrics().get(served, 0) >= before + 5,
+             "nothing is answered")
+    bench.send_signal(signal.SIGINT)
+    out, err = bench.communicate(timeout=60)
+    assert bench.returncode == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    assert 0 < found["answered"] <= found["begun"] < 1000000
+    assert found["output_tokens"] == 4 * found["answered"]
+    assert found["seconds"] > 0 and found["request_ms"]["p50"] > 0
+    wait_for(cluster.is_idle, "it goes on in the replica")
 
 
 def test_bench_shows_a_table(cluster):

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 
+import pytest
+
 from cluster import (BINARY, ROOT, WEIGHTS, model_config, run_verb,
                      serve_config)
 
@@ -225,6 +227,22 @@ def test_the_admin_side_refuses_foreign_pages(cluster):
     for headers in ({"Origin": "http://a.example"}, {"Host": "a.example"}):
         assert cluster.admin.get("/api/status",
                                  headers=headers).status_code == 403
+
+
+def test_metrics_tell_of_the_node_what_the_status_does(cluster):
+    (node,) = cluster.status()["nodes"]
+    found = cluster.metrics()
+    assert node["alive"] and found["troupe_node_up"] == 1
+    for name, resource in [("cpus", "CPU"), ("gpus", "GPU")]:
+        assert found[f"troupe_node_{name}"] == node["resources"].get(
+            resource, 0)
+        assert found[f"troupe_node_{name}_used"] == node["used"].get(
+            resource, 0)
+    # Bytes are rounded in the status.
+    assert found["troupe_node_memory_bytes"] == pytest.approx(
+        node["resources"]["memory"]) and node["resources"]["memory"] > 0
+    assert found["troupe_node_memory_used_bytes"] == pytest.approx(
+        node["used"].get("memory", 0))
 
 
 def test_metrics_count_what_happened(cluster):

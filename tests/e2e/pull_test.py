@@ -86,6 +86,69 @@ def test_a_model_is_fetched_once_into_the_hubs_own_layout(tmp_path, hub,
     assert hub.requests == []
 
 
+def test_what_is_there_already_is_said_to_be(tmp_path, hub, environment):
+    said = pull(environment, MODEL)
+    pulled(said)
+    assert f"fetch {WEIGHTS}" in said.stderr and "already" not in said.stderr
+    for model, more in [(MODEL, {}), (f"{MODEL}@{COMMIT}", {}),
+                        (MODEL, {"HF_HUB_OFFLINE": "1"})]:
+        said = pull({**environment, **more}, model)
+        pulled(said)
+        assert said.stderr == f"{model} is there already\n"
+    # Of a part it tells the rest alone.
+    (repository(tmp_path) / "blobs" /
+     hub.repositories[MODEL]["config.json"].hash).unlink()
+    said = pull(environment, MODEL)
+    pulled(said)
+    assert "fetch config.json" in said.stderr
+    assert WEIGHTS not in said.stderr and "already" not in said.stderr
+
+
+def spoil(path):
+    """One bit of a file is another; its size stays."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("tells_hashes", [True, False])
+@pytest.mark.parametrize("model", [MODEL, f"{MODEL}@{COMMIT}"])
+def test_verify_fetches_anew_what_is_broken(hub, environment, model,
+                                            tells_hashes):
+    hub.tells_hashes = tells_hashes
+    path = pulled(pull(environment, MODEL))
+    said = pull(environment, model, "--verify")
+    pulled(said)
+    assert said.stderr.endswith(f"{model} is there and whole\n")
+    for name in ("config.json", WEIGHTS):
+        spoil(path / name)
+    hub.forget()
+    opened = (path / WEIGHTS).open("rb")
+    assert pull(environment, model).returncode == 0
+    assert hub.sent(WEIGHTS) == 0
+    said = pull(environment, model, "--verify")
+    pulled(said)
+    for name in ("config.json", WEIGHTS):
+        assert f"{name} was broken and was fetched anew\n" in said.stderr
+        assert hub.sent(name) == len(hub.repositories[MODEL][name].content)
+    assert "tokenizer.json was broken" not in said.stderr
+    assert hub.sent("tokenizer.json") == 0
+    with opened:  # who had the old one open keeps it
+        assert len(opened.read()) == len(LARGE)
+
+
+def test_verify_needs_the_hub(hub, environment):
+    path = pulled(pull(environment, MODEL))
+    spoil(path / WEIGHTS)
+    offline = {**environment, "HF_HUB_OFFLINE": "1"}
+    assert "verified offline" in refused(pull(offline, MODEL, "--verify"))
+    hub.api_status = 503
+    for model in (MODEL, f"{MODEL}@{COMMIT}"):
+        assert "503" in refused(pull(environment, model, "--verify"))
+
+
 def test_a_part_of_a_commit_that_others_fetched_is_made_whole(tmp_path, hub,
                                                               environment):
     path = pulled(pull(environment, MODEL))

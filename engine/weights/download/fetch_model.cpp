@@ -80,14 +80,17 @@ public:
                    fmt::format("{}: the cache, {}, must be an absolute path "
                                "(HF_HUB_CACHE, HF_HOME, TROUPE_CACHE, HOME)",
                                name_, source_.cache.root().string())};
+    if (settings_.offline && settings_.verify)
+      return error{errc::invalid_argument,
+                   name_ + ": what the cache has cannot be verified offline"};
     if (settings_.offline)
       return from_cache();
-    if (is_version(source_.revision))
+    if (is_version(source_.revision) && !settings_.verify)
       if (auto found = from_cache(source_.cache.offer_of(source_.revision)))
         return found;
     watch_.progress(now_);
     auto all = source_.from->list(session_);
-    if (!all && all.error().code == errc::unavailable) {
+    if (!all && all.error().code == errc::unavailable && !settings_.verify) {
       auto found = from_cache();
       if (!found)
         return named(all.error());
@@ -145,13 +148,16 @@ private:
     auto choice = choose_files(names, source_.file, what_);
     if (!choice)
       return named(choice.error());
-    for (step one :
-         {&fetcher::complete, &fetcher::make_room, &fetcher::fetch_missing})
+    for (step one : {&fetcher::complete, &fetcher::drop_broken,
+                     &fetcher::make_room, &fetcher::fetch_missing})
       if (auto done = (this->*one)(*choice); !done)
         return named(done.error());
     auto out = entry_of(all_.version, *choice);
-    if (out)
+    if (out) {
       out->bytes_fetched = fetched_;
+      out->broken = std::move(broken_);
+      out->unchecked = std::move(unchecked_);
+    }
     return out;
   }
 
@@ -168,7 +174,8 @@ private:
     for (const auto& name : choice.names) {
       auto file = std::find_if(all_.files.begin(), all_.files.end(),
                                [&](const auto& x) { return x.name == name; });
-      auto is_known = !file->blob.empty() && source_.cache.has_blob(*file);
+      auto is_known = !settings_.verify && !file->blob.empty() &&
+                      source_.cache.has_blob(*file);
       if (!is_known)
         if (auto done = source_.from->complete(session_, all_, *file); !done)
           return done;
@@ -176,6 +183,38 @@ private:
       now_.bytes_total += file->size;
     }
     return source_.cache.make_directories(all_.version);
+  }
+
+  /// If so wished: what is there and is not what the origin says is missing
+  /// from now on.
+  result<void> drop_broken(const file_choice&) {
+    if (!settings_.verify)
+      return {};
+    for (const auto& file : files_) {
+      if (source_.cache.has_blob(file))
+        if (auto checked = check(file); !checked)
+          return checked;
+      finished_ += file.size;
+    }
+    finished_ = 0;
+    return {};
+  }
+
+  result<void> check(const remote_file& file) {
+    now_.file = file.name;
+    if (file.check.by == content_check::kind::size_only)
+      unchecked_.push_back(file.name);
+    std::uint64_t done = 0;
+    auto fine = check_content(source_.cache.blob(file), file.size, file.check,
+                              [&](std::uint64_t bytes) {
+                                done += bytes;
+                                tell(fetch_progress::stage::checking, done);
+                                return !watch_.is_cancelled();
+                              });
+    if (fine || fine.error().code != errc::corrupt)
+      return fine;
+    broken_.push_back(file.name);
+    return source_.cache.drop_blob(file);
   }
 
   result<void> make_room(const file_choice&) {
@@ -201,10 +240,15 @@ private:
 
   result<void> fetch_missing(const file_choice&) {
     for (const auto& file : files_) {
-      if (auto there = bring(file); !there)
-        return there;
+      now_.file = file.name;
+      auto there = source_.cache.has_blob(file);
+      if (!there)
+        if (auto brought = bring(file); !brought)
+          return brought;
       finished_ += file.size;
-      tell(fetch_progress::stage::fetching, 0);
+      tell(there ? fetch_progress::stage::there
+                 : fetch_progress::stage::fetching,
+           0);
     }
     for (const auto& file : files_)
       if (auto linked = source_.cache.link(all_.version, file); !linked)
@@ -218,7 +262,6 @@ private:
 
   /// Makes one blob be there.
   result<void> bring(const remote_file& file) {
-    now_.file = file.name;
     auto lock = wait_for_lock(file);
     if (!lock)
       return lock.error();
@@ -274,6 +317,8 @@ private:
   http_session session_;
   listing all_;
   std::vector<remote_file> files_; ///< the chosen ones
+  name_list broken_;
+  name_list unchecked_;
   fetch_progress now_;
   std::uint64_t finished_ = 0; ///< bytes of files that are there
   std::uint64_t fetched_ = 0;

@@ -3,6 +3,7 @@
 #include "engine/weights/download/fetch_settings.hpp"
 #include "engine/weights/download/file_choice.hpp"
 #include "engine/weights/download/http_session.hpp"
+#include "engine/weights/download/model_cache.hpp"
 #include "engine/weights/download/model_reference.hpp"
 
 #include <cstdint>
@@ -17,7 +18,9 @@ struct fetch_progress {
   enum class stage : std::uint8_t {
     asking,   ///< what there is
     waiting,  ///< for another process that fetches the same file
+    checking, ///< what was there, see fetch_settings::verify
     fetching, ///< and checking
+    there,    ///< the file was in the cache
   };
   stage now = stage::asking;
   std::string file;              ///< name, from `waiting` on
@@ -39,6 +42,12 @@ struct fetched_model {
   std::uint64_t bytes_fetched = 0;
   /// Why the cache alone was asked though one is not offline; else empty.
   std::string note;
+  /// With fetch_settings::verify, files of the cache: their content was
+  /// another, and they were fetched anew.
+  name_list broken = {};
+  /// Likewise: the origin says no hash of their content, so that the size alone
+  /// was compared.
+  name_list unchecked = {};
 };
 
 /// Brings a model (or its tokenizer) into the cache and says where it is. A
@@ -48,7 +57,7 @@ struct fetched_model {
 ///
 /// Offline, and for a commit that the cache has, no request is made. If the
 /// origin cannot be reached, what the cache has of the revision is used, with a
-/// note.
+/// note. Neither holds for `settings.verify`.
 ///
 /// Errors: what the origin says, in words that help (gated, private, no such
 /// thing); errc::limit before the first byte if the disk has no room for what

@@ -51,6 +51,9 @@ struct fetch_settings {
   std::string hub_token;           ///< never shown
   std::filesystem::path hub_cache; ///< absolute, if it is used
   bool offline = false;            ///< only what the caches hold
+  /// What is there is checked too, by the hash that the origin has of it, and
+  /// fetched anew if it is broken. The origin must be in reach.
+  bool verify = false;
   bucket_settings s3;
   bucket_settings gs;
   instance_settings instance;

@@ -143,6 +143,14 @@ bool model_cache::has_blob(const remote_file& file) const {
          static_cast<std::uint64_t>(found.st_size) == file.size;
 }
 
+result<void> model_cache::drop_blob(const remote_file& file) const {
+  std::error_code why;
+  fs::remove(blob(file), why);
+  if (why)
+    return failure(blob(file), "cannot be removed: " + why.message());
+  return {};
+}
+
 result<void> model_cache::make_directories(const std::string& version) const {
   for (const auto& path : {folder_ / "blobs", locks_, snapshot(version)})
     if (auto made = make_directory(path); !made)

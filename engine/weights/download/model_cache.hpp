@@ -57,6 +57,9 @@ public:
   std::filesystem::path partial(const remote_file&) const;
   std::filesystem::path lock(const remote_file&) const;
 
+  /// Takes a broken blob out; who has it open keeps it.
+  result<void> drop_blob(const remote_file&) const;
+
   /// The directories that `blob`, `lock` and snapshots are in.
   result<void> make_directories(const std::string& version) const;
 

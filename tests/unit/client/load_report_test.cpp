@@ -37,3 +37,19 @@ TEST_CASE("a report holds the counts and the times") {
   CHECK(table.find("2 answered, 0 refused, 0 failed") != std::string::npos);
   CHECK(table.find("375.00") != std::string::npos);
 }
+
+TEST_CASE("a report says that it was interrupted, and what was given up") {
+  load_plan plan;
+  plan.requests = 50;
+  load_result of;
+  CHECK(to_json(plan, of).find(R"("interrupted":false)") != std::string::npos);
+  CHECK(to_table(plan, of).find("interrupted") == std::string::npos);
+  of.begun = 9;
+  of.answered = 4;
+  of.refused = 2;
+  of.failed = 1;
+  of.interrupted = true;
+  CHECK(to_json(plan, of).find(R"("interrupted":true)") != std::string::npos);
+  CHECK(to_table(plan, of).find("interrupted: 9 of 50 requests were begun, 2 "
+                                "of them given up\n") != std::string::npos);
+}

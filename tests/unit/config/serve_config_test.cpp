@@ -255,6 +255,9 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       row{"          engine_kwargs: {kv_cache_dtype: fp8_e5m2}\n",
           "\"fp8_e5m2\": not supported yet; allowed now: auto, float16, fp8, "
           "fp8_e4m3"},
+      row{"          deployment_config: {user_config: {temperature: 0}}\n",
+          "user_config: is what Ray gives to a deployment's method "
+          "reconfigure(), which its LLM server has not"},
       row{"          deployment_config: {placement_group_bundles: [{GPU: "
           "1}]}\n",
           "belongs into placement_group_config"},

@@ -33,8 +33,11 @@ void join_with_gpus(world& w, const std::string& name, std::uint32_t gpus) {
 /// Refuses what a node could not hand out.
 std::vector<double> handed_out(const world::agent& at) {
   std::vector<double> out(at.self.gpus);
-  auto count = [&](const protocol::replica_spec& spec) {
+  auto count = [&](const protocol::running_replica& one) {
+    const auto& spec = one.spec;
     const auto here = protocol::ranks_here(spec).count;
+    if (has_no_process(one.report))
+      return;
     REQUIRE(spec.gpus_here.size() == (spec.gpus < 1 ? 1 : here));
     for (auto number : spec.gpus_here) {
       REQUIRE(number < out.size());
@@ -42,10 +45,60 @@ std::vector<double> handed_out(const world::agent& at) {
     }
   };
   for (const auto& [id, one] : at.running)
-    count(one.spec);
+    count(one);
   for (const auto& one : at.ending)
-    count(one.spec);
+    count(one);
   return out;
+}
+
+/// Failures that agents have seen and the head has not heard of.
+class late_failures {
+public:
+  explicit late_failures(world& w) : world_(w) {
+    // nop
+  }
+
+  void fail(const std::string& node, const std::string& id, std::int64_t pid) {
+    auto& at = world_.agents[node];
+    auto& report = at.running.at(id).report;
+    report.phase = replica_phase::failed;
+    report.pid = pid;
+    reports_.push_back({node, at.epoch, report});
+  }
+
+  /// Before anything that agents say later.
+  void arrive() {
+    for (const auto& news : std::exchange(reports_, {}))
+      world_.run(world_.machine->report(news, world_.now));
+  }
+
+private:
+  world& world_;
+  std::vector<protocol::replica_news> reports_;
+};
+
+/// Agents have said of all that they started that they did.
+void all_heard(world& w) {
+  std::vector<protocol::replica_news> said;
+  for (const auto& [name, at] : w.agents) {
+    if (!at.connected)
+      continue;
+    for (const auto& [id, one] : at.running)
+      said.push_back({name, at.epoch, one.report});
+    for (const auto& one : at.ending)
+      said.push_back({name, at.epoch, one.report});
+  }
+  for (const auto& news : said)
+    w.run(w.machine->report(news, w.now));
+}
+
+/// Another head, which knows of these models alone and waits for all nodes.
+void begin_anew(world& w, std::uint64_t epoch,
+                std::vector<model_deployment> models) {
+  w.machine.emplace(epoch, controller_limits{}, w.remembered, w.now);
+  for (auto& [name, at] : w.agents)
+    at.connected = false;
+  w.run(w.machine->restore(of_models(std::move(models)), w.now));
 }
 
 } // namespace
@@ -128,41 +181,138 @@ TEST_CASE("ranks are on whole GPUs of several nodes if no node has enough") {
   CHECK(w.running() == 1); // it may not span nodes any more
 }
 
+TEST_CASE("a GPU whose process does not end is given to nobody else") {
+  world w;
+  join_with_gpus(w, "a", 2);
+  auto old = on_gpus("m", 2, 1);
+  old.demand.bundles[0]["CPU"] = 4;
+  w.deploy({old});
+  w.settle();
+  auto next = on_gpus("n", 1, 1);
+  SECTION("though its time is over") {
+    w.deploy({next});
+    w.pass(600s);
+    CHECK(w.running() == 0);
+    CHECK(w.status().reason.find("a has 0 of 2 GPU free") != std::string::npos);
+    // What the kernel shares out anyway is free.
+    auto elsewhere = a_model("c", 1, 4);
+    w.deploy({next, elsewhere});
+    CHECK(w.running_on("a") == std::vector<std::string>{"app/c#1"});
+  }
+  SECTION("when its node comes again") {
+    w.deploy({next});
+    w.pass(600s);
+    w.lose("a");
+    w.join_again("a");
+    w.pass(600s);
+    CHECK(w.running() == 0);
+  }
+  SECTION("when the head begins anew without its model") {
+    begin_anew(w, 2, {next});
+    w.join_again("a");
+    w.pass(600s);
+    CHECK(w.running() == 0);
+  }
+  SECTION("when it failed and the head begins anew without its model") {
+    late_failures failures{w};
+    failures.fail("a", "app/m#1", 77);
+    begin_anew(w, 2, {next});
+    w.join_again("a");
+    CHECK(w.running() == 0);
+  }
+  w.all_ended();
+  CHECK(w.agent_of("app/n#1").running.at("app/n#1").spec.gpus == 1);
+}
+
+TEST_CASE("a GPU whose process does not end keeps no node from closing") {
+  world w;
+  w.run(w.machine->watch_nodes(w.now));
+  join_with_gpus(w, "a", 1);
+  w.deploy({on_gpus("m", 1, 1)});
+  w.settle();
+  w.deploy(std::vector<model_deployment>{});
+  commands orders;
+  CHECK_FALSE(w.machine->close_node("a", true, orders, w.now));
+  CHECK(w.machine->nodes(w.now).nodes.at(0).busy);
+  w.pass(600s);
+  const auto seen = w.machine->nodes(w.now).nodes.at(0);
+  CHECK_FALSE(seen.busy);
+  CHECK(seen.gpu_parts_left == std::vector<std::uint32_t>{0});
+  CHECK(w.machine->close_node("a", true, orders, w.now));
+}
+
+TEST_CASE("a GPU of what a node never spoke of is free after a while") {
+  world w;
+  join_with_gpus(w, "a", 1);
+  w.deploy({on_gpus("m", 1, 1)});
+  w.deploy({on_gpus("n", 1, 1)});
+  CHECK(w.running() == 0);
+  w.pass(600s);
+  CHECK(w.running_on("a") == std::vector<std::string>{"app/n#1"});
+}
+
 TEST_CASE("whatever comes and ends, what is placed can be handed out") {
   for (unsigned seed = 0; seed < 300; ++seed) {
     CAPTURE(seed);
     std::mt19937 random{seed};
     auto below = [&](std::uint32_t n) { return random() % n; };
     world w;
+    late_failures failures{w};
+    std::uint64_t heads = 1;
     const std::vector<std::string> all{"a", "b", "c"};
     for (const auto& name : all)
       join_with_gpus(w, name, 1 + below(4));
     const double amounts_asked[] = {0.1, 0.3, 0.5, 0.6, 1, 1, 2, 3};
-    for (int step = 0; step < 40; ++step) {
+    auto some_models = [&] {
+      std::vector<model_deployment> out;
+      for (const char* model : {"m", "n", "o"})
+        out.push_back(
+            on_gpus(model, amounts_asked[below(8)], below(5), 1 + below(3)));
+      return out;
+    };
+    for (int step = 0; step < 60; ++step) {
       const auto& name = all[below(3)];
-      switch (below(6)) {
+      auto& at = w.agents[name];
+      switch (below(9)) {
       case 0:
-      case 1: {
-        std::vector<model_deployment> models;
-        for (const char* model : {"m", "n", "o"})
-          models.push_back(
-              on_gpus(model, amounts_asked[below(8)], below(5), 1 + below(3)));
-        w.deploy(std::move(models));
+      case 1:
+        w.deploy(some_models());
         break;
-      }
       case 2:
-        if (w.agents[name].connected)
+        if (at.connected)
           w.lose(name);
         break;
       case 3:
-        if (below(2) == 0) // its process is another one
-          w.agents[name].running.clear();
+        failures.arrive();
+        if (below(2) == 0) { // its process is another one
+          at.running.clear();
+          at.ending.clear();
+        }
         w.join_again(name);
         break;
       case 4:
+        failures.arrive();
         w.all_ended();
         break;
+      case 5: // with ends that nobody has reported
+        failures.arrive();
+        all_heard(w);
+        w.pass(milliseconds{below(60'000)});
+        break;
+      case 6:
+        if (at.connected && !at.running.empty()) {
+          const auto ids = w.running_on(name);
+          const auto& id = ids[below(static_cast<std::uint32_t>(ids.size()))];
+          const auto is_part = at.running.at(id).spec.part != 0;
+          failures.fail(name, id, is_part || below(2) == 0 ? 0 : 77);
+        }
+        break;
+      case 7: // with models that the last one had not, and without some it had
+        if (below(4) == 0)
+          begin_anew(w, ++heads, some_models());
+        break;
       default:
+        failures.arrive();
         w.all_ready();
       }
       for (const auto& [node, at] : w.agents)
@@ -171,6 +321,7 @@ TEST_CASE("whatever comes and ends, what is placed can be handed out") {
             REQUIRE(used <= 1 + 1e-9);
     }
     // Nothing is kept for what is gone: all of it can be had again.
+    failures.arrive();
     w.deploy(std::vector<model_deployment>{});
     for (const auto& name : all)
       if (!w.agents[name].connected)

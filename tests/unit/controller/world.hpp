@@ -31,6 +31,11 @@ inline deployment of_models(std::vector<model_deployment> models) {
   return out;
 }
 
+/// It has failed, and its process is gone.
+inline bool has_no_process(const protocol::replica_report& report) {
+  return report.phase == replica_phase::failed && report.pid == 0;
+}
+
 /// A controller machine and node agents that do as it says at once: what is
 /// assigned is started, what is not is ended. Replicas get ready, and ends are
 /// reported, when a test says so.
@@ -95,6 +100,16 @@ public:
   protocol::node_welcome join_again(const std::string& name) {
     auto& at = agents[name];
     auto says = at.self;
+    for (auto& one : std::exchange(at.ending, {})) {
+      auto is_part = one.spec.part != 0;
+      if (is_part) // of which the node does not say that it ends
+        at.running.emplace(one.spec.replica, one);
+      if (is_part || has_no_process(one.report))
+        continue;
+      one.report.phase = replica_phase::draining;
+      at.ending.push_back(one);
+      says.replicas.push_back(one);
+    }
     for (const auto& [id, one] : at.running)
       says.replicas.push_back(one);
     commands orders;
@@ -103,7 +118,6 @@ public:
       at.epoch = welcome.node_epoch;
       at.self.head_epoch = welcome.head_epoch;
       at.connected = true;
-      at.ending.clear();
     }
     run(orders);
     return welcome;

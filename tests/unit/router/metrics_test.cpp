@@ -143,3 +143,22 @@ TEST_CASE("each replica has its counts, over all of its processes") {
       has(text, "troupe_router_reported_cached_tokens_total" + labels + "80"));
   CHECK(text.find("m#2") == std::string::npos);
 }
+
+TEST_CASE("the metrics text has the nodes, of what is lost only that it is") {
+  metrics all;
+  router_gauges gauges;
+  cluster_load loads;
+  loads.nodes = {
+      {"a", true, {{"CPU", 8}, {"GPU", 2}, {"memory", 1e9}}, {{"GPU", 0.5}}},
+      {"b", false, {{"CPU", 4}}, {{"CPU", 1}}}};
+  auto text = all.text(gauges, 0, loads);
+  CHECK(has(text, "troupe_node_up{node=\"a\"} 1"));
+  CHECK(has(text, "troupe_node_cpus{node=\"a\"} 8"));
+  CHECK(has(text, "troupe_node_cpus_used{node=\"a\"} 0"));
+  CHECK(has(text, "troupe_node_gpus{node=\"a\"} 2"));
+  CHECK(has(text, "troupe_node_gpus_used{node=\"a\"} 0.5"));
+  CHECK(has(text, "troupe_node_memory_bytes{node=\"a\"} 1000000000"));
+  CHECK(has(text, "troupe_node_memory_used_bytes{node=\"a\"} 0"));
+  CHECK(has(text, "troupe_node_up{node=\"b\"} 0"));
+  CHECK(text.find("troupe_node_cpus{node=\"b\"}") == text.npos);
+}
