@@ -222,11 +222,12 @@ struct expert_kernel {
         t, cols,
         [&](int o) {
           const std::int64_t at = output + o % outputs_at_once;
-          const std::int64_t row = at + o / outputs_at_once * outputs;
-          return at < outputs ? matrix + row * cols : nullptr;
+          return matrix + ((at < outputs ? at : output) +
+                           o / outputs_at_once * outputs) *
+                              cols;
         },
         [&](int r) {
-          return r < chunk.count ? x + pairs[r] / pairs_of_x * cols : nullptr;
+          return x + pairs[r < chunk.count ? r : 0] / pairs_of_x * cols;
         });
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < chunk.count * outputs_at_once;

@@ -32,7 +32,8 @@ struct tile_product {
   fragments::sums sums[OutputTiles][RowTiles];
 
   /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
-  /// row r of x does; null: all are 0.
+  /// row r of x does. For those that there are not they give any that is there:
+  /// a sum is of its own output and row alone.
   template <class Threads, class WeightOf, class RowOf>
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
                             RowOf row_of) {
@@ -49,7 +50,16 @@ struct tile_product {
       TROUPE_UNROLL
     for (int i = 0; i < 4; ++i)
       sums[m][n][i] = 0;
+    const Stored* of_outputs[OutputTiles][2];
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int half = 0; half < 2; ++half)
+      of_outputs[m][half] =
+          weight_of(m * fragment_outputs + half * 8 + lane / 4);
     constexpr int step = column_warps * tile_cols;
+    // Then rows begin at multiples of 16 bytes.
+    const bool in_eights = cols % 8 == 0;
     // All warps make as many steps, the last perhaps of nothing.
     for (std::int64_t begin = 0; begin < cols; begin += step * at_once) {
       matrix_words<Stored> w[at_once][OutputTiles][2];
@@ -57,19 +67,19 @@ struct tile_product {
       for (int s = 0; s < at_once; ++s) {
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
+        const bool whole = in_eights && begin + (s + 1) * step <= cols;
         TROUPE_UNROLL
         for (int m = 0; m < OutputTiles; ++m)
           TROUPE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          const int o = m * fragment_outputs + half * 8 + lane / 4;
-          w[s][m][half].read(weight_of(o), k, cols);
-        }
+        for (int half = 0; half < 2; ++half)
+          read(w[s][m][half], of_outputs[m][half], k, cols, whole);
       }
       TROUPE_UNROLL
       for (int s = 0; s < at_once; ++s) {
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
-        multiply(t, w[s], x, k, cols);
+        const bool whole = in_eights && begin + (s + 1) * step <= cols;
+        multiply(t, w[s], x, k, cols, whole);
       }
     }
   }
@@ -104,15 +114,27 @@ struct tile_product {
   }
 
 private:
+  /// `whole`: all columns of the block's tile are there, which all threads know
+  /// without a look at their own.
+  template <class Number>
+  TROUPE_KERNEL static void read(matrix_words<Number>& to, const Number* row,
+                                 std::int64_t k, std::int64_t cols,
+                                 bool whole) {
+    if (whole || (cols % 8 == 0 && k < cols))
+      to.read_whole(row + k);
+    else
+      to.read(row, k, cols);
+  }
+
   template <class Threads>
   TROUPE_KERNEL void multiply(Threads& t,
                               const matrix_words<Stored> (&w)[OutputTiles][2],
                               const float* const (&x)[RowTiles], std::int64_t k,
-                              std::int64_t cols) {
+                              std::int64_t cols, bool whole) {
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       matrix_words<float> row;
-      row.read(x[n], k, cols);
+      read(row, x[n], k, cols, whole);
       TROUPE_UNROLL
       for (int m = 0; m < OutputTiles; ++m)
         TROUPE_UNROLL
@@ -162,9 +184,9 @@ struct linear_kernel {
     all.add_up(
         t, cols,
         [&](int o) {
-          return output + o < outputs ? weight + (output + o) * cols : nullptr;
+          return weight + (output + o < outputs ? output + o : output) * cols;
         },
-        [&](int r) { return row + r < rows ? x + (row + r) * cols : nullptr; });
+        [&](int r) { return x + (row + r < rows ? row + r : row) * cols; });
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < tiles::rows * tiles::outputs;
          i += static_cast<int>(t.count())) {

@@ -17,7 +17,21 @@ struct matrix_words {
   TROUPE_KERNEL void read(const Stored* row, std::int64_t k,
                           std::int64_t cols) {
     float some[8];
-    read_columns(row, k, cols, some);
+    TROUPE_UNROLL
+    for (int i = 0; i < 8; ++i)
+      some[i] = row != nullptr && k + i < cols ? to_float(row[k + i]) : 0.0f;
+    set(some);
+  }
+
+  /// The eight at `from`, a multiple of 16 bytes (of 8 for e4m3).
+  TROUPE_KERNEL void read_whole(const Stored* from) {
+    float some[8];
+    read_floats<8>(from, some);
+    set(some);
+  }
+
+private:
+  TROUPE_KERNEL void set(const float (&some)[8]) {
     TROUPE_UNROLL
     for (int i = 0; i < 4; ++i) {
       const float a = some[2 * i], b = some[2 * i + 1];
@@ -25,18 +39,6 @@ struct matrix_words {
       low[i] = to_bf16_pair(a - float_of_bits(high[i] << 16),
                             b - float_of_bits(high[i] & 0xffff0000u));
     }
-  }
-
-  /// Eight columns as floats.
-  TROUPE_KERNEL static void read_columns(const Stored* row, std::int64_t k,
-                                         std::int64_t cols, float* to) {
-    if (row != nullptr && cols % 8 == 0 && k < cols) {
-      read_floats<8>(row + k, to); // rows begin at multiples of 16 bytes
-      return;
-    }
-    TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i)
-      to[i] = row != nullptr && k + i < cols ? to_float(row[k + i]) : 0.0f;
   }
 };
 
@@ -46,19 +48,19 @@ struct matrix_words<bf16> {
   std::uint32_t high[4];
 
   TROUPE_KERNEL void read(const bf16* row, std::int64_t k, std::int64_t cols) {
-    if (row != nullptr && cols % 8 == 0 && k < cols) {
-      const auto some =
-          *reinterpret_cast<const pack<std::uint32_t, 4>*>(row + k);
-      TROUPE_UNROLL
-      for (int i = 0; i < 4; ++i)
-        high[i] = some.at[i];
-      return;
-    }
     TROUPE_UNROLL
     for (int i = 0; i < 4; ++i)
       high[i] = at(row, k + 2 * i, cols) | at(row, k + 2 * i + 1, cols) << 16;
   }
 
+  TROUPE_KERNEL void read_whole(const bf16* from) {
+    const auto some = *reinterpret_cast<const pack<std::uint32_t, 4>*>(from);
+    TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      high[i] = some.at[i];
+  }
+
+private:
   TROUPE_KERNEL static std::uint32_t at(const bf16* row, std::int64_t k,
                                         std::int64_t cols) {
     return row != nullptr && k < cols ? row[k].bits : 0;
@@ -73,27 +75,48 @@ struct matrix_words<e4m3> {
 
   TROUPE_KERNEL void read(const e4m3* row, std::int64_t k, std::int64_t cols) {
     std::uint32_t some[2] = {};
-    if (row != nullptr && cols % 8 == 0 && k < cols) {
-      const auto both =
-          *reinterpret_cast<const pack<std::uint32_t, 2>*>(row + k);
-      some[0] = both.at[0];
-      some[1] = both.at[1];
-    } else if (row != nullptr) {
-      TROUPE_UNROLL
-      for (int i = 0; i < 8 && k + i < cols; ++i)
-        some[i / 4] |= std::uint32_t{row[k + i].bits} << i % 4 * 8;
-    }
     TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i)
-      high[i] = widened(some[i / 2] >> i % 2 * 16);
+    for (int i = 0; i < 8; ++i)
+      if (row != nullptr && k + i < cols)
+        some[i / 4] |= std::uint32_t{row[k + i].bits} << i % 4 * 8;
+    set(some[0], some[1]);
   }
 
-  /// The lower two bytes as bf16.
-  TROUPE_KERNEL static std::uint32_t widened(std::uint32_t bytes) {
-    const std::uint32_t apart = (bytes & 0xffu) | (bytes & 0xff00u) << 8;
-    // As bf16 with an exponent that is 120 too small.
+  TROUPE_KERNEL void read_whole(const e4m3* from) {
+    const auto some = *reinterpret_cast<const pack<std::uint32_t, 2>*>(from);
+    set(some.at[0], some.at[1]);
+  }
+
+private:
+  TROUPE_KERNEL void set(std::uint32_t first, std::uint32_t second) {
+    high[0] = widened(lower_apart(first));
+    high[1] = widened(upper_apart(first));
+    high[2] = widened(lower_apart(second));
+    high[3] = widened(upper_apart(second));
+  }
+
+  // Two bytes, each as the upper one of its half.
+#ifdef __CUDA_ARCH__
+  TROUPE_KERNEL static std::uint32_t lower_apart(std::uint32_t bytes) {
+    return __byte_perm(bytes, 0, 0x1404);
+  }
+  TROUPE_KERNEL static std::uint32_t upper_apart(std::uint32_t bytes) {
+    return __byte_perm(bytes, 0, 0x3424);
+  }
+#else
+  static std::uint32_t lower_apart(std::uint32_t bytes) {
+    return (bytes & 0xffu) << 8 | (bytes & 0xff00u) << 16;
+  }
+  static std::uint32_t upper_apart(std::uint32_t bytes) {
+    return lower_apart(bytes >> 16);
+  }
+#endif
+
+  /// As bf16.
+  TROUPE_KERNEL static std::uint32_t widened(std::uint32_t apart) {
+    // With an exponent that is 120 too small.
     const std::uint32_t small =
-        (apart & 0x00800080u) << 8 | (apart & 0x007f007fu) << 4;
+        (apart & 0x80008000u) | (apart & 0x7f007f00u) >> 4;
 #ifdef __CUDA_ARCH__
     constexpr std::uint32_t factors = 0x7b807b80u; // 2^120, twice
     constexpr std::uint32_t nothing = 0x80008000u; // -0, twice

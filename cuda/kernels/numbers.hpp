@@ -41,12 +41,18 @@ TROUPE_KERNEL float to_float(bf16 x) {
 
 /// Exact: a subnormal half is scaled by a multiplication.
 TROUPE_KERNEL float to_float(f16 x) {
+#ifdef __CUDA_ARCH__
+  float out;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(x.bits));
+  return out;
+#else
   const std::uint32_t sign = std::uint32_t{x.bits & 0x8000u} << 16;
   const std::uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) // infinite or no number
     return float_of_bits(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
   // 2^112: the exponents' distance.
   return float_of_bits(sign | rest << 13) * float_of_bits(0x77800000u);
+#endif
 }
 
 /// Exact.
@@ -81,6 +87,11 @@ TROUPE_KERNEL e4m3 to_e4m3(float value) {
 
 /// Rounds to even; what is too large becomes infinite.
 TROUPE_KERNEL f16 to_f16(float value) {
+#ifdef __CUDA_ARCH__
+  f16 of_device;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(of_device.bits) : "f"(value));
+  return of_device;
+#else
   const std::uint32_t bits = bits_of(value);
   const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t rest = bits & 0x7fffffffu;
@@ -97,6 +108,7 @@ TROUPE_KERNEL f16 to_f16(float value) {
     out = (rest - 0x38000000u + 0xfffu + odd) >> 13;
   }
   return {static_cast<std::uint16_t>(sign | out)};
+#endif
 }
 
 /// Rounds to even.

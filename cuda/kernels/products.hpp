@@ -73,7 +73,7 @@ struct widen_kernel {
   TROUPE_KERNEL void operator()(Threads& t) const {
     for_columns(t, blocks, n / 8, [&](std::int64_t i) {
       matrix_words<e4m3> some;
-      some.read(from, i * 8, n);
+      some.read_whole(from + i * 8);
       pack<std::uint32_t, 4> words;
       TROUPE_UNROLL
       for (int w = 0; w < 4; ++w)

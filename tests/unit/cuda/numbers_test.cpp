@@ -109,11 +109,15 @@ TEST_CASE("a step's lists are packed with where each sequence ends, and lie "
 
 namespace {
 
-/// What the words of columns k to k + 7 mean.
+/// What the words of columns k to k + 7 mean, of a row of whole words read at
+/// once.
 template <class Stored>
 std::vector<double> meaning(const std::vector<Stored>& row, std::int64_t k) {
   matrix_words<Stored> words;
-  words.read(row.data(), k, static_cast<std::int64_t>(row.size()));
+  if (row.size() % 8 == 0)
+    words.read_whole(row.data() + k);
+  else
+    words.read(row.data(), k, static_cast<std::int64_t>(row.size()));
   std::vector<double> out;
   const auto add = [&](std::size_t at, std::uint32_t bits) {
     out[at] += to_float(bf16{static_cast<std::uint16_t>(bits)});
