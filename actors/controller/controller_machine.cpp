@@ -978,13 +978,14 @@ commands controller_machine::report(const protocol::replica_news& news,
     // One that failed may have been started again before it was told to end.
     auto left = at.leftovers.find(report.replica);
     auto part = at.parts.find(report.replica);
-    if (part != at.parts.end())
+    if (report.phase == protocol::replica_phase::stopped) {
+      if (part == at.parts.end() && left != at.leftovers.end())
+        gone(at, report.replica);
+    } else if (part != at.parts.end()) {
       part->second.heard = true;
-    else if (left != at.leftovers.end() &&
-             report.phase == protocol::replica_phase::stopped)
-      gone(at, report.replica);
-    else if (left != at.leftovers.end())
+    } else if (left != at.leftovers.end()) {
       left->second.heard = true;
+    }
     finish(out, now);
     return out;
   }

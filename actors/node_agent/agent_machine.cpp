@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <csignal>
 #include <iterator>
+#include <set>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -54,7 +56,7 @@ agent_commands agent_machine::registration(clock::time_point now) {
   early_.reset();
   auto node = self_;
   node.head_epoch = head_epoch_;
-  node.replicas = replicas();
+  node.replicas = registered_ = replicas();
   node.attempt = ++registrations_;
   return {register_node{std::move(node)}};
 }
@@ -99,9 +101,7 @@ agent_commands agent_machine::welcomed(const protocol::node_welcome& welcome,
   head_epoch_ = welcome.head_epoch;
   node_epoch_ = welcome.node_epoch;
   sequence_.reset();
-  agent_commands out;
-  for (auto& x : replicas())
-    out.push_back(send_news{news_of(std::move(x.report))});
+  auto out = tell_all();
   if (auto early = std::exchange(early_, std::nullopt))
     append(out, assigned(*early, now));
   return out;
@@ -252,6 +252,21 @@ agent_commands agent_machine::translate(commands from) const {
 protocol::replica_news agent_machine::news_of(replica_report report) const {
   report.node = self_.node;
   return {self_.node, node_epoch_, std::move(report), leaving_};
+}
+
+agent_commands agent_machine::tell_all() const {
+  agent_commands out;
+  std::set<std::string> here;
+  for (auto& x : replicas()) {
+    here.insert(x.report.replica);
+    out.push_back(send_news{news_of(std::move(x.report))});
+  }
+  for (auto x : registered_)
+    if (!here.contains(x.report.replica)) {
+      x.report.phase = protocol::replica_phase::stopped;
+      out.push_back(send_news{news_of(std::move(x.report))});
+    }
+  return out;
 }
 
 std::vector<protocol::running_replica> agent_machine::replicas() const {

@@ -134,6 +134,8 @@ private:
   agent_commands try_again(clock::time_point now);
   agent_commands registration(clock::time_point now);
   std::vector<protocol::running_replica> replicas() const;
+  /// News of all that is here, and of what was here at the registration.
+  agent_commands tell_all() const;
   protocol::replica_news news_of(protocol::replica_report) const;
   agent_commands part_ended(const protocol::replica_spec& part,
                             std::uint64_t incarnation, const process_end&,
@@ -150,6 +152,9 @@ private:
   std::uint64_t node_epoch_ = 0;
   std::uint32_t head_version_ = protocol::protocol_version;
   std::uint64_t registrations_ = 0;
+  /// What the newest one said is here: of what has ended since, its answer is
+  /// the first chance to say so.
+  std::vector<protocol::running_replica> registered_;
   /// Of the newest assignment of this node epoch.
   std::optional<std::uint64_t> sequence_;
   /// The last one that came ahead of its welcome.

@@ -85,7 +85,8 @@ TROUPE_KERNEL e4m3 to_e4m3(float value) {
   return {static_cast<std::uint8_t>(sign | out)};
 }
 
-/// Rounds to even; what is too large becomes infinite.
+/// Rounds to even; what is too large becomes infinite. What is no number stays
+/// none, with other bits on a GPU.
 TROUPE_KERNEL f16 to_f16(float value) {
 #ifdef __CUDA_ARCH__
   f16 of_device;

@@ -333,14 +333,14 @@ template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
   constexpr auto run = entry_of<Kernel>();
   choose();
-  // A block has as much shared memory unless more is asked for, which holds for
-  // the kernel on this GPU from then on.
+  // A block has as much shared memory unless more is allowed, which holds for
+  // the kernel on this GPU from then on, whoever launches it.
   constexpr std::size_t unasked = 48 << 10;
   const auto shared = shape.shared_floats * sizeof(float);
   if (shared > unasked)
     if (auto why = cudaFuncSetAttribute(
             run, cudaFuncAttributeMaxDynamicSharedMemorySize,
-            static_cast<int>(shared));
+            static_cast<int>(shared_bytes_most_));
         why != cudaSuccess)
       throw gpu_failure{"a kernel's shared memory could not be had", why};
   run<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared, stream_>>>(

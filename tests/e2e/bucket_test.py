@@ -14,7 +14,7 @@ import boto3
 import httpx
 import pytest
 
-from cluster import wait_for
+from cluster import free_ports, wait_for
 from hub import content_of, pull, pull_environment
 
 KEY = {"AWS_ACCESS_KEY_ID": "AKIACANARY4711",
@@ -25,16 +25,11 @@ FILES = {"config.json": b'{"architectures": ["None"]}',
          "optimizer.pt": b"x"}
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 class Moto:
     """moto's server in a process of its own."""
 
     def __init__(self):
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p",
              self.url.rsplit(":", 1)[1]], stdout=subprocess.DEVNULL,

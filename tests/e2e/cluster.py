@@ -1,11 +1,13 @@
 """Runs `troupe run` as a user would, and looks at it from outside."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -27,6 +29,35 @@ def wait_for(condition, what, seconds=DEADLINE_S):
             return value
         assert time.monotonic() < end, f"waited {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def _ports():
+    """Below those that the system gives, and apart for each process of tests:
+    nobody else takes them meanwhile."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    first, each = 20_000, 1_000
+    while True:
+        yield from range(first + int(worker) * each,
+                         first + (int(worker) + 1) * each)
+
+
+_next_ports = _ports()
+
+
+def free_ports(count):
+    """Ports that a server has again after it was killed."""
+    out = []
+    for port in itertools.islice(_next_ports, 1_000):
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        out.append(port)
+        if len(out) == count:
+            return out
+    raise AssertionError("no port is free")
 
 
 def model_config(model_id="smollm2", **more):

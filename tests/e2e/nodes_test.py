@@ -5,30 +5,17 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 
 import httpx
 import pytest
 
-from cluster import (BINARY, DEADLINE_S, brought, chunks, model_config, run_verb,
-                     serve_config, wait_for)
+from cluster import (BINARY, DEADLINE_S, brought, chunks, free_ports,
+                     model_config, run_verb, serve_config, wait_for)
 
 UP = re.compile(r"node head is up: http http://\S+:(\d+), "
                 r"admin http://\S+:(\d+), join \S+:(\d+)")
-
-
-def free_ports(count):
-    """Ports that a head has again after it was killed."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def cluster_file(types, **top):

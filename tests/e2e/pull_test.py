@@ -139,6 +139,15 @@ def test_verify_fetches_anew_what_is_broken(hub, environment, model,
         assert len(opened.read()) == len(LARGE)
 
 
+def test_verify_names_a_file_of_another_size(hub, environment):
+    path = pulled(pull(environment, MODEL))
+    os.truncate(path / WEIGHTS, 10)
+    said = pull(environment, MODEL, "--verify")
+    pulled(said)
+    assert f"{WEIGHTS} was broken and was fetched anew\n" in said.stderr
+    assert (path / WEIGHTS).read_bytes() == LARGE
+
+
 def test_verify_needs_the_hub(hub, environment):
     path = pulled(pull(environment, MODEL))
     spoil(path / WEIGHTS)

@@ -380,13 +380,29 @@ EXPORTED cublasStatus_t cublasLtMatmul(
   cudaGetDevice(&current);
   must(current == stream.of().number(),
        "the stream is not of the thread's current device");
+  const auto bytes_of = [](const layout& one) {
+    return (static_cast<std::size_t>(one.leading) * (one.cols - 1) + one.rows) *
+           one.element_bytes();
+  };
+  must(is_on_a_device(a, bytes_of(what.a)) &&
+           is_on_a_device(b, bytes_of(what.b)) &&
+           is_on_a_device(d, bytes_of(what.c)) &&
+           (bytes == 0 || is_on_a_device(workspace, bytes)),
+       "a matrix, or the workspace, is not within a device's memory");
   const arguments with{read<float>(alpha, sizeof(float), "alpha"),
                        read<float>(beta, sizeof(float), "beta"),
                        static_cast<const std::uint16_t*>(a),
                        static_cast<const std::uint16_t*>(b),
                        static_cast<float*>(d),
                        by.how};
-  return stream.add([what, with] { compute(what, with); }) == cudaSuccess
+  const auto used = needs.workspaceSize;
+  return stream.add([what, with, workspace, used, &stream] {
+    if (stream.of().failure() != cudaSuccess)
+      return;
+    if (used > 0) // whatever was there is lost
+      std::memset(workspace, 0xff, used);
+    compute(what, with);
+  }) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS
              : CUBLAS_STATUS_EXECUTION_FAILED;
 }

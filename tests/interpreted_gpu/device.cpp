@@ -13,8 +13,6 @@ namespace troupe::interpreted {
 
 namespace {
 
-constexpr int devices_most = 8;
-
 using clock = std::chrono::steady_clock;
 
 std::size_t rounded(std::size_t bytes) {
@@ -109,10 +107,9 @@ void device::release(void* at) {
 
 // The lock is held meanwhile, so that none of them ends.
 void device::finish() {
-  std::lock_guard guard{mutex_};
+  std::lock_guard guard{streams_mutex_};
   for (auto* one : streams_)
-    if (!one->is_captured())
-      one->wait();
+    one->drain();
 }
 
 bool device::holds(const void* at, std::size_t bytes) const {
@@ -168,24 +165,33 @@ bool release_pinned(void* at) {
   return true;
 }
 
-bool is_pinned(const void* at) {
+bool is_pinned(const void* at, std::size_t bytes) {
   const auto* byte = static_cast<const char*>(at);
   std::lock_guard guard{pinned().mutex};
   auto next = pinned().taken.upper_bound(byte);
   return next != pinned().taken.begin() &&
-         byte < std::prev(next)->first + std::prev(next)->second;
+         byte + bytes <= std::prev(next)->first + std::prev(next)->second;
+}
+
+bool touches_pinned(const void* at, std::size_t bytes) {
+  const auto* byte = static_cast<const char*>(at);
+  std::lock_guard guard{pinned().mutex};
+  for (const auto& [begin, size] : pinned().taken)
+    if (byte < begin + size && begin < byte + bytes)
+      return true;
+  return false;
 }
 
 // -- streams ------------------------------------------------------------------
 
 stream::stream(device& of) : of_(of), worker_([this] { run(); }) {
-  std::lock_guard guard{of_.mutex_};
+  std::lock_guard guard{of_.streams_mutex_};
   of_.streams_.push_back(this);
 }
 
 stream::~stream() {
   {
-    std::lock_guard guard{of_.mutex_};
+    std::lock_guard guard{of_.streams_mutex_};
     std::erase(of_.streams_, this);
   }
   {
@@ -247,6 +253,11 @@ cudaError_t stream::wait() {
   return of_.failure();
 }
 
+void stream::drain() {
+  std::unique_lock guard{mutex_};
+  changed_.wait(guard, [this] { return waiting_.empty() && !is_busy_; });
+}
+
 cudaError_t stream::begin_capture() {
   std::lock_guard guard{mutex_};
   if (is_captured_)
@@ -296,7 +307,7 @@ work event::record() {
   return [state = state_, turn = ++state_->recorded] {
     {
       std::lock_guard inner{state->mutex};
-      state->passed = turn;
+      state->passed = std::max(state->passed, turn);
       state->when = clock::now();
     }
     state->changed.notify_all();
@@ -312,6 +323,11 @@ void event::wait() {
 bool event::is_recorded() const {
   std::lock_guard guard{state_->mutex};
   return state_->recorded > 0;
+}
+
+bool event::is_passed() const {
+  std::lock_guard guard{state_->mutex};
+  return state_->passed >= state_->recorded;
 }
 
 double event::seconds_since(const event& other) const {

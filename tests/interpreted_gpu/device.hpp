@@ -78,8 +78,9 @@ private:
   friend class stream;
 
   const int number_;
-  mutable std::mutex mutex_;
+  std::mutex streams_mutex_; // held while they are waited for
   std::vector<stream*> streams_;
+  mutable std::mutex mutex_;
   std::map<void*, std::size_t> taken_;
   std::size_t taken_bytes_ = 0;
   std::vector<device*> who_reaches_;
@@ -87,7 +88,9 @@ private:
   std::atomic<cudaError_t> failure_{cudaSuccess};
 };
 
-/// How many there are: INTERPRETED_GPUS, else 2; up to 8, and no more than
+inline constexpr int devices_most = 8;
+
+/// How many there are: INTERPRETED_GPUS, else 2, and no more than
 /// CUDA_VISIBLE_DEVICES lists.
 int device_count();
 /// `number` is below device_count().
@@ -98,7 +101,10 @@ bool is_on_a_device(const void* at, std::size_t bytes);
 /// Memory of the host that devices use by themselves.
 void* allocate_pinned(std::size_t bytes);
 bool release_pinned(void* at);
-bool is_pinned(const void* at);
+/// Whether all of that is such memory; a part of it alone is an error of who
+/// copies.
+bool is_pinned(const void* at, std::size_t bytes);
+bool touches_pinned(const void* at, std::size_t bytes);
 
 /// Something that a stream does; it may throw ptx::fault.
 using work = std::function<void()>;
@@ -118,6 +124,8 @@ public:
   /// Waits if there is much already, as CUDA does.
   cudaError_t add(work what);
   cudaError_t wait();
+  /// For all that it was given; what is captured it was not.
+  void drain();
 
   cudaError_t begin_capture();
   /// `out` is what was collected; the error of what may not be captured.
@@ -148,7 +156,9 @@ public:
   /// The stream has to pass what is returned.
   work record();
   void wait();
+  /// And passed since.
   bool is_recorded() const;
+  bool is_passed() const;
   double seconds_since(const event& other) const;
 
 private:

@@ -1,6 +1,8 @@
 #include "tests/interpreted_gpu/counts.hpp"
 #include "tests/interpreted_gpu/device.hpp"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -14,8 +16,8 @@
 // is linked in the runtime's place; what CUDA leaves to chance or forbids is an
 // error here:
 //
-// - a launch, or an event, for a stream of a device that is not the thread's
-//   current one
+// - a launch for a stream of a device that is not the thread's current one, an
+//   event for one of another device than its own
 // - copies from and to pageable memory, waits and allocations while a stream is
 //   captured
 // - more shared memory than was asked for, or than there is
@@ -41,7 +43,6 @@ struct CUgraph_st {
 
 struct CUgraphExec_st {
   std::vector<work> all;
-  int device = 0;
 };
 
 namespace {
@@ -79,7 +80,8 @@ work unless_failed(device& of, work what) {
 struct known_kernel {
   const ptx::program* of = nullptr;
   std::string name;
-  std::atomic<std::size_t> shared_asked{device_facts::shared_unasked};
+  /// By device; 0: nothing was.
+  std::array<std::atomic<std::size_t>, devices_most> shared_asked{};
 };
 
 struct known_kernels {
@@ -164,7 +166,9 @@ cudaError_t launch_kernel(known_kernel& known, const configuration& how,
     return cudaErrorInvalidDeviceFunction;
   constexpr unsigned blocks_y_most = 65535, threads_most = 1024;
   const auto threads = how.threads.x * how.threads.y * how.threads.z;
-  if (how.shared > known.shared_asked ||
+  const auto asked =
+      known.shared_asked[static_cast<std::size_t>(current)].load();
+  if (how.shared > std::max(asked, device_facts::shared_unasked) ||
       how.shared + entry->shared_bytes > device_facts::shared_most ||
       how.blocks.x == 0 || how.blocks.y == 0 || how.blocks.z == 0 ||
       how.blocks.x > 0x7fffffffu || how.blocks.y > blocks_y_most ||
@@ -198,7 +202,12 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes,
   if ((!is_out && !is_on_a_device(to, bytes)) ||
       (!is_in && !is_on_a_device(from, bytes)))
     return cudaErrorInvalidValue;
-  if ((is_in && !is_pinned(from)) || (is_out && !is_pinned(to))) {
+  if (is_in || is_out) {
+    const void* host = is_in ? from : to;
+    if (!is_pinned(host, bytes) && touches_pinned(host, bytes))
+      return cudaErrorInvalidValue;
+  }
+  if ((is_in && !is_pinned(from, bytes)) || (is_out && !is_pinned(to, bytes))) {
     if (stream->is_captured())
       return stream->spoil_capture();
     if (is_in) {
@@ -290,7 +299,8 @@ cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute which,
     return said(cudaErrorInvalidDeviceFunction);
   if (value < 0 || static_cast<std::size_t>(value) > device_facts::shared_most)
     return said(cudaErrorInvalidValue);
-  known->shared_asked = static_cast<std::size_t>(value);
+  known->shared_asked[static_cast<std::size_t>(current)] =
+      static_cast<std::size_t>(value);
   return cudaSuccess;
 }
 
@@ -494,6 +504,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from,
                                  cudaEvent_t to) {
   if (!from->is_recorded() || !to->is_recorded())
     return said(cudaErrorInvalidResourceHandle);
+  if (!from->is_passed() || !to->is_passed())
+    return said(cudaErrorNotReady);
   *milliseconds = static_cast<float>(to->seconds_since(*from) * 1e3);
   return cudaSuccess;
 }
@@ -526,7 +538,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t from,
                                  unsigned long long flags) {
   if (flags != 0)
     return said(cudaErrorInvalidValue);
-  *out = new CUgraphExec_st{from->all, current};
+  *out = new CUgraphExec_st{from->all};
   return cudaSuccess;
 }
 

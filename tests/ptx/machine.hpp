@@ -133,7 +133,9 @@ inline constexpr std::size_t shared_bytes_most = 227 << 10;
 
 /// What was done.
 struct work_done {
-  std::uint64_t instructions = 0;      ///< of warps
+  /// Of warps; one for a whole warp, at which its lanes arrive apart, is
+  /// counted each time.
+  std::uint64_t instructions = 0;
   std::uint64_t lane_instructions = 0; ///< of threads
   std::uint64_t products = 0;          ///< of matrices
   // If traffic is counted:

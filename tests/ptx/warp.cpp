@@ -191,12 +191,12 @@ void warp::go() {
     last_ = next_;
     const auto& i = code[next_++];
     auto mask = active_;
+    ++done.instructions; // also if none of its lanes does it
     if (i.guard != 0) {
       need(i, mask, i.guard);
       mask &= i.guard_not ? ~predicate(i.guard) : predicate(i.guard);
     }
     if (mask != 0) {
-      ++done.instructions;
       done.lane_instructions += count_of(mask);
       i.run(*this, i, mask);
     }

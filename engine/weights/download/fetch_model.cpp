@@ -191,9 +191,12 @@ private:
     if (!settings_.verify)
       return {};
     for (const auto& file : files_) {
-      if (source_.cache.has_blob(file))
+      if (source_.cache.has_blob(file)) {
         if (auto checked = check(file); !checked)
           return checked;
+      } else if (source_.cache.blob_inode(file) != 0) {
+        broken_.push_back(file.name); // of another size
+      }
       finished_ += file.size;
     }
     finished_ = 0;
@@ -205,15 +208,27 @@ private:
     if (file.check.by == content_check::kind::size_only)
       unchecked_.push_back(file.name);
     std::uint64_t done = 0;
+    const auto inode = source_.cache.blob_inode(file);
     auto fine = check_content(source_.cache.blob(file), file.size, file.check,
                               [&](std::uint64_t bytes) {
                                 done += bytes;
                                 tell(fetch_progress::stage::checking, done);
                                 return !watch_.is_cancelled();
                               });
-    if (fine || fine.error().code != errc::corrupt)
+    if (fine || (fine.error().code != errc::corrupt &&
+                 fine.error().code != errc::io)) // a bad disk
       return fine;
     broken_.push_back(file.name);
+    return drop(file, inode);
+  }
+
+  /// Unless another process is about to replace it, or has.
+  result<void> drop(const remote_file& file, std::uint64_t inode) {
+    auto lock = file_lock::try_take(source_.cache.lock(file));
+    if (!lock)
+      return lock.error();
+    if (!*lock || source_.cache.blob_inode(file) != inode)
+      return {};
     return source_.cache.drop_blob(file);
   }
 

@@ -143,6 +143,11 @@ bool model_cache::has_blob(const remote_file& file) const {
          static_cast<std::uint64_t>(found.st_size) == file.size;
 }
 
+std::uint64_t model_cache::blob_inode(const remote_file& file) const {
+  struct stat found {};
+  return ::lstat(blob(file).c_str(), &found) == 0 ? found.st_ino : 0;
+}
+
 result<void> model_cache::drop_blob(const remote_file& file) const {
   std::error_code why;
   fs::remove(blob(file), why);

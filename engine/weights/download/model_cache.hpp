@@ -57,6 +57,8 @@ public:
   std::filesystem::path partial(const remote_file&) const;
   std::filesystem::path lock(const remote_file&) const;
 
+  /// Of what lies at its path, whatever it is; 0 = nothing does.
+  std::uint64_t blob_inode(const remote_file&) const;
   /// Takes a broken blob out; who has it open keeps it.
   result<void> drop_blob(const remote_file&) const;
 

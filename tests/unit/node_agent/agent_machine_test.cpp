@@ -389,6 +389,34 @@ TEST_CASE("what runs goes on without a head, and the next one hears of it") {
   CHECK(b.signals == 0);
 }
 
+TEST_CASE("what ends while the head has not answered is said to have stopped") {
+  bench b;
+  b.join();
+  b.assign({spec()});
+  b.say(replica_phase::ready);
+  b.assign({}); // it has to end
+  b.run(b.machine.head_lost(b.now));
+  b.connect();
+  REQUIRE(b.registrations.back().replicas.size() == 1);
+  b.news.clear();
+  b.end({0, SIGTERM, ""});
+  CHECK(b.machine.empty());
+  CHECK(b.news.empty());
+  // Also when another registration is on its way: what is said after the first
+  // answer is not heard any more.
+  for (const std::uint64_t epoch : {2, 3}) {
+    b.welcome(1, epoch);
+    REQUIRE(b.news.size() == 1);
+    CHECK(b.news[0].node_epoch == epoch);
+    CHECK(b.news[0].report.replica == "m#1");
+    CHECK(b.news[0].report.phase == replica_phase::stopped);
+    b.news.clear();
+  }
+  b.run(b.machine.head_lost(b.now));
+  b.join(1, 4); // nobody was told of it this time
+  CHECK(b.news.empty());
+}
+
 TEST_CASE("a replica that has failed for good is still told of") {
   bench b;
   b.join();

@@ -57,6 +57,7 @@ struct call {
 struct clique {
   std::size_t ranks = 0;
   std::size_t connected = 0;
+  bool is_broken = false; ///< a rank was aborted: no call is over any more
   std::vector<std::unique_ptr<call>> calls; ///< in order
 };
 
@@ -97,6 +98,11 @@ bool is_over(const comm& by) {
 /// The last rank that comes moves everything.
 status post(comm& by, const call& own) {
   auto& all = *by.of;
+  if (all.is_broken) {
+    all.calls.push_back(std::make_unique<call>(all.ranks)); // of this one alone
+    by.calls = all.calls.size();
+    return success;
+  }
   if (all.calls.size() == by.calls)
     all.calls.push_back(std::make_unique<call>(all.ranks));
   auto& one = *all.calls[by.calls++];
@@ -207,6 +213,7 @@ EXPORTED status ncclCommAbort(comm* what) {
   std::lock_guard lock{mutex};
   must(comms.contains(what), "no such communicator");
   what->is_aborted = true;
+  what->of->is_broken = true;
   comms.erase(what);
   changed.notify_all();
   return success;
