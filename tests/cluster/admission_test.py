@@ -44,6 +44,10 @@ def waiting(node):
     return gauge(node, "ray_serve_deployment_queued_queries")
 
 
+def at_replicas(node):
+    return gauge(node, "ray_serve_num_ongoing_requests_at_replicas")
+
+
 def elsewhere(node):
     return gauge(node, "troupe_router_choices_waiting_elsewhere")
 
@@ -52,8 +56,11 @@ def test_a_models_queue_is_one_over_all_routers(cluster, also):
     also(application([model("narrow", replicas=1, max_queued_requests=4,
                             engine={"max_num_seqs": 1})], "narrow", "/narrow"))
     head, west = Asking(cluster.head), Asking(cluster.nodes["west"])
-    # One is computed, one is there beside it, three wait.
-    head.add(5)
+    # One is computed, one is there beside it, three wait. (Five at once would
+    # be one too many, if the first is not sent yet when the last one comes.)
+    head.add(2)
+    wait_for(lambda: at_replicas(cluster.head) == 2, "two are not sent")
+    head.add(3)
     wait_for(lambda: waiting(cluster.head) == 3, "the head has no queue")
     wait_for(lambda: elsewhere(cluster.nodes["west"]) == 3, "west is not told")
     # Two of these go to the replica, one more may wait.
