@@ -28,7 +28,7 @@ struct device_facts {
   static constexpr int multiprocessors = 4;
   static constexpr std::size_t bytes = std::size_t{4} << 30;
   static constexpr std::size_t shared_unasked = 48 << 10;
-  static constexpr std::size_t shared_most = 227 << 10;
+  static constexpr std::size_t shared_most = ptx::shared_bytes_most;
   static constexpr std::size_t allocation_unit = 256;
 };
 

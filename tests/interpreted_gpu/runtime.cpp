@@ -202,12 +202,10 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes,
   if ((!is_out && !is_on_a_device(to, bytes)) ||
       (!is_in && !is_on_a_device(from, bytes)))
     return cudaErrorInvalidValue;
-  if (is_in || is_out) {
-    const void* host = is_in ? from : to;
-    if (!is_pinned(host, bytes) && touches_pinned(host, bytes))
+  const void* host = is_in ? from : is_out ? to : nullptr;
+  if (host != nullptr && !is_pinned(host, bytes)) {
+    if (touches_pinned(host, bytes))
       return cudaErrorInvalidValue;
-  }
-  if ((is_in && !is_pinned(from, bytes)) || (is_out && !is_pinned(to, bytes))) {
     if (stream->is_captured())
       return stream->spoil_capture();
     if (is_in) {

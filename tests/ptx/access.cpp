@@ -12,14 +12,6 @@ namespace {
 
 using kind = type::kind;
 using access = shared_memory::access;
-using u8 = std::uint8_t;
-using u16 = std::uint16_t;
-using u32 = std::uint32_t;
-using u64 = std::uint64_t;
-using s8 = std::int8_t;
-using s16 = std::int16_t;
-using s32 = std::int32_t;
-using s64 = std::int64_t;
 
 constexpr std::size_t address_at = 4; ///< its slot's place in r
 
@@ -32,16 +24,6 @@ constexpr std::pair<std::string_view, space> spaces[] = {
 
 [[noreturn]] void wrong(const statement& s) {
   s.fail("not with this type or these modifiers");
-}
-
-template <class F>
-void for_each_lane(u32 mask, F f) {
-  if (mask == all_lanes)
-    for (unsigned l = 0; l < lanes; ++l)
-      f(l);
-  else
-    for (; mask != 0; mask &= mask - 1)
-      f(static_cast<unsigned>(std::countr_zero(mask)));
 }
 
 // -- loads and stores ---------------------------------------------------------

@@ -11,6 +11,16 @@
 
 namespace troupe::ptx {
 
+// The types of registers, as the ISA names them.
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+using s8 = std::int8_t;
+using s16 = std::int16_t;
+using s32 = std::int32_t;
+using s64 = std::int64_t;
+
 /// r[0] = F(r[1], r[2], ...), where F is a type with a function.
 template <class F, class D, class... S>
 struct lanewise {

@@ -1,14 +1,14 @@
 #include "tests/ptx/traffic.hpp"
 
+#include "tests/ptx/warp.hpp"
+
 #include <algorithm>
 #include <array>
-#include <bit>
 
 namespace troupe::ptx {
 
 namespace {
 
-constexpr unsigned lanes = 32;
 constexpr unsigned banks = 32;
 constexpr std::size_t word_bytes = 4, sector_bytes = 32;
 
@@ -45,11 +45,10 @@ std::uint64_t parts(std::size_t all, std::size_t each) {
 traffic sectors_of(std::span<const std::uint64_t> addresses, std::uint32_t mask,
                    std::size_t bytes) {
   few<lanes> sectors, starts;
-  for (; mask != 0; mask &= mask - 1) {
-    const auto at = addresses[static_cast<unsigned>(std::countr_zero(mask))];
-    sectors.add(at / sector_bytes);
-    starts.add(at);
-  }
+  for_each_lane(mask, [&](unsigned l) {
+    sectors.add(addresses[l] / sector_bytes);
+    starts.add(addresses[l]);
+  });
   return {sectors.size(), parts(starts.size() * bytes, sector_bytes)};
 }
 

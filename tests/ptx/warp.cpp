@@ -34,12 +34,6 @@ unsigned count_of(std::uint32_t mask) {
   return mask == all_lanes ? lanes : static_cast<unsigned>(std::popcount(mask));
 }
 
-template <class F>
-void for_each_lane(std::uint32_t mask, F f) {
-  for (; mask != 0; mask &= mask - 1)
-    f(static_cast<unsigned>(std::countr_zero(mask)));
-}
-
 } // namespace
 
 void of_lanes::fill_others(std::uint32_t mask) {

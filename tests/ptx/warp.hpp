@@ -44,6 +44,17 @@ struct of_lanes {
   bool ascend(std::uint32_t mask, std::uint64_t by) const;
 };
 
+/// f(lane) for each lane of the mask, in order.
+template <class F>
+void for_each_lane(std::uint32_t mask, F f) {
+  if (mask == all_lanes)
+    for (unsigned l = 0; l < lanes; ++l)
+      f(l);
+  else
+    for (; mask != 0; mask &= mask - 1)
+      f(static_cast<unsigned>(std::countr_zero(mask)));
+}
+
 /// 32 threads of a block, or fewer.
 class warp {
 public:

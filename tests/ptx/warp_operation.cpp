@@ -10,18 +10,9 @@ namespace troupe::ptx {
 namespace {
 
 using kind = type::kind;
-using u16 = std::uint16_t;
-using u32 = std::uint32_t;
-using u64 = std::uint64_t;
 
 [[noreturn]] void wrong(const statement& s) {
   s.fail("not with this type or these modifiers");
-}
-
-template <class F>
-void for_each_lane(u32 mask, F f) {
-  for (; mask != 0; mask &= mask - 1)
-    f(static_cast<unsigned>(std::countr_zero(mask)));
 }
 
 /// Whether the lanes that are named together in r[slot] are all here; if not
