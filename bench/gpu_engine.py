@@ -7,7 +7,8 @@ Makes models of random weights in the shapes of Qwen2.5-0.5B, Qwen2.5-7B and
 Llama-3-8B (bf16), measures in this order: what the memory and the tensor cores
 give (a read of many bytes, a large product), the engine (bench_gpu_engine:
 decoding at batch 1, 32, 128 and 256 with a context of 1024, the gap between two
-such steps by the GPU's clock, a prompt of 2048), what the arithmetic contract
+such steps by the GPU's clock, a prompt of 2048; batch 1 once more with launches
+that begin when those before them are over), what the arithmetic contract
 costs (the products chosen when the model was loaded against the fastest for
 each number of rows, whether or not a row's bits depend on its company),
 and transformers under torch.compile with CUDA graphs. Writes
@@ -160,14 +161,16 @@ def ceilings():
             "read_bytes_s": bytes_s, "operations_s": operations_s}
 
 
-def run_engine(program, folder, device, small, cache):
+def run_engine(program, folder, device, small, cache, early="1",
+               batches=BATCHES, prompt=PROMPT):
     more = (["--batches", "1,2", "--context", "32", "--prompt", "64",
              "--steps", "4"] if small else
-            ["--batches", ",".join(map(str, BATCHES)), "--context",
-             str(CONTEXT), "--prompt", str(PROMPT)])
+            ["--batches", ",".join(map(str, batches)), "--context",
+             str(CONTEXT), "--prompt", str(prompt)])
     done = subprocess.run([program, folder, "--device", device, *more],
                           capture_output=True, text=True, timeout=400,
-                          env={**os.environ, "TROUPE_CACHE": str(cache)})
+                          env={**os.environ, "TROUPE_CACHE": str(cache),
+                               "TROUPE_CUDA_EARLY_LAUNCHES": early})
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip() or f"status {done.returncode}")
     return json.loads(done.stdout)
@@ -274,6 +277,10 @@ def rows_of(name, shape, seen, top, beside):
                "of_bound": bound / step if bound else None,
                "gap_us": one["gap_s"] * 1e6 if "gap_s" in one else None,
                "torch_ms": beside.get(batch, 0) * 1e3 or None}
+    if "apart_s" in seen:
+        yield {"model": name, "what": "decode, batch 1, launches apart",
+               "ms": seen["apart_s"] * 1e3, "tokens_s": 1 / seen["apart_s"],
+               "of_bound": None, "gap_us": None, "torch_ms": None}
     bound = (operations(shape, seen["prompt"]) / top["operations_s"]
              if top else None)
     seconds = seen["first_token_s"]
@@ -363,6 +370,12 @@ def main():
             if not costs:
                 missing.append(f"what the contract costs with {name} (no "
                                "product was chosen)")
+            apart = attempt(
+                f"launches one after the other with {name}",
+                lambda: run_engine(given.engine, folder, given.device, False,
+                                   cache, early="0", batches=[1], prompt=16))
+            if apart:
+                seen["apart_s"] = apart["decode"][0]["step_s"]
         beside = None
         if seen:  # what comes next may take longer than there is time
             save([*rows, *rows_of(name, SHAPES[name], seen, top, {})])

@@ -1,12 +1,13 @@
 // One operation of the GPU's backend, of a shape of one's choice, for who
 // counts what its kernels do (bench/gpu_kernels.py):
 //
-//   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS
-//   bench_gpu_kernels attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS
+//   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS [--gated]
+//   bench_gpu_kernels attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS [--prompt]
 //
-// TYPE: bf16, f16, f32, e4m3. An attention's rows are outputs, each the last
-// position of a sequence of its own. The numbers are all alike: the kernels do
-// the same for any.
+// TYPE: bf16, f16, f32, e4m3. Gated: half of the outputs are gates. An
+// attention's rows are outputs, each the last position of a sequence of its
+// own, or the last ones of one prompt. The numbers are all alike: the kernels
+// do the same for any.
 
 #include "engine/ops/backend.hpp"
 #include "engine/ops/cuda_module.hpp"
@@ -26,10 +27,12 @@ constexpr std::int32_t block_tokens = 16;
 struct linear_shape {
   std::string type = "bf16";
   std::int64_t outputs = 0, cols = 0, rows = 0;
+  bool is_gated = false;
 };
 
 struct attention_shape {
   std::int32_t heads = 0, kv_heads = 0, head_dim = 0, context = 0, rows = 0;
+  bool is_prompt = false;
 };
 
 ops::matrix_view view_of(const linear_shape& of,
@@ -54,29 +57,38 @@ void multiply(ops::backend& by, const linear_shape& of) {
   auto x = by.upload(
       std::vector<float>(static_cast<std::size_t>(of.rows * of.cols)));
   auto y = by.allocate(of.rows * of.outputs);
-  by.linear(*weight, x->data(), of.rows, y->data(), false);
+  if (of.is_gated)
+    by.linear_gated(ops::gate::silu, *weight, x->data(), of.rows, nullptr,
+                    y->data());
+  else
+    by.linear(*weight, x->data(), of.rows, y->data(), false);
   std::vector<float> out(1);
   by.download(y->data(), out);
 }
 
 void attend(ops::backend& by, const attention_shape& of) {
   const auto blocks = (of.context + block_tokens - 1) / block_tokens;
+  const auto of_prompt = of.is_prompt ? of.rows : 1; // rows of a sequence
+  const auto count = of.rows / of_prompt;
   ops::step_bounds bounds;
-  bounds.rows = bounds.sequences = of.rows;
-  bounds.table_entries = std::int64_t{blocks} * of.rows;
+  bounds.rows = of.rows;
+  bounds.sequences = count;
+  bounds.table_entries = std::int64_t{blocks} * count;
   bounds.positions = of.context;
-  bounds.kv = {1, of.kv_heads, of.head_dim, block_tokens, blocks * of.rows};
+  bounds.kv = {1, of.kv_heads, of.head_dim, block_tokens, blocks * count};
   auto pool = by.make_kv_pool(bounds.kv).value();
   (void)by.prepare(bounds).value();
   std::vector<std::vector<std::int32_t>> lists;
   std::vector<std::span<const std::int32_t>> tables;
   std::vector<std::int32_t> positions, sequences;
-  for (std::int32_t r = 0; r < of.rows; ++r) {
+  for (std::int32_t s = 0; s < count; ++s) {
     lists.emplace_back();
     for (std::int32_t b = 0; b < blocks; ++b)
-      lists.back().push_back(r * blocks + b);
-    positions.push_back(of.context - 1);
-    sequences.push_back(r);
+      lists.back().push_back(s * blocks + b);
+    for (auto r = of_prompt; r > 0; --r) {
+      positions.push_back(of.context - r);
+      sequences.push_back(s);
+    }
   }
   tables.assign(lists.begin(), lists.end());
   const std::int64_t width = std::int64_t{of.heads} * of.head_dim;
@@ -105,12 +117,14 @@ int main(int argc, char** argv) {
   multiplies->add_option("OUTPUTS", linear.outputs)->required();
   multiplies->add_option("COLS", linear.cols)->required();
   multiplies->add_option("ROWS", linear.rows)->required();
+  multiplies->add_flag("--gated", linear.is_gated);
   auto* attends = app.add_subcommand("attention", "Attention of outputs");
   attends->add_option("HEADS", attention.heads)->required();
   attends->add_option("KV_HEADS", attention.kv_heads)->required();
   attends->add_option("HEAD_DIM", attention.head_dim)->required();
   attends->add_option("CONTEXT", attention.context)->required();
   attends->add_option("ROWS", attention.rows)->required();
+  attends->add_flag("--prompt", attention.is_prompt);
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
   auto device = ops::open_cuda({});

@@ -30,11 +30,13 @@ SECTOR = 32
 BYTES = {"bf16": 2, "f16": 2, "f32": 4, "e4m3": 1}
 
 
-def linear(name, kind, outputs, cols, rows):
-    return {"name": f"{name}, {kind}, {rows} rows",
-            "call": ["linear", kind, outputs, cols, rows],
+def linear(name, kind, outputs, cols, rows, gated=False):
+    written = outputs // 2 if gated else outputs
+    return {"name": f"{name}, {kind}, {'gated, ' if gated else ''}{rows} rows",
+            "call": ["linear", kind, outputs, cols, rows]
+                    + ["--gated"] * gated,
             "bytes": outputs * cols * BYTES[kind]
-                     + 4 * rows * (outputs + cols)}
+                     + 4 * rows * (written + cols)}
 
 
 def attention(name, heads, kv_heads, dim, context, rows):
@@ -44,6 +46,16 @@ def attention(name, heads, kv_heads, dim, context, rows):
                              + 4 * 2 * heads * dim)}
 
 
+def prompt(name, heads, kv_heads, dim, tokens):
+    """All of a prompt's rows; a row's keys and values are read once, but for
+    the other rows."""
+    return {"name": f"{name}, prompt of {tokens}",
+            "call": ["attention", heads, kv_heads, dim, tokens, tokens,
+                     "--prompt"],
+            "bytes": 2 * kv_heads * dim * tokens * 2
+                     + 4 * 2 * heads * dim * tokens}
+
+
 # Of a layer of Qwen2.5-0.5B, Qwen2.5-7B (a part of its outputs: the rest is
 # alike) and Llama-3-8B.
 OPERATIONS = (
@@ -51,12 +63,16 @@ OPERATIONS = (
     + [linear("2048 of 18944 x 3584", kind, 2048, 3584, rows)
        for kind in ("bf16", "e4m3", "f16") for rows in (1, 32)]
     + [linear("2048 x 3584", "bf16", 2048, 3584, rows) for rows in (16, 64)]
+    + [linear("2 x 1024 of 18944 x 3584", kind, 2048, 3584, rows, gated=True)
+       for kind in ("bf16", "e4m3") for rows in (1, 32)]
     + [attention("14 heads of 64, 2 groups", 14, 2, 64, 1024, rows)
        for rows in (1, 8)]
     + [attention("28 heads of 128, 4 groups", 28, 4, 128, 1024, rows)
        for rows in (1, 8)]
     + [attention("32 heads of 128, 8 groups", 32, 8, 128, 1024, rows)
-       for rows in (1, 8)])
+       for rows in (1, 8)]
+    + [prompt("14 heads of 64, 2 groups", 14, 2, 64, 512),
+       prompt("28 heads of 128, 4 groups", 28, 4, 128, 512)])
 
 
 def only(build, name):

@@ -201,15 +201,35 @@ public:
     const auto& w = stored(weight);
     if (rows <= 0)
       return;
-    if (w.kind) {
-      const auto matrix = matrix_of(w);
-      if (const auto* by = products_.algorithm_for(matrix.shape, of))
-        return products_.multiply(*by, matrix, x, rows, y, add);
-    }
-    with_elements(w, [&](const auto* elements) {
-      launch_linear(*device_, elements, x, w.rows_, w.cols_, rows, y, add,
-                    scales_of(w));
-    });
+    if (const auto* by = algorithm_for(w, of))
+      return products_.multiply(*by, matrix_of(w), x, rows, y, add);
+    product_end end;
+    end.adds = add;
+    multiply(w, w.rows_, x, rows, y, end);
+  }
+
+  void linear_biased(const ops::weight& weight, const float* x,
+                     std::int64_t rows, ops::buffer& bias, float* y,
+                     ops::row_role of) override {
+    const auto& w = stored(weight);
+    if (algorithm_for(w, of) != nullptr)
+      return ops::backend::linear_biased(weight, x, rows, bias, y, of);
+    product_end end;
+    end.bias = bias.data();
+    multiply(w, w.rows_, x, rows, y, end);
+  }
+
+  void linear_gated(ops::gate how, const ops::weight& weight, const float* x,
+                    std::int64_t rows, float* products, float* out,
+                    ops::row_role of) override {
+    const auto& w = stored(weight);
+    if (algorithm_for(w, of) != nullptr)
+      return ops::backend::linear_gated(how, weight, x, rows, products, out,
+                                        of);
+    product_end end;
+    end.is_gated = true;
+    end.how = how;
+    multiply(w, w.rows_ / 2, x, rows, out, end);
   }
 
   void rope_and_store(float* qkv, std::int32_t heads,
@@ -416,6 +436,23 @@ private:
     return {w.memory.template as<const void>(),
             scales_of(w),
             {w.rows_, w.cols_, *w.kind}};
+  }
+
+  /// Null: by our own kernel.
+  const product_algorithm* algorithm_for(const device_weight& w,
+                                         ops::row_role of) const {
+    return w.kind ? products_.algorithm_for(matrix_of(w).shape, of) : nullptr;
+  }
+
+  /// By our own kernel; `outputs` are those of y.
+  void multiply(const device_weight& w, std::int64_t outputs, const float* x,
+                std::int64_t rows, float* y, product_end end) {
+    if (rows <= 0)
+      return;
+    end.scales = scales_of(w);
+    with_elements(w, [&](const auto* elements) {
+      launch_linear(*device_, elements, x, outputs, w.cols_, rows, y, end);
+    });
   }
 
   std::size_t kv_bytes(const ops::kv_shape& shape) const {

@@ -343,10 +343,11 @@ private:
   }
 
   void run_own(std::int64_t rows) {
+    product_end end;
+    end.scales = weight_.scales;
     const auto run_with = [&](const auto* numbers) {
       launch_linear(of_.device_, numbers, x_.template as<float>(),
-                    weight_.shape.outputs, weight_.shape.cols, rows, y(), false,
-                    weight_.scales);
+                    weight_.shape.outputs, weight_.shape.cols, rows, y(), end);
     };
     if (weight_.shape.kind == kind::bf16)
       run_with(static_cast<const bf16*>(weight_.numbers));

@@ -35,7 +35,7 @@ void launch_over_rows(Device& device, std::size_t rows,
 template <int RowTiles, int OutputTiles, class Device, class Stored>
 void launch_tiles(Device& device, const Stored* weight, const float* x,
                   std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                  float* y, bool add, const float* scales) {
+                  float* y, const product_end& end) {
   using kernel = linear_kernel<Stored, RowTiles, OutputTiles>;
   const auto blocks = [](std::int64_t all, int each) {
     return static_cast<unsigned>((all + each - 1) / each);
@@ -43,31 +43,34 @@ void launch_tiles(Device& device, const Stored* weight, const float* x,
   launch_shape shape;
   // Blocks that read the same outputs follow each other.
   shape.blocks_x = blocks(rows, kernel::tiles::rows);
-  shape.blocks_y = blocks(outputs, kernel::tiles::outputs);
+  shape.blocks_y = blocks(outputs, end.is_gated ? kernel::tiles::outputs / 2
+                                                : kernel::tiles::outputs);
   shape.threads = kernel::threads;
   shape.shared_floats = kernel::tiles::shared_floats;
-  device.launch(shape, kernel{weight, x, outputs, cols, rows, y, add, scales});
+  device.launch(shape, kernel{weight, x, outputs, cols, rows, y, end});
 }
 
 /// Outputs of a weight at most: a grid is at most so high.
 inline constexpr std::int64_t outputs_most =
     65'535 * std::int64_t{fragment_outputs};
 
-/// Our own product; `scales` as linear_kernel has them.
+/// Our own product, of so many outputs of y.
 template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,
                    std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                   float* y, bool add, const float* scales = nullptr) {
+                   float* y, const product_end& end) {
   const auto launch = [&]<int RowTiles, int OutputTiles>() {
     launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
-                                        y, add, scales);
+                                        y, end);
   };
-  if (rows <= fragment_rows)
-    launch.template operator()<1, 1>();
-  else if (rows <= 2 * fragment_rows)
-    launch.template operator()<2, 2>();
-  else
+  if (rows > 2 * fragment_rows)
     launch.template operator()<4, 2>();
+  else if (rows > fragment_rows)
+    launch.template operator()<2, 2>();
+  else if (end.is_gated)
+    launch.template operator()<1, 2>();
+  else
+    launch.template operator()<1, 1>();
 }
 
 } // namespace troupe::cuda

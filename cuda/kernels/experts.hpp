@@ -228,7 +228,8 @@ struct expert_kernel {
         },
         [&](int r) {
           return x + pairs[r < chunk.count ? r : 0] / pairs_of_x * cols;
-        });
+        },
+        [] {});
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < chunk.count * outputs_at_once;
          i += static_cast<int>(t.count())) {

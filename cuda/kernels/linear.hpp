@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/kernels/matrix_words.hpp"
+#include "cuda/kernels/rows.hpp"
 
 namespace troupe::cuda {
 
@@ -34,9 +35,11 @@ struct tile_product {
   /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
   /// row r of x does. For those that there are not they give any that is there:
   /// a sum is of its own output and row alone.
-  template <class Threads, class WeightOf, class RowOf>
+  /// `before_rows` is called once, when the first weights are on their way and
+  /// no row was looked at.
+  template <class Threads, class WeightOf, class RowOf, class BeforeRows>
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
-                            RowOf row_of) {
+                            RowOf row_of, BeforeRows before_rows) {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     const float* x[RowTiles];
@@ -74,6 +77,8 @@ struct tile_product {
         for (int half = 0; half < 2; ++half)
           read(w[s][m][half], of_outputs[m][half], k, cols, whole);
       }
+      if (begin == 0)
+        before_rows();
       TROUPE_UNROLL
       for (int s = 0; s < at_once; ++s) {
         const std::int64_t k =
@@ -157,49 +162,80 @@ private:
   }
 };
 
-/// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]), for some rows (block_x) and
-/// outputs (block_y). Numbers are multiplied as bf16, in two parts where they
-/// have more bits than that: what is lost is below 2^-16 of a number. Where
-/// outputs have scales, the sum is multiplied by its output's.
+/// What becomes of a product's sums, in this order.
+struct product_end {
+  const float* scales = nullptr; ///< of e4m3: by which outputs are multiplied
+  const float* bias = nullptr;   ///< is added
+  bool adds = false;             ///< to what is there
+  /// Nothing else then but scales: the second half of a weight's outputs are
+  /// multiplied by the first, gated.
+  bool is_gated = false;
+  gate how = gate::silu;
+};
+
+/// y[r][o] = sum_i x[r][i] * w[o][i], for some rows (block_x) and outputs
+/// (block_y). Numbers are multiplied as bf16, in two parts where they have more
+/// bits than that: what is lost is below 2^-16 of a number.
 template <class Stored, int RowTiles, int OutputTiles>
 struct linear_kernel {
   static constexpr bool collective = true;
   static constexpr unsigned threads = column_warps * warp_size;
   static constexpr unsigned blocks_at_once = 2;
+  static constexpr bool waits_itself = true;
   using tiles = tile_product<Stored, RowTiles, OutputTiles>;
-  const Stored* weight;
+  const Stored* weight; ///< which no launch writes
   const float* x;
-  std::int64_t outputs;
+  std::int64_t outputs; ///< of y
   std::int64_t cols;
   std::int64_t rows;
   float* y;
-  bool add;
-  const float* scales = nullptr; ///< of the outputs; null: none
+  product_end end;
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const std::int64_t row = std::int64_t{t.block_x()} * tiles::rows;
-    const std::int64_t output = std::int64_t{t.block_y()} * tiles::outputs;
+    // Half of a gated block's tiles are of gates, half of what they multiply.
+    const int at_once = end.is_gated ? tiles::outputs / 2 : tiles::outputs;
+    const std::int64_t output = std::int64_t{t.block_y()} * at_once;
     tiles all;
     all.add_up(
         t, cols,
         [&](int o) {
-          return weight + (output + o < outputs ? output + o : output) * cols;
+          const bool is_second = o >= at_once;
+          const std::int64_t at = output + (is_second ? o - at_once : o);
+          return weight +
+                 ((at < outputs ? at : output) + (is_second ? outputs : 0)) *
+                     cols;
         },
-        [&](int r) { return x + (row + r < rows ? row + r : row) * cols; });
+        [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
+        [&] { t.wait_for_earlier(); });
     all.show(t);
-    for (int i = static_cast<int>(t.index()); i < tiles::rows * tiles::outputs;
+    for (int i = static_cast<int>(t.index()); i < tiles::rows * at_once;
          i += static_cast<int>(t.count())) {
-      const std::int64_t r = row + i / tiles::outputs;
-      const std::int64_t o = output + i % tiles::outputs;
-      if (r >= rows || o >= outputs)
+      const int r = i / at_once, o = i % at_once;
+      if (row + r >= rows || output + o >= outputs)
         continue;
-      float sum = tiles::sum_of(t, i / tiles::outputs, i % tiles::outputs);
-      if (scales != nullptr)
-        sum *= scales[o];
-      float& to = y[r * outputs + o];
-      to = add ? to + sum : sum;
+      float& to = y[(row + r) * outputs + output + o];
+      to = end.is_gated ? gated(end.how, sum_of(t, r, o, output + o)) *
+                              sum_of(t, r, at_once + o, outputs + output + o)
+                        : ended(sum_of(t, r, o, output + o), output + o, to);
     }
+  }
+
+private:
+  /// Of a tile's output, which is `scaled_by` of the weight's.
+  template <class Threads>
+  TROUPE_KERNEL float sum_of(Threads& t, int row, int output,
+                             std::int64_t scaled_by) const {
+    const float sum = tiles::sum_of(t, row, output);
+    return end.scales != nullptr ? sum * end.scales[scaled_by] : sum;
+  }
+
+  TROUPE_KERNEL float ended(float sum, std::int64_t output,
+                            const float& there) const {
+    if (end.bias != nullptr)
+      sum += end.bias[output];
+    return end.adds ? there + sum : sum;
   }
 };
 

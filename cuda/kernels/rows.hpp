@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/kernels/numbers.hpp"
+#include "engine/ops/gate.hpp"
 
 // Operations on rows of floats (engine/ops/backend.hpp says what each is). In
 // all of them a block works on one row (block_y), so that a row's result
@@ -77,7 +78,7 @@ struct norm_kernel {
   }
 };
 
-enum class gate : std::uint8_t { silu, gelu, erf_gelu };
+using ops::gate;
 
 TROUPE_KERNEL float gated(gate how, float x) {
   if (how == gate::silu)

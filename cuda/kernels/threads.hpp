@@ -18,6 +18,12 @@
 //   static constexpr unsigned threads = ...; // of its blocks
 //   static constexpr unsigned blocks_at_once = ...; // that there are registers
 //                                                   // for, per multiprocessor
+//   static constexpr bool waits_itself = ...; // it calls wait_for_earlier
+//
+// A launch may begin before those before it are over; then its threads wait for
+// them before the kernel begins, unless that waits itself, which every thread
+// has to do once: until then it reads only what no launch writes, such as
+// weights, and writes nothing.
 //
 // `Threads` has
 //
@@ -36,6 +42,7 @@
 //                         sees what was written before, by the block up to its
 //                         last sync
 //   pause()               between two looks at such a word
+//   wait_for_earlier()    until all that was launched before is over
 //
 //   round_pair(low, high) two floats as f16 in one word, rounded to even
 //   widen_pair(codes)     two e4m3 in 16 bits as f16 in one word

@@ -173,6 +173,9 @@ public:
   void pause() {
     std::this_thread::yield();
   }
+  void wait_for_earlier() const {
+    // nop: they are
+  }
 
 private:
   struct copy {

@@ -1,6 +1,8 @@
 #include "cuda/runtime/gpu.hpp"
 
+#include <cstdlib>
 #include <new>
+#include <string_view>
 #include <utility>
 
 namespace troupe::cuda {
@@ -49,6 +51,10 @@ result<std::unique_ptr<gpu_device>> gpu_device::open(int number) {
                std::to_string(CUDART_VERSION / 1000);
   out->blocks_wanted_ = 4 * std::int64_t{about.multiProcessorCount};
   out->shared_bytes_most_ = about.sharedMemPerBlockOptin;
+  constexpr int hopper = 9; // the first that can
+  const char* early = std::getenv("TROUPE_CUDA_EARLY_LAUNCHES");
+  out->launches_early_ = about.major >= hopper &&
+                         (early == nullptr || std::string_view{early} != "0");
   out->description_ = std::string{about.name} + ", " + out->name_;
   if (auto why = cudaSetDevice(number); why != cudaSuccess)
     return failed(why);

@@ -155,10 +155,9 @@ public:
   std::size_t free_bytes();
   std::size_t all_bytes();
 
-#ifdef __CUDACC__
+  /// Defined where kernels are compiled (cuda/compiled/).
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel);
-#endif
 
 private:
   gpu_device() = default;
@@ -175,6 +174,9 @@ private:
   std::string name_, description_;
   std::int64_t blocks_wanted_ = 0;
   std::size_t shared_bytes_most_ = 0;
+  /// Launches may begin before those before them are over (threads.hpp), unless
+  /// TROUPE_CUDA_EARLY_LAUNCHES is 0: to measure what that is worth.
+  bool launches_early_ = false;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
   std::unique_ptr<cublas_lt> products_;
@@ -199,156 +201,5 @@ std::optional<double> gpu_device::seconds(F f) {
     best = std::min(best, mean_of(times));
   return best;
 }
-
-#ifdef __CUDACC__
-
-/// What a kernel sees of its thread (cuda/kernels/threads.hpp).
-struct gpu_thread {
-  __device__ unsigned index() const {
-    return threadIdx.x;
-  }
-  __device__ unsigned count() const {
-    return blockDim.x;
-  }
-  __device__ unsigned block_x() const {
-    return blockIdx.x;
-  }
-  __device__ unsigned block_y() const {
-    return blockIdx.y;
-  }
-  __device__ float* shared() const {
-    extern __shared__ __align__(16) float of_the_block[];
-    return of_the_block;
-  }
-  __device__ void sync() const {
-    __syncthreads();
-  }
-  __device__ float warp_sum(float x) const {
-    for (unsigned step = warp_size / 2; step > 0; step /= 2)
-      x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-  }
-  __device__ float warp_max(float x) const {
-    for (unsigned step = warp_size / 2; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(0xffffffffu, x, step);
-      x = x > other ? x : other;
-    }
-    return x;
-  }
-  __device__ float quad_max(float x) const {
-    for (unsigned step = 2; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(0xffffffffu, x, step);
-      x = x > other ? x : other;
-    }
-    return x;
-  }
-  __device__ std::uint32_t round_pair(float low, float high) const {
-    std::uint32_t out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-  }
-  __device__ std::uint32_t widen_pair(std::uint16_t codes) const {
-#if __CUDA_ARCH__ >= 890
-    std::uint32_t out;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(out) : "h"(codes));
-    return out;
-#else
-    return halves_of(codes);
-#endif
-  }
-  __device__ void copy_async(void* to, const void* from, bool is_there) const {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
-                 "l"(__cvta_generic_to_global(from)), "r"(is_there ? 16 : 0)
-                 : "memory");
-  }
-  __device__ void commit_copies() const {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-  }
-  template <unsigned Left>
-  __device__ void wait_copies() const {
-    asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
-  }
-  /// `Stored`: f16 or bf16.
-  template <class Stored>
-  __device__ void multiply_add(fragments::sums& sums, const fragments::a& a,
-                               const fragments::b& b) const {
-    if constexpr (std::is_same_v<Stored, f16>)
-      asm volatile(
-          "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    else
-      asm volatile(
-          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  }
-  __device__ std::uint64_t add(std::uint64_t* word, std::uint64_t x) const {
-    using number = unsigned long long;
-    return atomicAdd(reinterpret_cast<number*>(word), static_cast<number>(x));
-  }
-  __device__ void store_release(std::uint32_t* word, std::uint32_t x) const {
-    asm volatile("st.release.sys.u32 [%0], %1;" ::"l"(word), "r"(x) : "memory");
-  }
-  __device__ std::uint32_t load_acquire(const std::uint32_t* word) const {
-    std::uint32_t out;
-    asm volatile("ld.acquire.sys.u32 %0, [%1];"
-                 : "=r"(out)
-                 : "l"(word)
-                 : "memory");
-    return out;
-  }
-  __device__ void pause() const {
-    constexpr unsigned nanoseconds = 20;
-    __nanosleep(nanoseconds);
-  }
-};
-
-template <class Kernel>
-__global__ void run_kernel(Kernel kernel) {
-  gpu_thread thread;
-  kernel(thread);
-}
-
-/// As many blocks at once bound a thread's registers.
-template <class Kernel>
-__global__ void __launch_bounds__(Kernel::threads, Kernel::blocks_at_once)
-    run_bounded_kernel(Kernel kernel) {
-  gpu_thread thread;
-  kernel(thread);
-}
-
-template <class Kernel>
-constexpr auto entry_of() {
-  if constexpr (requires { Kernel::blocks_at_once; })
-    return &run_bounded_kernel<Kernel>;
-  else
-    return &run_kernel<Kernel>;
-}
-
-template <class Kernel>
-void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
-  constexpr auto run = entry_of<Kernel>();
-  choose();
-  // A block has as much shared memory unless more is allowed, which holds for
-  // the kernel on this GPU from then on, whoever launches it.
-  constexpr std::size_t unasked = 48 << 10;
-  const auto shared = shape.shared_floats * sizeof(float);
-  if (shared > unasked)
-    if (auto why = cudaFuncSetAttribute(
-            run, cudaFuncAttributeMaxDynamicSharedMemorySize,
-            static_cast<int>(shared_bytes_most_));
-        why != cudaSuccess)
-      throw gpu_failure{"a kernel's shared memory could not be had", why};
-  run<<<dim3{shape.blocks_x, shape.blocks_y}, shape.threads, shared, stream_>>>(
-      kernel);
-  if (auto why = cudaGetLastError(); why != cudaSuccess)
-    throw gpu_failure{"a kernel could not be launched", why};
-}
-
-#endif
 
 } // namespace troupe::cuda

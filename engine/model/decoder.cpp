@@ -251,8 +251,7 @@ struct decoder::state {
     const auto prompts = std::lower_bound(
         plan.logit_rows.begin(), plan.logit_rows.end(), plan.prompt_rows);
     blocks.multiply(output ? *output : *embedding, gathered_normed->data(),
-                    {prompts - plan.logit_rows.begin(), chosen}, product,
-                    false);
+                    {prompts - plan.logit_rows.begin(), chosen}, product);
     if (ranks != nullptr)
       ranks->all_gather(product, chosen, output->rows(), logits->data());
     if (config.logit_scale != 1)

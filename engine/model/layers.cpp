@@ -1,10 +1,27 @@
 #include "engine/model/layers.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <string>
 #include <utility>
 
 namespace troupe::model {
+
+namespace {
+
+bool is_gate(block_op op) {
+  return op == block_op::silu_mul || op == block_op::gelu_mul ||
+         op == block_op::erf_gelu_mul;
+}
+
+ops::gate gate_of(block_op op) {
+  assert(is_gate(op));
+  return op == block_op::silu_mul   ? ops::gate::silu
+         : op == block_op::gelu_mul ? ops::gate::gelu
+                                    : ops::gate::erf_gelu;
+}
+
+} // namespace
 
 result<void> layers::load(weight_loader& source) {
   for (std::int32_t layer = 0; layer < config_.layers; ++layer)
@@ -16,6 +33,10 @@ result<void> layers::load(weight_loader& source) {
 
 result<void> layers::load_step(weight_loader& source, std::int32_t layer,
                                const block_step& step) {
+  if (can_join_last(step, layer)) {
+    steps_.back().activation = &step;
+    return {};
+  }
   loaded_step out;
   out.what = &step;
   out.layer = layer;
@@ -36,6 +57,14 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
     out.bias = source.zeros(static_cast<std::size_t>(config_.embedding));
   steps_.push_back(std::move(out));
   return {};
+}
+
+bool layers::can_join_last(const block_step& step, std::int32_t layer) const {
+  if (!is_gate(step.op) || steps_.empty() || steps_.back().layer != layer)
+    return false;
+  const auto& last = steps_.back();
+  return last.what->op == block_op::linear && last.what->to == step.from &&
+         !last.bias;
 }
 
 result<void> layers::load_weights(weight_loader& source,
@@ -105,11 +134,7 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
   case block_op::add_linear:
     if (ranks_ != nullptr && is_reduced(*step.what))
       return add_up(step);
-    multiply(*step.weight, from, {prompts_, rows_}, to,
-             step.what->op == block_op::add_linear);
-    if (step.bias)
-      backend_.add_bias(to, *step.bias, rows_, step.weight->rows());
-    return;
+    return multiply(step);
   case block_op::add:
     return backend_.add_scaled(from, config_.residual_scale, rows_,
                                config_.embedding, to);
@@ -140,7 +165,7 @@ void layers::add_up(const loaded_step& step) {
     backend_.clear(sum, rows_, config_.embedding);
     mix_experts(step, sum);
   } else {
-    multiply(*step.weight, at(what.from), {prompts_, rows_}, sum, false);
+    multiply(*step.weight, at(what.from), {prompts_, rows_}, sum);
   }
   ranks_->all_reduce(sum, rows_ * config_.embedding);
   if (step.bias)
@@ -179,13 +204,42 @@ void layers::mix_experts(const loaded_step& step, float* to) {
                            at(step.what->from), at(slot::routed), rows_, to);
 }
 
+void layers::multiply(const loaded_step& step) {
+  const auto& weight = *step.weight;
+  const auto* x = at(step.what->from);
+  auto* y = at(step.what->to);
+  const auto n = weight.rows();
+  by_roles(weight, {prompts_, rows_},
+           [&](std::int64_t first, std::int64_t rows, ops::row_role role) {
+             const auto* from = x + first * weight.cols();
+             auto* to = y + first * n;
+             if (step.activation != nullptr)
+               backend_.linear_gated(
+                   gate_of(step.activation->op), weight, from, rows, to,
+                   at(step.activation->to) + first * (n / 2), role);
+             else if (step.bias)
+               backend_.linear_biased(weight, from, rows, *step.bias, to, role);
+             else
+               backend_.linear(weight, from, rows, to,
+                               step.what->op == block_op::add_linear, role);
+           });
+}
+
 void layers::multiply(const ops::weight& weight, const float* x,
-                      product_rows rows, float* y, bool add) {
+                      product_rows rows, float* y) {
+  by_roles(weight, rows,
+           [&](std::int64_t first, std::int64_t count, ops::row_role role) {
+             backend_.linear(weight, x + first * weight.cols(), count,
+                             y + first * weight.rows(), false, role);
+           });
+}
+
+template <class F>
+void layers::by_roles(const ops::weight& weight, product_rows rows, F f) {
   auto some = [&](std::int64_t first, std::int64_t count, ops::row_role role) {
     if (count == 0)
       return;
-    backend_.linear(weight, x + first * weight.cols(), count,
-                    y + first * weight.rows(), add, role);
+    f(first, count, role);
     weight_bytes_read_ += static_cast<std::uint64_t>(weight.bytes());
   };
   if (!backend_.has_roles())

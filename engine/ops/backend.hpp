@@ -2,6 +2,7 @@
 
 #include "engine/codec/error.hpp"
 #include "engine/ops/draw.hpp"
+#include "engine/ops/gate.hpp"
 #include "engine/ops/step_gaps.hpp"
 #include "engine/ops/tensor.hpp"
 
@@ -249,6 +250,32 @@ public:
   /// role `of`.
   virtual void linear(const weight& w, const float* x, std::int64_t rows,
                       float* y, bool add, row_role of = row_role::output) = 0;
+
+  /// y[r][o] = sum_i x[r][i] * w[o][i] + bias[o].
+  virtual void linear_biased(const weight& w, const float* x, std::int64_t rows,
+                             buffer& bias, float* y,
+                             row_role of = row_role::output) {
+    linear(w, x, rows, y, false, of);
+    add_bias(y, bias, rows, w.rows());
+  }
+
+  /// Of the products of row r the first half are gates:
+  /// out[r][o] = how(product[o]) * product[n + o], n = w.rows() / 2. `products`
+  /// has room for all of them, and holds nothing of use then.
+  virtual void linear_gated(gate how, const weight& w, const float* x,
+                            std::int64_t rows, float* products, float* out,
+                            row_role of = row_role::output) {
+    linear(w, x, rows, products, false, of);
+    const auto n = w.rows() / 2;
+    switch (how) {
+    case gate::silu:
+      return silu_mul(products, rows, n, out);
+    case gate::gelu:
+      return gelu_mul(products, rows, n, out);
+    case gate::erf_gelu:
+      return erf_gelu_mul(products, rows, n, out);
+    }
+  }
 
   /// `qkv` rows are [heads * d | kv_heads * d | kv_heads * d]. Turns q and k in
   /// place by rope, then stores k and v of every row in the pool (rounded to

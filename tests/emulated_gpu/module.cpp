@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <vector>
 
-// What is found by dlopen in the place of cuda/module.cu: a GPU of 1 GiB for
+// What is found by dlopen in the place of cuda/module.cpp: a GPU of 1 GiB for
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names. As long as there
 // is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there

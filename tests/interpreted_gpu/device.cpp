@@ -225,6 +225,11 @@ void stream::run() {
   }
 }
 
+ptx::unfinished_writes& stream::unfinished() {
+  thread_local ptx::unfinished_writes of_this_worker;
+  return of_this_worker;
+}
+
 cudaError_t stream::add(work what) {
   std::unique_lock guard{mutex_};
   if (is_captured_) {

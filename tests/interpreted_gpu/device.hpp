@@ -110,7 +110,8 @@ bool touches_pinned(const void* at, std::size_t bytes);
 using work = std::function<void()>;
 
 /// Does one thing after the other, by a thread of its own; or, while captured,
-/// collects them.
+/// collects them. A launch that may begin early does not: that it could is
+/// checked (ptx::launch).
 class stream {
 public:
   explicit stream(device& of);
@@ -133,6 +134,10 @@ public:
   bool is_captured() const;
   /// Something was called that may not be while it is captured.
   cudaError_t spoil_capture();
+
+  /// Within what a stream does: what its last launches write, one of which
+  /// began perhaps before others were over.
+  static ptx::unfinished_writes& unfinished();
 
 private:
   static constexpr std::size_t most_waiting = 1024;

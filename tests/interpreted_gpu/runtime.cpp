@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -22,6 +23,8 @@
 //   captured
 // - more shared memory than was asked for, or than there is
 // - copies beyond an allocation
+// - launches that begin early (programmatic dependent launch) and read before
+//   they wait what those before them write, or write anything
 
 using namespace troupe;
 using namespace troupe::interpreted;
@@ -141,6 +144,7 @@ struct configuration {
   dim3 blocks, threads;
   std::size_t shared;
   cudaStream_t stream;
+  bool begins_early = false;
 };
 
 thread_local std::vector<configuration> configurations;
@@ -185,10 +189,32 @@ cudaError_t launch_kernel(known_kernel& known, const configuration& how,
     one.shared_bytes = how.shared;
     one.arguments = kept->places.data();
     one.counts_traffic = counts_are_wanted();
+    one.begins_early = how.begins_early;
+    one.unfinished = &stream::unfinished();
+    if (!one.begins_early)
+      one.unfinished->clear();
     const auto done = ptx::run(*entry, one, of.reached());
     if (one.counts_traffic)
       count(entry->name, one, done);
   }));
+}
+
+cudaError_t launch_said(known_kernel& known, const configuration& how,
+                        void** arguments) {
+  try {
+    return said(launch_kernel(known, how, arguments));
+  } catch (const ptx::fault& why) {
+    std::fprintf(stderr, "interpreted GPU: %s\n", why.what());
+    return said(cudaErrorInvalidPtx);
+  }
+}
+
+/// Done when all before it is over.
+work alone(device& of, work what) {
+  return unless_failed(of, [what = std::move(what)] {
+    stream::unfinished().clear();
+    what();
+  });
 }
 
 /// Pageable memory of the host is read at once, and written before the call
@@ -211,14 +237,25 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes,
     if (is_in) {
       const auto* first = static_cast<const char*>(from);
       auto staged = std::make_shared<std::vector<char>>(first, first + bytes);
-      return stream->add(unless_failed(of, [to, staged] {
+      return stream->add(alone(of, [to, staged] {
         std::memcpy(to, staged->data(), staged->size());
       }));
     }
-    const auto why = stream->add(unless_failed(of, move));
+    const auto why = stream->add(alone(of, move));
     return why == cudaSuccess ? stream->wait() : why;
   }
-  return stream->add(unless_failed(of, move));
+  return stream->add(alone(of, move));
+}
+
+/// Of those that a launch may have, the one that is known.
+std::optional<bool> begins_early(const cudaLaunchConfig_t& how) {
+  bool out = false;
+  for (unsigned i = 0; i < how.numAttrs; ++i) {
+    if (how.attrs[i].id != cudaLaunchAttributeProgrammaticStreamSerialization)
+      return std::nullopt;
+    out = how.attrs[i].val.programmaticStreamSerializationAllowed != 0;
+  }
+  return out;
 }
 
 } // namespace
@@ -279,13 +316,22 @@ cudaError_t __cudaGetKernel(cudaKernel_t* out, const void* stub) {
 cudaError_t __cudaLaunchKernel(cudaKernel_t what, dim3 blocks, dim3 threads,
                                void** arguments, std::size_t shared,
                                cudaStream_t stream) {
-  try {
-    return said(launch_kernel(*reinterpret_cast<known_kernel*>(what),
-                              {blocks, threads, shared, stream}, arguments));
-  } catch (const ptx::fault& why) {
-    std::fprintf(stderr, "interpreted GPU: %s\n", why.what());
-    return said(cudaErrorInvalidPtx);
-  }
+  return launch_said(*reinterpret_cast<known_kernel*>(what),
+                     {blocks, threads, shared, stream}, arguments);
+}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* how, const void* stub,
+                                void** arguments) {
+  auto* known = find_kernel(stub);
+  const auto early = begins_early(*how);
+  if (known == nullptr)
+    return said(cudaErrorInvalidDeviceFunction);
+  if (!early)
+    return said(cudaErrorNotSupported);
+  return launch_said(
+      *known,
+      {how->gridDim, how->blockDim, how->dynamicSmemBytes, how->stream, *early},
+      arguments);
 }
 
 cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute which,
@@ -440,8 +486,8 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes,
                             cudaStream_t stream) {
   if (!is_on_a_device(to, bytes))
     return said(cudaErrorInvalidValue);
-  return said(stream->add(
-      unless_failed(stream->of(), [=] { std::memset(to, value, bytes); })));
+  return said(
+      stream->add(alone(stream->of(), [=] { std::memset(to, value, bytes); })));
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,

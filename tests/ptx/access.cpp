@@ -310,7 +310,7 @@ void copy(warp& w, const instruction& i, u32 mask) {
     for (unsigned l = 0; l < lanes; ++l)
       if ((reads >> l & 1) == 0)
         from.at[l] = one;
-    w.check_global(i, reads, from, i.mode);
+    w.check_global(i, reads, from, i.mode, access::read);
     if (w.of().how.counts_traffic)
       w.count_traffic(reads, space::global, from, i.mode, access::read);
   }

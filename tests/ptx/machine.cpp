@@ -77,6 +77,26 @@ work_done& work_done::operator+=(const work_done& other) {
   return *this;
 }
 
+namespace {
+
+constexpr std::uint64_t sector_bytes = 32;
+
+} // namespace
+
+void unfinished_writes::add(std::uint64_t address, std::size_t bytes) {
+  for (auto s = address / sector_bytes;
+       s <= (address + bytes - 1) / sector_bytes; ++s)
+    sectors_.insert(s);
+}
+
+bool unfinished_writes::touch(std::uint64_t address, std::size_t bytes) const {
+  for (auto s = address / sector_bytes;
+       s <= (address + bytes - 1) / sector_bytes; ++s)
+    if (sectors_.count(s) > 0)
+      return true;
+  return false;
+}
+
 work_done run(const kernel& what, const launch& how, memory& where) {
   check(what, how);
   block of{what, how, where};

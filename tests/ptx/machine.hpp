@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 // A machine for tests that runs the kernels that nvcc compiled, on the CPU: an
@@ -36,6 +37,9 @@
 // - a register that was never written, where its value decides about a branch,
 //   an address or an operation of the warp, or comes to global memory
 // - a thread that ends before it has waited for its asynchronous copies
+// - in a launch that begins early: a thread that reads what an earlier launch
+//   writes, or writes anything, before it has waited (griddepcontrol.wait), and
+//   one that ends without having waited
 //
 // Asynchronous copies read their source when they are waited for.
 //
@@ -119,6 +123,21 @@ private:
   std::unique_ptr<contents> all_;
 };
 
+/// What launches write that may run still when a later one begins (programmatic
+/// dependent launch): sectors of global memory.
+class unfinished_writes {
+public:
+  void add(std::uint64_t address, std::size_t bytes);
+  bool touch(std::uint64_t address, std::size_t bytes) const;
+  /// All of those launches are over.
+  void clear() {
+    sectors_.clear();
+  }
+
+private:
+  std::unordered_set<std::uint64_t> sectors_;
+};
+
 /// As cudaLaunchKernel has it.
 struct launch {
   unsigned blocks[3] = {1, 1, 1};
@@ -126,6 +145,9 @@ struct launch {
   std::size_t shared_bytes = 0; ///< beside those that the kernel declares
   void* const* arguments = nullptr;
   bool counts_traffic = false; ///< it takes time
+  /// Of the launches before, to which what this one writes is added.
+  unfinished_writes* unfinished = nullptr;
+  bool begins_early = false; ///< perhaps before they are over
 };
 
 /// Of shared memory that a block can have (sm_90).

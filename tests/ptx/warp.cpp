@@ -170,6 +170,7 @@ void warp::begin() {
   state_ = state::runs;
   live_ = active_ = exists_;
   waiting_ = 0;
+  early_ = of_.how.begins_early ? exists_ : 0;
   next_ = 0;
   stop_ = ~std::uint32_t{0};
 }
@@ -235,6 +236,9 @@ void warp::end_threads(std::uint32_t which) {
     if ((which >> one.lane & 1) != 0)
       fail(of_.body.code[one.instruction], one.lane,
            "the thread ends before it has waited for this copy");
+  if (const auto early = which & early_; early != 0)
+    fail(last(), static_cast<unsigned>(std::countr_zero(early)),
+         "the thread ends and has not waited for earlier launches");
   live_ &= ~which;
   active_ &= ~which;
   if (live_ == 0)
@@ -305,8 +309,29 @@ void warp::addresses(const instruction& i, std::uint32_t mask, std::size_t slot,
   out.fill_others(mask);
 }
 
+void warp::check_earlier(const instruction& i, std::uint32_t mask,
+                         const of_lanes& addresses, std::size_t bytes,
+                         shared_memory::access how) {
+  auto& unfinished = *of_.how.unfinished;
+  const bool writes = how != shared_memory::access::read;
+  for_each_lane(mask & early_, [&](unsigned l) {
+    if (writes)
+      fail(i, l, "the thread writes before it has waited for earlier launches");
+    if (unfinished.touch(addresses.at[l], bytes))
+      fail(i, l,
+           "the thread reads what an earlier launch writes, for which it has "
+           "not waited");
+  });
+  if (writes)
+    for_each_lane(mask,
+                  [&](unsigned l) { unfinished.add(addresses.at[l], bytes); });
+}
+
 void warp::check_global(const instruction& i, std::uint32_t mask,
-                        const of_lanes& addresses, std::size_t bytes) {
+                        const of_lanes& addresses, std::size_t bytes,
+                        shared_memory::access how) {
+  if (of_.how.unfinished != nullptr)
+    check_earlier(i, mask, addresses, bytes, how);
   if (of_.global.read_changes())
     std::fill(of_.found.begin(), of_.found.end(), range{});
   auto& known = of_.found[index_of(i)];
@@ -423,7 +448,7 @@ void warp::locate(const instruction& i, std::uint32_t mask, space where,
     count_traffic(mask, where, addresses, bytes, how);
   switch (where) {
   case space::global:
-    check_global(i, mask, addresses, bytes);
+    check_global(i, mask, addresses, bytes, how);
     for (unsigned l = 0; l < lanes; ++l)
       out.at[l] = reinterpret_cast<std::byte*>(addresses.at[l]);
     out.are_apart = addresses.ascend(mask, bytes);
@@ -482,7 +507,7 @@ void warp::locate(const instruction& i, std::uint32_t mask, space where,
     return;
   of_lanes global = addresses;
   global.fill_others(mask);
-  check_global(i, mask, global, bytes);
+  check_global(i, mask, global, bytes, how);
   for_each_lane(mask, [&](unsigned l) {
     out.at[l] = reinterpret_cast<std::byte*>(global.at[l]);
   });

@@ -125,6 +125,10 @@ public:
   void give_turn() {
     gives_turn_ = true;
   }
+  /// Threads of the mask have waited for the launches before.
+  void wait_for_earlier(std::uint32_t mask) {
+    early_ &= ~mask;
+  }
 
   // -- memory -----------------------------------------------------------------
 
@@ -148,7 +152,8 @@ public:
                   shared_memory::access how, std::size_t offset,
                   std::size_t bytes);
   void check_global(const instruction& i, std::uint32_t mask,
-                    const of_lanes& addresses, std::size_t bytes);
+                    const of_lanes& addresses, std::size_t bytes,
+                    shared_memory::access how);
   /// What an access costs, if that is to be counted.
   void count_traffic(std::uint32_t mask, space where, const of_lanes& addresses,
                      std::size_t bytes, shared_memory::access how);
@@ -188,6 +193,10 @@ private:
   void set_special(std::uint32_t slot, special what);
   /// The lanes that are least far go on.
   void regroup();
+  /// As to what launches do that may not be over.
+  void check_earlier(const instruction& i, std::uint32_t mask,
+                     const of_lanes& addresses, std::size_t bytes,
+                     shared_memory::access how);
   [[noreturn]] void fail_missing() const;
   [[noreturn]] void fail_shared(const instruction& i, unsigned lane,
                                 shared_memory::access how,
@@ -207,6 +216,7 @@ private:
   state state_ = state::runs;
   bool gives_turn_ = false;
   std::uint32_t exists_ = 0, live_ = 0, active_ = 0;
+  std::uint32_t early_ = 0; ///< that have not waited for earlier launches
   /// That wait for others of the warp, each at its `next_of_`.
   std::uint32_t waiting_ = 0;
   std::uint32_t next_of_[lanes] = {}; ///< of those that are not active

@@ -367,6 +367,15 @@ void fence(warp&, const instruction&, u32) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
+void wait_for_earlier(warp& w, const instruction&, u32 mask) {
+  w.wait_for_earlier(mask);
+}
+
+/// Later launches may begin; here they never do before this one is over.
+void let_later_begin(warp&, const instruction&, u32) {
+  // nop
+}
+
 } // namespace
 
 bool decode_flow(statement& s) {
@@ -389,6 +398,10 @@ bool decode_flow(statement& s) {
   else if (s.name == "membar" &&
            (s.parts.take("cta") || s.parts.take("gl") || s.parts.take("sys")))
     s.out.run = fence;
+  else if (s.name == "griddepcontrol" && s.parts.take("wait"))
+    s.out.run = wait_for_earlier;
+  else if (s.name == "griddepcontrol" && s.parts.take("launch_dependents"))
+    s.out.run = let_later_begin;
   else
     return false;
   s.has(0);

@@ -123,6 +123,70 @@ TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
     }
 }
 
+TEST_CASE("a product with a bias, or gated, has the bits of one and then the "
+          "other") {
+  two_backends both;
+  const bool is_e4m3 = GENERATE(false, true);
+  for (auto type : {ops::element_type::f32, ops::element_type::f16,
+                    ops::element_type::bf16})
+    for (auto [outputs, cols] : {std::pair{2, 7}, {34, 264}, {130, 300}}) {
+      if (is_e4m3 && type != ops::element_type::bf16)
+        continue;
+      const auto bytes =
+          stored_as(type, random_floats(outputs * cols, outputs + cols));
+      ops::matrix_view view{type, outputs, cols, bytes};
+      view.as_e4m3 = is_e4m3;
+      for (std::int64_t rows : {1, 8, 9, 17, 40}) {
+        INFO("type " << static_cast<int>(type) << ", " << outputs << " x "
+                     << cols << ", " << rows << " rows");
+        const auto x = random_floats(rows * cols, rows);
+        const auto added = random_floats(outputs, rows + 1);
+        const auto biased = [&](ops::backend& b, bool at_once) {
+          auto w = b.load({&view, 1}).value();
+          auto in = b.upload(x);
+          auto bias = b.upload(added);
+          auto out = b.upload(std::vector<float>(rows * outputs, poison));
+          if (at_once) {
+            b.linear_biased(*w, in->data(), rows, *bias, out->data());
+          } else {
+            b.linear(*w, in->data(), rows, out->data(), false);
+            b.add_bias(out->data(), *bias, rows, outputs);
+          }
+          return downloaded(b, *out);
+        };
+        CHECK(biased(*both.gpu, true) == biased(*both.gpu, false));
+        if (!is_e4m3)
+          CHECK(both.difference([&](auto& b) { return biased(b, true); }) <
+                1e-4f * std::sqrt(static_cast<float>(cols)));
+        const auto n = outputs / 2;
+        for (auto how :
+             {ops::gate::silu, ops::gate::gelu, ops::gate::erf_gelu}) {
+          const auto gated = [&](ops::backend& b, bool at_once) {
+            auto w = b.load({&view, 1}).value();
+            auto in = b.upload(x);
+            auto products =
+                b.upload(std::vector<float>(rows * outputs, poison));
+            auto out = b.upload(std::vector<float>(rows * n, poison));
+            if (at_once) {
+              b.linear_gated(how, *w, in->data(), rows, products->data(),
+                             out->data());
+              return downloaded(b, *out);
+            }
+            b.linear(*w, in->data(), rows, products->data(), false);
+            if (how == ops::gate::silu)
+              b.silu_mul(products->data(), rows, n, out->data());
+            else if (how == ops::gate::gelu)
+              b.gelu_mul(products->data(), rows, n, out->data());
+            else
+              b.erf_gelu_mul(products->data(), rows, n, out->data());
+            return downloaded(b, *out);
+          };
+          CHECK(gated(*both.gpu, true) == gated(*both.gpu, false));
+        }
+      }
+    }
+}
+
 TEST_CASE("operations on rows are those of the reference") {
   two_backends both;
   const std::uint64_t seed = GENERATE(5, 105, 205);

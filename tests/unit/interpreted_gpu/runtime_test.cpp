@@ -103,6 +103,23 @@ struct fixture {
                               stream);
   }
 
+  /// Perhaps before those before it are over.
+  cudaError_t launch_early(float* from, float* to) {
+    void* arguments[] = {&from, &to};
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t how{};
+    how.gridDim = dim3{1};
+    how.blockDim = dim3{count};
+    how.stream = stream;
+    how.attrs = &early;
+    how.numAttrs = 1;
+    (void)twice(); // is known then
+    return cudaLaunchKernelExC(&how, reinterpret_cast<const void*>(&stub),
+                               arguments);
+  }
+
   static constexpr unsigned count = 32;
   static constexpr std::size_t bytes = count * sizeof(float);
   const int device;
@@ -311,6 +328,11 @@ TEST_CASE("what a kernel may not touch ends its device", "[interpreted_gpu]") {
   refused(2, [](fixture& on) { return on.x + 1; }); // the last one is outside
   refused(3, [](fixture&) { return static_cast<float*>(nullptr); });
   refused(4, [&](fixture&) { return other.x; });
+  {
+    fixture on{5}; // which never waits
+    CHECK(on.launch_early(on.x, on.y) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(on.stream) == cudaErrorLaunchFailure);
+  }
   REQUIRE(cudaSetDevice(0) == cudaSuccess);
   CHECK(other.launch(other.x, other.y) == cudaSuccess);
   CHECK(cudaStreamSynchronize(other.stream) == cudaSuccess);

@@ -569,6 +569,65 @@ TEST_CASE("matrices are multiplied") {
              "has ended"));
 }
 
+// -- launches that begin early ------------------------------------------------
+
+/// Words 0 to 31 of memory are what an earlier launch writes, which may still
+/// run; the body begins early, with the address of all of it in %rd1. What its
+/// fault says; empty if there was none.
+std::string fault_of_early(const std::string& body) {
+  const auto all = program::parse(text_of(body));
+  const auto earlier = program::parse(text_of(R"(
+    mad.wide.u32 %rd3, %r1, 4, %rd1;
+    st.global.u32 [%rd3], %r1;)"));
+  std::vector<u32> words(128);
+  memory known;
+  known.add(words.data(), words.size() * sizeof(u32));
+  const void* at = words.data();
+  void* arguments[] = {&at, &at};
+  unfinished_writes unfinished;
+  launch one{{1, 1, 1}, {32, 1, 1}, 0, arguments};
+  one.unfinished = &unfinished;
+  run(*earlier.find("k"), one, known);
+  one.begins_early = true;
+  try {
+    run(*all.find("k"), one, known);
+  } catch (const fault& why) {
+    return why.what();
+  }
+  return "";
+}
+
+TEST_CASE("a launch that begins early waits before it uses what others write") {
+  // Words from 64 on nobody writes.
+  CHECK(fault_of_early(R"(
+    ld.global.u32 %r2, [%rd1+256];
+    griddepcontrol.launch_dependents;
+    griddepcontrol.wait;
+    ld.global.u32 %r3, [%rd1];
+    st.global.u32 [%rd1+128], %r2;)")
+            .empty());
+  CHECK(says(fault_of_early(R"(
+    ld.global.u32 %r2, [%rd1+124];
+    griddepcontrol.wait;)"),
+             "reads what an earlier launch writes"));
+  CHECK(says(fault_of_early(R"(
+    mov.u32 %r20, dynamic;
+    cp.async.cg.shared.global [%r20], [%rd1], 16;
+    griddepcontrol.wait;
+    cp.async.wait_all;)"),
+             "reads what an earlier launch writes"));
+  CHECK(says(fault_of_early(R"(
+    mov.u32 %r2, 0;
+    st.global.u32 [%rd1+256], %r2;
+    griddepcontrol.wait;)"),
+             "writes before it has waited"));
+  CHECK(says(fault_of_early(R"(
+    setp.eq.s32 %p1, %r1, 3;
+    @%p1 bra END;
+    griddepcontrol.wait;)"),
+             "ends and has not waited"));
+}
+
 TEST_CASE("several threads run one program") {
   const auto all = program::parse(
       text_of(own_word + "add.s32 %r3, %r2, 1; st.global.u32 [%rd4], %r3;"));

@@ -1,0 +1,24 @@
+#include "cuda/compiled/launch.hpp"
+#include "cuda/kernels/linear.hpp"
+
+using troupe::cuda::bf16;
+using troupe::cuda::e4m3;
+using troupe::cuda::f16;
+using troupe::cuda::linear_kernel;
+
+TROUPE_COMPILED(linear_kernel<float, 1, 1>);
+TROUPE_COMPILED(linear_kernel<float, 1, 2>);
+TROUPE_COMPILED(linear_kernel<float, 2, 2>);
+TROUPE_COMPILED(linear_kernel<float, 4, 2>);
+TROUPE_COMPILED(linear_kernel<f16, 1, 1>);
+TROUPE_COMPILED(linear_kernel<f16, 1, 2>);
+TROUPE_COMPILED(linear_kernel<f16, 2, 2>);
+TROUPE_COMPILED(linear_kernel<f16, 4, 2>);
+TROUPE_COMPILED(linear_kernel<bf16, 1, 1>);
+TROUPE_COMPILED(linear_kernel<bf16, 1, 2>);
+TROUPE_COMPILED(linear_kernel<bf16, 2, 2>);
+TROUPE_COMPILED(linear_kernel<bf16, 4, 2>);
+TROUPE_COMPILED(linear_kernel<e4m3, 1, 1>);
+TROUPE_COMPILED(linear_kernel<e4m3, 1, 2>);
+TROUPE_COMPILED(linear_kernel<e4m3, 2, 2>);
+TROUPE_COMPILED(linear_kernel<e4m3, 4, 2>);
