@@ -2,12 +2,13 @@
 // counts what its kernels do (bench/gpu_kernels.py):
 //
 //   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS [--gated]
+//   bench_gpu_kernels experts TYPE EXPERTS CHOSEN COLS INNER ROWS
 //   bench_gpu_kernels attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS [--prompt]
 //
 // TYPE: bf16, f16, f32, e4m3. Gated: half of the outputs are gates. An
 // attention's rows are outputs, each the last position of a sequence of its
 // own, or the last ones of one prompt. The numbers are all alike: the kernels
-// do the same for any.
+// do the same for any; rows choose experts in turn.
 
 #include "engine/ops/backend.hpp"
 #include "engine/ops/cuda_module.hpp"
@@ -30,29 +31,39 @@ struct linear_shape {
   bool is_gated = false;
 };
 
+struct mixture_shape {
+  std::string type = "bf16";
+  ops::mixture_params how;
+  std::int64_t rows = 0;
+};
+
 struct attention_shape {
   std::int32_t heads = 0, kv_heads = 0, head_dim = 0, context = 0, rows = 0;
   bool is_prompt = false;
 };
 
-ops::matrix_view view_of(const linear_shape& of,
+ops::matrix_view view_of(const std::string& type, std::int64_t rows,
+                         std::int64_t cols,
                          const std::vector<std::byte>& bytes) {
   ops::matrix_view out;
-  out.type = of.type == "f32"   ? ops::element_type::f32
-             : of.type == "f16" ? ops::element_type::f16
-                                : ops::element_type::bf16;
-  out.rows = of.outputs;
-  out.cols = of.cols;
+  out.type = type == "f32"   ? ops::element_type::f32
+             : type == "f16" ? ops::element_type::f16
+                             : ops::element_type::bf16;
+  out.rows = rows;
+  out.cols = cols;
   out.bytes = bytes;
-  out.as_e4m3 = of.type == "e4m3";
+  out.as_e4m3 = type == "e4m3";
   return out;
 }
 
+std::vector<std::byte> zeros_of(const std::string& type, std::int64_t count) {
+  return std::vector<std::byte>(
+      static_cast<std::size_t>(count * (type == "f32" ? 4 : 2)));
+}
+
 void multiply(ops::backend& by, const linear_shape& of) {
-  const std::int64_t each = of.type == "f32" ? 4 : 2;
-  const std::vector<std::byte> zeros(
-      static_cast<std::size_t>(of.outputs * of.cols * each));
-  const auto view = view_of(of, zeros);
+  const auto zeros = zeros_of(of.type, of.outputs * of.cols);
+  const auto view = view_of(of.type, of.outputs, of.cols, zeros);
   auto weight = by.load({&view, 1}).value();
   auto x = by.upload(
       std::vector<float>(static_cast<std::size_t>(of.rows * of.cols)));
@@ -62,6 +73,28 @@ void multiply(ops::backend& by, const linear_shape& of) {
                     y->data());
   else
     by.linear(*weight, x->data(), of.rows, y->data(), false);
+  std::vector<float> out(1);
+  by.download(y->data(), out);
+}
+
+void mix(ops::backend& by, const mixture_shape& of) {
+  const auto& how = of.how;
+  const auto zeros = zeros_of(of.type, how.cols * how.inner);
+  const auto up = view_of(of.type, how.inner, how.cols, zeros);
+  const std::vector<ops::expert_matrices> all(
+      static_cast<std::size_t>(how.experts),
+      {up, up, view_of(of.type, how.cols, how.inner, zeros)});
+  auto experts = by.load_experts(all).value();
+  auto x = by.upload(
+      std::vector<float>(static_cast<std::size_t>(of.rows * how.cols)));
+  std::vector<float> chosen(static_cast<std::size_t>(of.rows * how.experts));
+  for (std::int64_t pair = 0; pair < of.rows * how.chosen; ++pair)
+    chosen[static_cast<std::size_t>(pair / how.chosen * how.experts +
+                                    pair % how.experts)] = 1;
+  auto scores = by.upload(chosen);
+  auto y = by.allocate(of.rows * how.cols);
+  (void)by.mix_experts(*experts, how, x->data(), scores->data(), of.rows,
+                       y->data());
   std::vector<float> out(1);
   by.download(y->data(), out);
 }
@@ -118,6 +151,16 @@ int main(int argc, char** argv) {
   multiplies->add_option("COLS", linear.cols)->required();
   multiplies->add_option("ROWS", linear.rows)->required();
   multiplies->add_flag("--gated", linear.is_gated);
+  mixture_shape mixture;
+  auto* mixes = app.add_subcommand("experts", "A layer's mixture");
+  mixes->add_option("TYPE", mixture.type)
+      ->required()
+      ->check(CLI::IsMember({"bf16", "f16", "f32", "e4m3"}));
+  mixes->add_option("EXPERTS", mixture.how.experts)->required();
+  mixes->add_option("CHOSEN", mixture.how.chosen)->required();
+  mixes->add_option("COLS", mixture.how.cols)->required();
+  mixes->add_option("INNER", mixture.how.inner)->required();
+  mixes->add_option("ROWS", mixture.rows)->required();
   auto* attends = app.add_subcommand("attention", "Attention of outputs");
   attends->add_option("HEADS", attention.heads)->required();
   attends->add_option("KV_HEADS", attention.kv_heads)->required();
@@ -134,6 +177,8 @@ int main(int argc, char** argv) {
   }
   if (multiplies->parsed())
     multiply(*device->backend, linear);
+  else if (mixes->parsed())
+    mix(*device->backend, mixture);
   else
     attend(*device->backend, attention);
   return 0;

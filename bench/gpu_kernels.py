@@ -39,6 +39,13 @@ def linear(name, kind, outputs, cols, rows, gated=False):
                      + 4 * rows * (written + cols)}
 
 
+def experts(name, kind, count, chosen, cols, inner, rows):
+    return {"name": f"{name}, {kind}, {rows} rows",
+            "call": ["experts", kind, count, chosen, cols, inner, rows],
+            "bytes": min(count, rows * chosen) * 3 * cols * inner * BYTES[kind]
+                     + 4 * rows * (2 * cols + 2 * chosen * (inner + cols))}
+
+
 def attention(name, heads, kv_heads, dim, context, rows):
     return {"name": f"{name}, context {context}, {rows} rows",
             "call": ["attention", heads, kv_heads, dim, context, rows],
@@ -65,6 +72,8 @@ OPERATIONS = (
     + [linear("2048 x 3584", "bf16", 2048, 3584, rows) for rows in (16, 64)]
     + [linear("2 x 1024 of 18944 x 3584", kind, 2048, 3584, rows, gated=True)
        for kind in ("bf16", "e4m3") for rows in (1, 32)]
+    + [experts("8 experts of 768 x 2048, one a row", kind, 8, 1, 2048, 768,
+               rows) for kind in ("bf16", "e4m3") for rows in (8, 128, 512)]
     + [attention("14 heads of 64, 2 groups", 14, 2, 64, 1024, rows)
        for rows in (1, 8)]
     + [attention("28 heads of 128, 4 groups", 28, 4, 128, 1024, rows)

@@ -80,7 +80,6 @@ private:
   using memory = device_memory<Device>;
   using layout = ops::gpu_mixture_layout;
 
-  static_assert(layout::chunk_pairs == chunk_pairs);
   static_assert(layout::chunk_bytes == sizeof(expert_chunk));
   static_assert(ops::gpu_experts_max <= route_kernel::experts_max);
   static_assert(ops::gpu_experts_max <= place_kernel::threads_max);
@@ -170,7 +169,8 @@ private:
         static_cast<std::int32_t>(rows * how.chosen),
         how.experts,
         segments,
-        static_cast<std::int32_t>(layout::chunks_most(how, rows)),
+        static_cast<std::int32_t>(layout::chunk_pairs(how, rows)),
+        static_cast<std::int32_t>(chunks_for(how, rows)),
         order_.template as<std::int32_t>(),
         chunks_.template as<expert_chunk>()};
     device_.launch(shape, kernel);
@@ -181,13 +181,24 @@ private:
   void multiply(const stack& by, const ops::mixture_params& how,
                 std::int64_t rows, const float* x, std::int32_t pairs_of_x,
                 float* y) {
+    if (layout::chunk_pairs(how, rows) == layout::many_pairs)
+      multiply<Gated, layout::many_pairs>(by, how, rows, x, pairs_of_x, y);
+    else
+      multiply<Gated, layout::few_pairs>(by, how, rows, x, pairs_of_x, y);
+  }
+
+  template <bool Gated, std::int64_t Pairs>
+  void multiply(const stack& by, const ops::mixture_params& how,
+                std::int64_t rows, const float* x, std::int32_t pairs_of_x,
+                float* y) {
     const auto outputs = Gated ? by.rows / 2 : by.rows;
     launch_shape shape;
-    shape.blocks_y = static_cast<unsigned>(layout::chunks_most(how, rows));
+    shape.blocks_y = static_cast<unsigned>(chunks_for(how, rows));
     with_elements(
         by.type, by.is_e4m3, by.memory.template as<const void>(),
         [&]<class Stored>(const Stored*) {
-          using kernel = expert_kernel<Stored, Gated>;
+          using kernel = expert_kernel<Stored, Gated, Pairs / fragment_rows>;
+          static_assert(kernel::tiles::rows == Pairs);
           constexpr auto at_once = std::int64_t{kernel::outputs_at_once};
           shape.blocks_x =
               static_cast<unsigned>((outputs + at_once - 1) / at_once);
@@ -198,6 +209,11 @@ private:
                                 order_.template as<const std::int32_t>(), x,
                                 pairs_of_x, outputs, by.cols, y});
         });
+  }
+
+  static std::int64_t chunks_for(const ops::mixture_params& how,
+                                 std::int64_t rows) {
+    return layout::chunks_most(how, rows, layout::chunk_pairs(how, rows));
   }
 
   Device& device_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
+#include <type_traits>
 
 namespace troupe::cuda {
 
@@ -50,6 +51,16 @@ void launch_tiles(Device& device, const Stored* weight, const float* x,
   device.launch(shape, kernel{weight, x, outputs, cols, rows, y, end});
 }
 
+/// Whether blocks should have twice as many outputs of few rows, which they
+/// then read and split half as often: where enough blocks remain. Weights in
+/// bf16 are bound by the memory as it is; they need them all to ask for it.
+template <class Stored, class Device>
+bool takes_more_outputs(const Device& device, std::int64_t outputs) {
+  // Of the four blocks wanted per multiprocessor.
+  constexpr std::int64_t parts = std::is_same_v<Stored, bf16> ? 2 : 5;
+  return outputs / (2 * fragment_outputs) * parts >= device.blocks_wanted();
+}
+
 /// Outputs of a weight at most: a grid is at most so high.
 inline constexpr std::int64_t outputs_most =
     65'535 * std::int64_t{fragment_outputs};
@@ -67,7 +78,7 @@ void launch_linear(Device& device, const Stored* weight, const float* x,
     launch.template operator()<4, 2>();
   else if (rows > fragment_rows)
     launch.template operator()<2, 2>();
-  else if (end.is_gated)
+  else if (end.is_gated || takes_more_outputs<Stored>(device, outputs))
     launch.template operator()<1, 2>();
   else
     launch.template operator()<1, 1>();

@@ -11,8 +11,6 @@
 
 namespace troupe::cuda {
 
-inline constexpr std::int32_t chunk_pairs = fragment_rows;
-
 /// Pairs of one expert that are multiplied at once: `count` of them, from
 /// `order[first]` on. None: there is nothing to do.
 struct expert_chunk {
@@ -107,6 +105,7 @@ struct place_kernel {
   std::int32_t pairs;
   std::int32_t experts;
   std::int32_t segments;
+  std::int32_t chunk_pairs; ///< of a chunk that is full
   std::int32_t chunks_most;
   std::int32_t* order;  ///< [pairs]
   expert_chunk* chunks; ///< [chunks_most]
@@ -166,8 +165,8 @@ struct place_kernel {
   }
 
 private:
-  TROUPE_KERNEL static void divide(std::int32_t first, std::int32_t count,
-                                   std::int32_t expert, expert_chunk* to) {
+  TROUPE_KERNEL void divide(std::int32_t first, std::int32_t count,
+                            std::int32_t expert, expert_chunk* to) const {
     for (; count > 0; count -= chunk_pairs, first += chunk_pairs)
       *to++ = {expert, first, count < chunk_pairs ? count : chunk_pairs};
   }
@@ -183,15 +182,14 @@ struct expert_stack {
 /// Products of pairs with their experts' matrices, in the order of
 /// linear_kernel, for some outputs (block_x) of a chunk (block_y). Gated: the
 /// matrices have `outputs` rows of gates, then as many that they multiply, and
-/// y = silu(gate) * up.
-template <class Stored, bool Gated>
+/// y = silu(gate) * up. Chunks have so many tiles of pairs, full ones.
+template <class Stored, bool Gated, int PairTiles>
 struct expert_kernel {
   static constexpr bool collective = true;
   static constexpr unsigned threads = column_warps * warp_size;
   static constexpr unsigned blocks_at_once = 2;
   /// Of the tiles, in a gated one the second has the other half.
-  using tiles = tile_product<Stored, 1, 2>;
-  static_assert(tiles::rows == chunk_pairs);
+  using tiles = tile_product<Stored, PairTiles, 2>;
   static constexpr int outputs_at_once =
       Gated ? tiles::outputs / 2 : tiles::outputs;
 

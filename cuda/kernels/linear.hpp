@@ -22,10 +22,12 @@ struct tile_product {
   static constexpr int rows = RowTiles * fragment_rows;
   static constexpr int outputs = OutputTiles * fragment_outputs;
   /// Tiles of columns whose numbers are read before the first is multiplied:
-  /// enough reads are under way for the memory's latency.
-  static constexpr int at_once = OutputTiles == 1                 ? 4
-                                 : matrix_words<Stored>::is_split ? 1
-                                                                  : 2;
+  /// enough reads are under way for the memory's latency, of few rows 32 KB in
+  /// a block.
+  static constexpr int at_once =
+      RowTiles == 1 ? 8 / OutputTiles / static_cast<int>(sizeof(Stored))
+      : matrix_words<Stored>::is_split ? 1
+                                       : 2;
 
   static constexpr std::size_t shared_floats =
       std::size_t{column_warps} * rows * outputs;
@@ -63,11 +65,14 @@ struct tile_product {
     constexpr int step = column_warps * tile_cols;
     // Then rows begin at multiples of 16 bytes.
     const bool in_eights = cols % 8 == 0;
-    // All warps make as many steps, the last perhaps of nothing.
+    // All warps make as many steps, some of the last one's tiles perhaps of
+    // nothing.
     for (std::int64_t begin = 0; begin < cols; begin += step * at_once) {
       matrix_words<Stored> w[at_once][OutputTiles][2];
       TROUPE_UNROLL
       for (int s = 0; s < at_once; ++s) {
+        if (begin + s * step >= cols)
+          break;
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
         const bool whole = in_eights && begin + (s + 1) * step <= cols;
@@ -81,6 +86,8 @@ struct tile_product {
         before_rows();
       TROUPE_UNROLL
       for (int s = 0; s < at_once; ++s) {
+        if (begin + s * step >= cols)
+          break;
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
         const bool whole = in_eights && begin + (s + 1) * step <= cols;

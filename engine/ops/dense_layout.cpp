@@ -77,8 +77,16 @@ std::int64_t gpu_mixture_layout::rows_at_once(const mixture_params& how,
   return std::min(rows, std::max<std::int64_t>(pairs_most / how.chosen, 1));
 }
 
-std::int64_t gpu_mixture_layout::chunks_most(const mixture_params& how,
+std::int64_t gpu_mixture_layout::chunk_pairs(const mixture_params& how,
                                              std::int64_t rows) {
+  // As many as half fill a chunk of many, if experts have alike.
+  return rows * how.chosen >= how.experts * (many_pairs / 2) ? many_pairs
+                                                             : few_pairs;
+}
+
+std::int64_t gpu_mixture_layout::chunks_most(const mixture_params& how,
+                                             std::int64_t rows,
+                                             std::int64_t chunk_pairs) {
   // Each expert that is chosen has one chunk that is not full.
   const auto pairs = rows * how.chosen;
   const auto chosen = std::min<std::int64_t>(pairs, how.experts);
@@ -91,7 +99,9 @@ gpu_mixture_layout::gpu_mixture_layout(const mixture_params& how,
   const auto some = rows_at_once(how, rows);
   const auto pairs = static_cast<std::size_t>(some * how.chosen);
   choices = shares = order = pairs * number;
-  chunks = static_cast<std::size_t>(chunks_most(how, some) * chunk_bytes);
+  // Of fewer rows too, whose chunks are smaller.
+  chunks =
+      static_cast<std::size_t>(chunks_most(how, some, few_pairs) * chunk_bytes);
   activated = pairs * static_cast<std::size_t>(how.inner) * number;
   given = pairs * static_cast<std::size_t>(how.cols) * number;
 }

@@ -77,17 +77,20 @@ private:
 
 /// What a layer's mixture of experts needs on a GPU (cuda/device_mixture.hpp),
 /// in bytes. A pair is a row with one of its experts; a chunk, the pairs that
-/// one block multiplies with weights of their expert.
+/// one block multiplies with weights of their expert, which it reads once.
 struct gpu_mixture_layout {
-  static constexpr std::int64_t pairs_most = 16'384; ///< at once
-  static constexpr std::int64_t chunk_pairs = 8;
+  static constexpr std::int64_t pairs_most = 16'384;            ///< at once
+  static constexpr std::int64_t few_pairs = 8, many_pairs = 32; ///< of a chunk
   static constexpr std::int64_t chunk_bytes = 12;
 
   /// Rows at once, of so many: the others come after them.
   static std::int64_t rows_at_once(const mixture_params& how,
                                    std::int64_t rows);
+  /// Pairs of a chunk that is full.
+  static std::int64_t chunk_pairs(const mixture_params& how, std::int64_t rows);
   /// Chunks of so many rows at most, whatever they choose.
-  static std::int64_t chunks_most(const mixture_params& how, std::int64_t rows);
+  static std::int64_t chunks_most(const mixture_params& how, std::int64_t rows,
+                                  std::int64_t chunk_pairs);
 
   gpu_mixture_layout(const mixture_params& how, std::int64_t rows);
 

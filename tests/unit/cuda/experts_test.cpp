@@ -169,6 +169,7 @@ TEST_CASE("a device chooses the experts that the host's rule chooses, of any "
 
 TEST_CASE("pairs stand at their expert's place, in ascending order, each in "
           "one chunk") {
+  const std::int32_t full = GENERATE(8, 32);
   std::mt19937 random{22};
   for (auto [rows, experts, chosen] : {std::tuple{1, 1, 1},
                                        {1, 8, 8},
@@ -191,7 +192,7 @@ TEST_CASE("pairs stand at their expert's place, in ascending order, each in "
       }
       const auto pairs = static_cast<std::int32_t>(chosen_by.size());
       const auto most = ops::gpu_mixture_layout::chunks_most(
-          {experts, chosen, false, 0, 0}, rows);
+          {experts, chosen, false, 0, 0}, rows, full);
       std::vector<std::int32_t> order(pairs, -1);
       std::vector<cuda::expert_chunk> chunks(most, {-1, -1, -1});
       cuda::emulated_device device;
@@ -199,7 +200,7 @@ TEST_CASE("pairs stand at their expert's place, in ascending order, each in "
       device.launch(
           {.threads = (experts * segments + 31u) / 32 * 32,
            .shared_floats = cuda::place_kernel::shared_floats(experts)},
-          cuda::place_kernel{chosen_by.data(), pairs, experts, segments,
+          cuda::place_kernel{chosen_by.data(), pairs, experts, segments, full,
                              static_cast<std::int32_t>(most), order.data(),
                              chunks.data()});
       std::vector<std::int32_t> expected(pairs);
@@ -222,8 +223,8 @@ TEST_CASE("pairs stand at their expert's place, in ascending order, each in "
         // It is full, or its expert's last.
         const bool is_last =
             next == pairs || chosen_by[order[next]] != chunk.expert;
-        REQUIRE((chunk.count == cuda::chunk_pairs || is_last));
-        REQUIRE(chunk.count <= cuda::chunk_pairs);
+        REQUIRE((chunk.count == full || is_last));
+        REQUIRE(chunk.count <= full);
       }
       CHECK(next == pairs);
     }
@@ -247,12 +248,12 @@ TEST_CASE("mixtures of odd shapes and all types are right, and a row's bits "
         row{{33, 8, true, 16, 8}, f32}}) {
     const auto& how = one.how;
     const made_experts experts{how, one.type, false, 7};
-    constexpr std::int64_t most = 19;
+    constexpr std::int64_t most = 45; // many of an expert, of some of these
     const auto x = random_floats(most * how.cols, 5);
     auto scores = random_floats(most * how.experts, 6);
     for (std::size_t i = 0; i < scores.size(); i += how.experts)
       scores[i] += one.bias;
-    for (std::int64_t rows : {1, 8, 19}) {
+    for (std::int64_t rows : {1, 8, 19, 45}) {
       INFO(how.chosen << " of " << how.experts << ", " << how.cols << " x "
                       << how.inner << ", " << rows << " rows");
       const auto together = mixed(*gpu, experts, how, x, scores, 0, rows);
