@@ -145,6 +145,7 @@ public:
 
   bool run_step(const ops::step_input& in,
                 const std::function<void()>& calls) override {
+    products_.forget_rounded();
     lists_.begin(in);
     const end_of_step ends{lists_};
     clock_.begin();
@@ -301,6 +302,7 @@ public:
                             const ops::mixture_params& how, const float* x,
                             const float* scores, std::int64_t rows,
                             float* y) override {
+    products_.are_written(y, rows * how.cols);
     return mixture_.run(experts, how, x, scores, rows, y);
   }
 
@@ -450,6 +452,7 @@ private:
     if (rows <= 0)
       return;
     end.scales = scales_of(w);
+    products_.are_written(y, rows * outputs);
     with_elements(w, [&](const auto* elements) {
       launch_linear(*device_, elements, x, outputs, w.cols_, rows, y, end);
     });
@@ -477,6 +480,7 @@ private:
   template <class Kernel>
   void over_rows(std::size_t rows, const launch_shape& of_row,
                  const Kernel& kernel) {
+    products_.forget_rounded(); // they may be what this writes
     launch_over_rows(*device_, rows, of_row, kernel);
   }
 
@@ -487,19 +491,26 @@ private:
     over_rows(rows, shape, kernel);
   }
 
-  void normalise(std::int64_t rows, unsigned groups,
-                 const norm_kernel& kernel) {
+  void normalise(std::int64_t rows, unsigned groups, norm_kernel kernel) {
     launch_shape shape;
     shape.blocks_x = groups;
     shape.shared_floats = shape.threads / warp_size;
+    const bool is_whole = kernel.cols == kernel.stride;
+    if (is_whole)
+      kernel.rounded = products_.place_for_rounded(rows, kernel.cols);
     over_rows(static_cast<std::size_t>(rows), shape, kernel);
+    if (kernel.rounded != nullptr)
+      products_.are_rounded(kernel.out, rows * kernel.cols);
   }
 
   void multiply_gates(gate how, const float* gate_up, std::int64_t rows,
                       std::int64_t n, float* out) {
     const auto blocks = blocks_for(n);
+    auto* rounded = products_.place_for_rounded(rows, n);
     over_rows(static_cast<std::size_t>(rows), blocks,
-              gate_kernel{how, gate_up, blocks, n, out});
+              gate_kernel{how, gate_up, blocks, n, out, rounded});
+    if (rounded != nullptr)
+      products_.are_rounded(out, rows * n);
   }
 
   void change_rows(change how, const float* x, std::int64_t x_stride,

@@ -8,6 +8,7 @@
 #include "engine/ops/dense_layout.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -36,6 +37,29 @@ struct product_room {
     grow(device, factors, layout.factor_bytes(rows));
     grow(device, widened, layout.widened_bytes());
     grow(device, sums, layout.sum_bytes(rows));
+  }
+};
+
+/// Floats that lie elsewhere as bf16 too.
+struct rounded_floats {
+  const float* first = nullptr;
+  std::int64_t floats = 0; ///< 0: none
+
+  bool touches(const float* x, std::int64_t count) const {
+    return floats > 0 && at(x) < at(first + floats) &&
+           at(first) < at(x + count);
+  }
+
+  /// How many lie before `x`, if all `count` from there on are among them.
+  std::optional<std::int64_t> find(const float* x, std::int64_t count) const {
+    if (floats == 0 || at(x) < at(first) || at(x + count) > at(first + floats))
+      return std::nullopt;
+    return static_cast<std::int64_t>((at(x) - at(first)) / sizeof(float));
+  }
+
+private:
+  static std::uintptr_t at(const float* x) {
+    return reinterpret_cast<std::uintptr_t>(x);
   }
 };
 
@@ -70,6 +94,27 @@ public:
 
   const ops::gpu_product_layout& layout() const {
     return layout_;
+  }
+
+  /// Where who makes rows of floats puts them as bf16 too, so that a product of
+  /// a library need not do it; null: none would read them.
+  bf16* place_for_rounded(std::int64_t rows, std::int64_t cols) {
+    const auto bytes = static_cast<std::size_t>(rows * cols) * sizeof(bf16);
+    return reads_bf16_ && bytes <= room_.rounded.bytes()
+               ? room_.rounded.template as<bf16>()
+               : nullptr;
+  }
+
+  /// So many floats from `x` on are there as bf16, until they are written.
+  void are_rounded(const float* x, std::int64_t floats) {
+    rounded_ = {x, floats};
+  }
+  void are_written(const float* y, std::int64_t floats) {
+    if (rounded_.touches(y, floats))
+      forget_rounded();
+  }
+  void forget_rounded() {
+    rounded_ = {};
   }
 
   /// Chooses for all shapes that were added, as the file says or by trials,
@@ -108,6 +153,7 @@ public:
   void multiply(const product_algorithm& algorithm, const stored_matrix& weight,
                 const float* x, std::int64_t rows, float* y, bool add) {
     make_room(rows);
+    are_written(y, rows * weight.shape.outputs);
     if (!make(algorithm, weight, x, rows, y, add, room_))
       throw std::runtime_error{"a product of " + std::to_string(rows) +
                                " rows failed on a GPU"};
@@ -123,14 +169,10 @@ private:
             const float* x, std::int64_t rows, float* y, bool add,
             const room& in) {
     const auto& [outputs, cols, kind_of] = weight.shape;
-    if (kind_of == kind::bf16) {
-      round(x, rows, cols, in);
-      return run(algorithm, weight.numbers, weight.shape, rows, y, add, in);
-    }
-    if (kind_of == kind::f16)
-      scale(x, rows, cols, in);
-    else
-      round(x, rows, cols, in);
+    const void* read = kind_of == kind::f16 ? scale(x, rows, cols, in)
+                                            : round(x, rows, cols, in);
+    if (kind_of == kind::bf16)
+      return run(algorithm, weight.numbers, weight.shape, read, rows, y, add);
     const auto at_once = ops::gpu_product_layout::outputs_at_once(outputs);
     for (std::int64_t first = 0; first < outputs; first += at_once) {
       const auto some = std::min(at_once, outputs - first);
@@ -139,21 +181,21 @@ private:
           is_f16 ? static_cast<const f16*>(weight.numbers) + first * cols
                  : widen(weight, first, some, in);
       if (!run(algorithm, numbers,
-               {some, cols, is_f16 ? kind::f16 : kind::bf16}, rows,
-               in.sums.template as<float>(), false, in))
+               {some, cols, is_f16 ? kind::f16 : kind::bf16}, read, rows,
+               in.sums.template as<float>(), false))
         return false;
       place(weight, first, some, rows, y, add, in);
     }
     return true;
   }
 
+  /// `x`: rows as the library reads them.
   bool run(const product_algorithm& algorithm, const void* numbers,
-           const product_shape& shape, std::int64_t rows, float* y, bool add,
-           const room& in) {
-    return device_.multiply(
-        algorithm,
-        {numbers, in.rounded.template as<const void>(), shape, rows, y, add,
-         workspace_.template as<void>(), workspace_.bytes()});
+           const product_shape& shape, const void* x, std::int64_t rows,
+           float* y, bool add) {
+    return device_.multiply(algorithm, {numbers, x, shape, rows, y, add,
+                                        workspace_.template as<void>(),
+                                        workspace_.bytes()});
   }
 
   template <class MakeKernel>
@@ -164,20 +206,29 @@ private:
                      make(shape.blocks_x));
   }
 
-  void round(const float* x, std::int64_t rows, std::int64_t cols,
-             const room& in) {
+  const void* round(const float* x, std::int64_t rows, std::int64_t cols,
+                    const room& in) {
+    if (&in == &room_) {
+      if (const auto before = rounded_.find(x, rows * cols))
+        return in.rounded.template as<const bf16>() + *before;
+      forget_rounded();
+    }
     over_rows(rows, cols, [&](unsigned blocks) {
       return round_kernel{x, blocks, cols, in.rounded.template as<bf16>()};
     });
+    return in.rounded.template as<const void>();
   }
 
-  void scale(const float* x, std::int64_t rows, std::int64_t cols,
-             const room& in) {
+  const void* scale(const float* x, std::int64_t rows, std::int64_t cols,
+                    const room& in) {
+    if (&in == &room_)
+      forget_rounded();
     launch_shape shape;
     shape.shared_floats = scale_kernel::shared_floats;
     launch_over_rows(device_, static_cast<std::size_t>(rows), shape,
                      scale_kernel{x, cols, in.rounded.template as<f16>(),
                                   in.factors.template as<float>()});
+    return in.rounded.template as<const void>();
   }
 
   const void* widen(const stored_matrix& weight, std::int64_t first,
@@ -225,6 +276,8 @@ private:
         choice = choose_product(*tried, role, kept);
         cache_.add(shape, role, *choice);
       }
+      if (choice->what && shape.kind != kind::f16)
+        reads_bf16_ = true;
       if (choice->what)
         choices_.insert_or_assign({shape, role}, *choice->what);
     }
@@ -262,6 +315,8 @@ private:
   std::map<product_shape, stored_matrix> loaded_;
   std::map<std::pair<product_shape, ops::row_role>, product_algorithm> choices_;
   room room_;
+  bool reads_bf16_ = false; ///< some product of a library
+  rounded_floats rounded_;  ///< that room_.rounded holds
 };
 
 /// On a weight that is there, with rows made up; takes memory for the time of
@@ -284,6 +339,9 @@ public:
     }
     of.device_.copy_in(x_.template as<void>(), values.data(), x_.bytes());
     of.device_.zero(y_.template as<void>(), y_.bytes());
+    if (weight.shape.kind == kind::bf16)
+      of.round(x_.template as<float>(), trial_rows_most, weight.shape.cols,
+               room_);
   }
 
   /// What it takes.
@@ -314,10 +372,16 @@ public:
   std::optional<double> seconds(const product_choice& choice,
                                 std::int64_t rows) override {
     return of_.device_.seconds([&] {
-      if (choice)
-        return run(*choice, 0, rows);
-      run_own(rows);
-      return true;
+      if (!choice) {
+        run_own(rows);
+        return true;
+      }
+      // Who makes the rows of most products rounds them meanwhile.
+      if (weight_.shape.kind == kind::bf16)
+        return of_.run(*choice, weight_.numbers, weight_.shape,
+                       room_.rounded.template as<const void>(), rows, y(),
+                       false);
+      return run(*choice, 0, rows);
     });
   }
 

@@ -46,10 +46,11 @@ struct norm_kernel {
   const float* weight;
   const float* bias;
   float epsilon;
-  std::int64_t stride; ///< floats from row to row
-  std::int64_t first;  ///< column of the first group
-  std::int64_t cols;   ///< of a group
-  float* out;          ///< laid out as x
+  std::int64_t stride;     ///< floats from row to row
+  std::int64_t first;      ///< column of the first group
+  std::int64_t cols;       ///< of a group
+  float* out;              ///< laid out as x
+  bf16* rounded = nullptr; ///< the same as bf16, unless it is null
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
@@ -72,8 +73,12 @@ struct norm_kernel {
     const float variance = block_sum(t, squares, t.shared()) / count;
     const float factor = 1.0f / sqrtf(variance + epsilon);
     for (std::int64_t i = t.index(); i < cols; i += t.count()) {
-      const float y = (row[i] - mean) * factor * weight[i];
-      out[at + i] = bias != nullptr ? y + bias[i] : y;
+      float y = (row[i] - mean) * factor * weight[i];
+      if (bias != nullptr)
+        y += bias[i];
+      out[at + i] = y;
+      if (rounded != nullptr)
+        rounded[at + i] = to_bf16(y);
     }
   }
 };
@@ -98,13 +103,17 @@ struct gate_kernel {
   unsigned blocks;
   std::int64_t n;
   float* out;
+  bf16* rounded = nullptr; ///< the same as bf16, unless it is null
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const float* row = gate_up + t.block_y() * 2 * n;
-    float* to = out + t.block_y() * n;
+    const std::int64_t to = t.block_y() * n;
     for_columns(t, blocks, n, [&](std::int64_t i) {
-      to[i] = gated(how, row[i]) * row[n + i];
+      const float y = gated(how, row[i]) * row[n + i];
+      out[to + i] = y;
+      if (rounded != nullptr)
+        rounded[to + i] = to_bf16(y);
     });
   }
 };

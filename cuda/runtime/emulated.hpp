@@ -213,6 +213,7 @@ struct emulated_usage {
   std::size_t allocations = 0; ///< so far, of the host's memory too
   std::size_t bytes = 0;       ///< that are allocated
   std::size_t bytes_most = 0;
+  std::size_t launches = 0; ///< of kernels, so far, those of graphs too
   std::size_t captures = 0; ///< of graphs, so far
   std::size_t replays = 0;  ///< of graphs, so far
 };
@@ -343,6 +344,8 @@ public:
     work_ += weight * shape.blocks_x * shape.blocks_y * shape.threads;
     if (!only_counts_)
       enqueue([this, shape, kernel] {
+        if (how_.usage != nullptr)
+          ++how_.usage->launches;
         if (how_.before_kernel)
           how_.before_kernel();
         run_blocks(shape, kernel);

@@ -277,6 +277,75 @@ TEST_CASE("so it is with weights in f16 and e4m3, which are multiplied in "
   }
 }
 
+TEST_CASE(
+    "rows that were rounded where they were made are those that a product "
+    "reads, until they are written") {
+  constexpr std::int64_t rows = 70;
+  auto with = load({.has_library = true});
+  auto& gpu = *with.backend;
+  const auto cols = with.weight->cols(), outputs = with.weight->rows();
+  std::vector<float> numbers(static_cast<std::size_t>(rows * 2 * cols));
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    numbers[i] = static_cast<float>(i % 37) * 0.0271f - 0.5f;
+  auto from = gpu.upload(numbers);
+  auto ones = gpu.upload(std::vector<float>(static_cast<std::size_t>(cols), 1));
+  auto made = gpu.allocate(rows * cols);
+  auto y = gpu.allocate(rows * outputs);
+  const auto product = [&](const float* x, std::int64_t count) {
+    gpu.linear(*with.weight, x, count, y->data(), false, row_role::prompt);
+    std::vector<float> out(static_cast<std::size_t>(count * outputs));
+    gpu.download(y->data(), out);
+    return out;
+  };
+  // The product of some rows of `made`, and that of the same rows, which nobody
+  // but the product can have rounded.
+  const auto is_right = [&](std::int64_t first, std::int64_t count) {
+    const auto got = product(made->data() + first * cols, count);
+    std::vector<float> x(static_cast<std::size_t>(rows * cols));
+    gpu.download(made->data(), x);
+    return got == product(gpu.upload(x)->data() + first * cols, count);
+  };
+  const auto norm = [&] {
+    gpu.rms_norm(from->data(), *ones, 1e-6f, rows, cols, made->data());
+  };
+  const auto launches = [&](auto work) {
+    const auto before = with.usage->launches;
+    work();
+    return with.usage->launches - before;
+  };
+  SECTION("by a norm") {
+    norm();
+    CHECK(launches([&] { product(made->data(), rows); }) == 0);
+    CHECK(is_right(0, rows));
+    norm();
+    CHECK(launches([&] { product(made->data() + 5 * cols, 9); }) == 0);
+    CHECK(is_right(5, 9));
+  }
+  SECTION("by a gate") {
+    gpu.gelu_mul(from->data(), rows, cols, made->data());
+    CHECK(launches([&] { product(made->data(), rows); }) == 0);
+    CHECK(is_right(0, rows));
+  }
+  SECTION("other rows are rounded by the product") {
+    norm();
+    CHECK(launches([&] { product(from->data(), rows); }) == 1);
+    CHECK(is_right(0, rows));
+  }
+  SECTION("not after they were written") {
+    norm();
+    gpu.scale(made->data(), 3, rows, cols);
+    CHECK(is_right(0, rows));
+    norm();
+    gpu.linear(*with.weight, from->data(), 1, made->data() + 2, false,
+               row_role::output);
+    CHECK(is_right(0, rows));
+    norm();
+    gpu.linear(*with.weight, from->data(), 1, made->data() + 2, false,
+               row_role::prompt);
+    CHECK(is_right(0, rows));
+  }
+}
+
 TEST_CASE("factors of rows for weights in f16 are nobody else's") {
   const matrix halves{library_kind::f16, 2056, 16};
   const matrix small{library_kind::e4m3, 2056, 16};
