@@ -1,6 +1,9 @@
 #pragma once
 
 #include "cuda/kernels/matrix_words.hpp"
+#include "engine/ops/tensor.hpp"
+
+#include <type_traits>
 
 namespace troupe::cuda {
 
@@ -10,6 +13,12 @@ inline constexpr int column_warps = 8;
 inline constexpr int tile_cols = 32;
 inline constexpr int fragment_outputs = 16; ///< of `fragments`
 inline constexpr int fragment_rows = 8;
+
+/// Whether outputs have scales of blocks of columns, by which what a warp has
+/// of a tile of columns is multiplied before it is added.
+template <class Stored>
+inline constexpr bool is_in_blocks = std::is_same_v<Stored, block_e4m3>;
+static_assert(ops::scale_cols % tile_cols == 0);
 
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part, as `fragments::sums` says, outputs before
@@ -29,27 +38,23 @@ struct tile_product {
   static constexpr std::size_t shared_floats =
       std::size_t{column_warps} * rows * outputs;
 
-  fragments::sums sums[OutputTiles][RowTiles];
+  using all_sums = fragments::sums[OutputTiles][RowTiles];
+  all_sums sums;
 
   /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
   /// row r of x does. For those that there are not they give any that is there:
-  /// a sum is of its own output and row alone.
-  template <class Threads, class WeightOf, class RowOf>
+  /// a sum is of its own output and row alone. `scales_of(o)` is where the
+  /// scales of output o's blocks are, if it has blocks.
+  template <class Threads, class WeightOf, class RowOf, class ScalesOf>
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
-                            RowOf row_of) {
+                            RowOf row_of, ScalesOf scales_of) {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     const float* x[RowTiles];
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n)
       x[n] = row_of(n * fragment_rows + lane / 4);
-    TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
-      TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i)
-      sums[m][n][i] = 0;
+    clear(sums);
     const Stored* of_outputs[OutputTiles][2];
     TROUPE_UNROLL
     for (int m = 0; m < OutputTiles; ++m)
@@ -79,7 +84,15 @@ struct tile_product {
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
         const bool whole = in_eights && begin + (s + 1) * step <= cols;
-        multiply(t, w[s], x, k, cols, whole);
+        if constexpr (is_in_blocks<Stored>) {
+          all_sums of_tile;
+          clear(of_tile);
+          multiply(t, w[s], x, k, cols, whole, of_tile);
+          add_scaled(of_tile, begin + s * step + warp * tile_cols, cols,
+                     [&](int o) { return scales_of(o + lane / 4); });
+        } else {
+          multiply(t, w[s], x, k, cols, whole, sums);
+        }
       }
     }
   }
@@ -114,6 +127,35 @@ struct tile_product {
   }
 
 private:
+  TROUPE_KERNEL static void clear(all_sums& to) {
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      to[m][n][i] = 0;
+  }
+
+  /// Of the tile of columns that begins at k, which may be beyond the last:
+  /// then its sums are 0.
+  template <class ScalesOf>
+  TROUPE_KERNEL void add_scaled(const all_sums& of_tile, std::int64_t k,
+                                std::int64_t cols, ScalesOf scales_of) {
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float* scales = scales_of(m * fragment_outputs + half * 8);
+      const float scale = k < cols ? scales[k / ops::scale_cols] : 0.0f;
+      TROUPE_UNROLL
+      for (int n = 0; n < RowTiles; ++n)
+        TROUPE_UNROLL
+      for (int i = 2 * half; i < 2 * half + 2; ++i)
+        sums[m][n][i] = fmaf(of_tile[m][n][i], scale, sums[m][n][i]);
+    }
+  }
+
   /// `whole`: all columns of the block's tile are there, which all threads know
   /// without a look at their own.
   template <class Number>
@@ -130,7 +172,7 @@ private:
   TROUPE_KERNEL void multiply(Threads& t,
                               const matrix_words<Stored> (&w)[OutputTiles][2],
                               const float* const (&x)[RowTiles], std::int64_t k,
-                              std::int64_t cols, bool whole) {
+                              std::int64_t cols, bool whole, all_sums& to) {
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       matrix_words<float> row;
@@ -145,13 +187,13 @@ private:
                              bottom.high[i + 1]};
         const fragments::b high{row.high[i], row.high[i + 1]};
         const fragments::b low{row.low[i], row.low[i + 1]};
-        t.template multiply_add<bf16>(sums[m][n], a, low);
+        t.template multiply_add<bf16>(to[m][n], a, low);
         if constexpr (matrix_words<Stored>::is_split) {
           const fragments::a rest{top.low[i], bottom.low[i], top.low[i + 1],
                                   bottom.low[i + 1]};
-          t.template multiply_add<bf16>(sums[m][n], rest, high);
+          t.template multiply_add<bf16>(to[m][n], rest, high);
         }
-        t.template multiply_add<bf16>(sums[m][n], a, high);
+        t.template multiply_add<bf16>(to[m][n], a, high);
       }
     }
   }
@@ -160,7 +202,8 @@ private:
 /// y[r][o] = sum_i x[r][i] * w[o][i] (+ y[r][o]), for some rows (block_x) and
 /// outputs (block_y). Numbers are multiplied as bf16, in two parts where they
 /// have more bits than that: what is lost is below 2^-16 of a number. Where
-/// outputs have scales, the sum is multiplied by its output's.
+/// outputs have scales, the sum is multiplied by its output's, or what is added
+/// to it by that of its block.
 template <class Stored, int RowTiles, int OutputTiles>
 struct linear_kernel {
   static constexpr bool collective = true;
@@ -174,7 +217,7 @@ struct linear_kernel {
   std::int64_t rows;
   float* y;
   bool add;
-  const float* scales = nullptr; ///< of the outputs; null: none
+  const float* scales = nullptr; ///< of the outputs, or blocks; null: none
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
@@ -186,7 +229,11 @@ struct linear_kernel {
         [&](int o) {
           return weight + (output + o < outputs ? output + o : output) * cols;
         },
-        [&](int r) { return x + (row + r < rows ? row + r : row) * cols; });
+        [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
+        [&](int o) {
+          return scales + (output + o < outputs ? output + o : output) *
+                              ops::scales_of_cols(cols);
+        });
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < tiles::rows * tiles::outputs;
          i += static_cast<int>(t.count())) {
@@ -195,7 +242,7 @@ struct linear_kernel {
       if (r >= rows || o >= outputs)
         continue;
       float sum = tiles::sum_of(t, i / tiles::outputs, i % tiles::outputs);
-      if (scales != nullptr)
+      if (!is_in_blocks<Stored> && scales != nullptr)
         sum *= scales[o];
       float& to = y[r * outputs + o];
       to = add ? to + sum : sum;
