@@ -284,6 +284,11 @@ TEST_CASE("e4m3 with scales of outputs stays that if it is asked for") {
         element_type::bf16);
   CHECK(type_of(tiny("llama-fp8-blocks"), kept, matrix) == element_type::f16);
   CHECK(type_of(tiny("llama-int8"), kept, matrix) == element_type::q8_0);
+  // It is another arithmetic.
+  CHECK(model::open_checkpoint(tiny("llama-fp8"), kept)
+            .value()
+            ->content_hash(1) !=
+        model::open_checkpoint(tiny("llama-fp8")).value()->content_hash(1));
   // Nobody looks rows up in e4m3; an output layer is a product as any other.
   broken_directory other{"llama-fp8"};
   other.replace("config.json", "\"tie_word_embeddings\": true",
