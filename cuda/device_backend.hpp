@@ -64,6 +64,7 @@ public:
     auto made = std::make_unique<device_weight>();
     made->type = dense->type;
     made->is_e4m3 = dense->is_e4m3;
+    made->row_scales = dense->row_scales;
     made->rows_ = dense->rows;
     made->cols_ = dense->cols;
     if (auto done = take(*device_, made->memory, dense->bytes.size()); !done)
@@ -343,6 +344,7 @@ private:
     }
     ops::element_type type = ops::element_type::bf16;
     bool is_e4m3 = false; // then the type means nothing
+    std::int64_t row_scales = 1;
     std::optional<ops::library_kind> kind;
     std::int64_t rows_ = 0;
     std::int64_t cols_ = 0;
@@ -437,7 +439,8 @@ private:
   static stored_matrix matrix_of(const device_weight& w) {
     return {w.memory.template as<const void>(),
             scales_of(w),
-            {w.rows_, w.cols_, *w.kind}};
+            {w.rows_, w.cols_, *w.kind},
+            w.row_scales};
   }
 
   /// Null: by our own kernel.
@@ -473,8 +476,7 @@ private:
 
   template <class F>
   static void with_elements(const device_weight& w, F f) {
-    cuda::with_elements(w.type, w.is_e4m3, w.memory.template as<const void>(),
-                        f);
+    cuda::with_elements(w, w.memory.template as<const void>(), f);
   }
 
   template <class Kernel>

@@ -88,6 +88,7 @@ private:
   struct stack {
     ops::element_type type = ops::element_type::bf16;
     bool is_e4m3 = false; // then the type means nothing
+    std::int64_t row_scales = 1;
     std::int64_t rows = 0;
     std::int64_t cols = 0;
     std::int64_t stride = 0; ///< bytes
@@ -116,6 +117,7 @@ private:
     if (which == 0) {
       to.type = dense->type;
       to.is_e4m3 = dense->is_e4m3;
+      to.row_scales = dense->row_scales;
       to.rows = dense->rows;
       to.cols = dense->cols;
       to.stride = ops::dense_expert_bytes(parts);
@@ -124,6 +126,7 @@ private:
         return done;
     }
     assert(dense->type == to.type && dense->is_e4m3 == to.is_e4m3);
+    assert(dense->row_scales == to.row_scales);
     assert(dense->rows == to.rows && dense->cols == to.cols);
     device_.copy_in(to.memory.template as<std::byte>() +
                         which * static_cast<std::size_t>(to.stride),
@@ -195,7 +198,7 @@ private:
     launch_shape shape;
     shape.blocks_y = static_cast<unsigned>(chunks_for(how, rows));
     with_elements(
-        by.type, by.is_e4m3, by.memory.template as<const void>(),
+        by, by.memory.template as<const void>(),
         [&]<class Stored>(const Stored*) {
           using kernel = expert_kernel<Stored, Gated, Pairs / fragment_rows>;
           static_assert(kernel::tiles::rows == Pairs);

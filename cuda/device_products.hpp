@@ -22,8 +22,9 @@ namespace troupe::cuda {
 /// A weight in a device's memory whose products a library may make.
 struct stored_matrix {
   const void* numbers = nullptr;
-  const float* scales = nullptr; ///< of e4m3, one per output
+  const float* scales = nullptr; ///< of e4m3, of each output
   product_shape shape;
+  std::int64_t row_scales = 1; ///< ops::matrix_view has what it means
 };
 
 /// Room for a library's products of so many rows (ops::gpu_product_layout).
@@ -65,7 +66,8 @@ private:
 
 /// Products with weights in bf16, f16 and e4m3, each shape and role by what was
 /// chosen for it (product_choice.hpp). A library's algorithm reads rows rounded
-/// to bf16, or for weights in f16 to f16. It multiplies e4m3 as bf16.
+/// to bf16, or for weights in f16 to f16. It multiplies e4m3 as bf16, to which
+/// it is rounded where it has blocks.
 template <class Device>
 class device_products {
 public:
@@ -236,18 +238,22 @@ private:
     const auto cols = weight.shape.cols;
     const auto* from = static_cast<const e4m3*>(weight.numbers) + first * cols;
     auto* to = in.widened.template as<bf16>();
+    const float* scales = weight.row_scales > 1
+                              ? weight.scales + first * weight.row_scales
+                              : nullptr; // `place` has them
     constexpr std::int64_t of_block = 8192, most = 4096;
     launch_shape shape;
     shape.blocks_x = static_cast<unsigned>(
         std::clamp(some * cols / of_block, std::int64_t{1}, most));
-    device_.launch(shape, widen_kernel{from, some * cols, shape.blocks_x, to});
+    device_.launch(shape, widen_kernel{from, some * cols, shape.blocks_x, to,
+                                       scales, cols});
     return to;
   }
 
   void place(const stored_matrix& weight, std::int64_t first, std::int64_t some,
              std::int64_t rows, float* y, bool add, const room& in) {
-    const auto* scales =
-        weight.scales != nullptr ? weight.scales + first : nullptr;
+    const bool is_scaled = weight.scales == nullptr || weight.row_scales > 1;
+    const auto* scales = is_scaled ? nullptr : weight.scales + first;
     const float* factors = weight.shape.kind == kind::f16
                                ? in.factors.template as<float>()
                                : nullptr;
@@ -417,6 +423,8 @@ private:
       run_with(static_cast<const bf16*>(weight_.numbers));
     else if (weight_.shape.kind == kind::f16)
       run_with(static_cast<const f16*>(weight_.numbers));
+    else if (weight_.row_scales > 1)
+      run_with(static_cast<const block_e4m3*>(weight_.numbers));
     else
       run_with(static_cast<const e4m3*>(weight_.numbers));
   }

@@ -17,8 +17,51 @@ namespace {
 
 using ops::element_type;
 
+/// Refuses a part in e4m3 that is not what it says, or holds what is no number.
+result<void> check_e4m3(const ops::matrix_view& part) {
+  if (static_cast<std::int64_t>(part.bytes.size()) != part.rows * part.cols ||
+      static_cast<std::int64_t>(part.scales.size()) !=
+          part.rows * part.row_scales ||
+      (part.row_scales != 1 &&
+       part.row_scales != ops::scales_of_cols(part.cols)))
+    return error{errc::invalid_argument,
+                 "a weight's bytes do not match its shape"};
+  constexpr std::byte magnitude{0x7f}; // all of its bits: no number
+  const bool finite =
+      std::none_of(part.bytes.begin(), part.bytes.end(),
+                   [](std::byte x) { return (x & magnitude) == magnitude; }) &&
+      std::all_of(part.scales.begin(), part.scales.end(),
+                  [](float scale) { return std::isfinite(scale); });
+  if (!finite)
+    return error{errc::corrupt, "a weight is not a finite number"};
+  return {};
+}
+
+/// A part's scale, of e4m3.
+float scale_of(const ops::matrix_view& part, std::int64_t row,
+               std::int64_t block) {
+  const auto at = row * part.row_scales + (part.row_scales > 1 ? block : 0);
+  return part.scales[static_cast<std::size_t>(at)];
+}
+
+/// Of e4m3, which is checked.
+void append_widened(const ops::matrix_view& part, std::byte* to) {
+  for (std::int64_t i = 0; i < part.rows * part.cols; ++i) {
+    const e4m3 number{
+        std::to_integer<std::uint8_t>(part.bytes[static_cast<std::size_t>(i)])};
+    const auto scale =
+        scale_of(part, i / part.cols, i % part.cols / ops::scale_cols);
+    const auto stored = to_bf16(to_float(number) * scale);
+    std::memcpy(to + i * 2, &stored.bits, 2);
+  }
+}
+
 result<void> append_rounded(const ops::matrix_view& part,
                             ops::cpu::team& workers, std::byte* to) {
+  if (part.type == element_type::e4m3) {
+    append_widened(part, to);
+    return {};
+  }
   auto read = ops::cpu::tiled_weight::pack({&part, 1}, workers);
   if (!read)
     return read.error();
@@ -53,8 +96,24 @@ bool round_row(std::span<const float> row, std::byte* to, float& scale) {
   return true;
 }
 
-result<void> append_e4m3(const ops::matrix_view& part, ops::cpu::team& workers,
-                         std::byte* to, std::byte* scales) {
+/// Each row has `count` scales.
+void put_scale(float scale, std::int64_t row, std::int64_t at,
+               std::int64_t count, std::byte* scales) {
+  std::memcpy(scales + (row * count + at) * std::int64_t{sizeof scale}, &scale,
+              sizeof scale);
+}
+
+/// Rows that have fewer scales than `row_scales` have the same for all columns.
+result<void> append_e4m3(const ops::matrix_view& part, std::int64_t row_scales,
+                         ops::cpu::team& workers, std::byte* to,
+                         std::byte* scales) {
+  if (part.type == element_type::e4m3) {
+    std::memcpy(to, part.bytes.data(), part.bytes.size());
+    for (std::int64_t r = 0; r < part.rows; ++r)
+      for (std::int64_t b = 0; b < row_scales; ++b)
+        put_scale(scale_of(part, r, b), r, b, row_scales, scales);
+    return {};
+  }
   auto read = ops::cpu::tiled_weight::pack({&part, 1}, workers);
   if (!read)
     return read.error();
@@ -66,8 +125,8 @@ result<void> append_e4m3(const ops::matrix_view& part, ops::cpu::team& workers,
       float scale = 1;
       if (!round_row(row, to + r * part.cols, scale))
         is_finite = false;
-      std::memcpy(scales + r * std::int64_t{sizeof scale}, &scale,
-                  sizeof scale);
+      for (std::int64_t b = 0; b < row_scales; ++b)
+        put_scale(scale, r, b, row_scales, scales);
     }
   });
   if (!is_finite)
@@ -78,18 +137,23 @@ result<void> append_e4m3(const ops::matrix_view& part, ops::cpu::team& workers,
 result<dense_weight> make_e4m3(std::span<const ops::matrix_view> parts,
                                dense_weight out) {
   out.is_e4m3 = true;
+  out.row_scales = ops::row_scales_of(parts);
   out.bytes.resize(static_cast<std::size_t>(ops::dense_bytes(parts)));
-  auto workers = ops::cpu::team::make(static_cast<int>(
-      std::clamp(std::thread::hardware_concurrency(), 1u, 16u)));
+  const bool rounds =
+      std::any_of(parts.begin(), parts.end(),
+                  [](const auto& part) { return part.as_e4m3; });
+  const auto threads = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
+  auto workers = ops::cpu::team::make(rounds ? static_cast<int>(threads) : 1);
   if (!workers)
     return workers.error();
   auto* to = out.bytes.data();
   auto* scales = to + ops::e4m3_scales_at(out.rows, out.cols);
   for (const auto& part : parts) {
-    if (auto done = append_e4m3(part, **workers, to, scales); !done)
+    if (auto done = append_e4m3(part, out.row_scales, **workers, to, scales);
+        !done)
       return done.error();
     to += part.rows * part.cols;
-    scales += part.rows * std::int64_t{sizeof(float)};
+    scales += part.rows * out.row_scales * std::int64_t{sizeof(float)};
   }
   return out;
 }
@@ -103,6 +167,9 @@ result<dense_weight> make_dense(std::span<const ops::matrix_view> parts) {
     if (part.cols != parts.front().cols)
       return error{errc::invalid_argument,
                    "weights that share an input have as many columns"};
+    if (part.type == element_type::e4m3)
+      if (auto done = check_e4m3(part); !done)
+        return done.error();
     out.rows += part.rows;
     out.cols = part.cols;
   }

@@ -46,7 +46,7 @@ struct options {
   /// "compressed-tensors": what the model has to be. "fp8": that is what it is,
   /// or, on a GPU, what its matrices of floats become (e4m3, a scale per
   /// output), but for embeddings and what chooses tokens or experts. Empty = as
-  /// it is.
+  /// it is, which on a GPU is fp8 too (model_files.cpp).
   std::string quantization;
   /// "fp8_e4m3": keys and values are kept so, on a GPU alone; empty: as f16.
   std::string kv_cache_dtype;

@@ -37,6 +37,8 @@ std::string type_name(ops::element_type type) {
     return "q3_k";
   case element_type::q2_k:
     return "q2_k";
+  case element_type::e4m3:
+    return "e4m3";
   }
   return "?";
 }

@@ -91,6 +91,16 @@ std::string method_of(const std::filesystem::path& source,
   return format_of(source) == "gguf" ? "gguf" : "nothing";
 }
 
+/// A GPU keeps what is fp8 already, unless it is to become something else.
+model::hugging_face::e4m3_matrices e4m3_in(const options& o,
+                                           weights::matrix_form form) {
+  using model::hugging_face::e4m3_matrices;
+  using weights::matrix_form;
+  const bool changes = form == matrix_form::q8_0 || form == matrix_form::q4_0;
+  return o.device == "cuda" && !changes ? e4m3_matrices::kept
+                                        : e4m3_matrices::as_f16;
+}
+
 /// Whether the GPU is to round a model's matrices that are not fp8 yet.
 bool becomes_fp8(const options& o, const std::string& method) {
   return o.quantization == "fp8" && o.device == "cuda" &&
@@ -181,7 +191,7 @@ result<model_files> open_files(const options& o) {
   auto form = form_of(o);
   if (!form)
     return form.error();
-  auto file = model::open_checkpoint(*path);
+  auto file = model::open_checkpoint(*path, e4m3_in(o, *form));
   if (!file)
     return file.error();
   if (auto fine = check_kind(o, *path, **file); !fine)

@@ -2,6 +2,7 @@
 #include "cuda/kernels/experts.hpp"
 
 using troupe::cuda::bf16;
+using troupe::cuda::block_e4m3;
 using troupe::cuda::e4m3;
 using troupe::cuda::expert_kernel;
 using troupe::cuda::f16;
@@ -25,3 +26,7 @@ TROUPE_COMPILED(expert_kernel<e4m3, true, 1>);
 TROUPE_COMPILED(expert_kernel<e4m3, true, 4>);
 TROUPE_COMPILED(expert_kernel<e4m3, false, 1>);
 TROUPE_COMPILED(expert_kernel<e4m3, false, 4>);
+TROUPE_COMPILED(expert_kernel<block_e4m3, true, 1>);
+TROUPE_COMPILED(expert_kernel<block_e4m3, true, 4>);
+TROUPE_COMPILED(expert_kernel<block_e4m3, false, 1>);
+TROUPE_COMPILED(expert_kernel<block_e4m3, false, 4>);

@@ -2,6 +2,7 @@
 #include "cuda/kernels/linear.hpp"
 
 using troupe::cuda::bf16;
+using troupe::cuda::block_e4m3;
 using troupe::cuda::e4m3;
 using troupe::cuda::f16;
 using troupe::cuda::linear_kernel;
@@ -22,3 +23,7 @@ TROUPE_COMPILED(linear_kernel<e4m3, 1, 1>);
 TROUPE_COMPILED(linear_kernel<e4m3, 1, 2>);
 TROUPE_COMPILED(linear_kernel<e4m3, 2, 2>);
 TROUPE_COMPILED(linear_kernel<e4m3, 4, 2>);
+TROUPE_COMPILED(linear_kernel<block_e4m3, 1, 1>);
+TROUPE_COMPILED(linear_kernel<block_e4m3, 1, 2>);
+TROUPE_COMPILED(linear_kernel<block_e4m3, 2, 2>);
+TROUPE_COMPILED(linear_kernel<block_e4m3, 4, 2>);

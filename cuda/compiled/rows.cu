@@ -15,6 +15,7 @@ TROUPE_COMPILED(cuda::embed_kernel<float>);
 TROUPE_COMPILED(cuda::embed_kernel<cuda::f16>);
 TROUPE_COMPILED(cuda::embed_kernel<cuda::bf16>);
 TROUPE_COMPILED(cuda::embed_kernel<cuda::e4m3>);
+TROUPE_COMPILED(cuda::embed_kernel<cuda::block_e4m3>);
 TROUPE_COMPILED(cuda::norm_kernel);
 TROUPE_COMPILED(cuda::gate_kernel);
 TROUPE_COMPILED(cuda::change_kernel);

@@ -2,6 +2,9 @@
 
 #include "cuda/kernels/matrix_words.hpp"
 #include "cuda/kernels/rows.hpp"
+#include "engine/ops/tensor.hpp"
+
+#include <type_traits>
 
 namespace troupe::cuda {
 
@@ -11,6 +14,12 @@ inline constexpr int column_warps = 8;
 inline constexpr int tile_cols = 32;
 inline constexpr int fragment_outputs = 16; ///< of `fragments`
 inline constexpr int fragment_rows = 8;
+
+/// Whether outputs have scales of blocks of columns, by which what a warp has
+/// of a tile of columns is multiplied before it is added.
+template <class Stored>
+inline constexpr bool is_in_blocks = std::is_same_v<Stored, block_e4m3>;
+static_assert(ops::scale_cols % tile_cols == 0);
 
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part, as `fragments::sums` says, outputs before
@@ -26,35 +35,32 @@ struct tile_product {
   /// a block.
   static constexpr int at_once =
       RowTiles == 1 ? 8 / OutputTiles / static_cast<int>(sizeof(Stored))
-      : matrix_words<Stored>::is_split ? 1
-                                       : 2;
+      : matrix_words<Stored>::is_split || is_in_blocks<Stored> ? 1
+                                                               : 2;
 
   static constexpr std::size_t shared_floats =
       std::size_t{column_warps} * rows * outputs;
 
-  fragments::sums sums[OutputTiles][RowTiles];
+  using all_sums = fragments::sums[OutputTiles][RowTiles];
+  all_sums sums;
 
   /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
   /// row r of x does. For those that there are not they give any that is there:
-  /// a sum is of its own output and row alone.
-  /// `before_rows` is called once, when the first weights are on their way and
-  /// no row was looked at.
-  template <class Threads, class WeightOf, class RowOf, class BeforeRows>
+  /// a sum is of its own output and row alone. `scales_of(o)` is where the
+  /// scales of output o's blocks are, if it has blocks. `before_rows` is called
+  /// once, when the first weights are on their way and no row was looked at.
+  template <class Threads, class WeightOf, class RowOf, class ScalesOf,
+            class BeforeRows>
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
-                            RowOf row_of, BeforeRows before_rows) {
+                            RowOf row_of, ScalesOf scales_of,
+                            BeforeRows before_rows) {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     const float* x[RowTiles];
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n)
       x[n] = row_of(n * fragment_rows + lane / 4);
-    TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
-      TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i)
-      sums[m][n][i] = 0;
+    clear(sums);
     const Stored* of_outputs[OutputTiles][2];
     TROUPE_UNROLL
     for (int m = 0; m < OutputTiles; ++m)
@@ -91,7 +97,15 @@ struct tile_product {
         const std::int64_t k =
             begin + s * step + warp * tile_cols + lane % 4 * 8;
         const bool whole = in_eights && begin + (s + 1) * step <= cols;
-        multiply(t, w[s], x, k, cols, whole);
+        if constexpr (is_in_blocks<Stored>) {
+          all_sums of_tile;
+          clear(of_tile);
+          multiply(t, w[s], x, k, cols, whole, of_tile);
+          add_scaled(of_tile, begin + s * step + warp * tile_cols, cols,
+                     [&](int o) { return scales_of(o + lane / 4); });
+        } else {
+          multiply(t, w[s], x, k, cols, whole, sums);
+        }
       }
     }
   }
@@ -126,6 +140,35 @@ struct tile_product {
   }
 
 private:
+  TROUPE_KERNEL static void clear(all_sums& to) {
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      to[m][n][i] = 0;
+  }
+
+  /// Of the tile of columns that begins at k, which may be beyond the last:
+  /// then its sums are 0.
+  template <class ScalesOf>
+  TROUPE_KERNEL void add_scaled(const all_sums& of_tile, std::int64_t k,
+                                std::int64_t cols, ScalesOf scales_of) {
+    TROUPE_UNROLL
+    for (int m = 0; m < OutputTiles; ++m)
+      TROUPE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float* scales = scales_of(m * fragment_outputs + half * 8);
+      const float scale = k < cols ? scales[k / ops::scale_cols] : 0.0f;
+      TROUPE_UNROLL
+      for (int n = 0; n < RowTiles; ++n)
+        TROUPE_UNROLL
+      for (int i = 2 * half; i < 2 * half + 2; ++i)
+        sums[m][n][i] = fmaf(of_tile[m][n][i], scale, sums[m][n][i]);
+    }
+  }
+
   /// `whole`: all columns of the block's tile are there, which all threads know
   /// without a look at their own.
   template <class Number>
@@ -142,7 +185,7 @@ private:
   TROUPE_KERNEL void multiply(Threads& t,
                               const matrix_words<Stored> (&w)[OutputTiles][2],
                               const float* const (&x)[RowTiles], std::int64_t k,
-                              std::int64_t cols, bool whole) {
+                              std::int64_t cols, bool whole, all_sums& to) {
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       matrix_words<float> row;
@@ -157,13 +200,13 @@ private:
                              bottom.high[i + 1]};
         const fragments::b high{row.high[i], row.high[i + 1]};
         const fragments::b low{row.low[i], row.low[i + 1]};
-        t.template multiply_add<bf16>(sums[m][n], a, low);
+        t.template multiply_add<bf16>(to[m][n], a, low);
         if constexpr (matrix_words<Stored>::is_split) {
           const fragments::a rest{top.low[i], bottom.low[i], top.low[i + 1],
                                   bottom.low[i + 1]};
-          t.template multiply_add<bf16>(sums[m][n], rest, high);
+          t.template multiply_add<bf16>(to[m][n], rest, high);
         }
-        t.template multiply_add<bf16>(sums[m][n], a, high);
+        t.template multiply_add<bf16>(to[m][n], a, high);
       }
     }
   }
@@ -171,9 +214,11 @@ private:
 
 /// What becomes of a product's sums, in this order.
 struct product_end {
-  const float* scales = nullptr; ///< of e4m3: by which outputs are multiplied
-  const float* bias = nullptr;   ///< is added
-  bool adds = false;             ///< to what is there
+  /// Of e4m3: by which outputs are multiplied, or what is added to their sums,
+  /// block by block.
+  const float* scales = nullptr;
+  const float* bias = nullptr; ///< is added
+  bool adds = false;           ///< to what is there
   /// Nothing else then but scales: the second half of a weight's outputs are
   /// multiplied by the first, gated.
   bool is_gated = false;
@@ -204,17 +249,18 @@ struct linear_kernel {
     // Half of a gated block's tiles are of gates, half of what they multiply.
     const int at_once = end.is_gated ? tiles::outputs / 2 : tiles::outputs;
     const std::int64_t output = std::int64_t{t.block_y()} * at_once;
+    const auto row_of = [&](int o) { // of the weight
+      const bool is_second = o >= at_once;
+      const std::int64_t at = output + (is_second ? o - at_once : o);
+      return (at < outputs ? at : output) + (is_second ? outputs : 0);
+    };
     tiles all;
     all.add_up(
-        t, cols,
-        [&](int o) {
-          const bool is_second = o >= at_once;
-          const std::int64_t at = output + (is_second ? o - at_once : o);
-          return weight +
-                 ((at < outputs ? at : output) + (is_second ? outputs : 0)) *
-                     cols;
-        },
+        t, cols, [&](int o) { return weight + row_of(o) * cols; },
         [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
+        [&](int o) {
+          return end.scales + row_of(o) * ops::scales_of_cols(cols);
+        },
         [&] { t.wait_for_earlier(); });
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < tiles::rows * at_once;
@@ -235,7 +281,9 @@ private:
   TROUPE_KERNEL float sum_of(Threads& t, int row, int output,
                              std::int64_t scaled_by) const {
     const float sum = tiles::sum_of(t, row, output);
-    return end.scales != nullptr ? sum * end.scales[scaled_by] : sum;
+    return is_in_blocks<Stored> || end.scales == nullptr
+               ? sum
+               : sum * end.scales[scaled_by];
   }
 
   TROUPE_KERNEL float ended(float sum, std::int64_t output,

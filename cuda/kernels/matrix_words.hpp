@@ -133,4 +133,7 @@ private:
   }
 };
 
+template <>
+struct matrix_words<block_e4m3> : matrix_words<e4m3> {};
+
 } // namespace troupe::cuda

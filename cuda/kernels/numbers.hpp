@@ -18,6 +18,9 @@ struct bf16 {
 struct e4m3 {
   std::uint8_t bits;
 };
+/// The same, of a weight whose outputs have a scale for each ops::scale_cols
+/// columns.
+struct block_e4m3 : e4m3 {};
 
 TROUPE_KERNEL float float_of_bits(std::uint32_t bits) {
   float out;

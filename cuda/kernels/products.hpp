@@ -2,6 +2,7 @@
 
 #include "cuda/kernels/matrix_words.hpp"
 #include "cuda/kernels/rows.hpp"
+#include "engine/ops/tensor.hpp"
 
 // What surrounds the products of a library: it multiplies numbers of 16 bits.
 
@@ -61,13 +62,16 @@ struct scale_kernel {
   }
 };
 
-/// e4m3 as bf16, eight numbers to a thread.
+/// e4m3 as bf16, eight numbers to a thread; times the scales of its blocks,
+/// rounded, if it has some.
 struct widen_kernel {
   static constexpr bool collective = false;
   const e4m3* from;
   std::int64_t n; ///< a multiple of 8
   unsigned blocks;
   bf16* out;
+  const float* scales; ///< null: none
+  std::int64_t cols;   ///< of a row, a multiple of 8
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
@@ -77,9 +81,20 @@ struct widen_kernel {
       pack<std::uint32_t, 4> words;
       TROUPE_UNROLL
       for (int w = 0; w < 4; ++w)
-        words.at[w] = some.high[w];
+        words.at[w] =
+            scales == nullptr ? some.high[w] : scaled(some.high[w], i * 8);
       *reinterpret_cast<pack<std::uint32_t, 4>*>(out + i * 8) = words;
     });
+  }
+
+private:
+  /// Two of the eight that begin at `first`.
+  TROUPE_KERNEL std::uint32_t scaled(std::uint32_t two,
+                                     std::int64_t first) const {
+    const float scale = scales[first / cols * ops::scales_of_cols(cols) +
+                               first % cols / ops::scale_cols];
+    return to_bf16_pair(float_of_bits(two << 16) * scale,
+                        float_of_bits(two & 0xffff0000u) * scale);
   }
 };
 

@@ -1,15 +1,15 @@
 #include "engine/model/open_checkpoint.hpp"
 
-#include "engine/model/hugging_face/directory.hpp"
 #include "engine/weights/gguf.hpp"
 
 namespace troupe::model {
 
 result<std::unique_ptr<weights::checkpoint>>
-open_checkpoint(const std::filesystem::path& source) {
+open_checkpoint(const std::filesystem::path& source,
+                hugging_face::e4m3_matrices how) {
   std::error_code ignored;
   if (std::filesystem::is_directory(source, ignored))
-    return hugging_face::open_directory(source);
+    return hugging_face::open_directory(source, how);
   auto file = weights::gguf_file::open(source);
   if (!file)
     return file.error();

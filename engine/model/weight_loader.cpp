@@ -1,8 +1,10 @@
 #include "engine/model/weight_loader.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <fmt/format.h>
+#include <iterator>
 #include <utility>
 
 namespace troupe::model {
@@ -13,8 +15,15 @@ ops::matrix_view part_of(const ops::matrix_view& whole, std::int64_t index,
                          std::int64_t count) {
   const auto bytes = whole.bytes.size() / static_cast<std::size_t>(count);
   const auto first = static_cast<std::size_t>(index) * bytes;
-  return {whole.type, whole.rows / count, whole.cols,
-          whole.bytes.subspan(first, bytes), whole.as_e4m3};
+  const auto scales = whole.scales.size() / static_cast<std::size_t>(count);
+  return {
+      whole.type,
+      whole.rows / count,
+      whole.cols,
+      whole.bytes.subspan(first, bytes),
+      whole.as_e4m3,
+      whole.scales.subspan(static_cast<std::size_t>(index) * scales, scales),
+      whole.row_scales};
 }
 
 /// First and number of the rows that a rank takes.
@@ -36,12 +45,20 @@ rows_of(const tensor_cut& how, std::int64_t rows, const shard& rank) {
 /// Why a matrix cannot be cut; empty if it can.
 std::string why_not(const tensor_cut& how, const ops::matrix_view& whole,
                     const shard& rank) {
-  const auto block = ops::layout_of(whole.type).elements;
+  const auto block = whole.row_scales > 1 ? ops::scale_cols
+                                          : ops::layout_of(whole.type).elements;
   if (rank.size == 1 || how.what != cut::inputs ||
       whole.cols % (rank.size * block) == 0)
     return {};
   return fmt::format("its {} columns, in blocks of {}, cannot be divided by {}",
                      whole.cols, block, rank.size);
+}
+
+/// Scales of a rank's rows, each.
+std::int64_t row_scales_of(const tensor_cut& how, const ops::matrix_view& whole,
+                           const shard& rank) {
+  const bool divided = how.what == cut::inputs && whole.row_scales > 1;
+  return divided ? whole.row_scales / rank.size : whole.row_scales;
 }
 
 /// What a rank has of a matrix, without its elements.
@@ -53,6 +70,7 @@ ops::matrix_view shape_of(const tensor_cut& how, const ops::matrix_view& whole,
     out.rows += count;
   if (how.what == cut::inputs)
     out.cols /= rank.size;
+  out.row_scales = row_scales_of(how, whole, rank);
   return out;
 }
 
@@ -70,6 +88,22 @@ std::vector<std::byte> cut_out(const tensor_cut& how,
       const auto* at = whole.bytes.data() + row * row_bytes + from;
       out.insert(out.end(), at, at + taken);
     }
+  return out;
+}
+
+/// What a rank takes of the scales of a matrix in e4m3.
+std::vector<float> scales_of(const tensor_cut& how,
+                             const ops::matrix_view& whole,
+                             std::span<const float> scales, const shard& rank) {
+  std::vector<float> out;
+  if (scales.empty())
+    return out;
+  const auto taken = row_scales_of(how, whole, rank);
+  const auto from = taken < whole.row_scales ? rank.rank * taken : 0;
+  for (auto [first, count] : rows_of(how, whole.rows, rank))
+    for (auto row = first; row < first + count; ++row)
+      std::copy_n(scales.begin() + row * whole.row_scales + from, taken,
+                  std::back_inserter(out));
   return out;
 }
 
@@ -160,9 +194,12 @@ weight_loader::read_all(const std::vector<part>& parts) const {
     if (!read)
       return read.error();
     matrix.bytes = read->bytes();
+    const auto scales = std::move(read->scales);
     if (rank_.size > 1 && one.cut.what != cut::none)
       *read = weights::tensor_data{cut_out(one.cut, matrix, rank_)};
     out.parts.back().bytes = read->bytes();
+    out.parts.back().scales =
+        out.scales.emplace_back(scales_of(one.cut, matrix, scales, rank_));
     out.elements.push_back(std::move(*read));
   }
   return out;

@@ -57,6 +57,7 @@ private:
   struct read_matrices {
     std::vector<ops::matrix_view> parts;
     std::vector<weights::tensor_data> elements; ///< what the parts view
+    std::vector<std::vector<float>> scales;     ///< and this
     std::uint64_t bytes = 0;
   };
 

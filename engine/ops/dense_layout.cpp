@@ -10,13 +10,15 @@ element_type dense_type(std::span<const matrix_view> parts) {
   const auto first = parts.empty() ? element_type::bf16 : parts.front().type;
   const auto same = std::all_of(parts.begin(), parts.end(),
                                 [&](auto& part) { return part.type == first; });
-  return same && !quantised(first) ? first : element_type::bf16;
+  const auto is_float = !quantised(first) && first != element_type::e4m3;
+  return same && is_float ? first : element_type::bf16;
 }
 
 bool kept_as_e4m3(std::span<const matrix_view> parts) {
   return !parts.empty() &&
-         std::all_of(parts.begin(), parts.end(),
-                     [](const auto& part) { return part.as_e4m3; });
+         std::all_of(parts.begin(), parts.end(), [](const auto& part) {
+           return part.as_e4m3 || part.type == element_type::e4m3;
+         });
 }
 
 std::optional<library_kind>
@@ -33,6 +35,13 @@ library_kind_of(std::span<const matrix_view> parts) {
   }
 }
 
+std::int64_t row_scales_of(std::span<const matrix_view> parts) {
+  std::int64_t out = 1;
+  for (const auto& part : parts)
+    out = std::max(out, part.row_scales);
+  return out;
+}
+
 std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols) {
   constexpr std::int64_t start = 16; // bytes
   return (rows * cols + start - 1) / start * start;
@@ -46,7 +55,7 @@ std::int64_t dense_bytes(std::span<const matrix_view> parts) {
   }
   if (kept_as_e4m3(parts))
     return e4m3_scales_at(rows, parts.front().cols) +
-           rows * std::int64_t{sizeof(float)};
+           rows * row_scales_of(parts) * std::int64_t{sizeof(float)};
   return elements * layout_of(dense_type(parts)).bytes;
 }
 

@@ -12,14 +12,20 @@ namespace troupe::ops {
 
 /// What a GPU keeps weights as: rows of one type, f32, f16 or bf16. Parts that
 /// are all of one such type stay as they are; everything else becomes bf16
-/// (quantised formats lose up to 2^-9 of a weight by that).
+/// (quantised formats, and e4m3 beside another type, lose up to 2^-9 of a
+/// weight by that).
 element_type dense_type(std::span<const matrix_view> parts);
 
-/// Whether all parts are asked for as e4m3, which then counts before that type.
+/// Whether all parts are e4m3 or asked for as e4m3, which then counts before
+/// that type.
 bool kept_as_e4m3(std::span<const matrix_view> parts);
 
-/// Where the scales of a weight in e4m3 begin, a float per row: bytes from its
-/// first number on.
+/// Scales of each row of a weight in e4m3 that is made of the parts: one,
+/// unless a part's rows have more (matrix_view::row_scales).
+std::int64_t row_scales_of(std::span<const matrix_view> parts);
+
+/// Where the scales of a weight in e4m3 begin, floats, row after row: bytes
+/// from its first number on.
 std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols);
 
 /// As what a GPU keeps a weight whose products a library can make.

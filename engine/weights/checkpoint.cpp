@@ -8,7 +8,7 @@ namespace troupe::weights {
 ops::matrix_view tensor::matrix() const {
   auto rows = std::accumulate(shape.begin() + 1, shape.end(), std::int64_t{1},
                               std::multiplies<>{});
-  return {type, rows, shape[0], bytes, as_e4m3};
+  return {type, rows, shape[0], bytes, as_e4m3, {}, row_scales};
 }
 
 std::uint64_t tensor::byte_size() const {

@@ -23,7 +23,8 @@ struct tensor {
   /// Empty if they have to be converted first: `checkpoint::read` gives them.
   /// Those of a vector always lie here.
   std::span<const std::byte> bytes;
-  bool as_e4m3 = false; ///< ops::matrix_view has what it means
+  bool as_e4m3 = false;        ///< ops::matrix_view has what it means
+  std::int64_t row_scales = 1; ///< this too; `read` gives the scales
 
   /// As a matrix: rows = product of all but shape[0].
   ops::matrix_view matrix() const;
@@ -33,7 +34,7 @@ struct tensor {
 };
 
 /// A tensor's elements in memory: a view into the checkpoint's, or converted
-/// ones that go with this object.
+/// ones that go with this object; and e4m3's scales.
 class tensor_data {
 public:
   explicit tensor_data(std::span<const std::byte> view) : bytes_(view) {
@@ -51,6 +52,9 @@ public:
   std::span<const std::byte> bytes() const {
     return bytes_;
   }
+
+  /// Of e4m3: tensor::row_scales for each row.
+  std::vector<float> scales;
 
 private:
   std::vector<std::byte> own_; ///< moving it keeps its elements in place

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <iterator>
 #include <optional>
 
 namespace troupe::weights {
@@ -54,13 +55,23 @@ result<made_tensor> stored_matrix(const stored_tensor& stored) {
 
 result<made_tensor> stack(std::vector<made_tensor> parts) {
   made_tensor made;
-  made.out.type = parts.front().out.type;
-  made.out.shape = parts.front().out.shape;
+  const auto& first = parts.front();
+  made.out.type = first.out.type;
+  made.out.shape = first.out.shape;
+  made.out.row_scales = first.out.row_scales;
   for (const auto& part : parts)
-    if (part.out.type != made.out.type || part.out.shape != made.out.shape)
+    if (part.out.type != made.out.type || part.out.shape != made.out.shape ||
+        part.out.row_scales != made.out.row_scales)
       return error{errc::corrupt, "the parts of a stack differ in type or "
                                   "shape"};
   made.out.shape.push_back(static_cast<std::int64_t>(parts.size()));
+  if (first.scales)
+    made.scales = [parts] {
+      std::vector<float> out;
+      for (const auto& part : parts)
+        std::ranges::copy(part.scales(), std::back_inserter(out));
+      return out;
+    };
   made.write = [parts = std::move(parts)](std::span<std::byte> out) {
     for (const auto& part : parts) {
       auto here = out.first(part.out.byte_size());

@@ -13,10 +13,15 @@ namespace troupe::weights {
 /// Writes all elements of a tensor to `out`, which has their size. Any thread.
 using tensor_writer = std::function<result<void>(std::span<std::byte> out)>;
 
-/// A tensor without a name. `write` is empty if its bytes are the file's own.
+/// Makes the scales of a tensor in e4m3. Any thread.
+using scale_maker = std::function<std::vector<float>()>;
+
+/// A tensor without a name. `write` is empty if its bytes are the file's own,
+/// `scales` if it is not e4m3.
 struct made_tensor {
   tensor out;
   tensor_writer write;
+  scale_maker scales = {};
 };
 
 /// The elements of a stored F32, F16 or BF16 tensor as floats, exactly. Refuses

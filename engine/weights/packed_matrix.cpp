@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <fmt/format.h>
+#include <iterator>
 #include <utility>
 
 namespace troupe::weights {
@@ -179,6 +180,40 @@ result<std::vector<float>> row_scales(const stored_tensor& weights,
   return values;
 }
 
+/// The scales of a matrix, each of a block of it.
+struct block_scales {
+  std::int64_t height = 1; ///< of a block: outputs
+  std::int64_t width = 1;  ///< and columns
+  std::int64_t across = 1; ///< blocks of an output
+  std::vector<float> values;
+
+  const float* of_output(std::int64_t o) const {
+    return values.data() + o / height * across;
+  }
+};
+
+/// Of an F8_E4M3 matrix, with scales as fp8_matrix has them.
+result<block_scales> fp8_scales(const stored_tensor& weights,
+                                const stored_tensor& scales,
+                                std::int64_t block) {
+  if (weights.type != stored_type::f8_e4m3 || weights.shape.size() != 2)
+    return wrong(weights, "is not an F8_E4M3 matrix");
+  const auto out = weights.shape[0], in = weights.shape[1];
+  if (in == 0 || out == 0)
+    return wrong(weights, "has no elements");
+  block_scales by{1, in, 1, {}};
+  if (block > 0) {
+    by = {block, block, (in + block - 1) / block, {}};
+    if (!has_shape(scales, {(out + block - 1) / block, by.across}))
+      return wrong(scales, "does not have a scale per block");
+  }
+  auto values = block > 0 ? floats_of(scales) : row_scales(weights, scales);
+  if (!values)
+    return values.error();
+  by.values = std::move(*values);
+  return by;
+}
+
 /// The value of an E4M3 float (no infinities; 0x7f and 0xff are NaN).
 float from_f8_e4m3(std::uint8_t bits) {
   auto exponent = bits >> 3 & 15;
@@ -259,28 +294,19 @@ result<made_tensor> int8_matrix(const stored_tensor& weights,
 result<made_tensor> fp8_matrix(const stored_tensor& weights,
                                const stored_tensor& scales,
                                std::int64_t block) {
-  if (weights.type != stored_type::f8_e4m3 || weights.shape.size() != 2)
-    return wrong(weights, "is not an F8_E4M3 matrix");
-  auto out = weights.shape[0];
-  auto in = weights.shape[1];
-  if (in == 0 || out == 0)
-    return wrong(weights, "has no elements");
-  auto squares = [&](std::int64_t size) { return (size + block - 1) / block; };
-  if (block > 0 && !has_shape(scales, {squares(out), squares(in)}))
-    return wrong(scales, "does not have a scale per block");
-  auto values = block > 0 ? floats_of(scales) : row_scales(weights, scales);
-  if (!values)
-    return values.error();
-  auto made = matrix_of(ops::element_type::f16, in, out);
-  auto across = block > 0 ? squares(in) : 1;
-  made.write = [&weights, in, out, across, height = block > 0 ? block : 1,
-                width = block > 0 ? block : in, values = std::move(*values)](
-                   std::span<std::byte> to) -> result<void> {
+  auto by = fp8_scales(weights, scales, block);
+  if (!by)
+    return by.error();
+  auto made =
+      matrix_of(ops::element_type::f16, weights.shape[1], weights.shape[0]);
+  made.write = [&weights,
+                by = std::move(*by)](std::span<std::byte> to) -> result<void> {
     static const auto table = f8_table();
+    const auto out = weights.shape[0], in = weights.shape[1];
     for (std::int64_t o = 0; o < out; ++o)
       for (std::int64_t i = 0; i < in; ++i) {
         auto at = o * in + i;
-        auto scale = values[o / height * across + i / width];
+        auto scale = by.of_output(o)[i / by.width];
         auto half =
             to_f16(table[static_cast<std::size_t>(weights.bytes[at])] * scale);
         if (!finite_f16(half))
@@ -289,6 +315,25 @@ result<made_tensor> fp8_matrix(const stored_tensor& weights,
         put_half(half, to.data() + at * 2);
       }
     return {};
+  };
+  return made;
+}
+
+result<made_tensor> e4m3_matrix(const stored_tensor& weights,
+                                const stored_tensor& scales,
+                                std::int64_t block) {
+  auto by = fp8_scales(weights, scales, block);
+  if (!by)
+    return by.error();
+  auto made =
+      matrix_of(ops::element_type::e4m3, weights.shape[1], weights.shape[0]);
+  made.out.bytes = weights.bytes;
+  made.out.row_scales = by->across;
+  made.scales = [rows = weights.shape[0], by = std::move(*by)] {
+    std::vector<float> out;
+    for (std::int64_t o = 0; o < rows; ++o)
+      std::copy_n(by.of_output(o), by.across, std::back_inserter(out));
+    return out;
   };
   return made;
 }

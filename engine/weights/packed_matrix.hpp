@@ -44,4 +44,10 @@ result<made_tensor> int8_matrix(const stored_tensor& weights,
 result<made_tensor> fp8_matrix(const stored_tensor& weights,
                                const stored_tensor& scales, std::int64_t block);
 
+/// The same as it is, as e4m3: `block` is 0 or ops::scale_cols. Whoever takes
+/// the elements checks that they are finite.
+result<made_tensor> e4m3_matrix(const stored_tensor& weights,
+                                const stored_tensor& scales,
+                                std::int64_t block);
+
 } // namespace troupe::weights

@@ -87,6 +87,8 @@ public:
       return half(80) * integer(scale) * integer(two_bits(16, i)) -
              half(82) * integer(minimum);
     }
+    case element_type::e4m3: // none of GGML's
+      break;
     }
     return 0;
   }

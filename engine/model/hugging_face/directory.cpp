@@ -44,13 +44,11 @@ public:
   }
 
   result<weights::tensor_data> read(const tensor& one) const override {
-    const auto& write = writers_[static_cast<std::size_t>(&one - &tensors_[0])];
-    if (!write)
-      return weights::tensor_data{one.bytes};
-    std::vector<std::byte> made(one.byte_size());
-    if (auto done = write(made); !done)
-      return error{done.error().code, name_ + ": " + done.error().message};
-    return weights::tensor_data{std::move(made)};
+    const auto which = static_cast<std::size_t>(&one - &tensors_[0]);
+    auto out = elements(one, writers_[which]);
+    if (out && scales_[which])
+      out->scales = scales_[which]();
+    return out;
   }
 
   const std::string& name() const override {
@@ -78,6 +76,7 @@ public:
     made.out.name = std::move(name);
     tensors_.push_back(std::move(made.out));
     writers_.push_back(std::move(made.write));
+    scales_.push_back(std::move(made.scales));
     return true;
   }
 
@@ -92,6 +91,16 @@ public:
   }
 
 private:
+  result<weights::tensor_data>
+  elements(const tensor& one, const weights::tensor_writer& write) const {
+    if (!write)
+      return weights::tensor_data{one.bytes};
+    std::vector<std::byte> made(one.byte_size());
+    if (auto done = write(made); !done)
+      return error{done.error().code, name_ + ": " + done.error().message};
+    return weights::tensor_data{std::move(made)};
+  }
+
   /// Everything that decides what is computed but the files themselves.
   std::string description() const {
     std::string out;
@@ -128,6 +137,7 @@ private:
   weights::safetensors_set files_;
   std::vector<tensor> tensors_;
   std::vector<weights::tensor_writer> writers_; ///< one per tensor
+  std::vector<weights::scale_maker> scales_;    ///< also
   std::map<std::string, std::size_t, std::less<>> index_;
   std::vector<std::vector<std::byte>> vectors_;
 };
@@ -145,8 +155,8 @@ struct module_group {
 class translator {
 public:
   translator(const model_json& config, const weights::safetensors_set& files,
-             directory& out)
-      : config_(config), files_(files), out_(out) {
+             e4m3_matrices how, directory& out)
+      : config_(config), files_(files), how_(how), out_(out) {
     // nop
   }
 
@@ -210,7 +220,7 @@ private:
                      fmt::format("'{}': part {} of the stack is missing", name,
                                  stacked.size())};
       auto left = parts;
-      auto made = weight_of(left);
+      auto made = weight_of(name, left);
       if (!made)
         return made.error();
       if (!left.empty())
@@ -237,7 +247,7 @@ private:
     }
     if (parts.empty())
       return {};
-    auto made = weight_of(parts);
+    auto made = weight_of(name, parts);
     if (!made)
       return made.error();
     if (!parts.empty())
@@ -261,7 +271,7 @@ private:
   }
 
   /// The matrix of a module. Takes what it read out of `parts`.
-  result<made_tensor> weight_of(module_parts& parts) {
+  result<made_tensor> weight_of(const std::string& name, module_parts& parts) {
     auto take = [&](std::string_view suffix) -> const stored_tensor* {
       auto found = parts.find(suffix);
       return found == parts.end() ? nullptr : parts.extract(found).mapped();
@@ -269,7 +279,7 @@ private:
     if (config_.quantised.how == packing::scaled)
       if (auto* scales = scale_in(parts)) {
         parts.erase("input_scale"); // see read_quantization_config
-        return scaled(take("weight"), *scales);
+        return scaled(name, take("weight"), *scales);
       }
     if (auto* words = take("qweight"))
       return packed({words, take("qzeros"), take("scales"), take("g_idx")});
@@ -285,13 +295,23 @@ private:
     return nullptr;
   }
 
-  result<made_tensor> scaled(const stored_tensor* matrix,
+  result<made_tensor> scaled(const std::string& name,
+                             const stored_tensor* matrix,
                              const stored_tensor& scales) {
     if (!matrix)
       return refuse(scales, "scales nothing", errc::corrupt);
     if (matrix->type == weights::stored_type::i8)
       return weights::int8_matrix(*matrix, scales);
-    return weights::fp8_matrix(*matrix, scales, config_.quantised.block);
+    const auto block = config_.quantised.block;
+    const bool can_stay = block == 0 || block == ops::scale_cols;
+    if (how_ == e4m3_matrices::kept && can_stay && !is_looked_up(name))
+      return weights::e4m3_matrix(*matrix, scales, block);
+    return weights::fp8_matrix(*matrix, scales, block);
+  }
+
+  static bool is_looked_up(std::string_view name) {
+    return name == "token_embd" || name == "position_embd" ||
+           name == "token_types";
   }
 
   result<made_tensor> packed(const weights::int4_parts& parts) {
@@ -325,6 +345,7 @@ private:
 
   const model_json& config_;
   const weights::safetensors_set& files_;
+  e4m3_matrices how_;
   directory& out_;
   std::map<std::string, module_group> modules_;
 };
@@ -332,7 +353,7 @@ private:
 } // namespace
 
 result<std::unique_ptr<weights::checkpoint>>
-open_directory(const std::filesystem::path& path) {
+open_directory(const std::filesystem::path& path, e4m3_matrices how) {
   // "model/" and "." have no file name.
   const auto name = std::filesystem::absolute(path / "")
                         .parent_path()
@@ -355,7 +376,7 @@ open_directory(const std::filesystem::path& path) {
   if (!files)
     return failed(files.error());
   auto out = std::make_unique<directory>(name, *config, std::move(*files));
-  auto done = translator{*config, out->files(), *out}.run();
+  auto done = translator{*config, out->files(), how, *out}.run();
   if (!done)
     return failed(done.error());
   return std::unique_ptr<weights::checkpoint>{std::move(out)};

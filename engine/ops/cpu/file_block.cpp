@@ -172,7 +172,8 @@ file_block read_file_block(element_type type, const std::byte* row,
   case element_type::f32:
   case element_type::f16:
   case element_type::bf16:
-    break; // not quantised
+  case element_type::e4m3:
+    break; // not in blocks
   }
   return out;
 }

@@ -24,6 +24,8 @@ result<void> check(std::span<const matrix_view> parts) {
     return error{errc::invalid_argument, "a weight has no parts"};
   for (const auto& part : parts) {
     const auto layout = layout_of(part.type);
+    if (part.type == element_type::e4m3)
+      return error{errc::unsupported, "weights in e4m3 are for GPUs"};
     if (part.rows <= 0 || part.cols <= 0 || part.cols % layout.elements != 0)
       return error{errc::invalid_argument,
                    "a weight's shape does not fit its type"};

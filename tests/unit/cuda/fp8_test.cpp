@@ -4,6 +4,7 @@
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/dense_layout.hpp"
 #include "engine/weights/converted_checkpoint.hpp"
+#include "tests/unit/cuda/stored_e4m3.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
+#include <list>
 #include <map>
 #include <mutex>
 #include <random>
@@ -27,17 +29,6 @@ using cuda::e4m3;
 
 namespace {
 
-/// What the format says a code means; not a number for two of them.
-double value_of(unsigned code) {
-  const int exponent = static_cast<int>(code >> 3 & 15);
-  const int mantissa = static_cast<int>(code & 7);
-  const double magnitude = exponent == 15 && mantissa == 7 ? NAN
-                           : exponent == 0
-                               ? std::ldexp(mantissa, -9)
-                               : std::ldexp(8 + mantissa, exponent - 10);
-  return code & 0x80 ? -magnitude : magnitude;
-}
-
 /// The nearest code of a number from 0 on, the even one of two; 448 is the end.
 unsigned nearest_code(double value) {
   unsigned best = 0;
@@ -50,37 +41,11 @@ unsigned nearest_code(double value) {
   return best;
 }
 
-std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
-  std::mt19937_64 random{seed};
-  std::normal_distribution<float> normal;
-  std::vector<float> out(n);
-  for (auto& x : out)
-    x = normal(random);
-  return out;
-}
-
 ops::matrix_view as_e4m3(std::span<const float> values, std::int64_t rows) {
   ops::matrix_view out{ops::element_type::f32, rows,
                        static_cast<std::int64_t>(values.size()) / rows,
                        std::as_bytes(values)};
   out.as_e4m3 = true;
-  return out;
-}
-
-/// What a weight in e4m3 stands for.
-std::vector<double> meant_by(const cuda::dense_weight& w) {
-  REQUIRE(w.is_e4m3);
-  std::vector<double> out;
-  for (std::int64_t r = 0; r < w.rows; ++r) {
-    float scale = 0;
-    std::memcpy(&scale,
-                w.bytes.data() + ops::e4m3_scales_at(w.rows, w.cols) + 4 * r,
-                sizeof scale);
-    for (std::int64_t i = 0; i < w.cols; ++i)
-      out.push_back(value_of(static_cast<unsigned>(
-                        w.bytes[static_cast<std::size_t>(r * w.cols + i)])) *
-                    scale);
-  }
   return out;
 }
 
@@ -261,15 +226,88 @@ namespace {
 
 constexpr model::decoder_limits limits{24, 24, 16, 8};
 
-/// A family's model with both in e4m3, and what was planned for it.
+/// A family's model whose matrices are to be e4m3.
+std::unique_ptr<weights::checkpoint> rounded_later(const std::string& name) {
+  auto stored = model::open_checkpoint(reference_folder() / "families" /
+                                       (name + ".gguf"));
+  REQUIRE(stored.has_value());
+  return weights::convert_matrices(std::move(*stored),
+                                   weights::matrix_form::e4m3);
+}
+
+/// The same as somebody stores it who rounds as we do.
+class rounded_before final : public weights::checkpoint {
+public:
+  explicit rounded_before(const std::string& name) : all_(rounded_later(name)) {
+    tensors_.assign(all_->tensors().begin(), all_->tensors().end());
+    for (auto& one : tensors_)
+      if (one.as_e4m3)
+        round(one);
+  }
+
+  const weights::metadata_value* find(std::string_view key) const override {
+    return all_->find(key);
+  }
+
+  const weights::tensor* find_tensor(std::string_view name) const override {
+    const auto found =
+        std::find_if(tensors_.begin(), tensors_.end(),
+                     [&](const auto& one) { return one.name == name; });
+    return found == tensors_.end() ? nullptr : &*found;
+  }
+
+  std::span<const weights::tensor> tensors() const override {
+    return tensors_;
+  }
+
+  result<weights::tensor_data> read(const weights::tensor& one) const override {
+    weights::tensor_data out{one.bytes};
+    if (const auto found = scales_.find(one.name); found != scales_.end())
+      out.scales = found->second;
+    return out;
+  }
+
+  const std::string& name() const override {
+    return all_->name();
+  }
+
+  std::string content_hash(int threads) const override {
+    return all_->content_hash(threads);
+  }
+
+  bool changed() const override {
+    return false;
+  }
+
+private:
+  void round(weights::tensor& one) {
+    const auto from = one.matrix();
+    auto made = cuda::make_dense({&from, 1}).value();
+    const auto at =
+        static_cast<std::size_t>(ops::e4m3_scales_at(made.rows, made.cols));
+    stored_e4m3& kept = kept_.emplace_back();
+    kept.scales.resize(static_cast<std::size_t>(made.rows));
+    std::memcpy(kept.scales.data(), made.bytes.data() + at,
+                kept.scales.size() * sizeof(float));
+    made.bytes.resize(static_cast<std::size_t>(made.rows * made.cols));
+    kept.rows = made.rows;
+    kept.numbers = std::move(made.bytes);
+    one.type = ops::element_type::e4m3;
+    one.as_e4m3 = false;
+    one.bytes = kept.numbers;
+    scales_.emplace(one.name, kept.scales);
+  }
+
+  std::unique_ptr<weights::checkpoint> all_;
+  std::vector<weights::tensor> tensors_;
+  std::list<stored_e4m3> kept_;
+  std::map<std::string, std::vector<float>> scales_;
+};
+
+/// A model with keys and values in e4m3 too, and what was planned for it.
 struct fp8_model {
-  explicit fp8_model(const std::string& name)
+  explicit fp8_model(std::unique_ptr<weights::checkpoint> file)
       : backend(make_gpu({.usage = &usage}, ops::kv_type::e4m3)) {
-    auto stored = model::open_checkpoint(reference_folder() / "families" /
-                                         (name + ".gguf"));
-    REQUIRE(stored.has_value());
-    auto file = weights::convert_matrices(std::move(*stored),
-                                          weights::matrix_form::e4m3);
     auto config = model::read_model_config(*file, 64);
     REQUIRE(config.has_value());
     auto made = model::decoder::make(*file, *config, *backend, limits, {});
@@ -295,7 +333,7 @@ TEST_CASE("families in e4m3 take what was planned, are near the reference, and "
        {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3",
         "smollm3", "granite", "olmo2", "qwen3moe"}) {
     INFO(name);
-    fp8_model model{name};
+    fp8_model model{rounded_later(name)};
     if (!on_gpu()) {
       CHECK(model.usage.bytes ==
             model.planned.weights + model.planned.kv_cache +
@@ -322,6 +360,14 @@ TEST_CASE("families in e4m3 take what was planned, are near the reference, and "
     feed(*model.decoder, {{&other, 1}, {&batched, 6}});
     feed(*model.decoder, {{&batched, 4}, {&other, 1}});
     CHECK((batched.logits == whole.logits));
+    // Nor does it matter who rounded.
+    fp8_model same{std::make_unique<rounded_before>(name)};
+    CHECK(same.planned.weights == model.planned.weights);
+    CHECK(same.planned.workspace == model.planned.workspace);
+    CHECK(same.decoder->weight_bytes() == model.decoder->weight_bytes());
+    fed_sequence again{ids, {4}, 0, {}};
+    feed_alone(*same.decoder, again, 24);
+    CHECK((again.logits == whole.logits));
   }
 }
 
@@ -430,25 +476,52 @@ TEST_CASE(
   CHECK(2 * blocks["fp8_e4m3"] == blocks[""]);
 }
 
-TEST_CASE("a model that comes in fp8 is kept as it is on a GPU") {
-  auto stored = options_of("llama-fp8"), asked = stored;
-  asked.model = stored.model;
-  stored.quantization = "compressed-tensors";
-  asked.quantization = "";
-  auto one = engine::measure(stored, 1 << 30);
-  auto other = engine::measure(asked, 1 << 30);
-  REQUIRE(one.has_value());
-  REQUIRE(other.has_value());
-  CHECK(one->weight_bytes == other->weight_bytes);
-  auto blocks = options_of("llama-fp8-blocks");
-  blocks.quantization = "fp8";
-  auto third = engine::measure(blocks, 1 << 30);
-  REQUIRE(third.has_value());
-  CHECK(third->weight_bytes == other->weight_bytes);
-  auto wrong = options_of("llama-awq");
-  wrong.quantization = "fp8";
-  auto refused = engine::measure(wrong, 1 << 30);
-  REQUIRE(!refused.has_value());
-  CHECK(refused.error().message.find("quantised with awq, not with fp8") !=
-        std::string::npos);
+TEST_CASE("a checkpoint in fp8 stays that on a GPU, unless it is to be "
+          "something else") {
+  const auto weights_of = [](const char* model, const char* quantization,
+                             const char* dtype = "") {
+    auto o = options_of(model);
+    o.quantization = quantization;
+    o.dtype = dtype;
+    return engine::measure(o, 1 << 30).value().weight_bytes;
+  };
+  const auto kept = weights_of("llama-fp8", "");
+  CHECK(weights_of("llama-fp8", "compressed-tensors") == kept);
+  CHECK(weights_of("llama-fp8", "", "bfloat16") == kept);
+  CHECK(weights_of("llama-fp8", "", "float16") == kept);
+  // The same model in blocks is F16, two bytes for each number, no scales.
+  constexpr std::uint64_t outputs = 64 + 2 * 32 + 64 + 2 * 128 + 64;
+  constexpr std::uint64_t numbers =
+      64 * (outputs - 64) + std::uint64_t{128} * 64;
+  const auto widened = weights_of("llama-fp8-blocks", "fp8");
+  CHECK(widened == weights_of("llama-fp8-blocks", ""));
+  CHECK(widened - kept == 2 * (numbers - 4 * outputs)); // of two layers
+  CHECK(weights_of("llama-fp8", "q8_0") == widened);    // in bf16
+  for (const char* model : {"llama-awq", "llama-fp8"}) {
+    auto other = options_of(model);
+    other.quantization = "fp8";
+    auto refused = engine::measure(other, 1 << 30);
+    REQUIRE(!refused.has_value());
+    CHECK_THAT(refused.error().message,
+               Catch::Contains(model == std::string{"llama-awq"}
+                                   ? "quantised with awq, not with fp8"
+                                   : "quantised with compressed-tensors, not "
+                                     "with fp8"));
+  }
+}
+
+TEST_CASE("an engine of a checkpoint in fp8 takes what was measured") {
+  ::setenv("TROUPE_CUDA_MODULE",
+           TROUPE_BINARY_DIR "/tests/emulated_gpu/libemulated_gpu.so", 0);
+  ::setenv("CUDA_VISIBLE_DEVICES", "0", 0);
+  const auto o = options_of("llama-fp8");
+  const auto measured = engine::measure(o, 1 << 30).value();
+  fp8_engine one{o};
+  CHECK(measured.weight_bytes == one.about().weight_bytes);
+  engine::request request;
+  request.id = 1;
+  request.prompt = {5, 9, 20, 7};
+  request.params.max_tokens = 4;
+  request.params.seed = 7;
+  CHECK(one.ask({request}).at(1).size() == 4);
 }

@@ -7,6 +7,7 @@
 #include "tests/unit/weights/model_directory.hpp"
 
 #include <catch2/catch.hpp>
+#include <fmt/format.h>
 
 using namespace troupe;
 using namespace troupe::test;
@@ -259,6 +260,88 @@ TEST_CASE("what a family does not compute is refused by name") {
   refused(
       with("qwen3moe", "\"num_local_experts\": 8", "\"num_local_experts\": 9"),
       errc::corrupt, "shape");
+}
+
+TEST_CASE("e4m3 with scales of outputs stays that if it is asked for") {
+  using model::hugging_face::e4m3_matrices;
+  using ops::element_type;
+  const auto type_of = [](const std::filesystem::path& path, e4m3_matrices how,
+                          const char* name) {
+    auto file = model::open_checkpoint(path, how);
+    INFO((file ? std::string{} : file.error().message));
+    REQUIRE(file.has_value());
+    const auto* found = (*file)->find_tensor(name);
+    REQUIRE(found != nullptr);
+    CHECK((found->type == element_type::e4m3) ==
+          !(*file)->read(*found)->scales.empty());
+    return found->type;
+  };
+  const auto* matrix = "blk.1.ffn_down.weight";
+  constexpr auto kept = e4m3_matrices::kept, as_f16 = e4m3_matrices::as_f16;
+  CHECK(type_of(tiny("llama-fp8"), kept, matrix) == element_type::e4m3);
+  CHECK(type_of(tiny("llama-fp8"), as_f16, matrix) == element_type::f16);
+  CHECK(type_of(tiny("llama-fp8"), kept, "token_embd.weight") ==
+        element_type::bf16);
+  CHECK(type_of(tiny("llama-fp8-blocks"), kept, matrix) == element_type::f16);
+  CHECK(type_of(tiny("llama-int8"), kept, matrix) == element_type::q8_0);
+  // It is another arithmetic.
+  CHECK(model::open_checkpoint(tiny("llama-fp8"), kept)
+            .value()
+            ->content_hash(1) !=
+        model::open_checkpoint(tiny("llama-fp8")).value()->content_hash(1));
+  // Nobody looks rows up in e4m3; an output layer is a product as any other.
+  broken_directory other{"llama-fp8"};
+  other.replace("config.json", "\"tie_word_embeddings\": true",
+                "\"tie_word_embeddings\": false");
+  const auto fp8 = [](const std::string& module, int from) {
+    return fmt::format(
+        R"("{0}.weight":{{"dtype":"F8_E4M3","shape":[2,2],)"
+        R"("data_offsets":[{1},{2}]}},"{0}.weight_scale":{{"dtype":"F32",)"
+        R"("shape":[1],"data_offsets":[{2},{3}]}})",
+        module, from, from + 4, from + 8);
+  };
+  other.write("model.safetensors",
+              safetensors_file("{" + fp8("model.embed_tokens", 0) + "," +
+                                   fp8("lm_head", 8) + "}",
+                               std::string(16, '\1')));
+  CHECK(type_of(other.path(), kept, "token_embd.weight") == element_type::f16);
+  CHECK(type_of(other.path(), kept, "output.weight") == element_type::e4m3);
+}
+
+TEST_CASE("e4m3 with scales of squares of 128 stays that if it is asked for") {
+  using model::hugging_face::e4m3_matrices;
+  const auto opened = [](int side, e4m3_matrices how) {
+    broken_directory one{"llama-fp8-blocks"};
+    while (weights::read_text_file(one.path() / "config.json", 1 << 20)
+               ->find("48") != std::string::npos)
+      one.replace("config.json", "48", std::to_string(side));
+    const auto squares = (256 + side - 1) / side;
+    const std::string module = "model.layers.0.mlp.up_proj.weight";
+    one.write(
+        "model.safetensors",
+        safetensors_file(
+            fmt::format(R"({{"{0}":{{"dtype":"F8_E4M3","shape":[3,256],)"
+                        R"("data_offsets":[0,768]}},"{0}_scale_inv":)"
+                        R"({{"dtype":"F32","shape":[1,{1}],)"
+                        R"("data_offsets":[768,{2}]}}}})",
+                        module, squares, 768 + 4 * squares),
+            std::string(static_cast<std::size_t>(768 + 4 * squares), '\1')));
+    return model::open_checkpoint(one.path(), how).value();
+  };
+  const auto* name = "blk.0.ffn_up.weight";
+  const auto kept = opened(128, e4m3_matrices::kept);
+  const auto* matrix = kept->find_tensor(name);
+  CHECK(matrix->type == ops::element_type::e4m3);
+  CHECK(matrix->row_scales == 2);
+  CHECK(matrix->matrix().row_scales == 2);
+  CHECK(kept->read(*matrix)->scales.size() == 6);
+  CHECK(kept->read(*matrix)->bytes().size() == 768);
+  for (const auto& widened :
+       {opened(128, e4m3_matrices::as_f16), opened(64, e4m3_matrices::kept)}) {
+    const auto* other = widened->find_tensor(name);
+    CHECK(other->type == ops::element_type::f16);
+    CHECK(widened->read(*other)->scales.empty());
+  }
 }
 
 TEST_CASE("a quantisation that is not understood is refused by name") {

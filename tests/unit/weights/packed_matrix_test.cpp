@@ -131,7 +131,8 @@ TEST_CASE("packed matrices that are not plain are refused") {
   refused(gptq_matrix{}.convert(1), errc::corrupt, "a scale per group");
   owned_tensor words{
       "w", stored_type::i32, {8, 8}, std::vector<std::int32_t>(64)};
-  owned_tensor scales{"s", stored_type::f16, {4, 8}, halves(std::vector<float>(32, 1.0f))};
+  owned_tensor scales{
+      "s", stored_type::f16, {4, 8}, halves(std::vector<float>(32, 1.0f))};
   owned_tensor zeros{
       "z", stored_type::i32, {4, 1}, std::vector<std::int32_t>(4)};
   refused(int4_matrix({&words.tensor, &zeros.tensor, &scales.tensor, nullptr},
@@ -198,6 +199,63 @@ TEST_CASE("eight-bit floats are value times scale") {
   REQUIRE(late.has_value());
   std::vector<std::byte> out(late->out.byte_size());
   refused(late->write(out), errc::corrupt, "not finite");
+}
+
+TEST_CASE("eight-bit floats can stay where they are, beside their scales") {
+  const std::vector<std::uint8_t> values{0x00, 0x38, 0xb8, 0x7e, 0x01, 0x40};
+  owned_tensor weights{"w", stored_type::f8_e4m3, {2, 3}, values};
+  owned_tensor one{"s", stored_type::f32, {}, std::vector<float>{0.3f}};
+  auto made = e4m3_matrix(weights.tensor, one.tensor, 0);
+  REQUIRE(made.has_value());
+  CHECK(made->out.type == ops::element_type::e4m3);
+  CHECK(made->out.shape == std::vector<std::int64_t>{3, 2});
+  CHECK(made->out.bytes.data() == weights.tensor.bytes.data());
+  CHECK(made->out.byte_size() == 6);
+  CHECK(!made->write);
+  CHECK(made->scales() == std::vector<float>{0.3f, 0.3f});
+  owned_tensor each{
+      "s", stored_type::f32, {2, 1}, std::vector<float>{0.5f, 2.0f}};
+  auto other = e4m3_matrix(weights.tensor, each.tensor, 0);
+  REQUIRE(other.has_value());
+  CHECK(other->scales() == std::vector<float>{0.5f, 2.0f});
+
+  auto both = stack({*made, *other});
+  REQUIRE(both.has_value());
+  CHECK(both->out.shape == std::vector<std::int64_t>{3, 2, 2});
+  CHECK(both->scales() == std::vector<float>{0.3f, 0.3f, 0.5f, 2.0f});
+  const auto bytes = written(*both);
+  CHECK(std::memcmp(bytes.data(), values.data(), 6) == 0);
+  CHECK(std::memcmp(bytes.data() + 6, values.data(), 6) == 0);
+
+  owned_tensor squares{"s", stored_type::f32, {1, 2}, std::vector<float>{1, 2}};
+  refused(e4m3_matrix(weights.tensor, squares.tensor, 0), errc::unsupported,
+          "neither one scale nor one per output");
+  refused(e4m3_matrix(one.tensor, one.tensor, 0), errc::corrupt,
+          "not an F8_E4M3 matrix");
+}
+
+TEST_CASE("eight-bit floats in blocks have a scale of each row and block") {
+  owned_tensor weights{"w",
+                       stored_type::f8_e4m3,
+                       {130, 257},
+                       std::vector<std::uint8_t>(130 * 257, 0x38)};
+  owned_tensor squares{
+      "s", stored_type::f32, {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 6}};
+  auto made = e4m3_matrix(weights.tensor, squares.tensor, 128);
+  REQUIRE(made.has_value());
+  CHECK(made->out.row_scales == 3);
+  const auto scales = made->scales();
+  REQUIRE(scales.size() == 130 * 3);
+  for (std::size_t row : {0, 127, 128, 129})
+    for (std::size_t block = 0; block < 3; ++block)
+      CHECK(scales[row * 3 + block] ==
+            static_cast<float>(row / 128 * 3 + block + 1));
+  CHECK(stack({*made, *made})->scales().size() == 2 * 130 * 3);
+  owned_tensor one{"s", stored_type::f32, {1}, std::vector<float>{1}};
+  refused(e4m3_matrix(weights.tensor, one.tensor, 128), errc::corrupt,
+          "a scale per block");
+  refused(stack({*made, *e4m3_matrix(weights.tensor, one.tensor, 0)}),
+          errc::corrupt, "differ in type or shape");
 }
 
 TEST_CASE("matrices are stacked in their order") {
