@@ -302,7 +302,7 @@ private:
   std::vector<product_algorithm> proposed(product_shape shape) {
     if (shape.kind != kind::bf16)
       shape.outputs = ops::gpu_product_layout::outputs_at_once(shape.outputs);
-    if (shape.kind == kind::e4m3)
+    if (shape.kind != kind::f16)
       shape.kind = kind::bf16;
     return device_.product_algorithms(shape, workspace_.bytes());
   }
@@ -423,7 +423,7 @@ private:
       run_with(static_cast<const bf16*>(weight_.numbers));
     else if (weight_.shape.kind == kind::f16)
       run_with(static_cast<const f16*>(weight_.numbers));
-    else if (weight_.row_scales > 1)
+    else if (weight_.shape.kind == kind::block_e4m3)
       run_with(static_cast<const block_e4m3*>(weight_.numbers));
     else
       run_with(static_cast<const e4m3*>(weight_.numbers));

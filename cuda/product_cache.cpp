@@ -52,11 +52,11 @@ using ops::library_kind;
 using ops::row_role;
 
 constexpr library_kind kinds[] = {library_kind::bf16, library_kind::f16,
-                                  library_kind::e4m3};
+                                  library_kind::e4m3, library_kind::block_e4m3};
 constexpr row_role roles[] = {row_role::prompt, row_role::output};
 
 std::string_view name_of(library_kind kind) {
-  constexpr std::string_view names[] = {"bf16", "f16", "e4m3"};
+  constexpr std::string_view names[] = {"bf16", "f16", "e4m3", "block_e4m3"};
   return names[static_cast<std::size_t>(kind)];
 }
 

@@ -24,7 +24,8 @@ bool kept_as_e4m3(std::span<const matrix_view> parts) {
 std::optional<library_kind>
 library_kind_of(std::span<const matrix_view> parts) {
   if (kept_as_e4m3(parts))
-    return library_kind::e4m3;
+    return row_scales_of(parts) > 1 ? library_kind::block_e4m3
+                                    : library_kind::e4m3;
   switch (dense_type(parts)) {
   case element_type::bf16:
     return library_kind::bf16;

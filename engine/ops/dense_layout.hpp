@@ -29,7 +29,7 @@ std::int64_t row_scales_of(std::span<const matrix_view> parts);
 std::int64_t e4m3_scales_at(std::int64_t rows, std::int64_t cols);
 
 /// As what a GPU keeps a weight whose products a library can make.
-enum class library_kind : std::uint8_t { bf16, f16, e4m3 };
+enum class library_kind : std::uint8_t { bf16, f16, e4m3, block_e4m3 };
 
 /// Of the stacked parts; nothing of those that are f32.
 std::optional<library_kind> library_kind_of(std::span<const matrix_view> parts);

@@ -97,7 +97,8 @@ product_choices some_choices() {
       {{64, 12'345, 12'000}, {2048, 99'999'999'999, 1}}};
   out[{{4096, 1024}, row_role::output}] = {{}, {{1, 7, 7}}};
   out[{{151'936, 896}, row_role::prompt}] = {product_algorithm{9}, {}};
-  for (auto kind : {ops::library_kind::f16, ops::library_kind::e4m3})
+  for (auto kind : {ops::library_kind::f16, ops::library_kind::e4m3,
+                    ops::library_kind::block_e4m3})
     out[{{4096, 1024, kind}, row_role::prompt}] = {
         product_algorithm{7, static_cast<std::uint64_t>(kind)}, {}};
   return out;
