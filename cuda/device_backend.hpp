@@ -84,6 +84,7 @@ public:
 
   std::unique_ptr<ops::buffer> allocate(std::int64_t floats) override {
     auto made = std::make_unique<device_floats>(*device_, floats);
+    products_.are_written(made->data(), floats); // where others may have been
     device_->zero(made->data(), made->memory.bytes());
     return made;
   }
@@ -91,6 +92,7 @@ public:
   std::unique_ptr<ops::buffer> upload(std::span<const float> values) override {
     auto made = std::make_unique<device_floats>(
         *device_, static_cast<std::int64_t>(values.size()));
+    products_.are_written(made->data(), made->size());
     device_->copy_in(made->data(), values.data(), values.size_bytes());
     return made;
   }

@@ -91,7 +91,10 @@ public:
 
   /// Room for steps of so many rows.
   void make_room(std::int64_t rows) {
+    const auto before = room_.rounded.bytes();
     room_.grow_to(device_, layout_, rows);
+    if (room_.rounded.bytes() != before)
+      forget_rounded();
   }
 
   const ops::gpu_product_layout& layout() const {

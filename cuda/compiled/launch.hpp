@@ -163,6 +163,22 @@ constexpr auto entry_of() {
     return &run_kernel<Kernel>;
 }
 
+/// Whether the kernel's code that runs here was compiled to wait for earlier
+/// launches: a GPU that can begin early may run code for older ones. Of the
+/// first GPU that asks, of all.
+template <class Kernel>
+bool waits_for_earlier() {
+  static const bool out = [] {
+    constexpr int hopper = 90; // run_thread waits from there on
+    cudaFuncAttributes about{};
+    if (cudaFuncGetAttributes(&about, entry_of<Kernel>()) == cudaSuccess)
+      return about.ptxVersion >= hopper;
+    cudaGetLastError(); // a launch will say what is wrong
+    return false;
+  }();
+  return out;
+}
+
 template <class Kernel>
 void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
   constexpr auto run = entry_of<Kernel>();
@@ -186,7 +202,7 @@ void gpu_device::launch(const launch_shape& shape, const Kernel& kernel) {
   how.dynamicSmemBytes = shared;
   how.stream = stream_;
   how.attrs = &early;
-  how.numAttrs = launches_early_ ? 1 : 0;
+  how.numAttrs = launches_early_ && waits_for_earlier<Kernel>() ? 1 : 0;
   if (auto why = cudaLaunchKernelEx(&how, run, kernel); why != cudaSuccess) {
     cudaGetLastError(); // it is told here
     throw gpu_failure{"a kernel could not be launched", why};

@@ -217,12 +217,14 @@ void layers::multiply(const loaded_step& step) {
                backend_.linear_gated(
                    gate_of(step.activation->op), weight, from, rows, to,
                    at(step.activation->to) + first * (n / 2), role);
-             else if (step.bias)
+             else if (step.bias && step.what->op == block_op::linear)
                backend_.linear_biased(weight, from, rows, *step.bias, to, role);
              else
                backend_.linear(weight, from, rows, to,
                                step.what->op == block_op::add_linear, role);
            });
+  if (step.bias && step.what->op == block_op::add_linear)
+    backend_.add_bias(y, *step.bias, rows_, n);
 }
 
 void layers::multiply(const ops::weight& weight, const float* x,

@@ -396,12 +396,18 @@ EXPORTED cublasStatus_t cublasLtMatmul(
                        static_cast<float*>(d),
                        by.how};
   const auto used = needs.workspaceSize;
-  return stream.add([what, with, workspace, used, &stream] {
+  const auto written = bytes_of(what.c);
+  return stream.add([what, with, workspace, used, written, &stream] {
     if (stream.of().failure() != cudaSuccess)
       return;
+    // It begins when all before it is over; what comes next may begin early.
+    auto& unfinished = troupe::interpreted::stream::unfinished();
+    unfinished.clear();
     if (used > 0) // whatever was there is lost
       std::memset(workspace, 0xff, used);
     compute(what, with);
+    unfinished.add(workspace, used);
+    unfinished.add(with.d, written);
   }) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS
              : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -80,8 +80,13 @@ work unless_failed(device& of, work what) {
 
 // -- the module's kernels -----------------------------------------------------
 
+struct loaded_program {
+  ptx::program program;
+  int target; ///< 90 of sm_90a
+};
+
 struct known_kernel {
-  const ptx::program* of = nullptr;
+  const loaded_program* of = nullptr;
   std::string name;
   /// By device; 0: nothing was.
   std::array<std::atomic<std::size_t>, devices_most> shared_asked{};
@@ -89,7 +94,7 @@ struct known_kernel {
 
 struct known_kernels {
   std::mutex mutex;
-  std::deque<ptx::program> programs;
+  std::deque<loaded_program> programs;
   std::unordered_map<const void*, known_kernel> by_stub;
 };
 
@@ -123,6 +128,14 @@ std::string_view ptx_of(const fat_binary_wrapper& wrapper) {
     std::abort();
   }
   return all.substr(begin, all.find('\0', begin) - begin);
+}
+
+int target_of(std::string_view text) {
+  constexpr std::string_view before = ".target sm_";
+  const auto at = text.find(before);
+  return at == std::string_view::npos
+             ? 0
+             : std::atoi(text.data() + at + before.size());
 }
 
 /// A kernel's arguments, which may be gone when it runs.
@@ -165,7 +178,7 @@ cudaError_t launch_kernel(known_kernel& known, const configuration& how,
     return cudaErrorInvalidResourceHandle;
   if (of.failure() != cudaSuccess)
     return of.failure();
-  const auto* entry = known.of->find(known.name);
+  const auto* entry = known.of->program.find(known.name);
   if (entry == nullptr)
     return cudaErrorInvalidDeviceFunction;
   constexpr unsigned blocks_y_most = 65535, threads_most = 1024;
@@ -267,7 +280,8 @@ extern "C" {
 void** __cudaRegisterFatBinary(void* wrapper) {
   const auto text = ptx_of(*static_cast<fat_binary_wrapper*>(wrapper));
   std::lock_guard guard{kernels().mutex};
-  kernels().programs.push_back(ptx::program::parse(std::string{text}));
+  kernels().programs.push_back(
+      {ptx::program::parse(std::string{text}), target_of(text)});
   return reinterpret_cast<void**>(&kernels().programs.back());
 }
 
@@ -285,7 +299,7 @@ void __cudaRegisterFunction(void** handle, const char* stub, char*,
                             int*) {
   std::lock_guard guard{kernels().mutex};
   auto& known = kernels().by_stub[stub];
-  known.of = reinterpret_cast<const ptx::program*>(handle);
+  known.of = reinterpret_cast<const loaded_program*>(handle);
   known.name = name;
 }
 
@@ -332,6 +346,16 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* how, const void* stub,
       *known,
       {how->gridDim, how->blockDim, how->dynamicSmemBytes, how->stream, *early},
       arguments);
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, const void* stub) {
+  const auto* known = find_kernel(stub);
+  if (known == nullptr)
+    return said(cudaErrorInvalidDeviceFunction);
+  std::memset(out, 0, sizeof *out);
+  out->ptxVersion = known->of->target;
+  out->binaryVersion = device_facts::major * 10 + device_facts::minor;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute which,

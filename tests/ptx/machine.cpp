@@ -84,6 +84,8 @@ constexpr std::uint64_t sector_bytes = 32;
 } // namespace
 
 void unfinished_writes::add(std::uint64_t address, std::size_t bytes) {
+  if (bytes == 0)
+    return;
   for (auto s = address / sector_bytes;
        s <= (address + bytes - 1) / sector_bytes; ++s)
     sectors_.insert(s);

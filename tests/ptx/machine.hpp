@@ -128,10 +128,14 @@ private:
 class unfinished_writes {
 public:
   void add(std::uint64_t address, std::size_t bytes);
+  void add(const void* at, std::size_t bytes) {
+    add(reinterpret_cast<std::uint64_t>(at), bytes);
+  }
   bool touch(std::uint64_t address, std::size_t bytes) const;
   /// All of those launches are over.
   void clear() {
-    sectors_.clear();
+    if (!sectors_.empty())
+      sectors_ = {}; // an empty set of many buckets is slow to clear again
   }
 
 private:

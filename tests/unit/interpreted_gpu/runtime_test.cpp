@@ -41,6 +41,21 @@ constexpr const char* text = R"(
   st.global.f32 [%rd5], %f2;
   ret;
 }
+.visible .entry reads_early(.param .u64 x, .param .u64 y) {
+  .reg .b32 %r<4>;
+  .reg .b64 %rd<8>;
+  .reg .f32 %f<3>;
+  ld.param.u64 %rd1, [x];
+  ld.param.u64 %rd2, [y];
+  mov.u32 %r1, %tid.x;
+  mul.wide.u32 %rd3, %r1, 4;
+  add.s64 %rd4, %rd1, %rd3;
+  add.s64 %rd5, %rd2, %rd3;
+  ld.global.f32 %f1, [%rd4];
+  griddepcontrol.wait;
+  st.global.f32 [%rd5], %f1;
+  ret;
+}
 )";
 
 /// As nvcc lays it out.
@@ -60,6 +75,9 @@ struct wrapper {
 void stub() {
   // nop
 }
+void stub_early() {
+  // nop
+}
 
 cudaKernel_t twice() {
   static const cudaKernel_t made = [] {
@@ -73,6 +91,9 @@ cudaKernel_t twice() {
     __cudaRegisterFunction(handle, reinterpret_cast<const char*>(&stub),
                            nullptr, "twice", -1, nullptr, nullptr, nullptr,
                            nullptr, nullptr);
+    __cudaRegisterFunction(handle, reinterpret_cast<const char*>(&stub_early),
+                           nullptr, "reads_early", -1, nullptr, nullptr,
+                           nullptr, nullptr, nullptr);
     cudaKernel_t out = nullptr;
     REQUIRE(__cudaGetKernel(&out, reinterpret_cast<const void*>(&stub)) ==
             cudaSuccess);
@@ -103,8 +124,9 @@ struct fixture {
                               stream);
   }
 
-  /// Perhaps before those before it are over.
-  cudaError_t launch_early(float* from, float* to) {
+  /// Perhaps before those before it are over; y[i] = x[i], or, if it never
+  /// waits for them, 2 x[i].
+  cudaError_t launch_early(float* from, float* to, bool waits = true) {
     void* arguments[] = {&from, &to};
     cudaLaunchAttribute early{};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -116,8 +138,9 @@ struct fixture {
     how.attrs = &early;
     how.numAttrs = 1;
     (void)twice(); // is known then
-    return cudaLaunchKernelExC(&how, reinterpret_cast<const void*>(&stub),
-                               arguments);
+    return cudaLaunchKernelExC(
+        &how, reinterpret_cast<const void*>(waits ? &stub_early : &stub),
+        arguments);
   }
 
   static constexpr unsigned count = 32;
@@ -329,11 +352,36 @@ TEST_CASE("what a kernel may not touch ends its device", "[interpreted_gpu]") {
   refused(3, [](fixture&) { return static_cast<float*>(nullptr); });
   refused(4, [&](fixture&) { return other.x; });
   {
-    fixture on{5}; // which never waits
-    CHECK(on.launch_early(on.x, on.y) == cudaSuccess);
+    fixture on{5};
+    CHECK(on.launch_early(on.x, on.y, false) == cudaSuccess);
     CHECK(cudaStreamSynchronize(on.stream) == cudaErrorLaunchFailure);
   }
   REQUIRE(cudaSetDevice(0) == cudaSuccess);
   CHECK(other.launch(other.x, other.y) == cudaSuccess);
   CHECK(cudaStreamSynchronize(other.stream) == cudaSuccess);
+}
+
+TEST_CASE("a launch that begins early does not read what those before it write",
+          "[interpreted_gpu]") {
+  const auto from = numbers();
+  const auto copy_to = [&](fixture& on, float* to) {
+    return cudaMemcpyAsync(to, from.data(), on.bytes, cudaMemcpyHostToDevice,
+                           on.stream);
+  };
+  float* z = nullptr;
+  fixture on{6};
+  REQUIRE(cudaMalloc(reinterpret_cast<void**>(&z), on.bytes) == cudaSuccess);
+  // Others wrote it, but a copy, or a launch that waits for all, is between.
+  CHECK(copy_to(on, on.x) == cudaSuccess);
+  CHECK(on.launch(on.x, on.y) == cudaSuccess);
+  CHECK(copy_to(on, on.x) == cudaSuccess);
+  CHECK(on.launch_early(on.y, z) == cudaSuccess);
+  CHECK(on.launch(on.x, on.y) == cudaSuccess);
+  CHECK(on.launch_early(on.x, z) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(on.stream) == cudaSuccess);
+  // One that began early is between: those before it may run still.
+  CHECK(on.launch(on.x, on.y) == cudaSuccess);
+  CHECK(on.launch_early(on.x, z) == cudaSuccess);
+  CHECK(on.launch_early(on.y, z) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(on.stream) == cudaErrorLaunchFailure);
 }
