@@ -18,8 +18,8 @@ FAULTY = pathlib.Path(os.environ.get(
     "TROUPE_FAULTY_REPLICA", BINARY.parent / "faulty_replica")).resolve()
 PORTS = {"join": 6380, "cluster": 6381, "http": 8000, "admin": 8265}
 # An end to every wait. What is waited for takes a second or two; nobody's
-# machine is so slow that ten times that would not do.
-DEADLINE_S = 30
+# machine is so slow that thirty times that would not do.
+DEADLINE_S = 60
 # Models of the tests stand on nodes with these resources.
 SHIPPED = {"shipped": 0.01}  # replicas are `troupe replica`
 FAULTY_ONLY = {"faulty": 0.01}  # replicas are `faulty_replica`
