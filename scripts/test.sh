@@ -72,13 +72,13 @@ run_formats() {
   fi
 }
 
-# run_pytest SUITE PATH WORKERS [COMMAND...]: in so many processes, if it is not
-# 0; COMMAND is what it runs under.
+# run_pytest SUITE PATH WORKERS [COMMAND]: in so many processes, a file of tests
+# in one of them; each runs under COMMAND.
 run_pytest() {
   local report=build/pytest-$1.xml
   rm -f "$report"
-  "${@:4}" "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" \
-    --numprocesses "$3" --dist loadfile "$2" || true
+  "$python" -m pytest -q -p no:cacheprovider --junit-xml "$report" \
+    --tx "$3*popen//python=${4-} '$python'" --dist loadfile "$2" || true
   record "$1" $(count_of "$report")
 }
 
@@ -93,9 +93,10 @@ prepare
 run_ctest
 run_reference
 run_formats
-run_pytest layout tests/layout 0
+run_pytest layout tests/layout 1
 run_pytest e2e tests/e2e "$at_once"
-# Alone: what is hurt there is to be seen within a time.
-run_pytest cluster tests/cluster 0 tests/cluster/enclosed
+# Each has processes and a network of its own: no more than two, because what is
+# hurt there is to be seen within a time.
+run_pytest cluster tests/cluster 2 tests/cluster/enclosed
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

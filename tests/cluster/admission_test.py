@@ -6,8 +6,10 @@ import client
 from cluster import wait_for
 from nodes import application, model
 
-BODY = {"model": "narrow", "prompt": "Once upon a time", "max_tokens": 300,
-        "temperature": 0, "ignore_eos": True}
+BODY = {"model": "narrow", "prompt": "Once upon a time", "temperature": 0,
+        "ignore_eos": True}
+LONG = 600  # tokens: computed until all others have come
+SHORT = 8
 
 
 class Asking:
@@ -18,14 +20,15 @@ class Asking:
         self.statuses = []
         self.threads = []
 
-    def add(self, count):
+    def add(self, count, max_tokens=SHORT):
         for _ in range(count):
-            thread = threading.Thread(target=self.one)
+            thread = threading.Thread(target=self.one, args=(max_tokens,))
             self.threads.append(thread)
             thread.start()
 
-    def one(self):
-        answer = client.ask(self.node.connect(), "/narrow/v1/completions", BODY)
+    def one(self, max_tokens):
+        answer = client.ask(self.node.connect(), "/narrow/v1/completions",
+                            {**BODY, "max_tokens": max_tokens})
         self.statuses.append(answer.status)
 
     def join(self):
@@ -58,7 +61,9 @@ def test_a_models_queue_is_one_over_all_routers(cluster, also):
     head, west = Asking(cluster.head), Asking(cluster.nodes["west"])
     # One is computed, one is there beside it, three wait. (Five at once would
     # be one too many, if the first is not sent yet when the last one comes.)
-    head.add(2)
+    head.add(1, LONG)
+    wait_for(lambda: at_replicas(cluster.head) == 1, "one is not sent")
+    head.add(1)
     wait_for(lambda: at_replicas(cluster.head) == 2, "two are not sent")
     head.add(3)
     wait_for(lambda: waiting(cluster.head) == 3, "the head has no queue")

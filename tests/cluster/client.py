@@ -1,6 +1,7 @@
 """A client that keeps every byte of an answer with its time, and that can act in
 the middle of one."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -172,6 +173,15 @@ class Stream(threading.Thread):
 
     def frames(self):
         return len(self.answer.frames)
+
+    def leave(self):
+        """Goes away before the answer's end, and says whether it could."""
+        if self.answer.ended:
+            return False
+        with contextlib.suppress(OSError):  # it has just ended
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.join(2 * PATIENCE_S)
+        return not self.answer.whole
 
     def finish(self):
         self.join(2 * PATIENCE_S)

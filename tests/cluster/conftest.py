@@ -3,6 +3,7 @@ import random
 import sys
 
 import pytest
+import xdist
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 
@@ -12,7 +13,9 @@ from load import Truth
 from nodes import BASE, FAULTY, Cluster, standard
 
 
-def pytest_sessionstart():
+def pytest_sessionstart(session):
+    if xdist.is_xdist_controller(session):
+        return  # its workers are enclosed, each by itself
     if not network.is_enclosed():
         raise pytest.UsageError(
             "run it so: tests/cluster/enclosed python -m pytest tests/cluster")
@@ -36,6 +39,16 @@ def running(tmp_path_factory):
 
 
 MEASURED = []  # lines, for the end of the report
+
+
+def pytest_sessionfinish(session):
+    if xdist.is_xdist_worker(session):
+        session.config.workeroutput["measured"] = MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    MEASURED.extend(getattr(node, "workeroutput", {}).get("measured", []))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -14,7 +14,7 @@ from nodes import FAULTY_ONLY, application, model
 def hanging(also, tmp_path_factory):
     """The file that makes the replica hang that finds it first."""
     file = tmp_path_factory.mktemp("hang") / "now"
-    also(application([model("hanging", on=FAULTY_ONLY, health_check_period_s=0.5,
+    also(application([model("hanging", on=FAULTY_ONLY, health_check_period_s=2,
                             env={"FAULT_HANG_FILE": str(file)})],
                      "hanging", "/hanging"))
     return file

@@ -1,6 +1,7 @@
 """Ten times what the cluster can do, at several routers: what is taken is served
 exactly, the others are told when to come again, and nothing of it is left."""
 
+import collections
 import dataclasses
 import re
 import threading
@@ -27,9 +28,9 @@ def to_it(path_and_body):
     return "/crowded" + path, {**body, "model": "crowded"}
 
 
-REQUESTS = [to_it(completion("The market", max_tokens=64, seed=151)),
-            to_it(completion("At noon", max_tokens=32, n=2, seed=152)),
-            to_it(chat("Who is there?", max_tokens=64, seed=153, stream=False,
+REQUESTS = [to_it(completion("The market", max_tokens=32, seed=151)),
+            to_it(completion("At noon", max_tokens=16, n=2, seed=152)),
+            to_it(chat("Who is there?", max_tokens=32, seed=153, stream=False,
                        stream_options=None))]
 ROUTERS = ("head", "east", "west")
 GROWN_KB_MAX = 24 << 10  # of a node's process
@@ -41,15 +42,19 @@ KEYS = [{"key": "sk-the-loud-one", "name": "loud", "weight": 3},
 class Flood(threading.Thread):
     """So many requests a second, and ten for each that is served, whatever
     becomes of them, until the block ends. Each ends in one of three ways: see
-    `outcome`."""
+    `outcome`; but with `leaves` those that wait then go away instead."""
 
-    def __init__(self, truth, nodes, rate, limit_ms, headers=None):
+    def __init__(self, truth, nodes, rate, limit_ms, headers=None, leaves=False):
         super().__init__(daemon=True)
         self.truth, self.nodes, self.rate = truth, nodes, rate
         self.headers = {"x-request-timeout-ms": str(limit_ms),
                         **(headers or {})}
+        self.leaves = leaves
         self.enough = threading.Event()
         self.streams = []  # (request, stream)
+        self.under_way = []  # streams
+        self.ended = collections.Counter()  # by status
+        self.counting = threading.Lock()
         self.error = None
         self.ends = {"served": 0, "refused": 0, "timed out": 0}
 
@@ -71,14 +76,21 @@ class Flood(threading.Thread):
                 or number < 10 * self.count(200))
 
     def add(self, node, request):
-        self.streams.append((request, client.Stream(
+        stream = client.Stream(
             node.connect(), *request,
-            headers={**self.headers, "x-request-id": id_of(*request)})))
+            headers={**self.headers, "x-request-id": id_of(*request)})
+        self.streams.append((request, stream))
+        with self.counting:
+            self.under_way.append(stream)
 
     def count(self, *statuses):
         """Answers so far."""
-        return sum(stream.answer.ended > 0 and stream.answer.status in statuses
-                   for _, stream in list(self.streams))
+        with self.counting:
+            now = [(stream, stream.answer.ended) for stream in self.under_way]
+            self.under_way = [stream for stream, ended in now if not ended]
+            self.ended.update(stream.answer.status for stream, ended in now
+                              if ended)
+            return sum(self.ended[status] for status in statuses)
 
     def goes_on(self):
         """Some are served, and some refused."""
@@ -95,6 +107,8 @@ class Flood(threading.Thread):
     def __exit__(self, kind, *_):
         self.enough.set()
         self.join()
+        if self.leaves:
+            self.streams = [one for one in self.streams if not one[1].leave()]
         answers = [(request, stream.finish()) for request, stream in self.streams]
         if kind:
             return
@@ -237,7 +251,7 @@ def test_a_flood_of_one_tenant_takes_nothing_from_another(truth, routers, peak,
     doors = [Door(node, {"x-request-timeout-ms": str(limit_ms),
                          **authorization("quiet")}) for node in routers]
     with Flood(truth, routers, 10 * peak, limit_ms,
-               authorization("loud")) as flood:
+               authorization("loud"), leaves=True) as flood:
         flood.goes_on()
         with Load(truth, doors, REQUESTS, clients=2) as load:
             for _ in range(3):

@@ -1,6 +1,8 @@
 """A worker is shut out: with the certificate that it has it gets no word in
 anywhere, whatever is started again; with a new token it is a node like others."""
 
+import contextlib
+import select
 import shutil
 import subprocess
 
@@ -21,20 +23,21 @@ def streams():
 
 
 def shaken(machine, folder, address, port):
-    """A handshake with the certificate in `folder`, and what comes of it:
-    bytes of the application, and openssl's words on the end."""
+    """A handshake with the certificate in `folder`, and what comes of it: the
+    application's first bytes, and openssl's words on the end."""
     line = ["openssl", "s_client", "-connect", f"{address}:{port}", "-tls1_3",
             "-quiet", "-cert", folder / "certificate.pem",
             "-key", folder / "key.pem"]
     # A line that a blob listener answers; CAF speaks first.
-    begun = subprocess.Popen(machine.inside(*line), stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        heard, words = begun.communicate(b"GET " + b"0" * 64 + b" 0 0\n",
-                                         SECONDS)
-    except subprocess.TimeoutExpired:
+    with subprocess.Popen(machine.inside(*line), stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          bufsize=0) as begun:
+        with contextlib.suppress(BrokenPipeError):
+            begun.stdin.write(b"GET " + b"0" * 64 + b" 0 0\n")
+        speaks, _, _ = select.select([begun.stdout], [], [], SECONDS)
+        heard = begun.stdout.read(4096) if speaks else b""
         begun.kill()
-        heard, words = begun.communicate()
+        words = begun.stderr.read()
     return heard, words.decode(errors="replace")
 
 

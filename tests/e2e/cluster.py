@@ -1,5 +1,6 @@
 """Runs `troupe run` as a user would, and looks at it from outside."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -161,7 +162,8 @@ def family(pid):
     found, left = [], [pid]
     while left:
         one = left.pop()
-        found.append(process(one))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append(process(one))  # else it has just ended
         left += parents.get(one, [])
     return found
 
