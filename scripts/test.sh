@@ -95,8 +95,8 @@ run_reference
 run_formats
 run_pytest layout tests/layout 1
 run_pytest e2e tests/e2e "$at_once"
-# Each has processes and a network of its own: no more than two, because what is
-# hurt there is to be seen within a time.
-run_pytest cluster tests/cluster 2 tests/cluster/enclosed
+# Of these there may be several, each with processes and a network of its own;
+# but what is hurt there is to be seen within a time, and each takes a core.
+run_pytest cluster tests/cluster 1 tests/cluster/enclosed
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
