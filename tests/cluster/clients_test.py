@@ -114,10 +114,10 @@ def talking(also):
 
 def test_a_thousand_stalled_readers_cost_little_and_disturb_nobody(
         talking, cluster, truth):
-    """They ask for a stream of more than 100 KB and never read."""
+    """They ask for a stream of more than 200 KB and never read."""
     node = cluster.nodes["east"]
     probe(node, truth)
-    path, body = completion("Talk", max_tokens=400)
+    path, body = completion("Talk", max_tokens=800)
     request = "/talking" + path, {**body, "model": "talking"}
     before = resident_kb(node.process.pid)
     most_kb = most_waiting = 0
@@ -144,7 +144,7 @@ def test_a_thousand_stalled_readers_cost_little_and_disturb_nobody(
             wait_for(lambda: load.done() > done + 6, "others are not served")
             all_is_drawn()
         print(f"for 1,000 stalled readers: {most_kb - before} KB")
-        assert most_kb - before < 60 * 1024
+        assert most_kb - before < 100 * 1024
     cluster.settle()
 
 

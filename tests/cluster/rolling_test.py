@@ -29,15 +29,22 @@ RESTARTING = [{"engine": {"max_num_seqs": 24}}, {"env": {"COLOUR": "red"}},
 
 
 def changes():
-    """Ten, of both kinds in turn; each state holds the changes before it."""
-    state = {}
-    for pair in zip(IN_PLACE, RESTARTING):
-        for change in pair:
-            state = {**state, **change}
-            yield state, change is pair[0]
+    """20, of both kinds in turn; each state holds the changes before it."""
+    state, found = {}, []
+    for round_ in range(2):
+        for kept, new in zip(IN_PLACE, RESTARTING):
+            for change in (kept, new):
+                if round_ and change is new:  # differ from the first round
+                    change = {"env": {"ROUND": str(len(found))}}
+                elif round_:
+                    change = {name: value + 1 for name, value in change.items()}
+                state = {**state, **change}
+                found.append((state, change is kept or not set(change)
+                              & {"engine", "env"}))
+    return found
 
 
-def test_ten_changes_fail_no_request(cluster, truth):
+def test_twenty_changes_fail_no_request(cluster, truth):
     def deploy(**more):
         cluster.deploy(BASE, application([model("rolling", **more)], "rolling",
                                          PREFIX), settle=False)
@@ -46,8 +53,8 @@ def test_ten_changes_fail_no_request(cluster, truth):
     deploy()
     others = cluster.pids()
     nodes = [cluster.nodes[name] for name in ("head", "east", "west")]
-    made = list(changes())
-    assert len(made) == 10
+    made = changes()
+    assert len(made) == 20
     with Load(truth, nodes, REQUESTS, clients=4):
         for state, in_place in made:
             before = cluster.pids("rolling")

@@ -36,7 +36,7 @@ def test_a_flapping_link_loses_no_stream(cluster, truth, chance):
     with Load(truth, others, requests[:2], clients=2):
         streams = open_streams(cluster.head, requests)
         wait_for_frames(streams, 3)
-        flap(node.machine, seconds=6)
+        flap(node.machine, seconds=10)
         healed = time.monotonic()
         for request, stream in zip(requests, streams):
             truth.check(stream.finish(), *request, note=f"{name} flapped")
