@@ -86,8 +86,11 @@ exec "$here/programs/${0##*/}" "$@"
 EOF
 }
 
-# All parts together; a call there has ten minutes.
+# All parts together; a call there has ten minutes. A rehearsal takes longer and
+# checks less (scripts/gpu-rehearse.sh).
 budget_s=${GPU_CHECK_BUDGET_S:-560}
+patience=${GPU_CHECK_PATIENCE:-1} # times what a part may take
+made=${GPU_CHECK_MADE:---seeds 2}
 
 # say LINE: a line of the summary.
 say() {
@@ -116,7 +119,7 @@ is_wanted() {
 
 # part NAME SECONDS COMMAND...: runs it for so long at most, if it is wanted.
 part() {
-  local name=$1 most=$2 start left
+  local name=$1 most=$(($2 * patience)) start left
   shift 2
   is_wanted "$name" || return 0
   look_at_build
@@ -149,7 +152,7 @@ build_module() {
 begin_build() {
   is_wanted build || return 0
   ran=$((ran + 1))
-  build_most=$1
+  build_most=$(($1 * patience))
   [ "$budget_s" -ge "$build_most" ] || build_most=$budget_s
   {
     nice timeout -k 5 "$build_most" bash -c build_module >"$out/build.log" 2>&1
@@ -177,15 +180,17 @@ look_at_build() {
 # Random models of every family, made there, against transformers.
 made_families() {
   rm -rf "$pack/made"
-  python3 tests/reference/make_random_families.py "$pack/made" --seeds 2 &&
+  # shellcheck disable=SC2086 # several words
+  python3 tests/reference/make_random_families.py "$pack/made" $made &&
     "$pack/check_families" "$pack/made" >"$out/made-families.json"
 }
 
 # The same with weights, keys and values in fp8.
 made_fp8() {
   rm -rf "$pack/made-fp8"
-  python3 tests/reference/make_random_families.py "$pack/made-fp8" \
-    --fp8-weights --fp8-kv &&
+  # shellcheck disable=SC2086 # several words
+  python3 tests/reference/make_random_families.py "$pack/made-fp8" $made \
+    --seeds 1 --fp8-weights --fp8-kv &&
     "$pack/check_families" "$pack/made-fp8" --fp8-weights --fp8-kv \
       >"$out/made-fp8.json"
 }
@@ -243,7 +248,7 @@ check() {
   GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)
   export GPU_LIBRARIES
   export -f build_module serve made_families made_fp8
-  export pack built out
+  export pack built out made
   say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap \
     --format=csv,noheader 2>&1)"
   begin_build 300
@@ -265,6 +270,7 @@ check() {
   done
   part made-fp8 60 bash -c made_fp8
   bench Llama-3-8B
+  [ -z "$wanted" ] || bench tiny # in a rehearsal
   look_at_build wait
   say "$((ran - failed)) of $ran parts passed"
   hand_in
