@@ -20,8 +20,9 @@ cd "$(dirname "$0")/.."
 pack=${GPU_CHECK_PACK:-build/gpu-check} # tests have others
 built=$pack-built                       # does not travel, so a later call has it
 
-# The Pythons that the machine there may have.
-pythons=(310 311 312 313)
+# The machine's Python, and one to rehearse with.
+pythons=(312 313)
+travels_max=$((64 << 20)) # bytes: the tree and the pack
 
 make_pack() {
   set -e
@@ -58,7 +59,13 @@ make_pack() {
   done
   tar -C "$to" -czf "$pack/pack.tar.gz" .
   rm -rf build/gpu-check.new
-  du -sh "$pack"
+  local bytes
+  bytes=$({
+    git ls-files --cached --others --exclude-standard -z
+    printf '%s\0' "$pack/pack.tar.gz"
+  } | du --total --bytes --files0-from=- | awk 'END {print $1}')
+  echo "$((bytes >> 20)) MiB travel"
+  [ "$bytes" -le "$travels_max" ] || fail "That is too much."
 }
 
 # copy_headers FOLDER: what building the module takes that no toolkit brings
