@@ -68,16 +68,19 @@ make_pack() {
   [ "$bytes" -le "$travels_max" ] || fail "That is too much."
 }
 
-# copy_headers FOLDER: what building the module takes that no toolkit brings
-# (Boost's headers), as the compiler read it here.
+# copy_headers FOLDER: what building the module takes that a toolkit may lack, as
+# the compiler read it here: Boost's headers, and cuBLAS's.
 copy_headers() {
-  local header
+  local header to
   ninja -C build/release -t deps |
     awk '/^[^ ]/ {ours = $1 ~ /^(cuda|engine\/codec|engine\/ops)\//}
-      ours && $1 ~ /^\/usr\/include\/boost\// {print $1}' | sort -u |
+      ours && $1 ~ /^\/usr\/include\/boost\/|\/cublas[^\/]*\.h$/ {print $1}' |
+    sort -u |
     while read -r header; do
-      mkdir -p "$1/$(dirname "${header#/usr/include/}")"
-      cp "$header" "$1/${header#/usr/include/}"
+      to=$1/${header##*/}
+      [[ $header != */include/boost/* ]] || to=$1/${header#/usr/include/}
+      mkdir -p "${to%/*}"
+      cp "$header" "$to"
     done
   cp /usr/include/boost/version.hpp "$1/boost/"
 }
@@ -116,8 +119,10 @@ ended() {
   hand_in
 }
 
+# Logs may grow meanwhile, of which tar complains.
 hand_in() {
-  tar -C "$out" -czf "$given/.new" . && mv "$given/.new" "$given/gpu-check.tar.gz"
+  tar -C "$out" -czf "$given/.new" . 2>/dev/null
+  mv "$given/.new" "$given/gpu-check.tar.gz"
 }
 
 is_wanted() {

@@ -34,8 +34,10 @@ lay_toolkit() {
   local toolkit=$root/usr/local/cuda driver=$root/usr/local/nvidia
   rm -rf "$toolkit" "$driver"
   mkdir -p "$toolkit" "$driver/bin" "$driver/lib64"
-  # But for its libraries: some are as large as all else together.
-  tar -C /usr/local/cuda/ -c --exclude='./lib*/lib*.so*' . | tar -C "$toolkit" -x
+  # But for its libraries, some of which are as large as all else together, and
+  # for what the pack has.
+  tar -C /usr/local/cuda/ -c --exclude='./lib*/lib*.so*' \
+    --exclude='./include/cublas*' . | tar -C "$toolkit" -x
   cp -a /usr/local/cuda/lib64/libcudart.so* "$toolkit/lib64/"
   cp build/release/tests/interpreted_gpu/lib*.so* "$toolkit/lib64/"
   # What cmake tries the compiler with needs more than the stand-in has.
