@@ -16,12 +16,14 @@ DIR/gpu-engine-DATE.json and .md. A bound is bytes of weights and of keys and
 values over the bytes a second just measured; for prompts, operations over the
 operations a second just measured.
 
-`--device cpu` and a shape "tiny" are to try the script where there is no GPU;
-what needs PyTorch is left out where there is none, and the table says so.
+`--device cpu` and a shape "tiny" are to try the script where there is no GPU,
+transformers too where it is installed. What could not be measured is said in
+the table.
 """
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import pathlib
@@ -126,20 +128,24 @@ def make_model(folder, shape):
             source = ones if "norm" in name else block
             while left > 0:
                 part = source[:left]
-                out.write(part.tobytes())
+                out.write(part)
                 left -= len(part)
 
 
 # -- what is measured ---------------------------------------------------------
 
-def timed(torch, work, repeats=20):
+def timed(torch, work, device="cuda", repeats=20):
     """Seconds of one call, the least of some after two that warm up."""
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     best = None
     for number in range(repeats + 2):
-        torch.cuda.synchronize()
+        wait()
         begin = time.perf_counter()
         work()
-        torch.cuda.synchronize()
+        wait()
         seconds = time.perf_counter() - begin
         if number >= 2:
             best = seconds if best is None else min(best, seconds)
@@ -157,6 +163,8 @@ def ceilings():
     a = torch.randn(n, n, dtype=torch.bfloat16, device="cuda")
     b = torch.randn(n, n, dtype=torch.bfloat16, device="cuda")
     operations_s = 2 * n ** 3 / timed(torch, lambda: a @ b)
+    del a, b
+    torch.cuda.empty_cache()  # the engine is another process
     return {"device": torch.cuda.get_device_name(),
             "read_bytes_s": bytes_s, "operations_s": operations_s}
 
@@ -192,32 +200,37 @@ def chosen_products(cache):
     return out
 
 
-def run_torch(folder, batches):
+def run_torch(folder, batches, device):
     """Seconds of a decoding step of transformers with a static cache, compiled
-    with CUDA graphs; by batch."""
+    with CUDA graphs: (batch, seconds), one after the other."""
     import torch
     import transformers
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, device_map="cuda")
-    out = {}
+        folder, dtype=torch.bfloat16).to(device)
+    heads = model.config.num_key_value_heads
+    head = model.config.hidden_size // model.config.num_attention_heads
     for batch in batches:
         torch.compiler.reset()
         cache = transformers.StaticCache(config=model.config,
                                          max_cache_len=CONTEXT + 128)
+        # A cache that is made in a compiled step is copied in each of them.
+        cache.early_initialization(batch, heads, head, torch.bfloat16, device)
+        for layer in cache.layers:
+            layer.cumulative_length.fill_(CONTEXT)
         step = torch.compile(model.forward, mode="reduce-overhead",
                              fullgraph=True)
-        ids = torch.ones(batch, 1, dtype=torch.long, device="cuda")
-        position = torch.tensor([CONTEXT], device="cuda")
+        ids = torch.ones(batch, 1, dtype=torch.long, device=device)
 
         def decode():
-            with torch.inference_mode():
-                step(input_ids=ids, past_key_values=cache,
-                     cache_position=position, use_cache=True)
+            with torch.no_grad():
+                step(input_ids=ids, past_key_values=cache, use_cache=True)
 
-        out[batch] = timed(torch, decode, repeats=30)
+        seconds = timed(torch, decode, device, repeats=30)
+        assert cache.get_seq_length() == CONTEXT + 32, "other contexts"
+        yield batch, seconds
         del cache, step
-        torch.cuda.empty_cache()
-    return out
+        if device == "cuda":
+            torch.cuda.empty_cache()
 
 
 # -- bounds and tables --------------------------------------------------------
@@ -376,14 +389,22 @@ def main():
                                    cache, early="0", batches=[1], prompt=16))
             if apart:
                 seen["apart_s"] = apart["decode"][0]["step_s"]
-        beside = None
-        if seen:  # what comes next may take longer than there is time
-            save([*rows, *rows_of(name, SHAPES[name], seen, top, {})])
-        if given.device == "cuda":
-            beside = attempt(f"torch.compile with {name}",
-                             lambda: run_torch(folder, BATCHES))
-        if seen:
-            rows += rows_of(name, SHAPES[name], seen, top, beside or {})
+        beside = {}
+
+        def rows_so_far():
+            return rows + (list(rows_of(name, SHAPES[name], seen, top, beside))
+                           if seen else [])
+
+        def compare():
+            batches = BATCHES if name != "tiny" else (1, 2)
+            for batch, seconds in run_torch(folder, batches, given.device):
+                beside[batch] = seconds
+                save(rows_so_far())
+
+        save(rows_so_far())  # what comes next may take more time than there is
+        if given.device == "cuda" or importlib.util.find_spec("torch"):
+            attempt(f"torch.compile with {name}", compare)
+        rows = rows_so_far()
         shutil.rmtree(folder)
     print(save(rows))
     sys.exit(1 if missing else 0)

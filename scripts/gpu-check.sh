@@ -9,14 +9,20 @@
 #                               there: runs all parts, or those, says which one
 #                               failed and goes on with the others. Ends within
 #                               ten minutes with one tar of logs, JSON and a
-#                               summary in $OUT (or build/gpu-check/out); its
-#                               status is 0 if all of them passed
+#                               summary in $OUT (or build/gpu-check), which is
+#                               written anew after each part; its status is 0 if
+#                               all of them passed
+#
+# The module travels, and is built there again meanwhile: parts that begin after
+# that run with the one that was built there, and the summary says so.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 pack=${GPU_CHECK_PACK:-build/gpu-check} # tests have others
+built=$pack-built                       # does not travel, so a later call has it
 
-# The Pythons that the machine there may have.
-pythons=(310 311 312 313)
+# The machine's Python, and one to rehearse with.
+pythons=(312 313)
+travels_max=$((64 << 20)) # bytes: the tree and the pack
 
 make_pack() {
   set -e
@@ -35,10 +41,12 @@ make_pack() {
     build/release/tests/unit/ranks/unit_ranks \
     build/release/tests/unit/cuda/unit_cuda "$to/programs/"
   strip "$to"/programs/*
-  # What the bare machine may lack; its own C library stays.
+  # What the bare machine may lack. Its own C and C++ libraries stay: what is
+  # built or opened there may need newer ones than ours.
   ldd "$to"/programs/* | awk '$3 ~ /^\// {print $3}' | sort -u |
-    grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|libanl|libnss_[^/]*|ld-linux[^/]*)\.so' |
+    grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|libanl|libnss_[^/]*|ld-linux[^/]*|libstdc\+\+|libgcc_s)\.so' |
     xargs -I{} cp -L {} "$to/lib/"
+  copy_headers "$to/include"
   for program in "$to"/programs/*; do
     with_own_libraries >"$to/${program##*/}"
     chmod +x "$to/${program##*/}"
@@ -51,7 +59,30 @@ make_pack() {
   done
   tar -C "$to" -czf "$pack/pack.tar.gz" .
   rm -rf build/gpu-check.new
-  du -sh "$pack"
+  local bytes
+  bytes=$({
+    git ls-files --cached --others --exclude-standard -z
+    printf '%s\0' "$pack/pack.tar.gz"
+  } | du --total --bytes --files0-from=- | awk 'END {print $1}')
+  echo "$((bytes >> 20)) MiB travel"
+  [ "$bytes" -le "$travels_max" ] || fail "That is too much."
+}
+
+# copy_headers FOLDER: what building the module takes that a toolkit may lack, as
+# the compiler read it here: Boost's headers, and cuBLAS's.
+copy_headers() {
+  local header to
+  ninja -C build/release -t deps |
+    awk '/^[^ ]/ {ours = $1 ~ /^(cuda|engine\/codec|engine\/ops)\//}
+      ours && $1 ~ /^\/usr\/include\/boost\/|\/cublas[^\/]*\.h$/ {print $1}' |
+    sort -u |
+    while read -r header; do
+      to=$1/${header##*/}
+      [[ $header != */include/boost/* ]] || to=$1/${header#/usr/include/}
+      mkdir -p "${to%/*}"
+      cp "$header" "$to"
+    done
+  cp /usr/include/boost/version.hpp "$1/boost/"
 }
 
 # A program that finds the libraries that travel with it: what else runs there
@@ -65,19 +96,47 @@ exec "$here/programs/${0##*/}" "$@"
 EOF
 }
 
-# All parts together; a call there has ten minutes.
+# All parts together; a call there has ten minutes. A rehearsal takes longer and
+# checks less (scripts/gpu-rehearse.sh).
 budget_s=${GPU_CHECK_BUDGET_S:-560}
+patience=${GPU_CHECK_PATIENCE:-1} # times what a part may take
+made=${GPU_CHECK_MADE:---seeds 2}
 
 # say LINE: a line of the summary.
 say() {
   echo "$1" | tee -a "$out/summary.txt"
 }
 
+# ended NAME STATUS SECONDS MOST WITH: the line of a part, and what there is of
+# all so far, for a call may be cut short.
+ended() {
+  case $2 in
+    0) say "$1: passed, $3 s$5" ;;
+    124 | 137) say "$1: FAILED, it was stopped after $4 s$5" ;;
+    *) say "$1: FAILED, $3 s$5" ;;
+  esac
+  [ "$2" = 0 ] || failed=$((failed + 1))
+  hand_in
+}
+
+# Logs may grow meanwhile, of which tar complains.
+hand_in() {
+  tar -C "$out" -czf "$given/.new" . 2>/dev/null
+  mv "$given/.new" "$given/gpu-check.tar.gz"
+}
+
+is_wanted() {
+  [ -z "$wanted" ] || [[ " $wanted " == *" $1 "* ]]
+}
+
 # part NAME SECONDS COMMAND...: runs it for so long at most, if it is wanted.
 part() {
-  local name=$1 most=$2 start=$SECONDS left=$((budget_s - SECONDS))
+  local name=$1 most=$(($2 * patience)) start left
   shift 2
-  [ -z "$wanted" ] || [[ " $wanted " == *" $name "* ]] || return 0
+  is_wanted "$name" || return 0
+  look_at_build
+  start=$SECONDS
+  left=$((budget_s - SECONDS))
   ran=$((ran + 1))
   if [ "$left" -lt 5 ]; then
     say "$name: did not run, no time was left"
@@ -91,26 +150,59 @@ part() {
   fi
   [ "$left" -ge "$most" ] || most=$left
   timeout -k 5 "$most" "$@" >"$out/$name.log" 2>&1
-  case $? in
-    0) say "$name: passed, $((SECONDS - start)) s" && return ;;
-    124 | 137) say "$name: FAILED, it was stopped after $most s" ;;
-    *) say "$name: FAILED, $((SECONDS - start)) s" ;;
-  esac
-  failed=$((failed + 1))
+  ended "$name" $? $((SECONDS - start)) "$most" ", with the $module module"
+}
+
+# The module, by the compilers that are there.
+build_module() {
+  cmake --preset release -B "$built" -DTROUPE_ONLY_CUDA=ON -DTROUPE_CUDA=ON \
+    -DBoost_INCLUDE_DIR="$PWD/$pack/include" &&
+    cmake --build "$built" --target troupe_cuda
+}
+
+# begin_build SECONDS: it goes on beside the parts, and gives way to them.
+begin_build() {
+  is_wanted build || return 0
+  ran=$((ran + 1))
+  build_most=$(($1 * patience))
+  [ "$budget_s" -ge "$build_most" ] || build_most=$budget_s
+  {
+    nice timeout -k 5 "$build_most" bash -c build_module >"$out/build.log" 2>&1
+    status=$?
+    echo "$SECONDS" >"$out/build.seconds"
+    exit "$status"
+  } &
+  build=$!
+}
+
+# look_at_build [wait]: what has been built is used from now on.
+look_at_build() {
+  local status
+  [ -n "$build" ] || return 0
+  [ "${1:-}" = wait ] || ! kill -0 "$build" 2>/dev/null || return 0
+  wait "$build"
+  status=$?
+  build=
+  ended build "$status" "$(cat "$out/build.seconds")" "$build_most" ""
+  [ "$status" = 0 ] || return 0
+  module=built
+  export TROUPE_CUDA_MODULE=$PWD/$built/libtroupe_cuda.so
 }
 
 # Random models of every family, made there, against transformers.
 made_families() {
   rm -rf "$pack/made"
-  python3 tests/reference/make_random_families.py "$pack/made" --seeds 2 &&
+  # shellcheck disable=SC2086 # several words
+  python3 tests/reference/make_random_families.py "$pack/made" $made &&
     "$pack/check_families" "$pack/made" >"$out/made-families.json"
 }
 
 # The same with weights, keys and values in fp8.
 made_fp8() {
   rm -rf "$pack/made-fp8"
-  python3 tests/reference/make_random_families.py "$pack/made-fp8" \
-    --fp8-weights --fp8-kv &&
+  # shellcheck disable=SC2086 # several words
+  python3 tests/reference/make_random_families.py "$pack/made-fp8" $made \
+    --seeds 1 --fp8-weights --fp8-kv &&
     "$pack/check_families" "$pack/made-fp8" --fp8-weights --fp8-kv \
       >"$out/made-fp8.json"
 }
@@ -123,10 +215,19 @@ serve() {
       tests/reference/tiny/bf16-llama3.gguf "$out/serve.json"
 }
 
+# bench MODEL: nothing else runs while times are taken.
+bench() {
+  is_wanted "bench-$1" || return 0
+  look_at_build wait
+  part "bench-$1" 240 python3 bench/gpu_engine.py --only "$1" \
+    --engine "$pack/bench_gpu_engine" --out "$out/$1"
+}
+
 # The folder of a library that the toolkit has, or PyTorch brings.
 folder_of() {
   local sites found
-  sites=$(python3 -c 'import site; print(*site.getsitepackages())' 2>/dev/null)
+  sites=$(python3 -c 'import site
+print(*(f"{path}/nvidia" for path in site.getsitepackages()))' 2>/dev/null)
   # shellcheck disable=SC2086 # several folders
   found=$(find /usr/local/cuda*/ $sites -name "$1" 2>/dev/null | head -n 1)
   dirname "${found:-/usr/local/cuda/lib64/$1}"
@@ -134,47 +235,57 @@ folder_of() {
 
 check() {
   out=$pack/out
+  given=${OUT:-$pack}
   failed=0
   ran=0
+  build=
+  module=packed
   wanted=$*
   rm -rf "$out"
-  mkdir -p "$out" "${OUT:-$out}"
+  mkdir -p "$out" "$given"
   if [ -f "$pack/pack.tar.gz" ] &&
     ! tar -C "$pack" -xzf "$pack/pack.tar.gz" 2>&1; then
     say "the pack could not be unpacked"
     return 1
   fi
+  # Tools and libraries of the toolkit, and the driver's own, where a container
+  # has them.
+  export PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
+  export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   TROUPE_TEST_GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
   export TROUPE_TEST_GPUS
   export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
   # cuBLAS and NCCL are too large to travel.
   GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)
-  # The driver's own, where a container has them.
-  export GPU_LIBRARIES LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64
-  export PATH=$PATH:/usr/local/cuda/bin
+  export GPU_LIBRARIES
+  export -f build_module serve made_families made_fp8
+  export pack built out made
   say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap \
     --format=csv,noheader 2>&1)"
-  part kernels 150 "$pack/unit_cuda" "~*family*" --durations yes
+  begin_build 300
+  # What says most comes first. A row's bits, whatever its company: all else is
+  # built upon that.
+  part rows 60 "$pack/unit_cuda" "*bits*" "~*family*" --durations yes
+  part kernels 150 "$pack/unit_cuda" "~*family*" "~*bits*" --durations yes
+  part families 60 "$pack/unit_cuda" "*family*" --durations yes
+  part serve 120 bash -c serve
+  bench Qwen2.5-0.5B
+  part made-families 120 bash -c made_families
+  # One rank by NCCL, and up to four that share the GPU.
+  part ranks 60 "$pack/unit_ranks" "~[emulated]" --durations yes
+  bench Qwen2.5-7B
   for tool in memcheck racecheck synccheck; do
     part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
       --target-processes all \
       "$pack/unit_cuda" "attention*,products*,mixtures*,operations*,ties*,extreme*"
   done
-  part families 60 "$pack/unit_cuda" "*family*" --durations yes
-  # One rank by NCCL, and up to four that share the GPU.
-  part ranks 60 "$pack/unit_ranks" "~[emulated]" --durations yes
-  export -f serve made_families made_fp8
-  export pack out
-  part made-families 120 bash -c made_families
   part made-fp8 60 bash -c made_fp8
-  part serve 120 bash -c serve
-  for model in Qwen2.5-0.5B Qwen2.5-7B Llama-3-8B; do
-    part "bench-$model" 240 python3 bench/gpu_engine.py --only "$model" \
-      --engine "$pack/bench_gpu_engine" --out "$out/$model"
-  done
+  bench Llama-3-8B
+  [ -z "$wanted" ] || bench tiny # in a rehearsal
+  look_at_build wait
   say "$((ran - failed)) of $ran parts passed"
-  tar -C "$out" -czf "${OUT:-$pack}/gpu-check.tar.gz" .
+  hand_in
   [ "$failed" = 0 ] && [ "$ran" -gt 0 ]
 }
 

@@ -9,11 +9,11 @@ import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
-PARTS = ["kernels", "memcheck", "racecheck", "synccheck", "families", "ranks",
-         "made-families", "made-fp8", "serve", "bench-Qwen2.5-0.5B",
-         "bench-Qwen2.5-7B", "bench-Llama-3-8B"]
+PARTS = ["build", "rows", "kernels", "families", "serve", "bench-Qwen2.5-0.5B",
+         "made-families", "ranks", "bench-Qwen2.5-7B", "memcheck", "racecheck",
+         "synccheck", "made-fp8", "bench-Llama-3-8B"]
 PROGRAMS = ["unit_cuda", "unit_ranks", "check_families"]
-TOOLS = ["nvidia-smi", "compute-sanitizer", "python3"]
+TOOLS = ["nvidia-smi", "compute-sanitizer", "python3", "cmake"]
 
 
 class Checked:
@@ -41,8 +41,10 @@ class Checked:
             capture_output=True, text=True, timeout=120)
         self.status = ended.returncode
         with tarfile.open(out / "gpu-check.tar.gz") as tar:
-            self.files = {file.name.removeprefix("./") for file in tar}
-            self.summary = tar.extractfile("./summary.txt").read().decode()
+            self.files = {
+                file.name.removeprefix("./"): tar.extractfile(file).read()
+                .decode() for file in tar if file.isfile()}
+        self.summary = self.files["summary.txt"]
         assert self.summary == ended.stdout
 
     def said(self, part):
@@ -58,9 +60,9 @@ def test_all_parts_pass(tmp_path):
     assert all(seen.said(part).startswith("passed") for part in PARTS)
     lines = seen.summary.splitlines()
     assert lines[0] == "a GPU, 580.1, 9.0"
-    assert lines[-1] == "12 of 12 parts passed"
-    assert {f"{part}.log" for part in PARTS} <= seen.files
-    assert {"made-families.json", "made-fp8.json"} <= seen.files
+    assert lines[-1] == "14 of 14 parts passed"
+    assert {f"{part}.log" for part in PARTS} <= seen.files.keys()
+    assert {"made-families.json", "made-fp8.json"} <= seen.files.keys()
 
 
 def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
@@ -71,7 +73,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
     assert failed == {"made-families", "made-fp8", "racecheck"}
     assert all(seen.said(part).startswith("passed")
                for part in set(PARTS) - failed)
-    assert seen.summary.endswith("9 of 12 parts passed\n")
+    assert seen.summary.endswith("11 of 14 parts passed\n")
 
 
 def test_models_that_could_not_be_made_fail_their_part(tmp_path):
@@ -82,11 +84,13 @@ def test_models_that_could_not_be_made_fail_their_part(tmp_path):
 
 
 def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
-    seen = Checked(tmp_path, budget=8, unit_cuda="sleep 1000")
+    seen = Checked(tmp_path, budget=8, unit_cuda="sleep 1000",
+                   cmake="sleep 1000")
     assert seen.status == 1
-    assert seen.said("kernels").startswith("FAILED, it was stopped after")
+    for part in "rows", "build":
+        assert seen.said(part).startswith("FAILED, it was stopped after")
     assert seen.said("families") == "did not run, no time was left"
-    assert seen.summary.endswith("0 of 12 parts passed\n")
+    assert seen.summary.endswith("0 of 14 parts passed\n")
 
 
 def test_a_tool_that_is_missing_is_no_success(tmp_path):
@@ -102,6 +106,38 @@ def test_parts_are_chosen_by_name(tmp_path):
     assert [part for part in PARTS if seen.said(part)] == [
         "serve", "bench-Llama-3-8B"]
     assert Checked(tmp_path / "none", "no-such-part").status == 1
+
+
+def test_parts_run_with_the_module_that_was_built_once_it_is(tmp_path):
+    # The build ends while the first part runs.
+    seen = Checked(
+        tmp_path, cmake='until [ -e "$GPU_CHECK_PACK/begun" ]; do sleep 0.1; '
+        "done", python3='echo "$TROUPE_CUDA_MODULE"',
+        unit_cuda='touch "$GPU_CHECK_PACK/begun"; echo "$TROUPE_CUDA_MODULE"; '
+        'until [ -s "$GPU_CHECK_PACK/out/build.seconds" ]; do sleep 0.1; done')
+    assert seen.status == 0
+    assert seen.said("build").startswith("passed")
+    for part, module, folder in (("rows", "packed", "pack"),
+                                 ("bench-Llama-3-8B", "built", "pack-built")):
+        assert seen.said(part).endswith(f"with the {module} module")
+        assert seen.files[f"{part}.log"].endswith(
+            f"/{folder}/libtroupe_cuda.so\n")
+
+
+def test_a_module_that_cannot_be_built_fails_its_part_alone(tmp_path):
+    seen = Checked(tmp_path, cmake="exit 1")
+    assert seen.status == 1
+    assert seen.said("build").startswith("FAILED")
+    assert all(seen.said(part).endswith("with the packed module")
+               for part in set(PARTS) - {"build"})
+    assert seen.summary.endswith("13 of 14 parts passed\n")
+
+
+def test_what_has_been_seen_is_handed_in_after_each_part(tmp_path):
+    seen = Checked(
+        tmp_path, compute_sanitizer='tar -xzOf "$OUT/gpu-check.tar.gz" '
+        "./summary.txt | grep -q '^serve: passed'")
+    assert seen.status == 0
 
 
 def test_what_the_arithmetic_contract_costs_is_added_up(tmp_path):
