@@ -407,7 +407,7 @@ EXPORTED cublasStatus_t cublasLtMatmul(
       std::memset(workspace, 0xff, used);
     compute(what, with);
     unfinished.add(workspace, used);
-    unfinished.add(with.d, written);
+    unfinished.add(with.c, written);
   }) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS
              : CUBLAS_STATUS_EXECUTION_FAILED;
