@@ -258,9 +258,9 @@ TEST_CASE("experts in e4m3 whose blocks have scales are right, and a row's "
   std::vector<ops::expert_matrices> stored, widened;
   const auto make = [&](std::int64_t rows, std::int64_t cols,
                         ops::matrix_view& to, ops::matrix_view& same) {
-    narrow.push_back(random_e4m3(rows, cols, narrow.size(), true));
-    for (auto& scale : narrow.back().scales)
-      scale *= 0x1p-9f; // so that gates are neither open nor closed
+    // Scaled so that gates are neither open nor closed.
+    narrow.push_back(
+        random_e4m3(rows, cols, narrow.size(), true).scaled(0x1p-9f));
     to = narrow.back().view();
     auto& floats = wide.emplace_back();
     for (auto value : meant_by(cuda::make_dense({&to, 1}).value()))
@@ -275,7 +275,11 @@ TEST_CASE("experts in e4m3 whose blocks have scales are right, and a row's "
     make(how.inner, how.cols, one.up, same.up);
     make(how.cols, how.inner, one.down, same.down);
   }
-  constexpr std::int64_t rows = 11;
+  // Chunks of few pairs, and of many.
+  using layout = ops::gpu_mixture_layout;
+  const std::int64_t rows = GENERATE(11, 40);
+  CHECK(layout::chunk_pairs(how, rows) ==
+        (rows == 11 ? layout::few_pairs : layout::many_pairs));
   const auto x = random_floats(rows * how.cols, 1);
   const auto scores = random_floats(rows * how.experts, 2);
   const auto mixed = [&](ops::backend& b,
