@@ -72,6 +72,13 @@ inline stored_e4m3 random_e4m3(std::int64_t rows, std::int64_t cols,
   return out;
 }
 
+/// The nearest number with eight bits, as bf16 has; of two the even one.
+inline double nearest_bf16(double x) {
+  int exponent = 0;
+  const auto fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
+}
+
 /// What a weight in e4m3 stands for.
 inline std::vector<double> meant_by(const cuda::dense_weight& w) {
   REQUIRE(w.is_e4m3);
