@@ -405,6 +405,19 @@ TEST_CASE("a rank's part of a matrix in e4m3 has its rows' scales") {
         product_of(*gpu, file, {"one", {}}, {}, of_right));
 }
 
+TEST_CASE("of tensors that are loaded at once all are named where one is "
+          "refused") {
+  auto wrong = random_e4m3(2, 4, 1);
+  wrong.numbers[5] = std::byte{0x7f};
+  const one_matrix file{wrong};
+  auto gpu = make_gpu();
+  model::weight_loader loader{file, *gpu, model::reading::elements, {}};
+  CHECK(loader.weight({{"one"}}).error().message ==
+        "one: tensor 'one': a weight is not a finite number");
+  CHECK(loader.weight({{"one"}, {"other"}}).error().message ==
+        "one: one of 'one', 'other': a weight is not a finite number");
+}
+
 TEST_CASE("a rank's part of a matrix in e4m3 has its blocks' scales") {
   const one_matrix file{random_e4m3(6, 512, 3, true)};
   auto gpu = make_gpu();
