@@ -3,6 +3,7 @@
 #include "cuda/kernels/numbers.hpp"
 #include "engine/ops/cpu/tiled_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
+#include "engine/ops/e4m3_codes.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -26,10 +27,8 @@ result<void> check_e4m3(const ops::matrix_view& part) {
        part.row_scales != ops::scales_of_cols(part.cols)))
     return error{errc::invalid_argument,
                  "a weight's bytes do not match its shape"};
-  constexpr std::byte magnitude{0x7f}; // all of its bits: no number
   const bool finite =
-      std::none_of(part.bytes.begin(), part.bytes.end(),
-                   [](std::byte x) { return (x & magnitude) == magnitude; }) &&
+      ops::are_e4m3_numbers(part.bytes) &&
       std::all_of(part.scales.begin(), part.scales.end(),
                   [](float scale) { return std::isfinite(scale); });
   if (!finite)

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 namespace troupe::model {
@@ -107,6 +108,15 @@ std::vector<float> scales_of(const tensor_cut& how,
   return out;
 }
 
+/// What is loaded at once, of which one may be meant.
+std::string named(const std::vector<weight_loader::part>& parts) {
+  std::vector<std::string_view> names;
+  for (const auto& one : parts)
+    names.push_back(one.name);
+  return fmt::format("{} '{}'", names.size() == 1 ? "tensor" : "one of",
+                     fmt::join(names, "', '"));
+}
+
 } // namespace
 
 weight_loader::weight_loader(const weights::checkpoint& file,
@@ -123,7 +133,7 @@ weight_loader::weight(const std::vector<part>& parts) {
   auto matrices = read_all(parts);
   if (!matrices)
     return matrices.error();
-  auto loaded = counted(backend_.load(matrices->parts), parts.front().name);
+  auto loaded = counted(backend_.load(matrices->parts), parts);
   if (loaded)
     advance(matrices->bytes);
   return loaded;
@@ -139,7 +149,7 @@ weight_loader::experts(const std::vector<part>& parts, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i)
     each.push_back({part_of(all[0], i, count), part_of(all[1], i, count),
                     part_of(all[2], i, count)});
-  auto loaded = counted(backend_.load_experts(each), parts.front().name);
+  auto loaded = counted(backend_.load_experts(each), parts);
   if (loaded)
     advance(stacks->bytes);
   return loaded;
@@ -207,10 +217,10 @@ weight_loader::read_all(const std::vector<part>& parts) const {
 
 template <class Loaded>
 result<Loaded> weight_loader::counted(result<Loaded> loaded,
-                                      const std::string& name) {
+                                      const std::vector<part>& of) {
   if (!loaded)
     return error{loaded.error().code,
-                 fmt::format("{}: tensor '{}': {}", file_.name(), name,
+                 fmt::format("{}: {}: {}", file_.name(), named(of),
                              loaded.error().message)};
   resident_bytes_ += static_cast<std::uint64_t>((*loaded)->bytes());
   return loaded;

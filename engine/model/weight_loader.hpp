@@ -64,9 +64,9 @@ private:
   std::unique_ptr<ops::buffer> upload(const std::vector<float>& values);
   const weights::tensor& find(const std::string& name) const;
   result<read_matrices> read_all(const std::vector<part>& parts) const;
-  /// Of what the backend made of a tensor: counts it, or says which it was.
+  /// Of what the backend made of tensors: counts it, or says which they were.
   template <class Loaded>
-  result<Loaded> counted(result<Loaded> loaded, const std::string& name);
+  result<Loaded> counted(result<Loaded> loaded, const std::vector<part>& of);
   void advance(std::uint64_t bytes);
 
   const weights::checkpoint& file_;

@@ -66,10 +66,14 @@ result<made_tensor> stack(std::vector<made_tensor> parts) {
                                   "shape"};
   made.out.shape.push_back(static_cast<std::int64_t>(parts.size()));
   if (first.scales)
-    made.scales = [parts] {
+    made.scales = [parts]() -> result<std::vector<float>> {
       std::vector<float> out;
-      for (const auto& part : parts)
-        std::ranges::copy(part.scales(), std::back_inserter(out));
+      for (const auto& part : parts) {
+        auto own = part.scales();
+        if (!own)
+          return own.error();
+        std::ranges::copy(*own, std::back_inserter(out));
+      }
       return out;
     };
   made.write = [parts = std::move(parts)](std::span<std::byte> out) {

@@ -13,8 +13,9 @@ namespace troupe::weights {
 /// Writes all elements of a tensor to `out`, which has their size. Any thread.
 using tensor_writer = std::function<result<void>(std::span<std::byte> out)>;
 
-/// Makes the scales of a tensor in e4m3. Any thread.
-using scale_maker = std::function<std::vector<float>()>;
+/// Makes the scales of a tensor in e4m3, or refuses it if a code in it is no
+/// number. Any thread.
+using scale_maker = std::function<result<std::vector<float>>()>;
 
 /// A tensor without a name. `write` is empty if its bytes are the file's own,
 /// `scales` if it is not e4m3.

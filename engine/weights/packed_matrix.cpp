@@ -1,6 +1,7 @@
 #include "engine/weights/packed_matrix.hpp"
 
 #include "engine/ops/cpu/half.hpp"
+#include "engine/ops/e4m3_codes.hpp"
 
 #include <algorithm>
 #include <array>
@@ -192,6 +193,12 @@ struct block_scales {
   }
 };
 
+/// Whether all numbers of E4M3 times a scale are finite as floats and as bf16.
+bool is_scale(float scale) {
+  constexpr double largest_e4m3 = 448, largest_bf16 = 0x1.fep127;
+  return std::abs(scale) * largest_e4m3 <= largest_bf16; // not of NaN
+}
+
 /// Of an F8_E4M3 matrix, with scales as fp8_matrix has them.
 result<block_scales> fp8_scales(const stored_tensor& weights,
                                 const stored_tensor& scales,
@@ -210,6 +217,8 @@ result<block_scales> fp8_scales(const stored_tensor& weights,
   auto values = block > 0 ? floats_of(scales) : row_scales(weights, scales);
   if (!values)
     return values.error();
+  if (!std::all_of(values->begin(), values->end(), is_scale))
+    return wrong(scales, "has a scale that is not finite or too large");
   by.values = std::move(*values);
   return by;
 }
@@ -329,9 +338,12 @@ result<made_tensor> e4m3_matrix(const stored_tensor& weights,
       matrix_of(ops::element_type::e4m3, weights.shape[1], weights.shape[0]);
   made.out.bytes = weights.bytes;
   made.out.row_scales = by->across;
-  made.scales = [rows = weights.shape[0], by = std::move(*by)] {
+  made.scales = [&weights,
+                 by = std::move(*by)]() -> result<std::vector<float>> {
+    if (!ops::are_e4m3_numbers(weights.bytes))
+      return wrong(weights, "has an element that is not a number");
     std::vector<float> out;
-    for (std::int64_t o = 0; o < rows; ++o)
+    for (std::int64_t o = 0; o < weights.shape[0]; ++o)
       std::copy_n(by.of_output(o), by.across, std::back_inserter(out));
     return out;
   };

@@ -6,8 +6,8 @@
 #include <string>
 
 /// The quantised matrices of Hugging Face's checkpoints as types that the
-/// backends compute with. Shapes and types are checked here, elements when they
-/// are written.
+/// backends compute with. Shapes, types and scales of F8_E4M3 are checked here,
+/// elements when they are written, or of e4m3 when its scales are made.
 namespace troupe::weights {
 
 /// How four-bit weights are packed in 32-bit words.
@@ -44,8 +44,7 @@ result<made_tensor> int8_matrix(const stored_tensor& weights,
 result<made_tensor> fp8_matrix(const stored_tensor& weights,
                                const stored_tensor& scales, std::int64_t block);
 
-/// The same as it is, as e4m3: `block` is 0 or ops::scale_cols. Whoever takes
-/// the elements checks that they are finite.
+/// The same as it is, as e4m3: `block` is 0 or ops::scale_cols.
 result<made_tensor> e4m3_matrix(const stored_tensor& weights,
                                 const stored_tensor& scales,
                                 std::int64_t block);

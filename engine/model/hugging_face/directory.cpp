@@ -46,8 +46,12 @@ public:
   result<weights::tensor_data> read(const tensor& one) const override {
     const auto which = static_cast<std::size_t>(&one - &tensors_[0]);
     auto out = elements(one, writers_[which]);
-    if (out && scales_[which])
-      out->scales = scales_[which]();
+    if (!out || !scales_[which])
+      return out;
+    auto scales = scales_[which]();
+    if (!scales)
+      return failed(scales.error());
+    out->scales = std::move(*scales);
     return out;
   }
 
@@ -97,8 +101,12 @@ private:
       return weights::tensor_data{one.bytes};
     std::vector<std::byte> made(one.byte_size());
     if (auto done = write(made); !done)
-      return error{done.error().code, name_ + ": " + done.error().message};
+      return failed(done.error());
     return weights::tensor_data{std::move(made)};
+  }
+
+  error failed(const error& why) const {
+    return {why.code, name_ + ": " + why.message};
   }
 
   /// Everything that decides what is computed but the files themselves.

@@ -1,5 +1,6 @@
 #include "cuda/emulated_backend.hpp"
 #include "cuda/kernels/numbers.hpp"
+#include "tests/unit/cuda/stored_e4m3.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/naive_backend.hpp"
@@ -10,7 +11,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 
 using namespace troupe;
 using namespace troupe::test;
@@ -37,15 +37,6 @@ float tolerance_of(const ops::backend& backend, std::size_t tokens) {
 
 /// What nobody may read, and everybody has to write over.
 constexpr float poison = std::numeric_limits<float>::quiet_NaN();
-
-std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
-  std::mt19937_64 random{seed};
-  std::normal_distribution<float> normal;
-  std::vector<float> out(n);
-  for (auto& x : out)
-    x = normal(random);
-  return out;
-}
 
 /// Both backends with the same numbers.
 struct two_backends {
@@ -125,19 +116,27 @@ TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
 
 TEST_CASE("a product with a bias, or gated, has the bits of one and then the "
           "other") {
+  enum class kept { as_stored, rounded_to_e4m3, e4m3_in_blocks };
   two_backends both;
-  const bool is_e4m3 = GENERATE(false, true);
+  const auto how_kept =
+      GENERATE(kept::as_stored, kept::rounded_to_e4m3, kept::e4m3_in_blocks);
   for (auto type : {ops::element_type::f32, ops::element_type::f16,
                     ops::element_type::bf16})
     for (auto [outputs, cols] : {std::pair{2, 7}, {34, 264}, {130, 300}}) {
-      if (is_e4m3 && type != ops::element_type::bf16)
+      if (how_kept != kept::as_stored && type != ops::element_type::bf16)
         continue;
       const auto bytes =
           stored_as(type, random_floats(outputs * cols, outputs + cols));
-      ops::matrix_view view{type, outputs, cols, bytes};
-      view.as_e4m3 = is_e4m3;
+      // Scaled so that gates are neither open nor closed.
+      const auto blocks =
+          random_e4m3(outputs, cols, outputs + cols, true).scaled(0x1p-9f);
+      auto view = how_kept == kept::e4m3_in_blocks
+                      ? blocks.view()
+                      : ops::matrix_view{type, outputs, cols, bytes};
+      view.as_e4m3 = how_kept == kept::rounded_to_e4m3;
       for (std::int64_t rows : {1, 8, 9, 17, 40}) {
-        INFO("type " << static_cast<int>(type) << ", " << outputs << " x "
+        INFO("type " << static_cast<int>(type) << ", kept "
+                     << static_cast<int>(how_kept) << ", " << outputs << " x "
                      << cols << ", " << rows << " rows");
         const auto x = random_floats(rows * cols, rows);
         const auto added = random_floats(outputs, rows + 1);
@@ -155,7 +154,7 @@ TEST_CASE("a product with a bias, or gated, has the bits of one and then the "
           return downloaded(b, *out);
         };
         CHECK(biased(*both.gpu, true) == biased(*both.gpu, false));
-        if (!is_e4m3)
+        if (how_kept == kept::as_stored)
           CHECK(both.difference([&](auto& b) { return biased(b, true); }) <
                 1e-4f * std::sqrt(static_cast<float>(cols)));
         const auto n = outputs / 2;

@@ -47,7 +47,7 @@ TEST_CASE("what is e4m3 already keeps its numbers and its scales") {
 }
 
 TEST_CASE("e4m3 beside floats that stay what they are is rounded to bf16") {
-  const auto some = random_e4m3(3, 5, 1);
+  const auto some = random_e4m3(3, 5, 1).scaled(0.3f);
   const auto view = some.view();
   const std::vector<float> floats{1, 2, 3, 4, 5};
   const std::vector parts{view,
@@ -62,7 +62,7 @@ TEST_CASE("e4m3 beside floats that stay what they are is rounded to bf16") {
   for (std::size_t i = 0; i < 20; ++i) {
     cuda::bf16 got;
     std::memcpy(&got, made.bytes.data() + 2 * i, sizeof got);
-    CHECK(to_float(got) == (i < 15 ? meant[i] : floats[i - 15]));
+    CHECK(to_float(got) == (i < 15 ? nearest_bf16(meant[i]) : floats[i - 15]));
   }
 }
 
@@ -192,7 +192,8 @@ TEST_CASE("products with e4m3 whose blocks have scales are right, and a row's "
 
 TEST_CASE("rows with one scale have it for each block, beside rows with "
           "several") {
-  const auto one = random_e4m3(2, 300, 1, true), two = random_e4m3(1, 300, 2);
+  const auto one = random_e4m3(2, 300, 1, true).scaled(0.3f);
+  const auto two = random_e4m3(1, 300, 2);
   const std::vector parts{one.view(), two.view()};
   CHECK(ops::row_scales_of(parts) == 3);
   const auto made = cuda::make_dense(parts).value();
@@ -203,7 +204,7 @@ TEST_CASE("rows with one scale have it for each block, beside rows with "
   std::memcpy(scales.data(), made.bytes.data() + ops::e4m3_scales_at(3, 300),
               sizeof(float) * 9);
   CHECK(scales == expected);
-  // What is rounded to bf16 is what is meant.
+  // What is rounded to bf16 is the nearest to what is meant.
   const std::vector<float> floats(300, 1.5f);
   const std::vector mixed{one.view(),
                           ops::matrix_view{ops::element_type::f32, 1, 300,
@@ -213,7 +214,7 @@ TEST_CASE("rows with one scale have it for each block, beside rows with "
   for (std::size_t i = 0; i < 600; ++i) {
     cuda::bf16 got;
     std::memcpy(&got, rounded.bytes.data() + 2 * i, sizeof got);
-    REQUIRE(to_float(got) == meant[i]);
+    REQUIRE(to_float(got) == nearest_bf16(meant[i]));
   }
   auto wrong = one.view();
   wrong.cols = 150;
@@ -223,7 +224,7 @@ TEST_CASE("rows with one scale have it for each block, beside rows with "
 
 TEST_CASE("a library multiplies e4m3 in blocks as bf16") {
   constexpr std::int64_t outputs = 2056, cols = 136, rows = 33; // two pieces
-  const auto stored = random_e4m3(outputs, cols, 7, true);
+  const auto stored = random_e4m3(outputs, cols, 7, true).scaled(0.3f);
   const auto view = stored.view();
   auto gpu = cuda::make_emulated_backend({.has_library = true});
   auto weight = gpu->load({&view, 1}).value();
@@ -235,19 +236,28 @@ TEST_CASE("a library multiplies e4m3 in blocks as bf16") {
   REQUIRE(gpu->has_roles());
   const auto x = random_floats(rows * cols, 5);
   auto in = gpu->upload(x);
+  const auto there = random_floats(rows * outputs, 6);
   const auto product = [&](ops::row_role role, bool add) {
-    auto out = gpu->upload(std::vector<float>(rows * outputs));
+    auto out = gpu->upload(there);
     gpu->linear(*weight, in->data(), rows, out->data(), add, role);
     return downloaded(*gpu, *out);
   };
-  const expected_products expected{
-      x, meant_by(cuda::make_dense({&view, 1}).value()), cols};
-  // Rows have eight bits there; weights, whose scales are powers of two, all.
-  const auto prompt = product(ops::row_role::prompt, false);
-  CHECK(expected.worst(prompt) < 0x1p-8);
-  CHECK(expected.worst(prompt) > 0x1p-16);
-  CHECK((product(ops::row_role::prompt, true) == prompt));
+  const auto meant = meant_by(cuda::make_dense({&view, 1}).value());
+  const expected_products expected{x, meant, cols};
   CHECK(expected.worst(product(ops::row_role::output, false)) < 0x1p-16);
+  // Rows and weights have eight bits there, the nearest ones; sums are floats.
+  std::vector<float> rounded_x;
+  for (auto value : x)
+    rounded_x.push_back(static_cast<float>(nearest_bf16(value)));
+  std::vector<double> rounded;
+  for (auto value : meant)
+    rounded.push_back(nearest_bf16(value));
+  auto prompt = product(ops::row_role::prompt, false);
+  CHECK(expected_products{rounded_x, rounded, cols}.worst(prompt) < 0x1p-18);
+  CHECK(expected.worst(prompt) > 0x1p-16);
+  for (std::size_t i = 0; i < prompt.size(); ++i)
+    prompt[i] += there[i];
+  CHECK((product(ops::row_role::prompt, true) == prompt));
 }
 
 TEST_CASE("experts in e4m3 whose blocks have scales are right, and a row's "
@@ -258,9 +268,9 @@ TEST_CASE("experts in e4m3 whose blocks have scales are right, and a row's "
   std::vector<ops::expert_matrices> stored, widened;
   const auto make = [&](std::int64_t rows, std::int64_t cols,
                         ops::matrix_view& to, ops::matrix_view& same) {
-    narrow.push_back(random_e4m3(rows, cols, narrow.size(), true));
-    for (auto& scale : narrow.back().scales)
-      scale *= 0x1p-9f; // so that gates are neither open nor closed
+    // Scaled so that gates are neither open nor closed.
+    narrow.push_back(
+        random_e4m3(rows, cols, narrow.size(), true).scaled(0x1p-9f));
     to = narrow.back().view();
     auto& floats = wide.emplace_back();
     for (auto value : meant_by(cuda::make_dense({&to, 1}).value()))
@@ -275,7 +285,11 @@ TEST_CASE("experts in e4m3 whose blocks have scales are right, and a row's "
     make(how.inner, how.cols, one.up, same.up);
     make(how.cols, how.inner, one.down, same.down);
   }
-  constexpr std::int64_t rows = 11;
+  // Chunks of few pairs, and of many.
+  using layout = ops::gpu_mixture_layout;
+  const std::int64_t rows = GENERATE(11, 40);
+  CHECK(layout::chunk_pairs(how, rows) ==
+        (rows == 11 ? layout::few_pairs : layout::many_pairs));
   const auto x = random_floats(rows * how.cols, 1);
   const auto scores = random_floats(rows * how.experts, 2);
   const auto mixed = [&](ops::backend& b,
@@ -389,6 +403,19 @@ TEST_CASE("a rank's part of a matrix in e4m3 has its rows' scales") {
   std::fill_n(of_right.begin(), cols / 2, 0.0f);
   CHECK(product_of(*gpu, file, {"one", {cut::inputs, {}}}, {1, 2}, right) ==
         product_of(*gpu, file, {"one", {}}, {}, of_right));
+}
+
+TEST_CASE("of tensors that are loaded at once all are named where one is "
+          "refused") {
+  auto wrong = random_e4m3(2, 4, 1);
+  wrong.numbers[5] = std::byte{0x7f};
+  const one_matrix file{wrong};
+  auto gpu = make_gpu();
+  model::weight_loader loader{file, *gpu, model::reading::elements, {}};
+  CHECK(loader.weight({{"one"}}).error().message ==
+        "one: tensor 'one': a weight is not a finite number");
+  CHECK(loader.weight({{"one"}, {"other"}}).error().message ==
+        "one: one of 'one', 'other': a weight is not a finite number");
 }
 
 TEST_CASE("a rank's part of a matrix in e4m3 has its blocks' scales") {

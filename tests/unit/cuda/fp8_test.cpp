@@ -525,3 +525,19 @@ TEST_CASE("an engine of a checkpoint in fp8 takes what was measured") {
   request.params.seed = 7;
   CHECK(one.ask({request}).at(1).size() == 4);
 }
+
+TEST_CASE("whether a checkpoint in fp8 is called that is no other class") {
+  ::setenv("TROUPE_CUDA_MODULE",
+           TROUPE_BINARY_DIR "/tests/emulated_gpu/libemulated_gpu.so", 0);
+  ::setenv("CUDA_VISIBLE_DEVICES", "0", 0);
+  const auto class_of = [](const char* model, const char* quantization) {
+    auto o = options_of(model);
+    o.quantization = quantization;
+    return fp8_engine{o}.about().arithmetic_class;
+  };
+  const auto rows = class_of("llama-fp8", "");
+  CHECK(class_of("llama-fp8", "compressed-tensors") == rows);
+  const auto blocks = class_of("llama-fp8-blocks", "");
+  CHECK(class_of("llama-fp8-blocks", "fp8") == blocks);
+  CHECK(rows != blocks);
+}

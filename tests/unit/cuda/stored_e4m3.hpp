@@ -48,6 +48,14 @@ struct stored_e4m3 {
     out.row_scales = static_cast<std::int64_t>(scales.size()) / rows;
     return out;
   }
+
+  /// The same numbers with other scales.
+  stored_e4m3 scaled(float by) const {
+    auto out = *this;
+    for (auto& scale : out.scales)
+      scale *= by;
+    return out;
+  }
 };
 
 /// Of all codes that are numbers; scales are powers of two.
@@ -62,6 +70,13 @@ inline stored_e4m3 random_e4m3(std::int64_t rows, std::int64_t cols,
   for (std::int64_t i = 0; i < scales; ++i)
     out.scales.push_back(std::ldexp(1.0f, -static_cast<int>(random() % 12)));
   return out;
+}
+
+/// The nearest number with eight bits, as bf16 has; of two the even one.
+inline double nearest_bf16(double x) {
+  int exponent = 0;
+  const auto fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
 }
 
 /// What a weight in e4m3 stands for.

@@ -344,6 +344,36 @@ TEST_CASE("e4m3 with scales of squares of 128 stays that if it is asked for") {
   }
 }
 
+TEST_CASE("what is no number in a checkpoint in fp8 is refused by the file's "
+          "name of it") {
+  constexpr auto kept = model::hugging_face::e4m3_matrices::kept;
+  const std::string module = "model.layers.0.self_attn.k_proj.weight";
+  broken_directory one{"llama-fp8"};
+  const auto opened = [&](const std::string& elements, float scale) {
+    auto bytes = elements;
+    bytes.append(reinterpret_cast<const char*>(&scale), sizeof scale);
+    one.write("model.safetensors",
+              safetensors_file(
+                  fmt::format(R"({{"{0}":{{"dtype":"F8_E4M3","shape":[2,2],)"
+                              R"("data_offsets":[0,4]}},"{0}_scale":)"
+                              R"({{"dtype":"F32","shape":[1],)"
+                              R"("data_offsets":[4,8]}}}})",
+                              module),
+                  bytes));
+    return model::open_checkpoint(one.path(), kept);
+  };
+  const auto read = [&](const std::string& elements) {
+    const auto file = opened(elements, 1).value();
+    return file->read(*file->find_tensor("blk.0.attn_k.weight"));
+  };
+  CHECK(read("1234").has_value());
+  refused(read("123\x7f"), errc::corrupt,
+          one.path().filename().string() + ": tensor '" + module +
+              "' has an element that is not a number");
+  refused(opened("1234", INFINITY), errc::corrupt,
+          "tensor '" + module + "_scale' has a scale that is not finite");
+}
+
 TEST_CASE("a quantisation that is not understood is refused by name") {
   auto with = [](const char* name, const std::string& from,
                  const std::string& to) {

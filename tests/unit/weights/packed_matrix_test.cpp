@@ -2,6 +2,7 @@
 
 #include "engine/ops/cpu/half.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -212,17 +213,17 @@ TEST_CASE("eight-bit floats can stay where they are, beside their scales") {
   CHECK(made->out.bytes.data() == weights.tensor.bytes.data());
   CHECK(made->out.byte_size() == 6);
   CHECK(!made->write);
-  CHECK(made->scales() == std::vector<float>{0.3f, 0.3f});
+  CHECK(made->scales().value() == std::vector<float>{0.3f, 0.3f});
   owned_tensor each{
       "s", stored_type::f32, {2, 1}, std::vector<float>{0.5f, 2.0f}};
   auto other = e4m3_matrix(weights.tensor, each.tensor, 0);
   REQUIRE(other.has_value());
-  CHECK(other->scales() == std::vector<float>{0.5f, 2.0f});
+  CHECK(other->scales().value() == std::vector<float>{0.5f, 2.0f});
 
   auto both = stack({*made, *other});
   REQUIRE(both.has_value());
   CHECK(both->out.shape == std::vector<std::int64_t>{3, 2, 2});
-  CHECK(both->scales() == std::vector<float>{0.3f, 0.3f, 0.5f, 2.0f});
+  CHECK(both->scales().value() == std::vector<float>{0.3f, 0.3f, 0.5f, 2.0f});
   const auto bytes = written(*both);
   CHECK(std::memcmp(bytes.data(), values.data(), 6) == 0);
   CHECK(std::memcmp(bytes.data() + 6, values.data(), 6) == 0);
@@ -244,18 +245,62 @@ TEST_CASE("eight-bit floats in blocks have a scale of each row and block") {
   auto made = e4m3_matrix(weights.tensor, squares.tensor, 128);
   REQUIRE(made.has_value());
   CHECK(made->out.row_scales == 3);
-  const auto scales = made->scales();
+  const auto scales = made->scales().value();
   REQUIRE(scales.size() == 130 * 3);
   for (std::size_t row : {0, 127, 128, 129})
     for (std::size_t block = 0; block < 3; ++block)
       CHECK(scales[row * 3 + block] ==
             static_cast<float>(row / 128 * 3 + block + 1));
-  CHECK(stack({*made, *made})->scales().size() == 2 * 130 * 3);
+  CHECK(stack({*made, *made})->scales()->size() == 2 * 130 * 3);
   owned_tensor one{"s", stored_type::f32, {1}, std::vector<float>{1}};
   refused(e4m3_matrix(weights.tensor, one.tensor, 128), errc::corrupt,
           "a scale per block");
   refused(stack({*made, *e4m3_matrix(weights.tensor, one.tensor, 0)}),
           errc::corrupt, "differ in type or shape");
+}
+
+TEST_CASE("scales of eight-bit floats that are no numbers, or too large for "
+          "them, are refused by the name of the scales") {
+  owned_tensor weights{
+      "w", stored_type::f8_e4m3, {1, 256}, std::vector<std::uint8_t>(256)};
+  // 448 times that is the largest bf16, or above it.
+  constexpr float largest = 0x1.fep127f / 448, above = 0x1.fcp127f / 440;
+  for (auto make : {fp8_matrix, e4m3_matrix})
+    for (std::int64_t block : {0, 128}) {
+      const auto made = [&](float scale) {
+        const std::int64_t count = block == 0 ? 1 : 2;
+        std::vector<float> values(static_cast<std::size_t>(count), 1.0f);
+        values.back() = scale;
+        owned_tensor scales{"s", stored_type::f32, {1, count}, values};
+        return make(weights.tensor, scales.tensor, block);
+      };
+      CHECK(made(largest).has_value());
+      CHECK(made(-largest).has_value());
+      for (auto scale : {NAN, INFINITY, -INFINITY, above, -above})
+        refused(made(scale), errc::corrupt,
+                "tensor 's' has a scale that is not finite or too large");
+    }
+}
+
+TEST_CASE("an eight-bit float that is not a number is refused by the name of "
+          "its own part of a stack, wherever it is") {
+  constexpr std::size_t count = 20; // two and a half times eight
+  std::vector<std::uint8_t> codes(count, 0x7e);
+  std::fill_n(codes.begin() + 3, count / 2, std::uint8_t{0xfe});
+  owned_tensor one{"s", stored_type::f32, {1}, std::vector<float>{1}};
+  owned_tensor right{"right", stored_type::f8_e4m3, {2, count / 2}, codes};
+  const auto whole = *e4m3_matrix(right.tensor, one.tensor, 0);
+  CHECK(stack({whole, whole})->scales().has_value());
+  for (std::size_t at = 0; at < count; ++at)
+    for (auto code : {std::uint8_t{0x7f}, std::uint8_t{0xff}}) {
+      auto with = codes;
+      with[at] = code;
+      owned_tensor wrong{"wrong", stored_type::f8_e4m3, {2, count / 2}, with};
+      const auto broken = *e4m3_matrix(wrong.tensor, one.tensor, 0);
+      for (const auto& made : {broken, *stack({whole, broken})})
+        refused(made.scales(), errc::corrupt,
+                "tensor 'wrong' has an element that is not a number");
+    }
 }
 
 TEST_CASE("matrices are stacked in their order") {
