@@ -215,17 +215,16 @@ struct expert_kernel {
             ? nullptr
             : reinterpret_cast<const float*>(first + weights.scales_at);
     const std::int64_t output = std::int64_t{t.block_x()} * outputs_at_once;
-    const auto row_of = [&](int o) { // of the matrix
-      const std::int64_t at = output + o % outputs_at_once;
-      return (at < outputs ? at : output) + o / outputs_at_once * outputs;
-    };
+    const block_outputs own{output, outputs_at_once, outputs};
     tiles all;
     all.add_up(
-        t, cols, [&](int o) { return matrix + row_of(o) * cols; },
+        t, cols, [&](int o) { return matrix + own.row_of(o) * cols; },
         [&](int r) {
           return x + pairs[r < chunk.count ? r : 0] / pairs_of_x * cols;
         },
-        [&](int o) { return scales + row_of(o) * ops::scales_of_cols(cols); },
+        [&](int o) {
+          return scales + own.row_of(o) * ops::scales_of_cols(cols);
+        },
         [] {});
     all.show(t);
     for (int i = static_cast<int>(t.index()); i < chunk.count * outputs_at_once;
@@ -234,10 +233,8 @@ struct expert_kernel {
       if (output + o >= outputs)
         continue;
       const auto sum_of = [&](int half) {
-        const float sum = tiles::sum_of(t, r, half * outputs_at_once + o);
-        return is_in_blocks<Stored> || scales == nullptr
-                   ? sum
-                   : sum * scales[half * outputs + output + o];
+        return tiles::scaled_sum_of(t, r, half * outputs_at_once + o, scales,
+                                    half * outputs + output + o);
       };
       y[pairs[r] * outputs + output + o] =
           Gated ? gated(gate::silu, sum_of(0)) * sum_of(1) : sum_of(0);

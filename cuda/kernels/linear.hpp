@@ -139,6 +139,16 @@ struct tile_product {
     return sum;
   }
 
+  /// The same, times the scale of the weight's row, if rows have one each.
+  template <class Threads>
+  TROUPE_KERNEL static float scaled_sum_of(Threads& t, int row, int output,
+                                           const float* scales,
+                                           std::int64_t weight_row) {
+    const float sum = sum_of(t, row, output);
+    return is_in_blocks<Stored> || scales == nullptr ? sum
+                                                     : sum * scales[weight_row];
+  }
+
 private:
   TROUPE_KERNEL static void clear(all_sums& to) {
     TROUPE_UNROLL
@@ -212,6 +222,23 @@ private:
   }
 };
 
+/// The outputs that a block makes, `at_once` from `first` on, of so many. Half
+/// of a gated block's tiles are of them, half of what they are multiplied with,
+/// as many rows of the weight further on.
+struct block_outputs {
+  std::int64_t first;
+  int at_once;
+  std::int64_t outputs;
+
+  /// The weight's row of the tiles' output o; any of its half that is there
+  /// where that is not.
+  TROUPE_KERNEL std::int64_t row_of(int o) const {
+    const bool is_second = o >= at_once;
+    const std::int64_t at = first + (is_second ? o - at_once : o);
+    return (at < outputs ? at : first) + (is_second ? outputs : 0);
+  }
+};
+
 /// What becomes of a product's sums, in this order.
 struct product_end {
   /// Of e4m3: by which outputs are multiplied, or what is added to their sums,
@@ -246,20 +273,15 @@ struct linear_kernel {
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const std::int64_t row = std::int64_t{t.block_x()} * tiles::rows;
-    // Half of a gated block's tiles are of gates, half of what they multiply.
     const int at_once = end.is_gated ? tiles::outputs / 2 : tiles::outputs;
     const std::int64_t output = std::int64_t{t.block_y()} * at_once;
-    const auto row_of = [&](int o) { // of the weight
-      const bool is_second = o >= at_once;
-      const std::int64_t at = output + (is_second ? o - at_once : o);
-      return (at < outputs ? at : output) + (is_second ? outputs : 0);
-    };
+    const block_outputs own{output, at_once, outputs};
     tiles all;
     all.add_up(
-        t, cols, [&](int o) { return weight + row_of(o) * cols; },
+        t, cols, [&](int o) { return weight + own.row_of(o) * cols; },
         [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
         [&](int o) {
-          return end.scales + row_of(o) * ops::scales_of_cols(cols);
+          return end.scales + own.row_of(o) * ops::scales_of_cols(cols);
         },
         [&] { t.wait_for_earlier(); });
     all.show(t);
@@ -276,14 +298,11 @@ struct linear_kernel {
   }
 
 private:
-  /// Of a tile's output, which is `scaled_by` of the weight's.
+  /// Of a tile's output, which is so many'th of the weight's rows.
   template <class Threads>
   TROUPE_KERNEL float sum_of(Threads& t, int row, int output,
-                             std::int64_t scaled_by) const {
-    const float sum = tiles::sum_of(t, row, output);
-    return is_in_blocks<Stored> || end.scales == nullptr
-               ? sum
-               : sum * end.scales[scaled_by];
+                             std::int64_t weight_row) const {
+    return tiles::scaled_sum_of(t, row, output, end.scales, weight_row);
   }
 
   TROUPE_KERNEL float ended(float sum, std::int64_t output,
