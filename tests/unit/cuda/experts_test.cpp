@@ -3,6 +3,7 @@
 #include "cuda/runtime/emulated.hpp"
 #include "engine/ops/cpu/expert_router.hpp"
 #include "engine/ops/cpu/kernels.hpp"
+#include "tests/unit/cuda/random_floats.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 #include "tests/unit/model/naive_backend.hpp"
 
@@ -23,15 +24,6 @@ using ops::mixture_params;
 // weights, and what comes out.
 
 namespace {
-
-std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
-  std::mt19937_64 random{seed};
-  std::normal_distribution<float> normal;
-  std::vector<float> out(n);
-  for (auto& x : out)
-    x = normal(random);
-  return out;
-}
 
 struct choices {
   std::vector<std::int32_t> experts;

@@ -2,6 +2,7 @@
 
 #include "cuda/stored_weight.hpp"
 #include "engine/ops/dense_layout.hpp"
+#include "tests/unit/cuda/random_floats.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -21,15 +22,6 @@ inline double value_of(unsigned code) {
                                ? std::ldexp(mantissa, -9)
                                : std::ldexp(8 + mantissa, exponent - 10);
   return code & 0x80 ? -magnitude : magnitude;
-}
-
-inline std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
-  std::mt19937_64 random{seed};
-  std::normal_distribution<float> normal;
-  std::vector<float> out(n);
-  for (auto& x : out)
-    x = normal(random);
-  return out;
 }
 
 /// Numbers as a file has them, and the scales of their rows.

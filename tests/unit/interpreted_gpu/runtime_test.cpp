@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <cuda_runtime_api.h>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -20,13 +21,10 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, std::size_t,
 
 namespace {
 
-/// y[i] = 2 x[i] for the threads of a block, with as much shared memory as it
-/// is launched with.
-constexpr const char* text = R"(
-.version 8.0
-.target sm_90
-.address_size 64
-.visible .entry twice(.param .u64 x, .param .u64 y) {
+/// An entry for the threads of one block. When `body` begins, thread i has x[i]
+/// in %f1 and the address of y[i] in %rd5.
+std::string entry(const std::string& name, const std::string& body) {
+  return ".visible .entry " + name + R"((.param .u64 x, .param .u64 y) {
   .reg .b32 %r<4>;
   .reg .b64 %rd<8>;
   .reg .f32 %f<3>;
@@ -37,26 +35,19 @@ constexpr const char* text = R"(
   add.s64 %rd4, %rd1, %rd3;
   add.s64 %rd5, %rd2, %rd3;
   ld.global.f32 %f1, [%rd4];
+)" + body +
+         "  ret;\n}\n";
+}
+
+/// y[i] = 2 x[i], and y[i] = x[i] by one that waits after it has read.
+const std::string text = ".version 8.0\n.target sm_90\n.address_size 64\n" +
+                         entry("twice", R"(
   add.rn.f32 %f2, %f1, %f1;
   st.global.f32 [%rd5], %f2;
-  ret;
-}
-.visible .entry reads_early(.param .u64 x, .param .u64 y) {
-  .reg .b32 %r<4>;
-  .reg .b64 %rd<8>;
-  .reg .f32 %f<3>;
-  ld.param.u64 %rd1, [x];
-  ld.param.u64 %rd2, [y];
-  mov.u32 %r1, %tid.x;
-  mul.wide.u32 %rd3, %r1, 4;
-  add.s64 %rd4, %rd1, %rd3;
-  add.s64 %rd5, %rd2, %rd3;
-  ld.global.f32 %f1, [%rd4];
+)") + entry("reads_early", R"(
   griddepcontrol.wait;
   st.global.f32 [%rd5], %f1;
-  ret;
-}
-)";
+)");
 
 /// As nvcc lays it out.
 struct binary {
@@ -82,9 +73,9 @@ void stub_early() {
 cudaKernel_t twice() {
   static const cudaKernel_t made = [] {
     static binary all;
-    all.bytes = std::strlen(text) + 1;
+    all.bytes = text.size() + 1;
     REQUIRE(all.bytes <= sizeof all.text);
-    std::memcpy(all.text, text, all.bytes);
+    std::memcpy(all.text, text.c_str(), all.bytes);
     static wrapper around;
     around.data = &all;
     auto** handle = __cudaRegisterFatBinary(&around);
