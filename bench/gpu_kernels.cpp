@@ -1,7 +1,7 @@
 // One operation of the GPU's backend, of a shape of one's choice, for who
 // counts what its kernels do (bench/gpu_kernels.py):
 //
-//   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS [--gated]
+//   bench_gpu_kernels linear TYPE OUTPUTS COLS ROWS [--gated] [--normed]
 //   bench_gpu_kernels experts TYPE EXPERTS CHOSEN COLS INNER ROWS
 //   bench_gpu_kernels attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS [--prompt]
 //
@@ -29,6 +29,7 @@ struct linear_shape {
   std::string type = "bf16";
   std::int64_t outputs = 0, cols = 0, rows = 0;
   bool is_gated = false;
+  bool is_normed = false;
 };
 
 struct mixture_shape {
@@ -68,11 +69,14 @@ void multiply(ops::backend& by, const linear_shape& of) {
   auto x = by.upload(
       std::vector<float>(static_cast<std::size_t>(of.rows * of.cols)));
   auto y = by.allocate(of.rows * of.outputs);
+  auto norm =
+      by.upload(std::vector<float>(static_cast<std::size_t>(of.cols), 1));
+  ops::joined_steps with;
+  with.norm = of.is_normed ? norm.get() : nullptr;
+  with.epsilon = 1e-6f;
   if (of.is_gated)
-    by.linear_gated(ops::gate::silu, *weight, x->data(), of.rows, nullptr,
-                    y->data());
-  else
-    by.linear(*weight, x->data(), of.rows, y->data(), false);
+    with.gated = ops::gate::silu;
+  by.linear_joined(*weight, x->data(), of.rows, with, y->data());
   std::vector<float> out(1);
   by.download(y->data(), out);
 }
@@ -151,6 +155,7 @@ int main(int argc, char** argv) {
   multiplies->add_option("COLS", linear.cols)->required();
   multiplies->add_option("ROWS", linear.rows)->required();
   multiplies->add_flag("--gated", linear.is_gated);
+  multiplies->add_flag("--normed", linear.is_normed);
   mixture_shape mixture;
   auto* mixes = app.add_subcommand("experts", "A layer's mixture");
   mixes->add_option("TYPE", mixture.type)

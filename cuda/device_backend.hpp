@@ -209,31 +209,24 @@ public:
       return products_.multiply(*by, matrix_of(w), x, rows, y, add);
     product_end end;
     end.adds = add;
-    multiply(w, w.rows_, x, rows, y, end);
+    multiply(w, x, rows, y, {}, end);
   }
 
-  void linear_biased(const ops::weight& weight, const float* x,
-                     std::int64_t rows, ops::buffer& bias, float* y,
+  void linear_joined(const ops::weight& weight, const float* x,
+                     std::int64_t rows, const ops::joined_steps& with, float* y,
                      ops::row_role of) override {
     const auto& w = stored(weight);
     if (algorithm_for(w, of) != nullptr)
-      return ops::backend::linear_biased(weight, x, rows, bias, y, of);
+      return ops::backend::linear_joined(weight, x, rows, with, y, of);
+    row_norm norm;
+    if (with.norm != nullptr)
+      norm = {with.norm->data(), with.epsilon};
     product_end end;
-    end.bias = bias.data();
-    multiply(w, w.rows_, x, rows, y, end);
-  }
-
-  void linear_gated(ops::gate how, const ops::weight& weight, const float* x,
-                    std::int64_t rows, float* products, float* out,
-                    ops::row_role of) override {
-    const auto& w = stored(weight);
-    if (algorithm_for(w, of) != nullptr)
-      return ops::backend::linear_gated(how, weight, x, rows, products, out,
-                                        of);
-    product_end end;
-    end.is_gated = true;
-    end.how = how;
-    multiply(w, w.rows_ / 2, x, rows, out, end);
+    end.adds = with.adds;
+    end.bias = with.bias != nullptr ? with.bias->data() : nullptr;
+    end.is_gated = with.gated.has_value();
+    end.how = with.gated.value_or(gate::silu);
+    multiply(w, x, rows, y, norm, end);
   }
 
   void rope_and_store(float* qkv, std::int32_t heads,
@@ -260,17 +253,17 @@ public:
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                 float* out) override {
-    multiply_gates(gate::silu, gate_up, rows, n, out);
+    gate_rows(gate::silu, gate_up, rows, n, out);
   }
 
   void gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                 float* out) override {
-    multiply_gates(gate::gelu, gate_up, rows, n, out);
+    gate_rows(gate::gelu, gate_up, rows, n, out);
   }
 
   void erf_gelu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                     float* out) override {
-    multiply_gates(gate::erf_gelu, gate_up, rows, n, out);
+    gate_rows(gate::erf_gelu, gate_up, rows, n, out);
   }
 
   void erf_gelu(float* x, std::int64_t rows, std::int64_t n) override {
@@ -451,15 +444,17 @@ private:
     return w.kind ? products_.algorithm_for(matrix_of(w).shape, of) : nullptr;
   }
 
-  /// By our own kernel; `outputs` are those of y.
-  void multiply(const device_weight& w, std::int64_t outputs, const float* x,
-                std::int64_t rows, float* y, product_end end) {
+  /// By our own kernel.
+  void multiply(const device_weight& w, const float* x, std::int64_t rows,
+                float* y, const row_norm& norm, product_end end) {
     if (rows <= 0)
       return;
+    const auto outputs = end.is_gated ? w.rows_ / 2 : w.rows_;
     end.scales = scales_of(w);
     products_.are_written(y, rows * outputs);
     with_elements(w, [&](const auto* elements) {
-      launch_linear(*device_, elements, x, outputs, w.cols_, rows, y, end);
+      launch_linear(*device_, elements, x, outputs, w.cols_, rows, y, norm,
+                    end);
     });
   }
 
@@ -507,8 +502,8 @@ private:
       products_.are_rounded(kernel.out, rows * kernel.cols);
   }
 
-  void multiply_gates(gate how, const float* gate_up, std::int64_t rows,
-                      std::int64_t n, float* out) {
+  void gate_rows(gate how, const float* gate_up, std::int64_t rows,
+                 std::int64_t n, float* out) {
     const auto blocks = blocks_for(n);
     auto* rounded = products_.place_for_rounded(rows, n);
     over_rows(static_cast<std::size_t>(rows), blocks,

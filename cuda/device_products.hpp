@@ -348,9 +348,6 @@ public:
     }
     of.device_.copy_in(x_.template as<void>(), values.data(), x_.bytes());
     of.device_.zero(y_.template as<void>(), y_.bytes());
-    if (weight.shape.kind == kind::bf16)
-      of.round(x_.template as<float>(), trial_rows_most, weight.shape.cols,
-               room_);
   }
 
   /// What it takes.
@@ -385,11 +382,8 @@ public:
         run_own(rows);
         return true;
       }
-      // Who makes the rows of most products rounds them meanwhile.
-      if (weight_.shape.kind == kind::bf16)
-        return of_.run(*choice, weight_.numbers, weight_.shape,
-                       room_.rounded.template as<const void>(), rows, y(),
-                       false);
+      // Its rows are rounded, each time: a launch that stands for those which
+      // our own does not need (a norm, a gate, a bias: one a product).
       return run(*choice, 0, rows);
     });
   }
@@ -420,7 +414,8 @@ private:
     end.scales = weight_.scales;
     const auto run_with = [&](const auto* numbers) {
       launch_linear(of_.device_, numbers, x_.template as<float>(),
-                    weight_.shape.outputs, weight_.shape.cols, rows, y(), end);
+                    weight_.shape.outputs, weight_.shape.cols, rows, y(), {},
+                    end);
     };
     if (weight_.shape.kind == kind::bf16)
       run_with(static_cast<const bf16*>(weight_.numbers));

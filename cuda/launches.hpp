@@ -36,7 +36,7 @@ void launch_over_rows(Device& device, std::size_t rows,
 template <int RowTiles, int OutputTiles, class Device, class Stored>
 void launch_tiles(Device& device, const Stored* weight, const float* x,
                   std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                  float* y, const product_end& end) {
+                  float* y, const row_norm& norm, const product_end& end) {
   using kernel = linear_kernel<Stored, RowTiles, OutputTiles>;
   const auto blocks = [](std::int64_t all, int each) {
     return static_cast<unsigned>((all + each - 1) / each);
@@ -47,8 +47,10 @@ void launch_tiles(Device& device, const Stored* weight, const float* x,
   shape.blocks_y = blocks(outputs, end.is_gated ? kernel::tiles::outputs / 2
                                                 : kernel::tiles::outputs);
   shape.threads = kernel::threads;
-  shape.shared_floats = kernel::tiles::shared_floats;
-  device.launch(shape, kernel{weight, x, outputs, cols, rows, y, end});
+  shape.shared_floats =
+      kernel::tiles::shared_floats +
+      (norm.weight != nullptr ? kernel::tiles::norm_floats : 0);
+  device.launch(shape, kernel{weight, x, outputs, cols, rows, y, norm, end});
 }
 
 /// Whether blocks should have twice as many outputs of few rows, which they
@@ -69,10 +71,10 @@ inline constexpr std::int64_t outputs_most =
 template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,
                    std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                   float* y, const product_end& end) {
+                   float* y, const row_norm& norm, const product_end& end) {
   const auto launch = [&]<int RowTiles, int OutputTiles>() {
     launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
-                                        y, end);
+                                        y, norm, end);
   };
   if (rows > 2 * fragment_rows)
     launch.template operator()<4, 2>();

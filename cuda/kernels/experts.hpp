@@ -225,8 +225,8 @@ struct expert_kernel {
         [&](int o) {
           return scales + own.row_of(o) * ops::scales_of_cols(cols);
         },
-        [] {});
-    all.show(t);
+        row_norm{}, [] {});
+    all.show(t, {});
     for (int i = static_cast<int>(t.index()); i < chunk.count * outputs_at_once;
          i += static_cast<int>(t.count())) {
       const int r = i / outputs_at_once, o = i % outputs_at_once;

@@ -21,6 +21,14 @@ template <class Stored>
 inline constexpr bool is_in_blocks = std::is_same_v<Stored, block_e4m3>;
 static_assert(ops::scale_cols % tile_cols == 0);
 
+/// How rows are normed on their way into a product (ops::backend::rms_norm):
+/// their numbers are multiplied by the weight's, and sums at last by the row's
+/// factor.
+struct row_norm {
+  const float* weight = nullptr; ///< null: they are not
+  float epsilon = 0;
+};
+
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part, as `fragments::sums` says, outputs before
 /// rows. Warp w takes the tiles of columns w, w + 8, w + 16 and so on, in
@@ -40,20 +48,26 @@ struct tile_product {
 
   static constexpr std::size_t shared_floats =
       std::size_t{column_warps} * rows * outputs;
+  /// Behind them, where rows are normed: of each row the lanes' parts.
+  static constexpr int parts_of_row = 4 * column_warps;
+  static constexpr std::size_t norm_floats = std::size_t{rows} * parts_of_row;
 
   using all_sums = fragments::sums[OutputTiles][RowTiles];
   all_sums sums;
+  /// Of the columns that the lane saw of its row of each tile.
+  float squares[RowTiles] = {};
 
   /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
   /// row r of x does. For those that there are not they give any that is there:
   /// a sum is of its own output and row alone. `scales_of(o)` is where the
-  /// scales of output o's blocks are, if it has blocks. `before_rows` is called
-  /// once, when the first weights are on their way and no row was looked at.
+  /// scales of output o's blocks are, if it has blocks. `norm` is that of the
+  /// rows, but for their factors. `before_rows` is called once, when the first
+  /// weights are on their way and no row was looked at.
   template <class Threads, class WeightOf, class RowOf, class ScalesOf,
             class BeforeRows>
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
                             RowOf row_of, ScalesOf scales_of,
-                            BeforeRows before_rows) {
+                            const row_norm& norm, BeforeRows before_rows) {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     const float* x[RowTiles];
@@ -100,19 +114,20 @@ struct tile_product {
         if constexpr (is_in_blocks<Stored>) {
           all_sums of_tile;
           clear(of_tile);
-          multiply(t, w[s], x, k, cols, whole, of_tile);
+          multiply(t, w[s], x, norm, k, cols, whole, of_tile);
           add_scaled(of_tile, begin + s * step + warp * tile_cols, cols,
                      [&](int o) { return scales_of(o + lane / 4); });
         } else {
-          multiply(t, w[s], x, k, cols, whole, sums);
+          multiply(t, w[s], x, norm, k, cols, whole, sums);
         }
       }
     }
   }
 
-  /// Shows the warps' parts to all threads, which may ask for `sum_of` then.
+  /// Shows the warps' parts to all threads, which may ask for `sum_of` then,
+  /// and of normed rows for `factor_of`.
   template <class Threads>
-  TROUPE_KERNEL void show(Threads& t) const {
+  TROUPE_KERNEL void show(Threads& t, const row_norm& norm) const {
     const int warp = static_cast<int>(t.index() / warp_size);
     const int lane = static_cast<int>(t.index() % warp_size);
     float* own = t.shared() + warp * rows * outputs;
@@ -126,7 +141,29 @@ struct tile_product {
       const int r = n * fragment_rows + lane % 4 * 2 + i % 2;
       own[r * outputs + o] = sums[m][n][i];
     }
+    if (norm.weight != nullptr)
+      TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      parts_of(t, n * fragment_rows +
+                      lane / 4)[lane % 4 * column_warps + warp] = squares[n];
     t.sync();
+  }
+
+  /// Of a row that was normed.
+  template <class Threads>
+  TROUPE_KERNEL static float factor_of(Threads& t, int row, std::int64_t cols,
+                                       const row_norm& norm) {
+    const float* parts = parts_of(t, row);
+    float all = 0;
+    TROUPE_UNROLL
+    for (int lane = 0; lane < 4; ++lane) {
+      float of_lane = 0;
+      TROUPE_UNROLL
+      for (int w = 0; w < column_warps; ++w)
+        of_lane += parts[lane * column_warps + w];
+      all += of_lane;
+    }
+    return 1.0f / sqrtf(all / static_cast<float>(cols) + norm.epsilon);
   }
 
   /// The warps' parts are added in order.
@@ -150,6 +187,11 @@ struct tile_product {
   }
 
 private:
+  template <class Threads>
+  TROUPE_KERNEL static float* parts_of(Threads& t, int row) {
+    return t.shared() + shared_floats + row * parts_of_row;
+  }
+
   TROUPE_KERNEL static void clear(all_sums& to) {
     TROUPE_UNROLL
     for (int m = 0; m < OutputTiles; ++m)
@@ -191,15 +233,42 @@ private:
       to.read(row, k, cols);
   }
 
+  /// The same of a row, by the norm's weights; its squares are added up.
+  TROUPE_KERNEL static void read_normed(matrix_words<float>& to,
+                                        const float* row, const float* weights,
+                                        std::int64_t k, std::int64_t cols,
+                                        bool whole, float& squares) {
+    float some[8], by[8];
+    if (whole || (cols % 8 == 0 && k < cols)) {
+      read_floats<8>(row + k, some);
+      read_floats<8>(weights + k, by);
+    } else {
+      TROUPE_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        some[i] = k + i < cols ? row[k + i] : 0.0f;
+        by[i] = k + i < cols ? weights[k + i] : 0.0f;
+      }
+    }
+    TROUPE_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      squares = fmaf(some[i], some[i], squares);
+      some[i] *= by[i];
+    }
+    to.set(some);
+  }
+
   template <class Threads>
-  TROUPE_KERNEL void multiply(Threads& t,
-                              const matrix_words<Stored> (&w)[OutputTiles][2],
-                              const float* const (&x)[RowTiles], std::int64_t k,
-                              std::int64_t cols, bool whole, all_sums& to) {
+  TROUPE_KERNEL void
+  multiply(Threads& t, const matrix_words<Stored> (&w)[OutputTiles][2],
+           const float* const (&x)[RowTiles], const row_norm& norm,
+           std::int64_t k, std::int64_t cols, bool whole, all_sums& to) {
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       matrix_words<float> row;
-      read(row, x[n], k, cols, whole);
+      if (norm.weight != nullptr)
+        read_normed(row, x[n], norm.weight, k, cols, whole, squares[n]);
+      else
+        read(row, x[n], k, cols, whole);
       TROUPE_UNROLL
       for (int m = 0; m < OutputTiles; ++m)
         TROUPE_UNROLL
@@ -244,8 +313,8 @@ struct product_end {
   /// Of e4m3: by which outputs are multiplied, or what is added to their sums,
   /// block by block.
   const float* scales = nullptr;
-  const float* bias = nullptr; ///< is added
   bool adds = false;           ///< to what is there
+  const float* bias = nullptr; ///< is added
   /// Nothing else then but scales: the second half of a weight's outputs are
   /// multiplied by the first, gated.
   bool is_gated = false;
@@ -268,6 +337,7 @@ struct linear_kernel {
   std::int64_t cols;
   std::int64_t rows;
   float* y;
+  row_norm norm;
   product_end end;
 
   template <class Threads>
@@ -283,8 +353,8 @@ struct linear_kernel {
         [&](int o) {
           return end.scales + own.row_of(o) * ops::scales_of_cols(cols);
         },
-        [&] { t.wait_for_earlier(); });
-    all.show(t);
+        norm, [&] { t.wait_for_earlier(); });
+    all.show(t, norm);
     for (int i = static_cast<int>(t.index()); i < tiles::rows * at_once;
          i += static_cast<int>(t.count())) {
       const int r = i / at_once, o = i % at_once;
@@ -302,14 +372,17 @@ private:
   template <class Threads>
   TROUPE_KERNEL float sum_of(Threads& t, int row, int output,
                              std::int64_t weight_row) const {
-    return tiles::scaled_sum_of(t, row, output, end.scales, weight_row);
+    const float sum =
+        tiles::scaled_sum_of(t, row, output, end.scales, weight_row);
+    return norm.weight == nullptr ? sum
+                                  : sum * tiles::factor_of(t, row, cols, norm);
   }
 
   TROUPE_KERNEL float ended(float sum, std::int64_t output,
                             const float& there) const {
-    if (end.bias != nullptr)
-      sum += end.bias[output];
-    return end.adds ? there + sum : sum;
+    if (end.adds)
+      sum = there + sum;
+    return end.bias != nullptr ? sum + end.bias[output] : sum;
   }
 };
 

@@ -30,7 +30,6 @@ struct matrix_words {
     set(some);
   }
 
-private:
   TROUPE_KERNEL void set(const float (&some)[8]) {
     TROUPE_UNROLL
     for (int i = 0; i < 4; ++i) {

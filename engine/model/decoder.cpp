@@ -241,17 +241,30 @@ struct decoder::state {
       run_output();
   }
 
+  /// The rows that have logits, one after the other.
+  const float* chosen_rows() {
+    const auto* all = blocks.at(slot::residual);
+    std::int32_t next = 0;
+    if (rows() == static_cast<std::int64_t>(plan.logit_rows.size()) &&
+        std::all_of(plan.logit_rows.begin(), plan.logit_rows.end(),
+                    [&next](auto row) { return row == next++; }))
+      return all;
+    backend.gather_rows(all, plan.logit_rows, config.embedding,
+                        gathered->data());
+    return gathered->data();
+  }
+
   void run_output() {
-    auto chosen = static_cast<std::int64_t>(plan.logit_rows.size());
-    backend.gather_rows(blocks.at(slot::residual), plan.logit_rows,
-                        config.embedding, gathered->data());
-    backend.rms_norm(gathered->data(), *output_norm, config.norm_epsilon,
-                     chosen, config.embedding, gathered_normed->data());
+    const auto chosen = static_cast<std::int64_t>(plan.logit_rows.size());
+    ops::joined_steps with;
+    with.norm = output_norm.get();
+    with.epsilon = config.norm_epsilon;
+    with.normed = gathered_normed->data();
     auto* product = ranks == nullptr ? logits->data() : part_of_logits->data();
     const auto prompts = std::lower_bound(
         plan.logit_rows.begin(), plan.logit_rows.end(), plan.prompt_rows);
-    blocks.multiply(output ? *output : *embedding, gathered_normed->data(),
-                    {prompts - plan.logit_rows.begin(), chosen}, product);
+    blocks.multiply(output ? *output : *embedding, chosen_rows(),
+                    {prompts - plan.logit_rows.begin(), chosen}, with, product);
     if (ranks != nullptr)
       ranks->all_gather(product, chosen, output->rows(), logits->data());
     if (config.logit_scale != 1)

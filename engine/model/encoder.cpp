@@ -291,7 +291,7 @@ struct encoder::state {
   void score() {
     const auto count = sequence_count();
     auto* hidden = other->data();
-    blocks.multiply(*head.first, pooled->data(), {count, count}, hidden);
+    blocks.multiply(*head.first, pooled->data(), {count, count}, {}, hidden);
     if (head.first_bias)
       backend.add_bias(hidden, *head.first_bias, count, config.embedding);
     if (config.family->gelu_head) {
@@ -300,7 +300,7 @@ struct encoder::state {
     } else {
       backend.soft_cap(hidden, 1, count, config.embedding); // tanh
     }
-    blocks.multiply(*head.last, hidden, {count, count}, scores->data());
+    blocks.multiply(*head.last, hidden, {count, count}, {}, scores->data());
     backend.add_bias(scores->data(), *head.last_bias, count, 1);
     results.resize(count);
     backend.download(scores->data(), results);

@@ -21,18 +21,41 @@ ops::gate gate_of(block_op op) {
                                     : ops::gate::erf_gelu;
 }
 
+/// Whether the step at `at` is a product that alone reads what the norm before
+/// it makes. (No layer reads another one's rows but the residual stream.)
+bool can_join_norm(const std::vector<block_step>& block, std::size_t at) {
+  const auto& step = block[at];
+  if (step.op != block_op::linear || at == 0)
+    return false;
+  const auto& norm = block[at - 1];
+  if (norm.op != block_op::rms_norm || norm.to != step.from ||
+      norm.to == slot::residual || step.to == norm.from)
+    return false;
+  for (auto i = at + 1; i < block.size(); ++i) {
+    if (block[i].op == block_op::rms_norm && block[i].to == norm.to)
+      return block[i].from != norm.to;
+    if (block[i].from == norm.to || block[i].to == norm.to)
+      return false;
+  }
+  return true;
+}
+
 } // namespace
 
 result<void> layers::load(weight_loader& source) {
-  for (std::int32_t layer = 0; layer < config_.layers; ++layer)
-    for (const auto& step : config_.family->block_of(layer))
-      if (auto done = load_step(source, layer, step); !done)
+  for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
+    const auto& block = config_.family->block_of(layer);
+    for (std::size_t at = 0; at < block.size(); ++at)
+      if (auto done = load_step(source, layer, block, at); !done)
         return done;
+  }
   return {};
 }
 
 result<void> layers::load_step(weight_loader& source, std::int32_t layer,
-                               const block_step& step) {
+                               const std::vector<block_step>& block,
+                               std::size_t at) {
+  const auto& step = block[at];
   if (can_join_last(step, layer)) {
     steps_.back().activation = &step;
     return {};
@@ -40,6 +63,11 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
   loaded_step out;
   out.what = &step;
   out.layer = layer;
+  if (can_join_norm(block, at) && !is_added_up(step)) {
+    out.norm = steps_.back().what;
+    out.norms = std::move(steps_.back().norms);
+    steps_.pop_back();
+  }
   std::vector<weight_loader::part> parts, biases;
   for (const auto& part : step.weights) {
     const auto cut =
@@ -64,7 +92,7 @@ bool layers::can_join_last(const block_step& step, std::int32_t layer) const {
     return false;
   const auto& last = steps_.back();
   return last.what->op == block_op::linear && last.what->to == step.from &&
-         !last.bias;
+         !last.bias && (last.norm == nullptr || last.norm->from != step.to);
 }
 
 result<void> layers::load_weights(weight_loader& source,
@@ -132,7 +160,7 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
     return norm_parts(step);
   case block_op::linear:
   case block_op::add_linear:
-    if (ranks_ != nullptr && is_reduced(*step.what))
+    if (is_added_up(*step.what))
       return add_up(step);
     return multiply(step);
   case block_op::add:
@@ -155,6 +183,10 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
   }
 }
 
+bool layers::is_added_up(const block_step& step) const {
+  return ranks_ != nullptr && is_reduced(step);
+}
+
 /// Each rank has the products of its own columns: their sum goes where the step
 /// says, the bias once.
 void layers::add_up(const loaded_step& step) {
@@ -165,7 +197,7 @@ void layers::add_up(const loaded_step& step) {
     backend_.clear(sum, rows_, config_.embedding);
     mix_experts(step, sum);
   } else {
-    multiply(*step.weight, at(what.from), {prompts_, rows_}, sum);
+    multiply(*step.weight, at(what.from), {prompts_, rows_}, {}, sum);
   }
   ranks_->all_reduce(sum, rows_ * config_.embedding);
   if (step.bias)
@@ -205,49 +237,47 @@ void layers::mix_experts(const loaded_step& step, float* to) {
 }
 
 void layers::multiply(const loaded_step& step) {
-  const auto& weight = *step.weight;
-  const auto* x = at(step.what->from);
-  auto* y = at(step.what->to);
-  const auto n = weight.rows();
-  by_roles(weight, {prompts_, rows_},
-           [&](std::int64_t first, std::int64_t rows, ops::row_role role) {
-             const auto* from = x + first * weight.cols();
-             auto* to = y + first * n;
-             if (step.activation != nullptr)
-               backend_.linear_gated(
-                   gate_of(step.activation->op), weight, from, rows, to,
-                   at(step.activation->to) + first * (n / 2), role);
-             else if (step.bias && step.what->op == block_op::linear)
-               backend_.linear_biased(weight, from, rows, *step.bias, to, role);
-             else
-               backend_.linear(weight, from, rows, to,
-                               step.what->op == block_op::add_linear, role);
-           });
-  if (step.bias && step.what->op == block_op::add_linear)
-    backend_.add_bias(y, *step.bias, rows_, n);
+  const auto& what = *step.what;
+  const auto* activation = step.activation;
+  ops::joined_steps with;
+  if (step.norm != nullptr) {
+    with.norm = step.norms.front().get();
+    with.epsilon = config_.norm_epsilon;
+    with.normed = at(step.norm->to);
+  }
+  with.adds = what.op == block_op::add_linear;
+  with.bias = step.bias.get();
+  if (activation != nullptr) {
+    with.gated = gate_of(activation->op);
+    with.products = at(what.to);
+  }
+  multiply(*step.weight, at(step.norm != nullptr ? step.norm->from : what.from),
+           {prompts_, rows_}, with,
+           at(activation != nullptr ? activation->to : what.to));
 }
 
 void layers::multiply(const ops::weight& weight, const float* x,
-                      product_rows rows, float* y) {
-  by_roles(weight, rows,
-           [&](std::int64_t first, std::int64_t count, ops::row_role role) {
-             backend_.linear(weight, x + first * weight.cols(), count,
-                             y + first * weight.rows(), false, role);
-           });
-}
-
-template <class F>
-void layers::by_roles(const ops::weight& weight, product_rows rows, F f) {
-  auto some = [&](std::int64_t first, std::int64_t count, ops::row_role role) {
+                      product_rows rows, const ops::joined_steps& with,
+                      float* y) {
+  const auto multiply_some = [&](std::int64_t first, std::int64_t count,
+                                 ops::row_role role) {
     if (count == 0)
       return;
-    f(first, count, role);
+    const auto outputs = weight.rows();
+    auto of_some = with;
+    if (with.norm != nullptr)
+      of_some.normed += first * weight.cols();
+    if (with.gated)
+      of_some.products += first * outputs;
+    backend_.linear_joined(weight, x + first * weight.cols(), count, of_some,
+                           y + first * (with.gated ? outputs / 2 : outputs),
+                           role);
     weight_bytes_read_ += static_cast<std::uint64_t>(weight.bytes());
   };
   if (!backend_.has_roles())
-    return some(0, rows.all, ops::row_role::output);
-  some(0, rows.prompts, ops::row_role::prompt);
-  some(rows.prompts, rows.all - rows.prompts, ops::row_role::output);
+    return multiply_some(0, rows.all, ops::row_role::output);
+  multiply_some(0, rows.prompts, ops::row_role::prompt);
+  multiply_some(rows.prompts, rows.all - rows.prompts, ops::row_role::output);
 }
 
 } // namespace troupe::model

@@ -50,9 +50,9 @@ public:
     std::int64_t all = 0;
   };
 
-  /// y = weight(x); counts what is read.
+  /// y = weight(x) with the steps that are joined; counts what is read.
   void multiply(const ops::weight& weight, const float* x, product_rows rows,
-                float* y);
+                const ops::joined_steps& with, float* y);
 
   std::uint64_t weight_bytes_read() const {
     return weight_bytes_read_;
@@ -69,27 +69,28 @@ private:
     const block_step* what = nullptr;
     std::int32_t layer = 0;
     std::unique_ptr<ops::weight> weight; ///< of a linear step
+    /// Of a linear step whose rows are normed by the step before, which is done
+    /// with it.
+    const block_step* norm = nullptr;
     /// Of a linear step that has one; of a layer norm (zeros if it has none).
     std::unique_ptr<ops::buffer> bias;
     /// Of a linear step whose products are gated by the step that follows,
     /// which is done with it.
     const block_step* activation = nullptr;
-    /// Of a norm; one per part, in the order of the step's weights.
+    /// Of a norm, own or joined; one per part, in the order of its weights.
     std::vector<std::unique_ptr<ops::buffer>> norms;
     std::unique_ptr<ops::expert_weights> experts; ///< of such a step
   };
 
   result<void> load_step(weight_loader& source, std::int32_t layer,
-                         const block_step& step);
+                         const std::vector<block_step>& block, std::size_t at);
   result<void> load_weights(weight_loader& source,
                             const std::vector<weight_loader::part>& parts,
                             loaded_step& out);
   /// Whether the last step's products are all that this one reads.
   bool can_join_last(const block_step& step, std::int32_t layer) const;
+  bool is_added_up(const block_step& step) const;
   void multiply(const loaded_step& step);
-  /// Calls f(first, rows, role) for the rows of each role; counts what is read.
-  template <class F>
-  void by_roles(const ops::weight& weight, product_rows rows, F f);
   void add_up(const loaded_step& step);
   void execute(const loaded_step& step, const ops::batch_view& batch,
                ops::kv_pool& pool);

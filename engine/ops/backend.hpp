@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -141,6 +142,21 @@ struct column_groups {
 /// Where a row's position stands in its sequence (DESIGN.md, "Exactness").
 enum class row_role : std::uint8_t { prompt, output };
 
+/// What is done to a product's rows before it and to its sums after it, in this
+/// order. Rooms that are named hold nothing of use afterwards.
+struct joined_steps {
+  /// Rows are normed (`backend::rms_norm`), if there is a weight.
+  buffer* norm = nullptr;
+  float epsilon = 0;
+  float* normed = nullptr; ///< room for the rows
+  bool adds = false;       ///< to what is there
+  buffer* bias = nullptr;  ///< is added, if there is one
+  /// Of the sums p of a row the first half are gates: n = w.rows() / 2 results
+  /// are gated(p[o]) * p[n + o]. There is neither a bias then, nor do they add.
+  std::optional<gate> gated;
+  float* products = nullptr; ///< room for the sums that are gated
+};
+
 /// What the calls of a step are given that differs from step to step; they hand
 /// in these very lists.
 struct step_input {
@@ -251,30 +267,21 @@ public:
   virtual void linear(const weight& w, const float* x, std::int64_t rows,
                       float* y, bool add, row_role of = row_role::output) = 0;
 
-  /// y[r][o] = sum_i x[r][i] * w[o][i] + bias[o].
-  virtual void linear_biased(const weight& w, const float* x, std::int64_t rows,
-                             buffer& bias, float* y,
+  /// `linear` of rows between the steps that are joined with it. By default
+  /// one after the other.
+  virtual void linear_joined(const weight& w, const float* x, std::int64_t rows,
+                             const joined_steps& with, float* y,
                              row_role of = row_role::output) {
-    linear(w, x, rows, y, false, of);
-    add_bias(y, bias, rows, w.rows());
-  }
-
-  /// Of the products of row r the first half are gates:
-  /// out[r][o] = how(product[o]) * product[n + o], n = w.rows() / 2. `products`
-  /// has room for all of them, and holds nothing of use then.
-  virtual void linear_gated(gate how, const weight& w, const float* x,
-                            std::int64_t rows, float* products, float* out,
-                            row_role of = row_role::output) {
-    linear(w, x, rows, products, false, of);
-    const auto n = w.rows() / 2;
-    switch (how) {
-    case gate::silu:
-      return silu_mul(products, rows, n, out);
-    case gate::gelu:
-      return gelu_mul(products, rows, n, out);
-    case gate::erf_gelu:
-      return erf_gelu_mul(products, rows, n, out);
+    if (with.norm != nullptr) {
+      rms_norm(x, *with.norm, with.epsilon, rows, w.cols(), with.normed);
+      x = with.normed;
     }
+    auto* to = with.gated ? with.products : y;
+    linear(w, x, rows, to, with.adds, of);
+    if (with.bias != nullptr)
+      add_bias(to, *with.bias, rows, w.rows());
+    if (with.gated)
+      multiply_gates(*with.gated, to, rows, w.rows() / 2, y);
   }
 
   /// `qkv` rows are [heads * d | kv_heads * d | kv_heads * d]. Turns q and k in
@@ -303,6 +310,19 @@ public:
   /// The same with GELU as it is defined, x * (1 + erf(x / sqrt(2))) / 2.
   virtual void erf_gelu_mul(const float* gate_up, std::int64_t rows,
                             std::int64_t n, float* out) = 0;
+
+  /// One of these three.
+  void multiply_gates(gate how, const float* gate_up, std::int64_t rows,
+                      std::int64_t n, float* out) {
+    switch (how) {
+    case gate::silu:
+      return silu_mul(gate_up, rows, n, out);
+    case gate::gelu:
+      return gelu_mul(gate_up, rows, n, out);
+    case gate::erf_gelu:
+      return erf_gelu_mul(gate_up, rows, n, out);
+    }
+  }
 
   /// x[r][i] = gelu(x[r][i]), as it is defined.
   virtual void erf_gelu(float* x, std::int64_t rows, std::int64_t n) = 0;

@@ -114,7 +114,7 @@ TEST_CASE("products of odd shapes are right, and a row's bits are its own") {
     }
 }
 
-TEST_CASE("a product with a bias, or gated, has the bits of one and then the "
+TEST_CASE("a product joined with other steps has the bits of one after the "
           "other") {
   enum class kept { as_stored, rounded_to_e4m3, e4m3_in_blocks };
   two_backends both;
@@ -138,49 +138,72 @@ TEST_CASE("a product with a bias, or gated, has the bits of one and then the "
         INFO("type " << static_cast<int>(type) << ", kept "
                      << static_cast<int>(how_kept) << ", " << outputs << " x "
                      << cols << ", " << rows << " rows");
-        const auto x = random_floats(rows * cols, rows);
+        // Far from 1, so that a norm matters, each row in its own way.
+        auto x = random_floats(rows * cols, rows);
+        for (std::size_t i = 0; i < x.size(); ++i)
+          x[i] *= std::ldexp(1.0f, static_cast<int>(i / cols % 7) - 6);
+        const auto there = random_floats(rows * outputs, rows + 2);
         const auto added = random_floats(outputs, rows + 1);
-        const auto biased = [&](ops::backend& b, bool at_once) {
+        const auto weights = random_floats(cols, rows + 3);
+        const auto n = outputs / 2;
+        struct steps {
+          bool is_normed, adds, is_biased;
+          std::optional<ops::gate> gated;
+        };
+        // With the norm always part of the product: its factor comes last.
+        const auto run = [&](ops::backend& b, const steps& of, bool at_once,
+                             std::int64_t first, std::int64_t count) {
           auto w = b.load({&view, 1}).value();
-          auto in = b.upload(x);
-          auto bias = b.upload(added);
-          auto out = b.upload(std::vector<float>(rows * outputs, poison));
+          auto in = b.upload(std::span{x}.subspan(first * cols, count * cols));
+          auto bias = b.upload(added), norm = b.upload(weights);
+          auto normed = b.upload(std::vector<float>(count * cols, poison));
+          auto products = b.upload(std::vector<float>(count * outputs, poison));
+          auto out = b.upload(
+              of.adds ? std::vector(there.begin() + first * outputs,
+                                    there.begin() + (first + count) * outputs)
+                      : std::vector<float>(count * (of.gated ? n : outputs),
+                                           poison));
+          ops::joined_steps with;
+          with.norm = of.is_normed ? norm.get() : nullptr;
+          with.epsilon = 1e-5f;
+          with.normed = normed->data();
+          with.adds = of.adds;
+          with.products = products->data();
           if (at_once) {
-            b.linear_biased(*w, in->data(), rows, *bias, out->data());
-          } else {
-            b.linear(*w, in->data(), rows, out->data(), false);
-            b.add_bias(out->data(), *bias, rows, outputs);
+            with.bias = of.is_biased ? bias.get() : nullptr;
+            with.gated = of.gated;
+            b.linear_joined(*w, in->data(), count, with, out->data());
+            return downloaded(b, *out);
           }
+          auto& to = of.gated ? *products : *out;
+          b.linear_joined(*w, in->data(), count, with, to.data());
+          if (of.is_biased)
+            b.add_bias(to.data(), *bias, count, outputs);
+          if (of.gated)
+            b.multiply_gates(*of.gated, to.data(), count, n, out->data());
           return downloaded(b, *out);
         };
-        CHECK(biased(*both.gpu, true) == biased(*both.gpu, false));
-        if (how_kept == kept::as_stored)
-          CHECK(both.difference([&](auto& b) { return biased(b, true); }) <
-                1e-4f * std::sqrt(static_cast<float>(cols)));
-        const auto n = outputs / 2;
-        for (auto how :
-             {ops::gate::silu, ops::gate::gelu, ops::gate::erf_gelu}) {
-          const auto gated = [&](ops::backend& b, bool at_once) {
-            auto w = b.load({&view, 1}).value();
-            auto in = b.upload(x);
-            auto products =
-                b.upload(std::vector<float>(rows * outputs, poison));
-            auto out = b.upload(std::vector<float>(rows * n, poison));
-            if (at_once) {
-              b.linear_gated(how, *w, in->data(), rows, products->data(),
-                             out->data());
-              return downloaded(b, *out);
-            }
-            b.linear(*w, in->data(), rows, products->data(), false);
-            if (how == ops::gate::silu)
-              b.silu_mul(products->data(), rows, n, out->data());
-            else if (how == ops::gate::gelu)
-              b.gelu_mul(products->data(), rows, n, out->data());
-            else
-              b.erf_gelu_mul(products->data(), rows, n, out->data());
-            return downloaded(b, *out);
-          };
-          CHECK(gated(*both.gpu, true) == gated(*both.gpu, false));
+        const auto check = [&](const steps& of) {
+          INFO("normed " << of.is_normed << ", adds " << of.adds << ", biased "
+                         << of.is_biased << ", gated " << of.gated.has_value());
+          const auto together = run(*both.gpu, of, true, 0, rows);
+          CHECK(together == run(*both.gpu, of, false, 0, rows));
+          const auto alone = run(*both.gpu, of, true, rows - 1, 1);
+          CHECK(std::equal(alone.begin(), alone.end(),
+                           together.end() -
+                               static_cast<std::ptrdiff_t>(alone.size())));
+          if (how_kept == kept::as_stored && !of.gated)
+            CHECK(both.difference([&](auto& b) {
+              return run(b, of, true, 0, rows);
+            }) < 1e-4f * std::sqrt(static_cast<float>(cols)));
+        };
+        for (bool is_normed : {false, true}) {
+          for (bool adds : {false, true})
+            for (bool is_biased : {false, true})
+              check({is_normed, adds, is_biased, {}});
+          for (auto how :
+               {ops::gate::silu, ops::gate::gelu, ops::gate::erf_gelu})
+            check({is_normed, false, false, how});
         }
       }
     }

@@ -104,6 +104,33 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
   }
 }
 
+TEST_CASE("a decoding step is a few launches a layer") {
+  if (on_gpu())
+    return; // it does not count
+  struct counted {
+    const char* family;
+    /// q/k/v, rope, attention, output, gate/up and what comes down; norms of q
+    /// and k; of a mixture its norm, the scores and five.
+    std::size_t of_layer;
+  };
+  for (auto [family, of_layer] :
+       {counted{"llama", 6}, {"qwen2", 6}, {"qwen3", 8}, {"qwen3moe", 13}}) {
+    INFO(family);
+    cuda::emulated_usage usage;
+    auto model = load_model(reference_folder() / "families" /
+                                (std::string{family} + ".gguf"),
+                            make_gpu({.usage = &usage}));
+    std::mt19937 random{7};
+    auto one = random_sequence(random, 5, {1, 2, 3});
+    feed_alone(*model.decoder, one, 4); // 4 rows, then one
+    const auto before = usage.launches;
+    one.ids.push_back(3);
+    feed(*model.decoder, {{&one, 1}});
+    const auto layers = static_cast<std::size_t>(model.config.layers);
+    CHECK(usage.launches - before == layers * of_layer + 2); // ids and logits
+  }
+}
+
 TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
   constexpr std::size_t length = 266;
   constexpr model::decoder_limits limits{128, 128, 16, 140, 4, 1100};
