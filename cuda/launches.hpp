@@ -60,12 +60,13 @@ template <class Stored, class Device>
 bool takes_more_outputs(const Device& device, std::int64_t outputs) {
   // Of the four blocks wanted per multiprocessor.
   constexpr std::int64_t parts = std::is_same_v<Stored, bf16> ? 2 : 5;
-  return outputs / (2 * fragment_outputs) * parts >= device.blocks_wanted();
+  constexpr int of_block = most_output_tiles<Stored, 1> * fragment_outputs;
+  return outputs / of_block * parts >= device.blocks_wanted();
 }
 
 /// Outputs of a weight at most: a grid is at most so high.
 inline constexpr std::int64_t outputs_most =
-    65'535 * std::int64_t{fragment_outputs};
+    65'535 * std::int64_t{few_output_tiles * fragment_outputs};
 
 /// Our own product, of so many outputs of y.
 template <class Device, class Stored>
@@ -77,13 +78,13 @@ void launch_linear(Device& device, const Stored* weight, const float* x,
                                         y, norm, end);
   };
   if (rows > 2 * fragment_rows)
-    launch.template operator()<4, 2>();
+    launch.template operator()<4, most_output_tiles<Stored, 4>>();
   else if (rows > fragment_rows)
-    launch.template operator()<2, 2>();
+    launch.template operator()<2, most_output_tiles<Stored, 2>>();
   else if (end.is_gated || takes_more_outputs<Stored>(device, outputs))
-    launch.template operator()<1, 2>();
+    launch.template operator()<1, most_output_tiles<Stored, 1>>();
   else
-    launch.template operator()<1, 1>();
+    launch.template operator()<1, few_output_tiles>();
 }
 
 } // namespace troupe::cuda

@@ -189,7 +189,8 @@ struct expert_kernel {
   static constexpr unsigned threads = column_warps * warp_size;
   static constexpr unsigned blocks_at_once = 2;
   /// Of the tiles, in a gated one the second has the other half.
-  using tiles = tile_product<Stored, PairTiles, 2>;
+  using tiles =
+      tile_product<Stored, PairTiles, most_output_tiles<Stored, PairTiles>>;
   static constexpr int outputs_at_once =
       Gated ? tiles::outputs / 2 : tiles::outputs;
 

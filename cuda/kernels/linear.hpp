@@ -12,7 +12,8 @@ namespace troupe::cuda {
 inline constexpr int column_warps = 8;
 /// Columns that a warp multiplies at once, eight of each fourth lane.
 inline constexpr int tile_cols = 32;
-inline constexpr int fragment_outputs = 16; ///< of `fragments`
+/// Of a product of `fragments`.
+inline constexpr int fragment_outputs = 8;
 inline constexpr int fragment_rows = 8;
 
 /// Whether outputs have scales of blocks of columns, by which what a warp has
@@ -30,30 +31,37 @@ struct row_norm {
 };
 
 /// The product of some rows and some outputs, before its warps are added up:
-/// every lane of a warp has a part, as `fragments::sums` says, outputs before
-/// rows. Warp w takes the tiles of columns w, w + 8, w + 16 and so on, in
-/// order, so a sum's order depends on nothing but the column: a row's bits are
-/// the same in any company.
+/// every lane of a warp has a part. A tile's rows are a matrix of 16: first
+/// eight with the numbers as bf16, then the same ones with what that lacks, so
+/// a row's sum is two until the end. Warp w takes the tiles of columns w, w +
+/// 8, w + 16 and so on, in order, so a sum's order depends on nothing but the
+/// column: a row's bits are the same in any company.
 template <class Stored, int RowTiles, int OutputTiles>
 struct tile_product {
   static constexpr int rows = RowTiles * fragment_rows;
   static constexpr int outputs = OutputTiles * fragment_outputs;
-  /// Tiles of columns whose numbers are read before the first is multiplied:
-  /// enough reads are under way for the memory's latency, of few rows 32 KB in
-  /// a block.
+  /// Tiles of columns that are on their way from the memory, so that its
+  /// latency does not matter: of few rows 32 KB in a block, and twice that
+  /// where blocks have so few outputs that there may not be many of them.
   static constexpr int at_once =
-      RowTiles == 1 ? 8 / OutputTiles / static_cast<int>(sizeof(Stored))
-      : matrix_words<Stored>::is_split || is_in_blocks<Stored> ? 1
-                                                               : 2;
+      RowTiles > 2 || (RowTiles > 1 && sizeof(Stored) == sizeof(float)) ? 1
+      : RowTiles > 1                                                    ? 2
+      : OutputTiles > 2 || sizeof(Stored) == 1
+          ? static_cast<int>((OutputTiles > 2 ? 4 : 8) / sizeof(Stored))
+          : static_cast<int>(16 / sizeof(Stored));
 
+  /// Of a row of a warp's sums; the end keeps banks apart.
+  static constexpr int row_floats = outputs + 8;
   static constexpr std::size_t shared_floats =
-      std::size_t{column_warps} * rows * outputs;
+      std::size_t{column_warps} * rows * row_floats;
   /// Behind them, where rows are normed: of each row the lanes' parts.
   static constexpr int parts_of_row = 4 * column_warps;
   static constexpr std::size_t norm_floats = std::size_t{rows} * parts_of_row;
 
-  using all_sums = fragments::sums[OutputTiles][RowTiles];
-  all_sums sums;
+  /// Of outputs e * 8 + lane % 4 * 2 and that + 1, and row lane / 4 of each
+  /// tile: of the numbers as bf16, then of what that lacks.
+  using row_sums = fragments::sums[OutputTiles];
+  row_sums sums[RowTiles];
   /// Of the columns that the lane saw of its row of each tile.
   float squares[RowTiles] = {};
 
@@ -68,84 +76,54 @@ struct tile_product {
   TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
                             RowOf row_of, ScalesOf scales_of,
                             const row_norm& norm, BeforeRows before_rows) {
-    const int warp = static_cast<int>(t.index() / warp_size);
-    const int lane = static_cast<int>(t.index() % warp_size);
-    const float* x[RowTiles];
+    const int lane = lane_of(t);
+    const int first = warp_of(t) * tile_cols + lane % 4 * 8;
+    lane_share own;
+    own.cols = cols - first;
+    TROUPE_UNROLL
+    for (int e = 0; e < OutputTiles; ++e)
+      own.outputs[e] = weight_of(e * fragment_outputs + lane / 4) + first;
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n)
-      x[n] = row_of(n * fragment_rows + lane / 4);
-    clear(sums);
-    const Stored* of_outputs[OutputTiles][2];
-    TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
+      own.rows[n] = row_of(n * fragment_rows + lane / 4) + first;
+    own.norm = norm.weight == nullptr ? nullptr : norm.weight + first;
+    if constexpr (is_in_blocks<Stored>) {
+      own.scales = scales_of(0);
       TROUPE_UNROLL
-    for (int half = 0; half < 2; ++half)
-      of_outputs[m][half] =
-          weight_of(m * fragment_outputs + half * 8 + lane / 4);
-    constexpr int step = column_warps * tile_cols;
-    // Then rows begin at multiples of 16 bytes.
-    const bool in_eights = cols % 8 == 0;
-    // All warps make as many steps, some of the last one's tiles perhaps of
-    // nothing.
-    for (std::int64_t begin = 0; begin < cols; begin += step * at_once) {
-      matrix_words<Stored> w[at_once][OutputTiles][2];
-      TROUPE_UNROLL
-      for (int s = 0; s < at_once; ++s) {
-        if (begin + s * step >= cols)
-          break;
-        const std::int64_t k =
-            begin + s * step + warp * tile_cols + lane % 4 * 8;
-        const bool whole = in_eights && begin + (s + 1) * step <= cols;
+      for (int e = 0; e < OutputTiles; ++e)
         TROUPE_UNROLL
-        for (int m = 0; m < OutputTiles; ++m)
-          TROUPE_UNROLL
-        for (int half = 0; half < 2; ++half)
-          read(w[s][m][half], of_outputs[m][half], k, cols, whole);
-      }
-      if (begin == 0)
-        before_rows();
-      TROUPE_UNROLL
-      for (int s = 0; s < at_once; ++s) {
-        if (begin + s * step >= cols)
-          break;
-        const std::int64_t k =
-            begin + s * step + warp * tile_cols + lane % 4 * 8;
-        const bool whole = in_eights && begin + (s + 1) * step <= cols;
-        if constexpr (is_in_blocks<Stored>) {
-          all_sums of_tile;
-          clear(of_tile);
-          multiply(t, w[s], x, norm, k, cols, whole, of_tile);
-          add_scaled(of_tile, begin + s * step + warp * tile_cols, cols,
-                     [&](int o) { return scales_of(o + lane / 4); });
-        } else {
-          multiply(t, w[s], x, norm, k, cols, whole, sums);
-        }
-      }
+      for (int i = 0; i < 2; ++i)
+        own.scales_at[e][i] = static_cast<std::int32_t>(
+            scales_of(e * fragment_outputs + lane % 4 * 2 + i) - own.scales);
     }
+    TROUPE_UNROLL
+    for (int n = 0; n < RowTiles; ++n)
+      clear(sums[n]);
+    // Then rows begin at multiples of 16 bytes.
+    if (cols % 8 == 0)
+      add_tiles<true>(t, own, cols, before_rows);
+    else
+      add_tiles<false>(t, own, cols, before_rows);
   }
 
   /// Shows the warps' parts to all threads, which may ask for `sum_of` then,
   /// and of normed rows for `factor_of`.
   template <class Threads>
   TROUPE_KERNEL void show(Threads& t, const row_norm& norm) const {
-    const int warp = static_cast<int>(t.index() / warp_size);
-    const int lane = static_cast<int>(t.index() % warp_size);
-    float* own = t.shared() + warp * rows * outputs;
+    const int warp = warp_of(t), lane = lane_of(t);
     TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
+    for (int n = 0; n < RowTiles; ++n) {
+      const int row = n * fragment_rows + lane / 4;
+      float* own = t.shared() + (warp * rows + row) * row_floats + lane % 4 * 2;
       TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int o = m * fragment_outputs + lane / 4 + i / 2 * 8;
-      const int r = n * fragment_rows + lane % 4 * 2 + i % 2;
-      own[r * outputs + o] = sums[m][n][i];
+      for (int e = 0; e < OutputTiles; ++e) {
+        const float* of = sums[n][e];
+        *reinterpret_cast<pack<float, 2>*>(own + e * fragment_outputs) = {
+            {of[0] + of[2], of[1] + of[3]}};
+      }
+      if (norm.weight != nullptr)
+        parts_of(t, row)[lane % 4 * column_warps + warp] = squares[n];
     }
-    if (norm.weight != nullptr)
-      TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      parts_of(t, n * fragment_rows +
-                      lane / 4)[lane % 4 * column_warps + warp] = squares[n];
     t.sync();
   }
 
@@ -169,10 +147,10 @@ struct tile_product {
   /// The warps' parts are added in order.
   template <class Threads>
   TROUPE_KERNEL static float sum_of(Threads& t, int row, int output) {
-    const float* first = t.shared() + row * outputs + output;
+    const float* first = t.shared() + row * row_floats + output;
     float sum = first[0];
     for (int w = 1; w < column_warps; ++w)
-      sum += first[w * rows * outputs];
+      sum += first[w * rows * row_floats];
     return sum;
   }
 
@@ -187,109 +165,188 @@ struct tile_product {
   }
 
 private:
+  /// What a lane reads of outputs and rows, from its first column on.
+  struct lane_share {
+    std::int64_t cols; ///< that there are; below 0, if its first is not
+    const Stored* outputs[OutputTiles];
+    const float* rows[RowTiles];
+    const float* norm; ///< null: none
+    /// Of outputs with blocks: where their scales are, from the first's on.
+    const float* scales;
+    std::int32_t scales_at[is_in_blocks<Stored> ? OutputTiles : 1][2];
+  };
+
+  /// What a lane has of a tile of columns.
+  struct stored_tile {
+    stored_eight<Stored> of[OutputTiles];
+  };
+
+  /// A row's numbers in a tile, and those of the norm.
+  struct row_eight {
+    stored_eight<float> x, by;
+  };
+
+  static constexpr int step = column_warps * tile_cols;
+
+  template <class Threads>
+  TROUPE_KERNEL static int warp_of(Threads& t) {
+    return static_cast<int>(t.index() / warp_size);
+  }
+  template <class Threads>
+  TROUPE_KERNEL static int lane_of(Threads& t) {
+    return static_cast<int>(t.index() % warp_size);
+  }
+
+  /// All warps make as many steps, some of the last one's tiles perhaps of
+  /// nothing. As soon as a tile is multiplied the one `ahead` steps on is asked
+  /// for in its place.
+  template <bool InEights, class Threads, class BeforeRows>
+  TROUPE_KERNEL void add_tiles(Threads& t, const lane_share& own,
+                               std::int64_t cols, BeforeRows before_rows) {
+    constexpr int ahead = InEights ? at_once : 1;
+    stored_tile tiles[ahead] = {};
+    TROUPE_UNROLL
+    for (int s = 0; s < ahead; ++s)
+      ask_for<InEights>(own, s * step, tiles[s]);
+    before_rows();
+    row_eight next;
+    if constexpr (RowTiles == 1)
+      ask_for_row<InEights>(own, 0, 0, next);
+    for (std::int64_t first = 0; first < cols; first += step * ahead) {
+      TROUPE_UNROLL
+      for (int s = 0; s < ahead; ++s) {
+        const std::int64_t begin = first + s * step;
+        if (begin >= cols)
+          break;
+        TROUPE_UNROLL
+        for (int n = 0; n < RowTiles; ++n) {
+          if constexpr (RowTiles > 1)
+            ask_for_row<InEights>(own, n, begin, next);
+          const auto row = words_of(own, next, squares[n]);
+          if constexpr (RowTiles == 1)
+            ask_for_row<InEights>(own, n, begin + step, next);
+          if constexpr (is_in_blocks<Stored>) {
+            row_sums of_tile;
+            clear(of_tile);
+            multiply(t, tiles[s], row, of_tile);
+            const std::int64_t k = begin + warp_of(t) * tile_cols;
+            if (k < cols)
+              add_scaled(own, of_tile, k, sums[n]);
+          } else {
+            multiply(t, tiles[s], row, sums[n]);
+          }
+        }
+        ask_for<InEights>(own, begin + step * ahead, tiles[s]);
+      }
+    }
+  }
+
+  /// Of columns that there are not, some lanes keep what they had of others:
+  /// that is multiplied by the rows' zeros.
+  template <bool InEights>
+  TROUPE_KERNEL static void ask_for(const lane_share& own, std::int64_t begin,
+                                    stored_tile& to) {
+    TROUPE_UNROLL
+    for (int e = 0; e < OutputTiles; ++e)
+      if constexpr (!InEights)
+        to.of[e].read(own.outputs[e] + begin, own.cols - begin);
+      else if (begin < own.cols)
+        to.of[e].read_whole(own.outputs[e] + begin);
+  }
+
+  template <bool InEights>
+  TROUPE_KERNEL static void ask_for_row(const lane_share& own, int n,
+                                        std::int64_t begin, row_eight& to) {
+    read_row<InEights>(own, own.rows[n], begin, to.x);
+    if (own.norm != nullptr)
+      read_row<InEights>(own, own.norm, begin, to.by);
+  }
+
+  /// The eight columns of a lane that are so many further on; 0 where there
+  /// are none.
+  template <bool InEights>
+  TROUPE_KERNEL static void read_row(const lane_share& own, const float* from,
+                                     std::int64_t begin,
+                                     stored_eight<float>& to) {
+    if constexpr (!InEights)
+      to.read(from + begin, own.cols - begin);
+    else if (begin < own.cols)
+      to.read_whole(from + begin);
+    else
+      to = {};
+  }
+
+  /// Of a normed row, whose squares are added up on the way.
+  TROUPE_KERNEL static matrix_words<float>
+  words_of(const lane_share& own, const row_eight& of, float& squares) {
+    float x[8];
+    TROUPE_UNROLL
+    for (int i = 0; i < 8; ++i)
+      x[i] = of.x.number(i);
+    if (own.norm != nullptr)
+      TROUPE_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      squares = fmaf(x[i], x[i], squares);
+      x[i] *= of.by.number(i);
+    }
+    return matrix_words<float>{x};
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static void multiply(Threads& t, const stored_tile& w,
+                                     const matrix_words<float>& row,
+                                     row_sums& to) {
+    TROUPE_UNROLL
+    for (int e = 0; e < OutputTiles; ++e) {
+      const matrix_words<Stored> of_output{w.of[e]};
+      TROUPE_UNROLL
+      for (int i = 0; i < 4; i += 2) {
+        const fragments::a both{row.high[i], row.low[i], row.high[i + 1],
+                                row.low[i + 1]};
+        if constexpr (matrix_words<Stored>::is_split)
+          t.template multiply_add<bf16>(
+              to[e], both, {of_output.low[i], of_output.low[i + 1]});
+        t.template multiply_add<bf16>(
+            to[e], both, {of_output.high[i], of_output.high[i + 1]});
+      }
+    }
+  }
+
+  /// Of the tile of columns that begins at k.
+  TROUPE_KERNEL static void add_scaled(const lane_share& own,
+                                       const row_sums& of_tile, std::int64_t k,
+                                       row_sums& to) {
+    const float* of_block = own.scales + k / ops::scale_cols;
+    TROUPE_UNROLL
+    for (int e = 0; e < OutputTiles; ++e)
+      TROUPE_UNROLL
+    for (int i = 0; i < 2; ++i)
+      to[e][i] = fmaf(of_tile[e][i] + of_tile[e][i + 2],
+                      of_block[own.scales_at[e][i]], to[e][i]);
+  }
+
   template <class Threads>
   TROUPE_KERNEL static float* parts_of(Threads& t, int row) {
     return t.shared() + shared_floats + row * parts_of_row;
   }
 
-  TROUPE_KERNEL static void clear(all_sums& to) {
+  TROUPE_KERNEL static void clear(row_sums& to) {
     TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
-      TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
+    for (int e = 0; e < OutputTiles; ++e)
       TROUPE_UNROLL
     for (int i = 0; i < 4; ++i)
-      to[m][n][i] = 0;
-  }
-
-  /// Of the tile of columns that begins at k, which may be beyond the last:
-  /// then its sums are 0.
-  template <class ScalesOf>
-  TROUPE_KERNEL void add_scaled(const all_sums& of_tile, std::int64_t k,
-                                std::int64_t cols, ScalesOf scales_of) {
-    TROUPE_UNROLL
-    for (int m = 0; m < OutputTiles; ++m)
-      TROUPE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const float* scales = scales_of(m * fragment_outputs + half * 8);
-      const float scale = k < cols ? scales[k / ops::scale_cols] : 0.0f;
-      TROUPE_UNROLL
-      for (int n = 0; n < RowTiles; ++n)
-        TROUPE_UNROLL
-      for (int i = 2 * half; i < 2 * half + 2; ++i)
-        sums[m][n][i] = fmaf(of_tile[m][n][i], scale, sums[m][n][i]);
-    }
-  }
-
-  /// `whole`: all columns of the block's tile are there, which all threads know
-  /// without a look at their own.
-  template <class Number>
-  TROUPE_KERNEL static void read(matrix_words<Number>& to, const Number* row,
-                                 std::int64_t k, std::int64_t cols,
-                                 bool whole) {
-    if (whole || (cols % 8 == 0 && k < cols))
-      to.read_whole(row + k);
-    else
-      to.read(row, k, cols);
-  }
-
-  /// The same of a row, by the norm's weights; its squares are added up.
-  TROUPE_KERNEL static void read_normed(matrix_words<float>& to,
-                                        const float* row, const float* weights,
-                                        std::int64_t k, std::int64_t cols,
-                                        bool whole, float& squares) {
-    float some[8], by[8];
-    if (whole || (cols % 8 == 0 && k < cols)) {
-      read_floats<8>(row + k, some);
-      read_floats<8>(weights + k, by);
-    } else {
-      TROUPE_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        some[i] = k + i < cols ? row[k + i] : 0.0f;
-        by[i] = k + i < cols ? weights[k + i] : 0.0f;
-      }
-    }
-    TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      squares = fmaf(some[i], some[i], squares);
-      some[i] *= by[i];
-    }
-    to.set(some);
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL void
-  multiply(Threads& t, const matrix_words<Stored> (&w)[OutputTiles][2],
-           const float* const (&x)[RowTiles], const row_norm& norm,
-           std::int64_t k, std::int64_t cols, bool whole, all_sums& to) {
-    TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n) {
-      matrix_words<float> row;
-      if (norm.weight != nullptr)
-        read_normed(row, x[n], norm.weight, k, cols, whole, squares[n]);
-      else
-        read(row, x[n], k, cols, whole);
-      TROUPE_UNROLL
-      for (int m = 0; m < OutputTiles; ++m)
-        TROUPE_UNROLL
-      for (int i = 0; i < 4; i += 2) {
-        const auto& top = w[m][0];
-        const auto& bottom = w[m][1];
-        const fragments::a a{top.high[i], bottom.high[i], top.high[i + 1],
-                             bottom.high[i + 1]};
-        const fragments::b high{row.high[i], row.high[i + 1]};
-        const fragments::b low{row.low[i], row.low[i + 1]};
-        t.template multiply_add<bf16>(to[m][n], a, low);
-        if constexpr (matrix_words<Stored>::is_split) {
-          const fragments::a rest{top.low[i], bottom.low[i], top.low[i + 1],
-                                  bottom.low[i + 1]};
-          t.template multiply_add<bf16>(to[m][n], rest, high);
-        }
-        t.template multiply_add<bf16>(to[m][n], a, high);
-      }
-    }
+      to[e][i] = 0;
   }
 };
+
+/// Tiles of outputs of a block: few, so that there are more blocks, or as many
+/// as a thread has registers for.
+inline constexpr int few_output_tiles = 2;
+template <class Stored, int RowTiles>
+inline constexpr int most_output_tiles =
+    RowTiles > 2 && (matrix_words<Stored>::is_split || is_in_blocks<Stored>)
+        ? few_output_tiles
+        : 4;
 
 /// The outputs that a block makes, `at_once` from `first` on, of so many. Half
 /// of a gated block's tiles are of them, half of what they are multiplied with,

@@ -2,7 +2,62 @@
 
 #include "cuda/kernels/numbers.hpp"
 
+#include <type_traits>
+
 namespace troupe::cuda {
+
+/// Eight numbers of a row as they are stored, one after the other in words. To
+/// read them is all that waits for the memory; what they are as bf16 is worked
+/// out when they are multiplied.
+template <class Stored>
+struct stored_eight {
+  static constexpr int size = sizeof(Stored);
+  static constexpr int words = 2 * size;
+  std::uint32_t at[words];
+
+  /// The first `count` of those at `from`, which may be more or fewer than
+  /// there are here; the others are 0.
+  TROUPE_KERNEL void read(const Stored* from, std::int64_t count) {
+    TROUPE_UNROLL
+    for (int w = 0; w < words; ++w)
+      at[w] = 0;
+    TROUPE_UNROLL
+    for (int i = 0; i < 8; ++i)
+      if (i < count)
+        at[i * size / 4] |= code_of(from[i]) << i * size % 4 * 8;
+  }
+
+  /// The eight at `from`, a multiple of 16 bytes (of 8 for e4m3).
+  TROUPE_KERNEL void read_whole(const Stored* from) {
+    constexpr int n = words < 4 ? words : 4; // 16 bytes at once at most
+    TROUPE_UNROLL
+    for (int w = 0; w < words; w += n) {
+      const auto some =
+          reinterpret_cast<const pack<std::uint32_t, n>*>(from)[w / n];
+      TROUPE_UNROLL
+      for (int i = 0; i < n; ++i)
+        at[w + i] = some.at[i];
+    }
+  }
+
+  /// Of f16 and float.
+  TROUPE_KERNEL float number(int i) const {
+    if constexpr (std::is_same_v<Stored, float>)
+      return float_of_bits(at[i]);
+    else
+      return to_float(
+          Stored{static_cast<std::uint16_t>(at[i / 2] >> i % 2 * 16)});
+  }
+
+private:
+  TROUPE_KERNEL static std::uint32_t code_of(float x) {
+    return bits_of(x);
+  }
+  template <class Number>
+  TROUPE_KERNEL static std::uint32_t code_of(Number x) {
+    return x.bits;
+  }
+};
 
 /// Eight numbers of a row as bf16, two to a word, for `multiply_add`. Numbers
 /// of more bits are a sum of two: `high` is the number rounded, `low` what that
@@ -12,32 +67,23 @@ struct matrix_words {
   static constexpr bool is_split = true;
   std::uint32_t high[4], low[4];
 
-  /// Columns k to k + 7 of `row`, which has `cols`; beyond them, and where
-  /// there is no row, all is 0.
-  TROUPE_KERNEL void read(const Stored* row, std::int64_t k,
-                          std::int64_t cols) {
-    float some[8];
+  TROUPE_KERNEL explicit matrix_words(const stored_eight<Stored>& of) {
     TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i)
-      some[i] = row != nullptr && k + i < cols ? to_float(row[k + i]) : 0.0f;
-    set(some);
+    for (int i = 0; i < 4; ++i)
+      set(i, of.number(2 * i), of.number(2 * i + 1));
   }
 
-  /// The eight at `from`, a multiple of 16 bytes (of 8 for e4m3).
-  TROUPE_KERNEL void read_whole(const Stored* from) {
-    float some[8];
-    read_floats<8>(from, some);
-    set(some);
+  TROUPE_KERNEL explicit matrix_words(const float (&of)[8]) {
+    TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i)
+      set(i, of[2 * i], of[2 * i + 1]);
   }
 
-  TROUPE_KERNEL void set(const float (&some)[8]) {
-    TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const float a = some[2 * i], b = some[2 * i + 1];
-      high[i] = to_bf16_pair(a, b);
-      low[i] = to_bf16_pair(a - float_of_bits(high[i] << 16),
-                            b - float_of_bits(high[i] & 0xffff0000u));
-    }
+private:
+  TROUPE_KERNEL void set(int i, float a, float b) {
+    high[i] = to_bf16_pair(a, b);
+    low[i] = to_bf16_pair(a - float_of_bits(high[i] << 16),
+                          b - float_of_bits(high[i] & 0xffff0000u));
   }
 };
 
@@ -46,23 +92,10 @@ struct matrix_words<bf16> {
   static constexpr bool is_split = false;
   std::uint32_t high[4];
 
-  TROUPE_KERNEL void read(const bf16* row, std::int64_t k, std::int64_t cols) {
+  TROUPE_KERNEL explicit matrix_words(const stored_eight<bf16>& of) {
     TROUPE_UNROLL
     for (int i = 0; i < 4; ++i)
-      high[i] = at(row, k + 2 * i, cols) | at(row, k + 2 * i + 1, cols) << 16;
-  }
-
-  TROUPE_KERNEL void read_whole(const bf16* from) {
-    const auto some = *reinterpret_cast<const pack<std::uint32_t, 4>*>(from);
-    TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i)
-      high[i] = some.at[i];
-  }
-
-private:
-  TROUPE_KERNEL static std::uint32_t at(const bf16* row, std::int64_t k,
-                                        std::int64_t cols) {
-    return row != nullptr && k < cols ? row[k].bits : 0;
+      high[i] = of.at[i];
   }
 };
 
@@ -72,28 +105,19 @@ struct matrix_words<e4m3> {
   static constexpr bool is_split = false;
   std::uint32_t high[4];
 
-  TROUPE_KERNEL void read(const e4m3* row, std::int64_t k, std::int64_t cols) {
-    std::uint32_t some[2] = {};
-    TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i)
-      if (row != nullptr && k + i < cols)
-        some[i / 4] |= std::uint32_t{row[k + i].bits} << i % 4 * 8;
-    set(some[0], some[1]);
+  TROUPE_KERNEL explicit matrix_words(const stored_eight<e4m3>& of)
+      : matrix_words(of.at[0], of.at[1]) {
+    // nop
   }
 
-  TROUPE_KERNEL void read_whole(const e4m3* from) {
-    const auto some = *reinterpret_cast<const pack<std::uint32_t, 2>*>(from);
-    set(some.at[0], some.at[1]);
+protected:
+  TROUPE_KERNEL matrix_words(std::uint32_t first, std::uint32_t second)
+      : high{widened(lower_apart(first)), widened(upper_apart(first)),
+             widened(lower_apart(second)), widened(upper_apart(second))} {
+    // nop
   }
 
 private:
-  TROUPE_KERNEL void set(std::uint32_t first, std::uint32_t second) {
-    high[0] = widened(lower_apart(first));
-    high[1] = widened(upper_apart(first));
-    high[2] = widened(lower_apart(second));
-    high[3] = widened(upper_apart(second));
-  }
-
   // Two bytes, each as the upper one of its half.
 #ifdef __CUDA_ARCH__
   TROUPE_KERNEL static std::uint32_t lower_apart(std::uint32_t bytes) {
@@ -133,6 +157,11 @@ private:
 };
 
 template <>
-struct matrix_words<block_e4m3> : matrix_words<e4m3> {};
+struct matrix_words<block_e4m3> : matrix_words<e4m3> {
+  TROUPE_KERNEL explicit matrix_words(const stored_eight<block_e4m3>& of)
+      : matrix_words<e4m3>(of.at[0], of.at[1]) {
+    // nop
+  }
+};
 
 } // namespace troupe::cuda

@@ -76,8 +76,9 @@ struct widen_kernel {
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     for_columns(t, blocks, n / 8, [&](std::int64_t i) {
-      matrix_words<e4m3> some;
-      some.read_whole(from + i * 8);
+      stored_eight<e4m3> stored;
+      stored.read_whole(from + i * 8);
+      const matrix_words<e4m3> some{stored};
       pack<std::uint32_t, 4> words;
       TROUPE_UNROLL
       for (int w = 0; w < 4; ++w)

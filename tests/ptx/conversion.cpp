@@ -39,7 +39,8 @@ struct clamped {
   }
 };
 
-/// Registers have 16 bits at least, and may have 32 for types of 8.
+/// Registers have 16 bits at least, and may have 32 for types of 8; what is
+/// read as 32 bits may have 64.
 template <class D, class S, class To, class From>
 handler between(bool sat) {
   return sat ? lanewise<clamped<D, S>, To, From>::run
@@ -59,6 +60,8 @@ handler between_registers(bool sat, unsigned to, unsigned from) {
     return between<D, S, s32, register_of<S>>(sat);
   if (sizeof(S) == 1 && from == 4 && to == sizeof(register_of<D>))
     return between<D, S, register_of<D>, u32>(sat);
+  if (sizeof(S) == 4 && from == 8 && to == sizeof(register_of<D>))
+    return between<D, S, register_of<D>, u64>(sat);
   return nullptr;
 }
 
@@ -372,9 +375,10 @@ void read_cvt(statement& s) {
     const auto& d = s.operands[0];
     const auto& a = s.operands[1];
     to_bytes = to.bytes == 1 ? d.bytes : to.bytes;
-    from_bytes = from.bytes != 1                ? from.bytes
-                 : a.what == operand::kind::reg ? a.bytes
-                                                : 2;
+    if (from.bytes == 1)
+      from_bytes = a.what == operand::kind::reg ? a.bytes : 2;
+    else if (from.bytes == 4 && a.bytes == 8)
+      from_bytes = 8;
     s.out.run = with_integer(to, [&]<class D>(D) {
       return with_integer(from, [&]<class S>(S) {
         return between_registers<D, S>(how.sat, to_bytes, from_bytes);

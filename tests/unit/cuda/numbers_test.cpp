@@ -113,11 +113,12 @@ namespace {
 /// once.
 template <class Stored>
 std::vector<double> meaning(const std::vector<Stored>& row, std::int64_t k) {
-  matrix_words<Stored> words;
+  stored_eight<Stored> stored;
   if (row.size() % 8 == 0)
-    words.read_whole(row.data() + k);
+    stored.read_whole(row.data() + k);
   else
-    words.read(row.data(), k, static_cast<std::int64_t>(row.size()));
+    stored.read(row.data() + k, static_cast<std::int64_t>(row.size()) - k);
+  const matrix_words<Stored> words{stored};
   std::vector<double> out;
   const auto add = [&](std::size_t at, std::uint32_t bits) {
     out[at] += to_float(bf16{static_cast<std::uint16_t>(bits)});
@@ -173,7 +174,4 @@ TEST_CASE("numbers of a weight are exact as words of bf16; floats lose 2^-17") {
       REQUIRE(std::abs(meant[i] - row[k + i]) <=
               std::abs(row[k + i]) * 0x1p-17);
   }
-  matrix_words<float> none;
-  none.read(nullptr, 0, 8);
-  CHECK(none.high[0] == 0);
 }

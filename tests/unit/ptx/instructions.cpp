@@ -353,6 +353,8 @@ TEST_CASE("numbers are converted to others") {
   CHECK(result("cvt.sat.f32.f32 %f10, %f11;", no_number) == 0);
   CHECK(result("cvt.s64.s32 %rd10, %r11;", 0x80000000) == 0xffffffff80000000);
   CHECK(result("cvt.u64.u32 %rd10, %r11;", 0x80000000) == 0x80000000);
+  CHECK(result("cvt.s64.s32 %rd10, %rd11;", 0x700000080000000) ==
+        0xffffffff80000000);
   CHECK(result("cvt.u16.u32 %rs10, %r11;", 0x12345678) == 0x5678);
   CHECK(result("cvt.s32.s8 %r10, %r11;", 0x180) == 0xffffff80);
   CHECK(result("cvt.sat.u8.s32 %r10, %r11;", 300) == 255);
