@@ -325,7 +325,7 @@ private:
 
   static constexpr std::size_t ropes_max = 4;
   static_assert(ops::gpu_head_dim_max <= head_dim_max);
-  static_assert(ops::gpu_drawn_logits_max <= draw_kernel::cols_max);
+  static_assert(ops::gpu_drawn_logits_max <= draw_pass::cols_max);
 
   struct device_weight final : ops::weight {
     std::int64_t rows() const override {

@@ -15,6 +15,8 @@
 
 namespace troupe::cuda {
 
+static_assert(sizeof(draw_note) == ops::gpu_draw_layout::note_bytes);
+
 /// Draws on a device; only ids and the log-probabilities that were asked for
 /// travel back.
 template <class Device>
@@ -34,6 +36,8 @@ public:
     grow(device_, changes_, sizes.changes);
     grow(device_, raw_, sizes.raw);
     grow(device_, masks_, sizes.masks);
+    grow(device_, notes_, sizes.notes);
+    grow(device_, run_sums_, sizes.run_sums);
     grow(device_, drawn_, sizes.drawn);
     grow(device_, best_, sizes.best);
     for (auto& one : draws_) {
@@ -47,7 +51,7 @@ public:
 
   void begin(float* logits, std::int64_t cols,
              const ops::draw_plan& plan) override {
-    assert(begun_ - ended_ < draws_.size() && cols <= draw_kernel::cols_max);
+    assert(begun_ - ended_ < draws_.size() && cols <= draw_pass::cols_max);
     assert(plan.changes.size() <= ops::draw_plan::changes_max);
     auto& now = draws_[begun_++ % draws_.size()];
     now.wanted.clear();
@@ -64,27 +68,11 @@ public:
     if (std::any_of(plan.changes.begin(), plan.changes.end(),
                     [](auto& change) { return change.id < 0; }))
       name_drawn(rows);
-    const auto best_count = rows * ops::draw_row::best_max;
-    auto* best = best_.template as<std::int32_t>();
-    const draw_kernel kernel{logits,
-                             cols,
-                             rows_.template as<const ops::draw_row>(),
-                             changes_.template as<const ops::logit_change>(),
-                             raw_.template as<float>(),
-                             masks_.template as<const std::uint32_t>(),
-                             ids(),
-                             reinterpret_cast<float*>(ids() + rows),
-                             best,
-                             reinterpret_cast<float*>(best + best_count)};
-    launch_shape shape;
-    shape.blocks_y = static_cast<unsigned>(rows);
-    shape.threads = draw_kernel::threads;
-    shape.shared_floats = draw_kernel::shared_floats(cols);
-    device_.launch(shape, kernel);
+    draw(pass_of(logits, cols, rows), plan);
     now.step = clock_.end();
     receive(drawn_, 2 * rows, now.drawn);
     if (now.has_best())
-      receive(best_, 2 * best_count, now.best);
+      receive(best_, 2 * rows * ops::draw_row::best_max, now.best);
     device_.record(now.is_done);
   }
 
@@ -147,6 +135,66 @@ private:
                                      ids()});
   }
 
+  draw_pass pass_of(float* logits, std::int64_t cols, std::size_t rows) const {
+    auto* best = best_.template as<std::int32_t>();
+    draw_pass out;
+    out.logits = logits;
+    out.cols = cols;
+    out.part_cols = draw_pass::part_cols_for(
+        cols, device_.blocks_wanted() / static_cast<std::int64_t>(rows));
+    out.parts =
+        static_cast<std::int32_t>((cols + out.part_cols - 1) / out.part_cols);
+    out.rows = rows_.template as<const ops::draw_row>();
+    out.changes = changes_.template as<const ops::logit_change>();
+    out.raw = raw_.template as<float>();
+    out.masks = masks_.template as<const std::uint32_t>();
+    out.notes = notes_.template as<draw_note>();
+    out.run_sums = run_sums_.template as<double>();
+    out.ids = ids();
+    out.logprobs = reinterpret_cast<float*>(ids() + rows);
+    out.best_ids = best;
+    out.best_logprobs =
+        reinterpret_cast<float*>(best + rows * ops::draw_row::best_max);
+    return out;
+  }
+
+  /// Those passes that some row needs.
+  void draw(const draw_pass& pass, const ops::draw_plan& plan) {
+    using stage = draw_pass::stage;
+    constexpr int digits = draw_pass::digits;
+    const auto any = [&](auto is_so) {
+      return std::any_of(plan.rows.begin(), plan.rows.end(), is_so);
+    };
+    const auto rows = plan.rows.size();
+    const auto launch = [&]<class Kernel>(const Kernel& kernel, bool in_parts) {
+      launch_shape shape;
+      shape.blocks_x = in_parts ? static_cast<unsigned>(pass.parts) : 1;
+      shape.blocks_y = static_cast<unsigned>(rows);
+      shape.threads = draw_pass::threads;
+      shape.shared_floats = draw_pass::shared_floats(pass.cols);
+      device_.launch(shape, kernel);
+    };
+    if (any([](auto& row) { return row.best >= 0; })) {
+      launch(largest_kernel{pass, stage::scored}, true);
+      launch(weigh_kernel{pass, stage::scored}, true);
+      launch(score_kernel{pass}, false);
+    }
+    if (!plan.changes.empty())
+      launch(change_logits_kernel{pass}, false);
+    launch(largest_kernel{pass, stage::drawn}, true);
+    const auto search = [&](int first) {
+      for (int i = first; i < first + digits; ++i)
+        launch(border_kernel{pass, i}, true);
+    };
+    if (any([](auto& row) { return row.inverse != 0 && row.top_k > 0; }))
+      search(0);
+    if (any([](auto& row) { return row.inverse != 0 && row.top_p < 1; }))
+      search(digits);
+    if (any([](auto& row) { return row.inverse != 0; }))
+      launch(weigh_kernel{pass, stage::drawn}, true);
+    launch(pick_kernel{pass}, false);
+  }
+
   template <class T>
   void send(const std::vector<T>& list, const host_memory<Device>& by,
             const memory& to) {
@@ -170,7 +218,7 @@ private:
 
   Device& device_;
   step_clock<Device>& clock_;
-  memory rows_, changes_, raw_, masks_, drawn_, best_;
+  memory rows_, changes_, raw_, masks_, notes_, run_sums_, drawn_, best_;
   std::array<under_way, 2> draws_;
   std::size_t begun_ = 0, ended_ = 0;
   std::vector<ops::drawn_row> out_;

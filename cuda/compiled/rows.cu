@@ -34,7 +34,12 @@ TROUPE_COMPILED(cuda::scale_kernel);
 TROUPE_COMPILED(cuda::widen_kernel);
 TROUPE_COMPILED(cuda::place_sums_kernel);
 
-TROUPE_COMPILED(cuda::draw_kernel);
+TROUPE_COMPILED(cuda::largest_kernel);
+TROUPE_COMPILED(cuda::border_kernel);
+TROUPE_COMPILED(cuda::weigh_kernel);
+TROUPE_COMPILED(cuda::score_kernel);
+TROUPE_COMPILED(cuda::change_logits_kernel);
+TROUPE_COMPILED(cuda::pick_kernel);
 TROUPE_COMPILED(cuda::name_drawn_kernel);
 
 // Between ranks.

@@ -42,23 +42,62 @@ struct name_drawn_kernel {
   }
 };
 
-/// Draws a token of each row of logits; a block per row (block_y). Everything
-/// that decides on a token is the CPU sampler's arithmetic
-/// (engine/sampling/draw_math.hpp) in its order, or sums of whole numbers, so
-/// both draw the same. Weights are computed anew where they are needed: for
-/// wide vocabularies they would take more memory than the logits.
-struct draw_kernel {
+/// What a draw knows of the logits that a block looked at.
+struct draw_part {
+  float most;
+  std::int32_t first; ///< id that has it
+  std::int32_t bad;   ///< 1: some logit is no number, or plus infinity
+};
+
+/// How far the search for a border is (`draw_pass::settle`).
+struct border_state {
+  std::uint64_t known = 0;  ///< of the rank, its first digits
+  std::uint64_t before = 0; ///< what better ranks than these weigh
+  std::uint64_t goal = 0;
+};
+
+/// What a draw's kernels leave each other of a row, in the device's memory.
+struct draw_note {
+  static constexpr int parts_max = 64;
+  static constexpr int digit_bits = 11;
+  static constexpr int bins = 1 << digit_bits;
+  static constexpr int digits = 5;
+
+  draw_part parts[2][parts_max];
+  border_state borders[2 * digits]; ///< before each pass
+  std::uint64_t top_k_last;
+  double log_sum; ///< of a row that is scored, and its greatest
+  float max;
+  std::int32_t is_good;
+  /// Passes take turns: one counts, one was counted before, one is cleared.
+  std::uint64_t counted[3][bins];
+};
+
+/// Draws a token of each row of logits (block_y). Everything that decides on a
+/// token is the CPU sampler's arithmetic (engine/sampling/draw_math.hpp) in its
+/// order, or sums of whole numbers, so both draw the same. A row is looked at
+/// in passes, one kernel each, by several blocks (block_x) that have a part of
+/// it; between them stands its `draw_note`. Weights are computed anew where
+/// they are needed: for wide vocabularies they would take more memory than the
+/// logits.
+struct draw_pass {
   static constexpr bool collective = true;
   static constexpr unsigned threads = 512;
   /// Of a row: runs of its weights fit into shared memory.
   static constexpr std::int64_t cols_max = 1 << 20;
+  /// Of a part at least, so that there is something to do.
+  static constexpr std::int64_t part_cols_least = 512;
 
   float* logits;
   std::int64_t cols;
+  std::int64_t part_cols; ///< whole runs, but for the last part's
+  std::int32_t parts;
   const ops::draw_row* rows;
   const ops::logit_change* changes;
   float* raw; ///< as many as `changes`: what was there before
   const std::uint32_t* masks;
+  draw_note* notes;
+  double* run_sums; ///< [rows][runs]
   std::int32_t* ids;
   float* logprobs;
   std::int32_t* best_ids; ///< [rows][best_max]
@@ -66,8 +105,12 @@ struct draw_kernel {
 
   using word = std::uint64_t;
 
-  static constexpr int digit_bits = 11;
-  static constexpr int bins = 1 << digit_bits;
+  /// Logits as they are, or as they were changed.
+  enum class stage : std::uint8_t { scored, drawn };
+
+  static constexpr int digit_bits = draw_note::digit_bits;
+  static constexpr int bins = draw_note::bins;
+  static constexpr int digits = draw_note::digits;
   static constexpr int bin_groups = 32;
   static constexpr int control_words = 4;
 
@@ -78,6 +121,22 @@ struct draw_kernel {
     return static_cast<std::size_t>(words) * 2 + threads / warp_size;
   }
 
+  /// Parts of whole runs, of so many at least `part_cols_least`.
+  static std::int64_t part_cols_for(std::int64_t cols, std::int64_t wanted) {
+    const std::int64_t most = cols / part_cols_least;
+    std::int64_t parts =
+        wanted < draw_note::parts_max ? wanted : draw_note::parts_max;
+    parts = parts < most ? parts : most;
+    const std::int64_t runs = runs_of(cols);
+    return parts < 2 ? runs * sampling::run_size
+                     : (runs + parts - 1) / parts * sampling::run_size;
+  }
+
+  TROUPE_KERNEL static constexpr std::int64_t runs_of(std::int64_t cols) {
+    return (cols + sampling::run_size - 1) / sampling::run_size;
+  }
+
+protected:
   /// Shared memory of the block.
   struct memory {
     word* work; ///< bins of weights, sums of runs (as doubles), ranks
@@ -105,9 +164,16 @@ struct draw_kernel {
     }
   };
 
+  /// What all parts of a row say.
+  struct row_summary {
+    float max;
+    std::int32_t first; ///< id that has it
+    bool is_good; ///< no logit is no number or plus infinity, and one is above
+                  ///< minus infinity
+  };
+
   /// Smaller is better: higher logits first, then lower ids.
   static constexpr int id_bits = 23;
-  static constexpr int digits = 5; // of 32 + id_bits bits
   static_assert(digits * digit_bits == 32 + id_bits);
 
   TROUPE_KERNEL static word rank_of(float logit, std::int64_t id) {
@@ -118,31 +184,6 @@ struct draw_kernel {
 
   TROUPE_KERNEL static std::int32_t id_of(word rank) {
     return static_cast<std::int32_t>(rank & ((word{1} << id_bits) - 1));
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const ops::draw_row& how = rows[t.block_y()];
-    float* row = logits + std::int64_t{t.block_y()} * cols;
-    const memory m = memory_of(t);
-    float max = 0;
-    double log_sum = 0;
-    bool good = how.by_host == 0;
-    if (good && how.best >= 0)
-      good = score(t, m, how, row, max, log_sum);
-    std::int32_t id = how.scored;
-    if (good && id < 0)
-      id = draw(t, m, how, row);
-    if (t.index() != 0)
-      return;
-    ids[t.block_y()] = good ? id : -1;
-    logprobs[t.block_y()] = good && id >= 0 && how.best >= 0
-                                ? sampling::logprob_of(row[id], max, log_sum)
-                                : 0.0f;
-  }
-
-  TROUPE_KERNEL static constexpr std::int64_t runs_of(std::int64_t cols) {
-    return (cols + sampling::run_size - 1) / sampling::run_size;
   }
 
   template <class Threads>
@@ -157,30 +198,342 @@ struct draw_kernel {
     return out;
   }
 
-  // -- the raw logits ---------------------------------------------------------
-
-  /// The best log-probabilities, and what it takes for others. False if the row
-  /// holds what is no number.
-  template <class Threads>
-  TROUPE_KERNEL bool score(Threads& t, const memory& m,
-                           const ops::draw_row& how, float* row, float& max,
-                           double& log_sum) const {
-    const row_view x{row, nullptr};
-    if (!largest(t, m, x, max))
-      return false;
-    const float most = max;
-    log_sum = sampling::fixed_log(add_up(t, m, [&](std::int64_t id) {
-      return sampling::weight_of(x[id], most, 1.0);
-    }));
-    if (how.best > 0)
-      find_best(t, m, how.best, x, most, log_sum);
-    return true;
+  TROUPE_KERNEL static bool is_wanted(const ops::draw_row& how, stage of) {
+    return how.by_host == 0 &&
+           (of == stage::scored ? how.best >= 0 : how.scored < 0);
   }
 
   template <class Threads>
+  TROUPE_KERNEL row_view view_of(Threads& t, stage of) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    const bool is_masked = of == stage::drawn && how.mask >= 0;
+    return {logits + std::int64_t{t.block_y()} * cols,
+            is_masked ? masks + how.mask * ((cols + 31) / 32) : nullptr};
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL draw_note& note_of(Threads& t) const {
+    return notes[t.block_y()];
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL double* sums_of(Threads& t) const {
+    return run_sums + std::int64_t{t.block_y()} * runs_of(cols);
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL row_summary summary_of(Threads& t, const memory& m,
+                                       stage of) const {
+    const draw_part* all = note_of(t).parts[static_cast<int>(of)];
+    const auto part = static_cast<std::int32_t>(t.index());
+    const bool is_there = part < parts; // parts_max <= threads
+    const float most = is_there ? all[part].most : -INFINITY;
+    const float bad = is_there && all[part].bad != 0 ? 1.0f : 0.0f;
+    row_summary out;
+    out.max = block_max(t, most, m.scratch);
+    out.is_good = block_max(t, bad, m.scratch) == 0 && out.max > -INFINITY;
+    const bool has_it = is_there && most == out.max;
+    out.first = lowest(t, m, has_it ? all[part].first : cols_max);
+    return out;
+  }
+
+  /// Of all threads; up to 2^24.
+  template <class Threads>
+  TROUPE_KERNEL static std::int32_t lowest(Threads& t, const memory& m,
+                                           std::int64_t id) {
+    return static_cast<std::int32_t>(
+        -block_max(t, -static_cast<float>(id), m.scratch));
+  }
+
+  // -- borders ----------------------------------------------------------------
+  //
+  // A border is the rank of the last of the fewest best whose weights together
+  // reach a goal. It is found digit by digit from the highest: a pass counts
+  // how much the ranks with each next digit weigh.
+
+  enum class border : std::uint8_t { top_k, top_p };
+
+  TROUPE_KERNEL bool has_border(const ops::draw_row& how, border of) const {
+    if (!is_wanted(how, stage::drawn) || how.inverse == 0)
+      return false;
+    return of == border::top_k ? how.top_k > 0 && how.top_k < cols
+                               : how.top_p < 1;
+  }
+
+  template <class Threads>
+  TROUPE_KERNEL static void clear_bins(Threads& t, word* all) {
+    for (int i = static_cast<int>(t.index()); i < bins;
+         i += static_cast<int>(t.count()))
+      all[i] = 0;
+  }
+
+  /// Of ids from `begin` to `end`, into bins of shared memory, which are clear.
+  template <class Threads, class Weight>
+  TROUPE_KERNEL static void count_digit(Threads& t, word* to, const row_view& x,
+                                        std::int64_t begin, std::int64_t end,
+                                        int digit, word known, Weight weight) {
+    const int shift = digit * digit_bits;
+    for (std::int64_t id = begin + t.index(); id < end; id += t.count()) {
+      const word rank = rank_of(x[id], id);
+      if (rank >> (shift + digit_bits) != known)
+        continue;
+      if (const word w = weight(id); w > 0)
+        t.add(to + (rank >> shift & (bins - 1)), w);
+    }
+    t.sync();
+  }
+
+  /// With what was counted of the next digit in `m.work`. `wanted(sum of all
+  /// weights)`, no more than that, is the goal if it was the first digit.
+  template <class Threads, class Wanted>
+  TROUPE_KERNEL static border_state settle(Threads& t, const memory& m,
+                                           border_state state, bool is_first,
+                                           Wanted wanted) {
+    constexpr int of_group = bins / bin_groups;
+    if (t.index() < bin_groups) {
+      word sum = 0;
+      for (int i = 0; i < of_group; ++i)
+        sum += m.work[static_cast<int>(t.index()) * of_group + i];
+      m.groups[t.index()] = sum;
+    }
+    t.sync();
+    if (t.index() == 0) {
+      if (is_first) {
+        word all = 0;
+        for (int i = 0; i < bin_groups; ++i)
+          all += m.groups[i];
+        state.goal = wanted(all);
+      }
+      int group = 0;
+      while (state.before + m.groups[group] < state.goal)
+        state.before += m.groups[group++];
+      int bin = group * of_group;
+      while (state.before + m.work[bin] < state.goal)
+        state.before += m.work[bin++];
+      m.control[0] = state.known << digit_bits | static_cast<word>(bin);
+      m.control[1] = state.before;
+      m.control[2] = state.goal;
+    }
+    t.sync();
+    const border_state out{m.control[0], m.control[1], m.control[2]};
+    t.sync(); // all have read
+    return out;
+  }
+
+  /// After a pass of a border of this row, as all its blocks have counted.
+  template <class Threads>
+  TROUPE_KERNEL border_state settled(Threads& t, const memory& m,
+                                     int pass) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    const draw_note& note = note_of(t);
+    for (int i = static_cast<int>(t.index()); i < bins;
+         i += static_cast<int>(t.count()))
+      m.work[i] = note.counted[pass % 3][i];
+    t.sync();
+    return settle(t, m, note.borders[pass], pass % digits == 0, [&](word all) {
+      return pass < digits ? static_cast<word>(how.top_k)
+                           : sampling::fixed_share(how.top_p, all);
+    });
+  }
+
+  /// Of what may be drawn, after all passes.
+  template <class Threads>
+  TROUPE_KERNEL word last_of(Threads& t, const memory& m) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    if (has_border(how, border::top_p))
+      return settled(t, m, 2 * digits - 1).known;
+    return has_border(how, border::top_k) ? settled(t, m, digits - 1).known
+                                          : ~word{0};
+  }
+
+  // -- weights ----------------------------------------------------------------
+
+  TROUPE_KERNEL static double weight_of(const ops::draw_row& how, float logit,
+                                        std::int64_t id, float max, word last) {
+    if (rank_of(logit, id) > last)
+      return 0.0;
+    const double w = sampling::weight_of(logit, max, how.inverse);
+    return w < how.min_p ? 0.0 : w;
+  }
+
+  /// The sum of all weights, in the CPU's order: run after run. Leaves what it
+  /// is after each run in `m.sums()`.
+  template <class Threads>
+  TROUPE_KERNEL double total(Threads& t, const memory& m) const {
+    const std::int64_t runs = runs_of(cols);
+    const double* sums = sums_of(t);
+    for (std::int64_t run = t.index(); run < runs; run += t.count())
+      m.sums()[run] = sums[run];
+    t.sync();
+    if (t.index() == 0) {
+      double all = 0;
+      for (std::int64_t run = 0; run < runs; ++run)
+        m.sums()[run] = all += m.sums()[run];
+      m.told()[0] = all;
+    }
+    t.sync();
+    const double out = m.told()[0];
+    t.sync();
+    return out;
+  }
+};
+
+/// The first pass of a stage.
+struct largest_kernel : draw_pass {
+  stage of;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    if (!is_wanted(rows[t.block_y()], of))
+      return; // all threads
+    const memory m = memory_of(t);
+    draw_note& note = note_of(t);
+    if (of == stage::drawn && t.block_x() == 0) { // of the first passes
+      clear_bins(t, note.counted[0]);
+      clear_bins(t, note.counted[digits % 3]);
+    }
+    const row_view x = view_of(t, of);
+    const std::int64_t begin = t.block_x() * part_cols;
+    const std::int64_t end =
+        begin + part_cols < cols ? begin + part_cols : cols;
+    float most = -INFINITY, bad = 0;
+    std::int64_t first = cols_max;
+    for (std::int64_t id = begin + t.index(); id < end; id += t.count()) {
+      const float logit = x[id];
+      if (logit > most) {
+        most = logit;
+        first = id;
+      }
+      bad = logit < INFINITY ? bad : 1.0f;
+    }
+    draw_part out;
+    out.most = block_max(t, most, m.scratch);
+    out.bad = block_max(t, bad, m.scratch) > 0 ? 1 : 0;
+    out.first = lowest(t, m, most == out.most ? first : cols_max);
+    if (t.index() == 0)
+      note.parts[static_cast<int>(of)][t.block_x()] = out;
+  }
+};
+
+/// One of the passes of the borders, those of top_k first.
+struct border_kernel : draw_pass {
+  std::int32_t pass;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    const border of = pass < digits ? border::top_k : border::top_p;
+    if (!has_border(how, of))
+      return; // all threads
+    const memory m = memory_of(t);
+    const row_summary row = summary_of(t, m, stage::drawn);
+    if (!row.is_good)
+      return;
+    draw_note& note = note_of(t);
+    word last = ~word{0};
+    if (of == border::top_p && has_border(how, border::top_k))
+      last = pass == digits ? settled(t, m, digits - 1).known : note.top_k_last;
+    border_state state;
+    if (pass % digits > 0)
+      state = settled(t, m, pass - 1);
+    if (t.block_x() == 0) {
+      clear_bins(t, note.counted[(pass + 1) % 3]);
+      if (t.index() == 0) {
+        note.borders[pass] = state;
+        if (pass == digits)
+          note.top_k_last = last;
+      }
+    }
+    clear_bins(t, m.work);
+    t.sync();
+    const row_view x = view_of(t, stage::drawn);
+    const std::int64_t begin = t.block_x() * part_cols;
+    count_digit(t, m.work, x, begin,
+                begin + part_cols < cols ? begin + part_cols : cols,
+                digits - 1 - pass % digits, state.known, [&](std::int64_t id) {
+                  return of == border::top_k
+                             ? word{1}
+                             : sampling::fixed_weight(
+                                   weight_of(how, x[id], id, row.max, last));
+                });
+    for (int i = static_cast<int>(t.index()); i < bins;
+         i += static_cast<int>(t.count()))
+      if (m.work[i] > 0)
+        t.add(note.counted[pass % 3] + i, m.work[i]);
+  }
+};
+
+/// The sums of runs.
+struct weigh_kernel : draw_pass {
+  stage of;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    using sampling::run_lanes;
+    using sampling::run_size;
+    const ops::draw_row& how = rows[t.block_y()];
+    if (!is_wanted(how, of) || (of == stage::drawn && how.inverse == 0))
+      return; // all threads
+    const memory m = memory_of(t);
+    const row_summary row = summary_of(t, m, of);
+    if (!row.is_good)
+      return;
+    const word last = of == stage::drawn ? last_of(t, m) : ~word{0};
+    const row_view x = view_of(t, of);
+    const std::int64_t begin = t.block_x() * part_cols / run_size;
+    const std::int64_t runs = runs_of(cols);
+    const std::int64_t end = begin + part_cols / run_size < runs
+                                 ? begin + part_cols / run_size
+                                 : runs;
+    const int lane = static_cast<int>(t.index()) % run_lanes;
+    for (std::int64_t first = begin; first < end;
+         first += t.count() / run_lanes) {
+      const std::int64_t run = first + t.index() / run_lanes;
+      double sum = 0;
+      if (run < end)
+        for (int i = lane; i < run_size; i += run_lanes)
+          if (const std::int64_t id = run * run_size + i; id < cols)
+            sum += of == stage::scored
+                       ? sampling::weight_of(x[id], row.max, 1.0)
+                       : weight_of(how, x[id], id, row.max, last);
+      m.lanes[t.index()] = sum;
+      t.sync();
+      if (lane == 0 && run < end)
+        sums_of(t)[run] = sampling::sum_of_lanes(m.lanes + t.index());
+      t.sync();
+    }
+  }
+};
+
+/// Ends the stage of raw logits: the best log-probabilities, and what it takes
+/// for others. A block per row.
+struct score_kernel : draw_pass {
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    if (!is_wanted(how, stage::scored))
+      return; // all threads
+    const memory m = memory_of(t);
+    const row_summary row = summary_of(t, m, stage::scored);
+    double log_sum = 0;
+    if (row.is_good) {
+      log_sum = sampling::fixed_log(total(t, m));
+      if (how.best > 0)
+        find_best(t, m, how.best, row.max, log_sum);
+    }
+    if (t.index() != 0)
+      return;
+    draw_note& note = note_of(t);
+    note.is_good = row.is_good ? 1 : 0;
+    note.max = row.max;
+    note.log_sum = log_sum;
+  }
+
+private:
+  template <class Threads>
   TROUPE_KERNEL void find_best(Threads& t, const memory& m, std::int32_t wanted,
-                               const row_view& x, float max,
-                               double log_sum) const {
+                               float max, double log_sum) const {
+    const row_view x = view_of(t, stage::scored);
     const word last = rank_at(t, m, wanted, x);
     if (t.index() == 0)
       m.control[0] = 0;
@@ -203,35 +556,46 @@ struct draw_kernel {
     t.sync();
   }
 
-  // -- the draw ---------------------------------------------------------------
-
-  /// -1 if the row holds what is no number, or if nothing may be drawn.
+  /// The rank of the `count`th best; above all, if that are all.
   template <class Threads>
-  TROUPE_KERNEL std::int32_t draw(Threads& t, const memory& m,
-                                  const ops::draw_row& how, float* row) const {
+  TROUPE_KERNEL word rank_at(Threads& t, const memory& m, std::int32_t count,
+                             const row_view& x) const {
+    if (count >= cols)
+      return ~word{0};
+    border_state state;
+    for (int digit = digits - 1; digit >= 0; --digit) {
+      clear_bins(t, m.work);
+      t.sync();
+      count_digit(t, m.work, x, 0, cols, digit, state.known,
+                  [](std::int64_t) { return word{1}; });
+      state = settle(t, m, state, digit == digits - 1,
+                     [&](word) { return static_cast<word>(count); });
+    }
+    return state.known;
+  }
+};
+
+/// Changes the logits of a row that is drawn; each id is changed once. A block
+/// per row.
+struct change_logits_kernel : draw_pass {
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    if (!is_wanted(how, stage::drawn))
+      return;
     const ops::logit_change* change = changes + how.first_change;
-    float* before = raw + how.first_change;
-    const auto first = static_cast<std::int32_t>(t.index());
-    const auto step = static_cast<std::int32_t>(t.count());
-    for (std::int32_t i = first; i < how.changes; i += step) {
+    const row_view row = view_of(t, stage::scored);
+    for (auto i = static_cast<std::int32_t>(t.index()); i < how.changes;
+         i += static_cast<std::int32_t>(t.count())) {
       if (change[i].id < 0)
         continue; // another one has it
-      float& logit = row[change[i].id];
-      before[i] = logit;
+      float& logit = row.at[change[i].id];
+      raw[how.first_change + i] = logit;
       logit = changed(logit, change[i], how);
     }
-    t.sync();
-    const std::int64_t words = (cols + 31) / 32;
-    const row_view x{row, how.mask < 0 ? nullptr : masks + how.mask * words};
-    const std::int32_t id = draw_of(t, m, how, x);
-    t.sync(); // all have read
-    for (std::int32_t i = first; i < how.changes; i += step)
-      if (change[i].id >= 0)
-        row[change[i].id] = before[i];
-    t.sync();
-    return id;
   }
 
+private:
   TROUPE_KERNEL static float changed(float logit, const ops::logit_change& by,
                                      const ops::draw_row& how) {
     using ops::logit_change;
@@ -245,176 +609,80 @@ struct draw_kernel {
                                   how.presence_penalty);
     return by.what & logit_change::is_masked ? -INFINITY : logit;
   }
+};
 
+/// The end of a draw: the token and its log-probability; the logits are again
+/// what they were. A block per row.
+struct pick_kernel : draw_pass {
   template <class Threads>
-  TROUPE_KERNEL std::int32_t draw_of(Threads& t, const memory& m,
-                                     const ops::draw_row& how,
-                                     const row_view& x) const {
-    float max = 0;
-    if (!largest(t, m, x, max))
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    const memory m = memory_of(t);
+    const bool is_drawn = is_wanted(how, stage::drawn);
+    std::int32_t id = how.scored;
+    if (is_drawn) {
+      id = drawn(t, m, how);
+      restore(t, how);
+    }
+    if (t.index() != 0)
+      return;
+    const draw_note& note = note_of(t);
+    const bool is_scored = is_wanted(how, stage::scored);
+    const bool is_good =
+        how.by_host == 0 && (!is_scored || note.is_good != 0) && id >= 0;
+    ids[t.block_y()] = is_good ? id : -1;
+    logprobs[t.block_y()] =
+        is_good && is_scored
+            ? sampling::logprob_of(view_of(t, stage::scored).at[id], note.max,
+                                   note.log_sum)
+            : 0.0f;
+  }
+
+private:
+  /// -1 if the row holds what is no number, or if nothing may be drawn.
+  template <class Threads>
+  TROUPE_KERNEL std::int32_t drawn(Threads& t, const memory& m,
+                                   const ops::draw_row& how) const {
+    const row_summary row = summary_of(t, m, stage::drawn);
+    if (!row.is_good)
       return -1;
     if (how.inverse == 0)
-      return first_of(t, m, x, max);
-    word last = rank_at(t, m, how.top_k, x);
-    auto weight = [&](std::int64_t id) {
-      const float logit = x[id];
-      if (rank_of(logit, id) > last)
-        return 0.0;
-      const double w = sampling::weight_of(logit, max, how.inverse);
-      return w < how.min_p ? 0.0 : w;
-    };
-    if (how.top_p < 1)
-      last = border(
-          t, m, x,
-          [&](std::int64_t id) { return sampling::fixed_weight(weight(id)); },
-          [&](word all) { return sampling::fixed_share(how.top_p, all); });
-    const double all = add_up(t, m, weight);
-    return pick(t, m, weight, how.fraction * all);
-  }
-
-  /// False if a logit is no number or plus infinity, or if none is above minus
-  /// infinity.
-  template <class Threads>
-  TROUPE_KERNEL bool largest(Threads& t, const memory& m, const row_view& x,
-                             float& max) const {
-    float most = -INFINITY, bad = 0;
-    for (std::int64_t id = t.index(); id < cols; id += t.count()) {
-      const float logit = x[id];
-      most = logit > most ? logit : most;
-      bad = logit < INFINITY ? bad : 1.0f;
-    }
-    max = block_max(t, most, m.scratch);
-    return block_max(t, bad, m.scratch) == 0 && max > -INFINITY;
+      return row.first;
+    const word last = last_of(t, m);
+    const row_view x = view_of(t, stage::drawn);
+    const double all = total(t, m);
+    return pick(
+        t, m,
+        [&](std::int64_t id) {
+          return weight_of(how, x[id], id, row.max, last);
+        },
+        how.fraction * all);
   }
 
   template <class Threads>
-  TROUPE_KERNEL std::int32_t first_of(Threads& t, const memory& m,
-                                      const row_view& x, float value) const {
-    std::int64_t id = t.index();
-    while (id < cols && x[id] != value)
-      id += t.count();
-    const auto mine = static_cast<float>(id < cols ? id : cols); // exact
-    return static_cast<std::int32_t>(-block_max(t, -mine, m.scratch));
-  }
-
-  /// The rank of the `count`th best; above all, if count is 0 or all.
-  template <class Threads>
-  TROUPE_KERNEL word rank_at(Threads& t, const memory& m, std::int32_t count,
-                             const row_view& x) const {
-    if (count <= 0 || count >= cols)
-      return ~word{0};
-    return border(
-        t, m, x, [](std::int64_t) { return word{1}; },
-        [&](word) { return static_cast<word>(count); });
-  }
-
-  /// The rank of the last of the fewest best whose weights together reach
-  /// `wanted(sum of all weights)`, which is no more than that sum. Digit by
-  /// digit from the highest: how much the ranks with each next digit weigh.
-  template <class Threads, class Weight, class Wanted>
-  TROUPE_KERNEL word border(Threads& t, const memory& m, const row_view& x,
-                            Weight weight, Wanted wanted) const {
-    word known = 0, before = 0, goal = 0;
-    for (int digit = digits - 1; digit >= 0; --digit) {
-      const int shift = digit * digit_bits;
-      for (int i = static_cast<int>(t.index()); i < bins;
-           i += static_cast<int>(t.count()))
-        m.work[i] = 0;
-      t.sync();
-      for (std::int64_t id = t.index(); id < cols; id += t.count()) {
-        const word rank = rank_of(x[id], id);
-        if (rank >> (shift + digit_bits) != known)
-          continue;
-        if (const word w = weight(id); w > 0)
-          t.add(m.work + (rank >> shift & (bins - 1)), w);
-      }
-      t.sync();
-      constexpr int of_group = bins / bin_groups;
-      if (t.index() < bin_groups) {
-        word sum = 0;
-        for (int i = 0; i < of_group; ++i)
-          sum += m.work[static_cast<int>(t.index()) * of_group + i];
-        m.groups[t.index()] = sum;
-      }
-      t.sync();
-      if (t.index() == 0) {
-        if (digit == digits - 1) {
-          word all = 0;
-          for (int i = 0; i < bin_groups; ++i)
-            all += m.groups[i];
-          goal = wanted(all);
-        }
-        int group = 0;
-        while (before + m.groups[group] < goal)
-          before += m.groups[group++];
-        int bin = group * of_group;
-        while (before + m.work[bin] < goal)
-          before += m.work[bin++];
-        m.control[0] = known << digit_bits | static_cast<word>(bin);
-      }
-      t.sync();
-      known = m.control[0];
-    }
+  TROUPE_KERNEL void restore(Threads& t, const ops::draw_row& how) const {
+    const ops::logit_change* change = changes + how.first_change;
     t.sync(); // all have read
-    return known;
+    for (auto i = static_cast<std::int32_t>(t.index()); i < how.changes;
+         i += static_cast<std::int32_t>(t.count()))
+      if (change[i].id >= 0)
+        view_of(t, stage::scored).at[change[i].id] = raw[how.first_change + i];
+    t.sync();
   }
 
-  /// The sum of all weights, in the CPU's order; leaves the sums of the runs.
-  template <class Threads, class Weight>
-  TROUPE_KERNEL double add_up(Threads& t, const memory& m,
-                              Weight weight) const {
-    using sampling::run_lanes;
-    using sampling::run_size;
-    const std::int64_t runs = runs_of(cols);
-    const int lane = static_cast<int>(t.index()) % run_lanes;
-    for (std::int64_t first = 0; first < runs; first += t.count() / run_lanes) {
-      const std::int64_t run = first + t.index() / run_lanes;
-      double sum = 0;
-      if (run < runs)
-        for (int i = lane; i < run_size; i += run_lanes)
-          if (const std::int64_t id = run * run_size + i; id < cols)
-            sum += weight(id);
-      m.lanes[t.index()] = sum;
-      t.sync();
-      if (lane == 0 && run < runs)
-        m.sums()[run] = sampling::sum_of_lanes(m.lanes + t.index());
-      t.sync();
-    }
-    if (t.index() == 0) {
-      double all = 0;
-      for (std::int64_t run = 0; run < runs; ++run)
-        all += m.sums()[run];
-      m.told()[0] = all;
-    }
-    t.sync();
-    const double out = m.told()[0];
-    t.sync();
-    return out;
-  }
-
-  /// The id at which the running sum passes `target`, after `add_up`; never one
+  /// The id at which the running sum passes `target`, after `total`; never one
   /// of weight 0.
   template <class Threads, class Weight>
   TROUPE_KERNEL std::int32_t pick(Threads& t, const memory& m, Weight weight,
                                   double target) const {
     using sampling::run_size;
+    const std::int64_t run = run_of(t, m, target);
     double before = 0;
-    if (t.index() == 0) {
-      std::int64_t chosen = 0;
-      for (std::int64_t run = 0; run < runs_of(cols); ++run) {
-        const double sum = m.sums()[run];
-        if (sum == 0)
-          continue;
-        chosen = run;
-        if (before + sum > target)
-          break;
-        before += sum;
-      }
-      m.control[0] = static_cast<word>(chosen);
-    }
-    t.sync();
-    const std::int64_t first =
-        static_cast<std::int64_t>(m.control[0]) * run_size;
+    if (run > 0)
+      before = m.sums()[run - 1];
+    else if (run < 0) // rounding: none passes it
+      before = m.sums()[runs_of(cols) - 1];
+    const std::int64_t first = (run < 0 ? last_run(t) : run) * run_size;
     for (int i = static_cast<int>(t.index()); i < run_size;
          i += static_cast<int>(t.count()))
       m.lanes[i] = first + i < cols ? weight(first + i) : 0.0;
@@ -434,8 +702,30 @@ struct draw_kernel {
     t.sync();
     return static_cast<std::int32_t>(m.control[0]);
   }
+
+  /// The first run after which the sum is above `target`; -1: none.
+  template <class Threads>
+  TROUPE_KERNEL std::int64_t run_of(Threads& t, const memory& m,
+                                    double target) const {
+    const std::int64_t runs = runs_of(cols);
+    std::int64_t run = t.index();
+    while (run < runs && !(m.sums()[run] > target))
+      run += t.count();
+    run = lowest(t, m, run < runs ? run : cols_max);
+    return run < runs ? run : -1;
+  }
+
+  /// The last that has a weight; 0: none.
+  template <class Threads>
+  TROUPE_KERNEL std::int64_t last_run(Threads& t) const {
+    std::int64_t run = runs_of(cols) - 1;
+    while (run > 0 && sums_of(t)[run] == 0)
+      --run;
+    return run;
+  }
 };
 
-static_assert(draw_kernel::threads >= sampling::run_size);
+static_assert(draw_pass::threads >= sampling::run_size);
+static_assert(draw_pass::threads >= draw_note::parts_max);
 
 } // namespace troupe::cuda

@@ -49,10 +49,13 @@ struct gpu_draw_layout {
   /// For so many rows of so many logits.
   gpu_draw_layout(std::int64_t row_count, std::int64_t cols);
 
-  std::size_t rows, changes, raw, masks, drawn, best;
+  /// What its passes note of a row (cuda/kernels/draw.hpp).
+  static constexpr std::size_t note_bytes = 50'952;
+
+  std::size_t rows, changes, raw, masks, notes, run_sums, drawn, best;
 
   std::size_t bytes() const {
-    return rows + changes + raw + masks + drawn + best;
+    return rows + changes + raw + masks + notes + run_sums + drawn + best;
   }
 };
 

@@ -43,9 +43,10 @@ struct scene {
 /// Both samplers over one vocabulary.
 class two_samplers {
 public:
-  explicit two_samplers(std::int32_t vocabulary)
+  /// So many blocks, of the emulator, look at parts of the rows.
+  explicit two_samplers(std::int32_t vocabulary, std::int64_t blocks = 1'000)
       : vocabulary_(vocabulary), planner_(vocabulary), cpu_(vocabulary) {
-    gpu_ = make_gpu();
+    gpu_ = make_gpu({.blocks_wanted = blocks});
     drawer_ = gpu_->drawer_of(vocabulary);
     REQUIRE(drawer_ != nullptr);
   }
@@ -173,9 +174,17 @@ void mix(sampling_params& params, std::mt19937& random,
 } // namespace
 
 TEST_CASE("a GPU draws the CPU's tokens for any mixture of parameters") {
-  for (std::int32_t vocabulary : {12, 48, 255, 256, 257, 3000}) {
-    INFO("vocabulary " << vocabulary);
-    two_samplers both{vocabulary};
+  for (auto [vocabulary, blocks] : {std::pair{12, 1'000},
+                                    {48, 0},
+                                    {255, 0},
+                                    {256, 1'000},
+                                    {257, 0},
+                                    {1100, 1'000},
+                                    {3000, 0},
+                                    {3000, 150},
+                                    {3000, 1'000}}) {
+    INFO("vocabulary " << vocabulary << ", " << blocks << " blocks");
+    two_samplers both{vocabulary, blocks};
     std::mt19937 random{static_cast<unsigned>(vocabulary)};
     for (bool ties : {false, true}) {
       std::vector<scene> all;
@@ -259,11 +268,11 @@ TEST_CASE("ties at every border of a GPU's draw go to the lowest id") {
 
 TEST_CASE("a row that holds what is no number, or nothing to draw, is left to "
           "the host") {
-  constexpr std::int32_t vocabulary = 48;
+  constexpr std::int32_t vocabulary = 1100; // in two parts
   two_samplers both{vocabulary};
   std::vector<scene> all;
   for (float bad : {std::numeric_limits<float>::quiet_NaN(), infinity})
-    for (int at : {0, 17, 47})
+    for (int at : {0, 17, 1099})
       for (float temperature : {0.0f, 1.0f}) {
         all.push_back(make_scene(vocabulary, 1, false));
         all.back().logits[at] = bad;
