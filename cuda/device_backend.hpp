@@ -493,6 +493,9 @@ private:
   void normalise(std::int64_t rows, unsigned groups, norm_kernel kernel) {
     launch_shape shape;
     shape.blocks_x = groups;
+    // By the columns alone: a row's sums follow from the threads.
+    constexpr std::int64_t many_cols = 1024;
+    shape.threads = kernel.cols > many_cols ? 512 : 128;
     shape.shared_floats = shape.threads / warp_size;
     const bool is_whole = kernel.cols == kernel.stride;
     if (is_whole)
