@@ -240,22 +240,32 @@ public:
                       const ops::rope_params& params,
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) override {
-    auto& turns = turns_for(params);
-    if (lists_.step() == nullptr)
-      turns.cover(*device_, most_of(batch.positions) + 1);
+    const auto how = turns_of(params, batch);
     with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
-      over_rows(batch.positions.size(), 1,
-                rope_kernel<Kept>{qkv, turns.values.template as<float>(), heads,
-                                  params.dims / 2, params.interleaved, layer,
-                                  lists_.rows_of(batch), kv});
+      over_rows(
+          batch.positions.size(), 1,
+          rope_kernel<Kept>{qkv, how, heads, layer, lists_.rows_of(batch), kv});
     });
   }
 
   void attention(const float* qkv, const ops::attention_params& how,
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
-    with_kv(pool,
-            [&](const auto& kv) { attend(qkv, how, batch, layer, kv, out); });
+    with_kv(pool, [&](const auto& kv) {
+      attend(qkv, std::nullopt, how, batch, layer, kv, out);
+    });
+  }
+
+  void rope_and_attend(float* qkv, const ops::rope_params& rope,
+                       const ops::attention_params& how,
+                       const ops::batch_view& batch, std::int32_t layer,
+                       ops::kv_pool& pool, float* out) override {
+    if (!are_alone(batch))
+      return ops::backend::rope_and_attend(qkv, rope, how, batch, layer, pool,
+                                           out);
+    with_kv(pool, [&](const auto& kv) {
+      attend(qkv, turns_of(rope, batch), how, batch, layer, kv, out);
+    });
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
@@ -565,11 +575,14 @@ private:
     return out;
   }
 
+  /// With `turn` q and k are not turned yet, and no row is stored.
   template <class Kept>
-  void attend(const float* qkv, const ops::attention_params& how,
-              const ops::batch_view& batch, std::int32_t layer,
-              const kv_view<Kept>& kv, float* out) {
+  void attend(const float* qkv, const std::optional<head_turns>& turn,
+              const ops::attention_params& how, const ops::batch_view& batch,
+              std::int32_t layer, const kv_view<Kept>& kv, float* out) {
     attention_work work;
+    work.keeps_own = turn.has_value();
+    work.turn = turn.value_or(head_turns{});
     work.qkv = qkv;
     work.heads = how.heads;
     work.scale = how.scale;
@@ -692,6 +705,15 @@ private:
     for (auto position : positions)
       most = std::max(most, position);
     return most;
+  }
+
+  head_turns turns_of(const ops::rope_params& params,
+                      const ops::batch_view& batch) {
+    auto& turns = turns_for(params);
+    if (lists_.step() == nullptr)
+      turns.cover(*device_, most_of(batch.positions) + 1);
+    return {turns.values.template as<const float>(), params.dims / 2,
+            params.interleaved};
   }
 
   device_turns& turns_for(const ops::rope_params& params) {

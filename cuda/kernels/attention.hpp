@@ -7,7 +7,7 @@ namespace troupe::cuda {
 /// What attention is asked for (ops::attention_params), and how it is divided
 /// over blocks.
 struct attention_work {
-  const float* qkv;
+  const float* qkv; ///< turned and stored, unless `keeps_own`
   std::int32_t heads;
   float scale;
   float soft_cap;      ///< 0 = none
@@ -24,6 +24,10 @@ struct attention_work {
   /// written and `out` is not. A tile has one row then.
   float* partials = nullptr;
   std::int32_t parts = 1;
+  /// Each row is the only one of its sequence: the blocks that see its position
+  /// turn and store it first, all alike.
+  bool keeps_own = false;
+  head_turns turn = {}; ///< nothing, unless `keeps_own`
 };
 
 /// Attention of rows and heads over the paged store. A query is a row and a
@@ -59,6 +63,21 @@ struct attention_kernel {
   /// Positions, first and last.
   struct range {
     std::int32_t first, last;
+  };
+
+  /// A block's queries: of its tile and kv head, from `begin` on.
+  struct queries {
+    std::int32_t first_row; ///< of the tile
+    std::int32_t kv_head;
+    std::int32_t group; ///< heads of a kv head
+    std::int32_t begin, end;
+
+    TROUPE_KERNEL std::int32_t row(std::int32_t q) const {
+      return first_row + q / group;
+    }
+    TROUPE_KERNEL std::int32_t head(std::int32_t q) const {
+      return kv_head * group + q % group;
+    }
   };
 
   /// Where a thread works. It holds numbers of two queries of its warp's 16:
@@ -98,9 +117,11 @@ struct attention_kernel {
         write_partial(at, sums{});
       return;
     }
-    clear_padding(t, at);
+    if constexpr (Team > 1)
+      show_queries(t, at);
     query_words query;
     take_queries(t, at, query);
+    clear_padding(t, at);
     run(t, at, query);
   }
 
@@ -115,6 +136,21 @@ struct attention_kernel {
   }
 
   template <class Threads>
+  TROUPE_KERNEL queries queries_of(Threads& t) const {
+    const std::int32_t x = static_cast<std::int32_t>(t.block_x()) / work.parts;
+    const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
+    queries out;
+    out.first_row = tile[0];
+    out.kv_head = x / work.blocks_of_tile;
+    out.group = work.heads / kv.kv_heads;
+    out.begin = x % work.blocks_of_tile * shape::queries;
+    const std::int32_t all = tile[1] * out.group;
+    out.end =
+        out.begin + shape::queries < all ? out.begin + shape::queries : all;
+    return out;
+  }
+
+  template <class Threads>
   TROUPE_KERNEL place place_of(Threads& t) const {
     place out;
     out.thread = static_cast<int>(t.index());
@@ -124,33 +160,27 @@ struct attention_kernel {
     const auto x = static_cast<std::int32_t>(t.block_x());
     out.tile = static_cast<std::int32_t>(t.block_y());
     out.part = x % work.parts;
-    const std::int32_t block = x / work.parts % work.blocks_of_tile;
-    out.kv_head = x / work.parts / work.blocks_of_tile;
-    const std::int32_t group = work.heads / kv.kv_heads;
-    const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
-    const std::int32_t all = tile[1] * group;
-    const std::int32_t begin = block * shape::queries;
-    const std::int32_t end =
-        begin + shape::queries < all ? begin + shape::queries : all;
+    const auto own = queries_of(t);
+    out.kv_head = own.kv_head;
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       const std::int32_t q =
-          begin + out.warp / Team * queries_at_once + out.lane / 4 + 8 * i;
-      const bool is_there = q < end;
-      out.row[i] = is_there ? tile[0] + q / group : -1;
-      out.head[i] = out.kv_head * group + q % group;
+          own.begin + out.warp / Team * queries_at_once + out.lane / 4 + 8 * i;
+      const bool is_there = q < own.end;
+      out.row[i] = is_there ? own.row(q) : -1;
+      out.head[i] = own.head(q);
       out.seen[i] = is_there ? seen_by(out.row[i]) : range{1, 0};
     }
     out.seen_by_any = out.seen_by_all = {0, -1};
-    if (begin >= end)
+    if (own.begin >= own.end)
       return out;
     // Positions of rows ascend.
-    const range first = seen_by(tile[0] + begin / group);
-    const range last = seen_by(tile[0] + (end - 1) / group);
+    const range first = seen_by(own.row(own.begin));
+    const range last = seen_by(own.row(own.end - 1));
     out.seen_by_any = {first.first, last.last};
     out.seen_by_all = {last.first, first.last};
-    out.table =
-        work.rows.tables + work.rows.table_begins[work.rows.sequences[tile[0]]];
+    out.table = work.rows.tables +
+                work.rows.table_begins[work.rows.sequences[own.first_row]];
     if (work.partials != nullptr) {
       const std::int32_t from = out.part * part_positions;
       const std::int32_t to = from + part_positions - 1;
@@ -168,8 +198,49 @@ struct attention_kernel {
 
   // -- queries ----------------------------------------------------------------
 
+  /// Numbers of q, k and v of a row before those of the next.
+  TROUPE_KERNEL std::int64_t row_floats() const {
+    return (std::int64_t{work.heads} + 2 * kv.kv_heads) * kv.head_dim;
+  }
+
+  /// A team's queries as floats, where keys and values will be.
+  template <class Threads>
+  TROUPE_KERNEL static float* shown_query(Threads& t, int query) {
+    static_assert(queries_at_once * Dims * int{sizeof(float)} <=
+                  shape::query_words - shape::keys);
+    return shared_at<float>(t, shape::keys) + query * Dims;
+  }
+
+  /// A warp takes a query at a time, and last what the row itself has to be
+  /// seen.
+  template <class Threads>
+  TROUPE_KERNEL void show_queries(Threads& t, const place& at) const {
+    const auto own = queries_of(t);
+    const std::int32_t count = own.end - own.begin;
+    const std::int32_t d = kv.head_dim;
+    for (std::int32_t i = at.warp; i < count; i += attention_warps) {
+      const std::int32_t row = own.row(own.begin + i);
+      float* to = shown_query(t, i);
+      turn_head(t, work.turn, work.rows.positions[row],
+                work.qkv + row * row_floats() +
+                    std::int64_t{own.head(own.begin + i)} * d,
+                d, [&](std::int32_t j, float x) { to[j] = x; });
+    }
+    const std::int32_t row = own.first_row;
+    if (work.keeps_own && at.warp == count % attention_warps &&
+        at.seen_by_any.last == work.rows.positions[row]) {
+      const float* k = work.qkv + row * row_floats() +
+                       (std::int64_t{work.heads} + own.kv_head) * d;
+      keep_head(t, work.turn, k, k + std::int64_t{kv.kv_heads} * d, row,
+                work.layer, own.kv_head, work.rows, kv,
+                [](std::int32_t, float) {});
+    }
+    t.sync();
+  }
+
   /// 8 numbers of a query; 0 where there are none.
-  TROUPE_KERNEL void read_query(const place& at, int i, int from,
+  template <class Threads>
+  TROUPE_KERNEL void read_query(Threads& t, const place& at, int i, int from,
                                 float* to) const {
     const std::int32_t d = kv.head_dim;
     if (at.row[i] < 0) {
@@ -178,10 +249,11 @@ struct attention_kernel {
         to[j] = 0;
       return;
     }
-    const float* q =
-        work.qkv +
-        at.row[i] * (std::int64_t{work.heads} + 2 * kv.kv_heads) * d +
-        std::int64_t{at.head[i]} * d;
+    const float* q;
+    if constexpr (Team > 1)
+      q = shown_query(t, at.lane / 4 + 8 * i);
+    else
+      q = work.qkv + at.row[i] * row_floats() + std::int64_t{at.head[i]} * d;
     if (d % 8 == 0 && from < d) { // then it begins at a multiple of 8
       read_floats<8>(q + from, to);
       return;
@@ -200,7 +272,7 @@ struct attention_kernel {
     TROUPE_UNROLL
     for (int c = 0; c < Dims / 32; ++c) {
       float some[8];
-      read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+      read_query(t, at, i, 32 * c + at.lane % 4 * 8, some);
       TROUPE_UNROLL
       for (int j = 0; j < 8; ++j) {
         const float size = some[j] < 0 ? -some[j] : some[j];
@@ -227,11 +299,13 @@ struct attention_kernel {
     }
     TROUPE_UNROLL
     for (int c = 0; c < Dims / 32; ++c) {
+      if (Team > 1 && c % Team != at.member)
+        continue;                          // another warp's
       std::uint32_t high[2][4], low[2][4]; // of each step
       TROUPE_UNROLL
       for (int i = 0; i < 2; ++i) {
         float some[8];
-        read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+        read_query(t, at, i, 32 * c + at.lane % 4 * 8, some);
         TROUPE_UNROLL
         for (int w = 0; w < 4; ++w) {
           const float a = some[2 * w] * scales[i];
@@ -260,7 +334,7 @@ struct attention_kernel {
         out.high[step][w] = high[w];
         out.low[step][w] = low[w];
       }
-    } else if (step % Team == at.member) {
+    } else {
       auto* to = query_at(t, at, step);
       TROUPE_UNROLL
       for (int w = 0; w < 4; ++w) {
@@ -305,6 +379,8 @@ struct attention_kernel {
   TROUPE_KERNEL void clear_padding(Threads& t, const place& at) const {
     if (kv.head_dim == Dims)
       return;
+    if constexpr (Team > 1)
+      t.sync(); // queries are read
     constexpr int words = (shape::query_words - shape::keys) / 4;
     auto* all = shared_at<std::uint32_t>(t, shape::keys);
     for (int i = at.thread; i < words; i += attention_threads)

@@ -104,6 +104,32 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
   }
 }
 
+TEST_CASE("a layer of a step that repeats is few launches") {
+  if (on_gpu())
+    return; // it does not count
+  // Before and after the layers: embeddings, the rows that have logits, their
+  // norm and the output.
+  constexpr std::size_t others = 4;
+  for (const auto& [name, of_layer] :
+       {std::pair{"llama",
+                  7}, // norm, q k v, attention, output; norm, gated, down
+        {"qwen2", 7}}) {
+    INFO(name);
+    cuda::emulated_usage usage;
+    auto model = load_model(
+        reference_folder() / "families" / (std::string{name} + ".gguf"),
+        make_gpu({.usage = &usage}), {24, 12, 4, 60, 7, 40});
+    std::mt19937 random{5};
+    auto one = random_sequence(random, 6, {3, 5, 7, 9});
+    for (std::size_t i = 0; i < one.ids.size(); ++i) {
+      const auto before = usage.launches;
+      feed(*model.decoder, {{&one, 1}});
+      CHECK(usage.launches - before ==
+            static_cast<std::size_t>(model.config.layers * of_layer) + others);
+    }
+  }
+}
+
 TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
   constexpr std::size_t length = 266;
   constexpr model::decoder_limits limits{128, 128, 16, 140, 4, 1100};
