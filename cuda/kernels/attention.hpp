@@ -20,9 +20,11 @@ struct attention_work {
   std::int32_t blocks_of_tile; ///< for each kv head
   float* out;                  ///< [rows][heads * head_dim]
   /// Null: block_x is a kv head and a block of the tile, which does all. Else
-  /// block_x is these and a part of `parts`; [tiles][heads][parts] partials are
-  /// written and `out` is not. A tile has one row then.
+  /// block_x is these and a part of `parts`, and a tile has one row: blocks
+  /// write [tiles][heads][parts] partials, and the last of a tile's to end adds
+  /// them up. By the rest of block_x and tiles they count who has ended.
   float* partials = nullptr;
+  std::uint32_t* part_counts = nullptr;
   std::int32_t parts = 1;
   /// Each row is the only one of its sequence: the blocks that see its position
   /// turn and store it first, all alike.
@@ -112,17 +114,17 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const auto at = place_of(t);
-    if (at.seen_by_any.first > at.seen_by_any.last) {
-      if (work.partials != nullptr)
-        write_partial(at, sums{});
-      return;
+    if (at.seen_by_any.first <= at.seen_by_any.last) {
+      if constexpr (Team > 1)
+        show_queries(t, at);
+      query_words query;
+      take_queries(t, at, query);
+      clear_padding(t, at);
+      run(t, at, query);
     }
     if constexpr (Team > 1)
-      show_queries(t, at);
-    query_words query;
-    take_queries(t, at, query);
-    clear_padding(t, at);
-    run(t, at, query);
+      if (work.partials != nullptr && ends_last(t, at))
+        merge_parts(t, at);
   }
 
   // -- places -----------------------------------------------------------------
@@ -470,7 +472,7 @@ struct attention_kernel {
       const bool is_last = begin + span > last;
       if (!is_last && (begin + span) % part_positions != 0)
         continue;
-      if (work.partials != nullptr)
+      if (Team > 1 && work.partials != nullptr)
         return write_partial(at, part);
       if (begin / part_positions > first / part_positions)
         add_to_whole(t, at, whole, part);
@@ -819,24 +821,108 @@ struct attention_kernel {
                              kv.head_dim);
   }
 
-  /// Of a part that a query does not see at all only that.
+  /// Of a row alone, which sees some of the part.
   TROUPE_KERNEL void write_partial(const place& at, const sums& from) const {
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       if (at.row[i] < 0)
         continue;
-      float* to =
-          work.partials +
-          ((at.tile * std::int64_t{work.heads} + at.head[i]) * work.parts +
-           at.part) *
-              partial_floats(kv.head_dim);
+      float* to = partial_of(at.tile, at.head[i], at.part);
       if (at.member == 0 && at.lane % 4 == 0) {
         to[0] = from.most[i];
         to[1] = from.weights[2 * i];
       }
-      if (from.weights[2 * i] != 0)
-        write_values(at, from, i, 1.0f, to + 4);
+      write_values(at, from, i, 1.0f, to + 4);
     }
+  }
+
+  TROUPE_KERNEL float* partial_of(std::int32_t tile, std::int32_t head,
+                                  std::int32_t part) const {
+    return work.partials +
+           ((tile * std::int64_t{work.heads} + head) * work.parts + part) *
+               partial_floats(kv.head_dim);
+  }
+
+  /// Whether the block is the last of those that have the parts of its queries;
+  /// then it sees what all have written.
+  template <class Threads>
+  TROUPE_KERNEL bool ends_last(Threads& t, const place& at) const {
+    auto* is_last = shared_at<std::uint32_t>(t, shape::most);
+    t.sync(); // this one has
+    if (at.thread == 0) {
+      const auto parts = static_cast<std::uint32_t>(work.parts);
+      const auto of_tile = static_cast<std::uint32_t>(kv.kv_heads) *
+                           static_cast<std::uint32_t>(work.blocks_of_tile);
+      *is_last = t.arrive(work.part_counts + t.block_y() * of_tile +
+                              t.block_x() / parts,
+                          parts);
+    }
+    t.sync();
+    return *is_last != 0;
+  }
+
+  /// A thread has 4 numbers of a query at a time. Parts of which the row sees
+  /// nothing were not written.
+  template <class Threads>
+  TROUPE_KERNEL void merge_parts(Threads& t, const place& at) const {
+    const auto own = queries_of(t);
+    const range seen = seen_by(own.first_row);
+    const std::int32_t some = (kv.head_dim + 3) / 4;
+    for (std::int32_t i = at.thread; i < (own.end - own.begin) * some;
+         i += attention_threads) {
+      const std::int32_t head = own.head(own.begin + i / some);
+      const std::int32_t first = i % some * 4;
+      const auto sum =
+          merged(partial_of(at.tile, head, 0), seen.first / part_positions,
+                 seen.last / part_positions, first);
+      float* to =
+          work.out +
+          (own.first_row * std::int64_t{work.heads} + head) * kv.head_dim +
+          first;
+      TROUPE_UNROLL
+      for (int n = 0; n < 4; ++n)
+        if (first + n < kv.head_dim)
+          to[n] = sum.at[n];
+    }
+  }
+
+  /// Numbers `first` to `first` + 3 of a query's parts, in order. Several parts
+  /// are read before they are added.
+  TROUPE_KERNEL pack<float, 4> merged(const float* parts, std::int32_t part,
+                                      std::int32_t last,
+                                      std::int32_t first) const {
+    constexpr int at_once = 4;
+    float most = -INFINITY, weights = 0;
+    pack<float, 4> sum{};
+    for (; part <= last; part += at_once) {
+      float of_part[at_once][2];
+      pack<float, 4> values[at_once];
+      TROUPE_UNROLL
+      for (int p = 0; p < at_once; ++p)
+        if (part + p <= last) {
+          const float* from = parts + (part + p) * partial_floats(kv.head_dim);
+          of_part[p][0] = from[0];
+          of_part[p][1] = from[1];
+          values[p] =
+              *reinterpret_cast<const pack<float, 4>*>(from + 4 + first);
+        }
+      TROUPE_UNROLL
+      for (int p = 0; p < at_once; ++p)
+        if (part + p <= last) {
+          const auto shares =
+              shares_of(most, weights, of_part[p][0], of_part[p][1]);
+          most = shares.most;
+          weights = weights * shares.first + of_part[p][1] * shares.second;
+          TROUPE_UNROLL
+          for (int n = 0; n < 4; ++n)
+            sum.at[n] =
+                sum.at[n] * shares.first + values[p].at[n] * shares.second;
+        }
+    }
+    TROUPE_UNROLL
+    for (int n = 0; n < 4; ++n)
+      sum.at[n] = sum.at[n] * (1.0f / weights) + 0.0f;
+    return sum;
   }
 
   /// A lane has 2 * wide neighbours of each round. (0 is never -0: a span of
@@ -870,46 +956,6 @@ struct attention_kernel {
         if (first + n < kv.head_dim)
           to[first + n] = number(n);
     }
-  }
-};
-
-/// Adds up the parts of each row and head, in order. block_y is a tile of one
-/// row, block_x the head.
-struct merge_parts_kernel {
-  static constexpr bool collective = false;
-  const float* partials; ///< as attention_kernel writes it
-  const std::int32_t* tiles;
-  std::int32_t heads;
-  std::int32_t parts;
-  std::int32_t head_dim;
-  float* out;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const std::int64_t head = t.block_x();
-    const float* from = partials + (t.block_y() * std::int64_t{heads} + head) *
-                                       parts * partial_floats(head_dim);
-    float* to =
-        out +
-        (tiles[2 * std::int64_t{t.block_y()}] * std::int64_t{heads} + head) *
-            head_dim;
-    for (auto i = static_cast<std::int32_t>(t.index()); i < head_dim;
-         i += static_cast<std::int32_t>(t.count()))
-      to[i] = merged(from, i);
-  }
-
-  TROUPE_KERNEL float merged(const float* from, std::int32_t i) const {
-    float most = -INFINITY, weights = 0, value = 0;
-    for (std::int32_t part = 0; part < parts;
-         ++part, from += partial_floats(head_dim)) {
-      if (from[1] == 0)
-        continue; // nothing is seen of it
-      const auto shares = shares_of(most, weights, from[0], from[1]);
-      most = shares.most;
-      weights = weights * shares.first + from[1] * shares.second;
-      value = value * shares.first + from[4 + i] * shares.second;
-    }
-    return value * (1.0f / weights) + 0.0f;
   }
 };
 

@@ -150,6 +150,7 @@ TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
   for (auto& one : all)
     one.done = one.ids.size() - 16;
   CHECK(usage.replays == 0);
+  const auto before = usage.launches;
   for (int i = 0; i < 16; ++i)
     feed(*model.decoder, {{&all[0], 1}, {&all[1], 1}});
   for (std::size_t s = 0; s < 2; ++s)
@@ -160,6 +161,7 @@ TEST_CASE("a graph goes on while contexts grow, also over parts of attention") {
   if (!on_gpu()) {
     CHECK(usage.captures == 2);     // one and two parts
     CHECK(usage.replays == 16 - 2); // but for the first of each
+    CHECK(usage.launches - before == 16 * (2 * 7 + 4)); // of two layers
   }
 }
 
