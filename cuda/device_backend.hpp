@@ -35,11 +35,12 @@ public:
                           const std::filesystem::path& cache_folder = {},
                           ops::kv_type kv = ops::kv_type::f16)
       : device_(std::move(device)), kv_type_(kv), lists_(*device_),
-        workspace_(*device_, ops::gpu_workspace_bytes), clock_(*device_),
-        drawer_(*device_, clock_),
+        workspace_(*device_, ops::gpu_operation_bytes),
+        part_counts_(*device_, ops::gpu_part_counts * sizeof(std::uint32_t)),
+        clock_(*device_), drawer_(*device_, clock_),
         products_(*device_, workspace_, cache_folder), mixture_(*device_),
         graphs_(*device_) {
-    // nop
+    device_->zero(part_counts_.template as<void>(), part_counts_.bytes());
   }
 
   std::string arithmetic() const override {
@@ -233,22 +234,32 @@ public:
                       const ops::rope_params& params,
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) override {
-    auto& turns = turns_for(params);
-    if (lists_.step() == nullptr)
-      turns.cover(*device_, most_of(batch.positions) + 1);
+    const auto how = turns_of(params, batch);
     with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
-      over_rows(batch.positions.size(), 1,
-                rope_kernel<Kept>{qkv, turns.values.template as<float>(), heads,
-                                  params.dims / 2, params.interleaved, layer,
-                                  lists_.rows_of(batch), kv});
+      over_rows(
+          batch.positions.size(), 1,
+          rope_kernel<Kept>{qkv, how, heads, layer, lists_.rows_of(batch), kv});
     });
   }
 
   void attention(const float* qkv, const ops::attention_params& how,
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
-    with_kv(pool,
-            [&](const auto& kv) { attend(qkv, how, batch, layer, kv, out); });
+    with_kv(pool, [&](const auto& kv) {
+      attend(qkv, std::nullopt, how, batch, layer, kv, out);
+    });
+  }
+
+  void rope_and_attend(float* qkv, const ops::rope_params& rope,
+                       const ops::attention_params& how,
+                       const ops::batch_view& batch, std::int32_t layer,
+                       ops::kv_pool& pool, float* out) override {
+    if (!are_alone(batch))
+      return ops::backend::rope_and_attend(qkv, rope, how, batch, layer, pool,
+                                           out);
+    with_kv(pool, [&](const auto& kv) {
+      attend(qkv, turns_of(rope, batch), how, batch, layer, kv, out);
+    });
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
@@ -563,11 +574,14 @@ private:
     return out;
   }
 
+  /// With `turn` q and k are not turned yet, and no row is stored.
   template <class Kept>
-  void attend(const float* qkv, const ops::attention_params& how,
-              const ops::batch_view& batch, std::int32_t layer,
-              const kv_view<Kept>& kv, float* out) {
+  void attend(const float* qkv, const std::optional<head_turns>& turn,
+              const ops::attention_params& how, const ops::batch_view& batch,
+              std::int32_t layer, const kv_view<Kept>& kv, float* out) {
     attention_work work;
+    work.keeps_own = turn.has_value();
+    work.turn = turn.value_or(head_turns{});
     work.qkv = qkv;
     work.heads = how.heads;
     work.scale = how.scale;
@@ -604,8 +618,7 @@ private:
     over_rows(tiles, shape, Kernel{work, kv});
   }
 
-  /// Tiles of one row, as many at once as the workspace has room for their
-  /// parts.
+  /// Tiles of one row, as many at once as there is room for their parts.
   template <class Kept, int Dims>
   void attend_rows(attention_work work, std::size_t rows, std::int32_t parts,
                    const kv_view<Kept>& kv) {
@@ -614,14 +627,12 @@ private:
       return launch_attention<kernel>(rows, work, kv, 1);
     work.parts = parts;
     work.partials = workspace_.template as<float>();
+    work.part_counts = part_counts_.template as<std::uint32_t>();
     const auto at_once = static_cast<std::size_t>(
         rows_with_room({work.heads, kv.kv_heads, kv.head_dim}, parts));
     for (std::size_t first = 0; first < rows; first += at_once) {
       const auto some = std::min(at_once, rows - first);
       launch_attention<kernel>(some, work, kv, 1);
-      over_rows(some, static_cast<unsigned>(work.heads),
-                merge_parts_kernel{work.partials, work.tiles, work.heads, parts,
-                                   kv.head_dim, work.out});
       work.tiles += 2 * some;
     }
   }
@@ -637,13 +648,21 @@ private:
   struct attended {
     std::int32_t heads, kv_heads, head_dim;
     bool operator==(const attended&) const = default;
+
+    /// Of a row alone: those that read the same keys, 16 at most at once.
+    std::int32_t blocks_of_row() const {
+      const auto group = heads / kv_heads;
+      return kv_heads * ((group + queries_at_once - 1) / queries_at_once);
+    }
   };
 
   /// Rows of one launch if each has so many parts.
   std::int64_t rows_with_room(const attended& by, std::int32_t parts) const {
     const auto floats = by.heads * parts * partial_floats(by.head_dim);
-    return static_cast<std::int64_t>(workspace_.bytes()) /
-           (floats * std::int64_t{sizeof(float)});
+    return std::min(static_cast<std::int64_t>(workspace_.bytes()) /
+                        (floats * std::int64_t{sizeof(float)}),
+                    static_cast<std::int64_t>(ops::gpu_part_counts) /
+                        by.blocks_of_row());
   }
 
   /// Into how many parts the attention of a row that is a tile is divided: one,
@@ -651,9 +670,7 @@ private:
   std::int32_t parts_for(const ops::batch_view& batch,
                          const attended& by) const {
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
-    const auto group = by.heads / by.kv_heads;
-    const auto blocks =
-        rows * by.kv_heads * ((group + queries_at_once - 1) / queries_at_once);
+    const auto blocks = rows * by.blocks_of_row();
     // Three quarters of what is wanted, all at once, are better than parts.
     if (4 * blocks >= 3 * device_->blocks_wanted())
       return 1;
@@ -692,6 +709,15 @@ private:
     return most;
   }
 
+  head_turns turns_of(const ops::rope_params& params,
+                      const ops::batch_view& batch) {
+    auto& turns = turns_for(params);
+    if (lists_.step() == nullptr)
+      turns.cover(*device_, most_of(batch.positions) + 1);
+    return {turns.values.template as<const float>(), params.dims / 2,
+            params.interleaved};
+  }
+
   device_turns& turns_for(const ops::rope_params& params) {
     for (auto& one : turns_)
       if (one.rope == params)
@@ -705,6 +731,8 @@ private:
   ops::kv_type kv_type_;
   step_lists<Device> lists_;
   memory workspace_; ///< of one operation, attention's parts or a product
+  /// 0 between launches: one runs to its end, or the device is lost.
+  memory part_counts_;
   step_clock<Device> clock_;
   device_drawer<Device> drawer_;
   device_products<Device> products_;

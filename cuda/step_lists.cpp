@@ -50,6 +50,11 @@ tile_counts count_tiles(const ops::batch_view& batch) {
   return out;
 }
 
+bool are_alone(const ops::batch_view& batch) {
+  const auto& of = batch.sequences;
+  return std::adjacent_find(of.begin(), of.end()) == of.end();
+}
+
 step_places places_of(const ops::step_input& in) {
   const auto rows = in.batch.positions.size();
   step_places out;

@@ -34,6 +34,8 @@ struct tile_counts {
 /// tile.
 inline constexpr std::int32_t tile_rows = 64, few_rows = 8;
 tile_counts count_tiles(const ops::batch_view& batch);
+/// Whether each row is the only one of its sequence.
+bool are_alone(const ops::batch_view& batch);
 
 /// Writes a step's lists where `places_of` says. Pure.
 void pack_step(const ops::step_input& in, std::span<std::int32_t> to);

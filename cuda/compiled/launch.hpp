@@ -116,6 +116,14 @@ struct gpu_thread {
                  : "memory");
     return out;
   }
+  __device__ bool arrive(std::uint32_t* word, std::uint32_t all) const {
+    std::uint32_t before; // "inc" is 0 after its bound
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(__cvta_generic_to_global(word)), "r"(all - 1)
+                 : "memory");
+    return before == all - 1;
+  }
   __device__ void pause() const {
     constexpr unsigned nanoseconds = 20;
     __nanosleep(nanoseconds);

@@ -1,5 +1,4 @@
 #include "cuda/compiled/launch.hpp"
-#include "cuda/kernels/attention.hpp"
 #include "cuda/kernels/draw.hpp"
 #include "cuda/kernels/paged_kv.hpp"
 #include "cuda/kernels/parts.hpp"
@@ -26,7 +25,6 @@ TROUPE_COMPILED(cuda::row_sum_kernel);
 
 TROUPE_COMPILED(cuda::rope_kernel<cuda::f16>);
 TROUPE_COMPILED(cuda::rope_kernel<cuda::e4m3>);
-TROUPE_COMPILED(cuda::merge_parts_kernel);
 
 // What surrounds a library's products.
 TROUPE_COMPILED(cuda::round_kernel);

@@ -7,7 +7,7 @@ namespace troupe::cuda {
 /// What attention is asked for (ops::attention_params), and how it is divided
 /// over blocks.
 struct attention_work {
-  const float* qkv;
+  const float* qkv; ///< turned and stored, unless `keeps_own`
   std::int32_t heads;
   float scale;
   float soft_cap;      ///< 0 = none
@@ -20,10 +20,16 @@ struct attention_work {
   std::int32_t blocks_of_tile; ///< for each kv head
   float* out;                  ///< [rows][heads * head_dim]
   /// Null: block_x is a kv head and a block of the tile, which does all. Else
-  /// block_x is these and a part of `parts`; [tiles][heads][parts] partials are
-  /// written and `out` is not. A tile has one row then.
+  /// block_x is these and a part of `parts`, and a tile has one row: blocks
+  /// write [tiles][heads][parts] partials, and the last of a tile's to end adds
+  /// them up. By the rest of block_x and tiles they count who has ended.
   float* partials = nullptr;
+  std::uint32_t* part_counts = nullptr;
   std::int32_t parts = 1;
+  /// Each row is the only one of its sequence: the blocks that see its position
+  /// turn and store it first, all alike.
+  bool keeps_own = false;
+  head_turns turn = {}; ///< nothing, unless `keeps_own`
 };
 
 /// Attention of rows and heads over the paged store. A query is a row and a
@@ -61,6 +67,21 @@ struct attention_kernel {
     std::int32_t first, last;
   };
 
+  /// A block's queries: of its tile and kv head, from `begin` on.
+  struct queries {
+    std::int32_t first_row; ///< of the tile
+    std::int32_t kv_head;
+    std::int32_t group; ///< heads of a kv head
+    std::int32_t begin, end;
+
+    TROUPE_KERNEL std::int32_t row(std::int32_t q) const {
+      return first_row + q / group;
+    }
+    TROUPE_KERNEL std::int32_t head(std::int32_t q) const {
+      return kv_head * group + q % group;
+    }
+  };
+
   /// Where a thread works. It holds numbers of two queries of its warp's 16:
   /// `lane / 4` and that + 8.
   struct place {
@@ -93,15 +114,17 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const auto at = place_of(t);
-    if (at.seen_by_any.first > at.seen_by_any.last) {
-      if (work.partials != nullptr)
-        write_partial(at, sums{});
-      return;
+    if (at.seen_by_any.first <= at.seen_by_any.last) {
+      if constexpr (Team > 1)
+        show_queries(t, at);
+      query_words query;
+      take_queries(t, at, query);
+      clear_padding(t, at);
+      run(t, at, query);
     }
-    clear_padding(t, at);
-    query_words query;
-    take_queries(t, at, query);
-    run(t, at, query);
+    if constexpr (Team > 1)
+      if (work.partials != nullptr && ends_last(t, at))
+        merge_parts(t, at);
   }
 
   // -- places -----------------------------------------------------------------
@@ -115,6 +138,21 @@ struct attention_kernel {
   }
 
   template <class Threads>
+  TROUPE_KERNEL queries queries_of(Threads& t) const {
+    const std::int32_t x = static_cast<std::int32_t>(t.block_x()) / work.parts;
+    const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
+    queries out;
+    out.first_row = tile[0];
+    out.kv_head = x / work.blocks_of_tile;
+    out.group = work.heads / kv.kv_heads;
+    out.begin = x % work.blocks_of_tile * shape::queries;
+    const std::int32_t all = tile[1] * out.group;
+    out.end =
+        out.begin + shape::queries < all ? out.begin + shape::queries : all;
+    return out;
+  }
+
+  template <class Threads>
   TROUPE_KERNEL place place_of(Threads& t) const {
     place out;
     out.thread = static_cast<int>(t.index());
@@ -124,33 +162,27 @@ struct attention_kernel {
     const auto x = static_cast<std::int32_t>(t.block_x());
     out.tile = static_cast<std::int32_t>(t.block_y());
     out.part = x % work.parts;
-    const std::int32_t block = x / work.parts % work.blocks_of_tile;
-    out.kv_head = x / work.parts / work.blocks_of_tile;
-    const std::int32_t group = work.heads / kv.kv_heads;
-    const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
-    const std::int32_t all = tile[1] * group;
-    const std::int32_t begin = block * shape::queries;
-    const std::int32_t end =
-        begin + shape::queries < all ? begin + shape::queries : all;
+    const auto own = queries_of(t);
+    out.kv_head = own.kv_head;
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       const std::int32_t q =
-          begin + out.warp / Team * queries_at_once + out.lane / 4 + 8 * i;
-      const bool is_there = q < end;
-      out.row[i] = is_there ? tile[0] + q / group : -1;
-      out.head[i] = out.kv_head * group + q % group;
+          own.begin + out.warp / Team * queries_at_once + out.lane / 4 + 8 * i;
+      const bool is_there = q < own.end;
+      out.row[i] = is_there ? own.row(q) : -1;
+      out.head[i] = own.head(q);
       out.seen[i] = is_there ? seen_by(out.row[i]) : range{1, 0};
     }
     out.seen_by_any = out.seen_by_all = {0, -1};
-    if (begin >= end)
+    if (own.begin >= own.end)
       return out;
     // Positions of rows ascend.
-    const range first = seen_by(tile[0] + begin / group);
-    const range last = seen_by(tile[0] + (end - 1) / group);
+    const range first = seen_by(own.row(own.begin));
+    const range last = seen_by(own.row(own.end - 1));
     out.seen_by_any = {first.first, last.last};
     out.seen_by_all = {last.first, first.last};
-    out.table =
-        work.rows.tables + work.rows.table_begins[work.rows.sequences[tile[0]]];
+    out.table = work.rows.tables +
+                work.rows.table_begins[work.rows.sequences[own.first_row]];
     if (work.partials != nullptr) {
       const std::int32_t from = out.part * part_positions;
       const std::int32_t to = from + part_positions - 1;
@@ -168,8 +200,49 @@ struct attention_kernel {
 
   // -- queries ----------------------------------------------------------------
 
+  /// Numbers of q, k and v of a row before those of the next.
+  TROUPE_KERNEL std::int64_t row_floats() const {
+    return (std::int64_t{work.heads} + 2 * kv.kv_heads) * kv.head_dim;
+  }
+
+  /// A team's queries as floats, where keys and values will be.
+  template <class Threads>
+  TROUPE_KERNEL static float* shown_query(Threads& t, int query) {
+    static_assert(queries_at_once * Dims * int{sizeof(float)} <=
+                  shape::query_words - shape::keys);
+    return shared_at<float>(t, shape::keys) + query * Dims;
+  }
+
+  /// A warp takes a query at a time, and last what the row itself has to be
+  /// seen.
+  template <class Threads>
+  TROUPE_KERNEL void show_queries(Threads& t, const place& at) const {
+    const auto own = queries_of(t);
+    const std::int32_t count = own.end - own.begin;
+    const std::int32_t d = kv.head_dim;
+    for (std::int32_t i = at.warp; i < count; i += attention_warps) {
+      const std::int32_t row = own.row(own.begin + i);
+      float* to = shown_query(t, i);
+      turn_head(t, work.turn, work.rows.positions[row],
+                work.qkv + row * row_floats() +
+                    std::int64_t{own.head(own.begin + i)} * d,
+                d, [&](std::int32_t j, float x) { to[j] = x; });
+    }
+    const std::int32_t row = own.first_row;
+    if (work.keeps_own && at.warp == count % attention_warps &&
+        at.seen_by_any.last == work.rows.positions[row]) {
+      const float* k = work.qkv + row * row_floats() +
+                       (std::int64_t{work.heads} + own.kv_head) * d;
+      keep_head(t, work.turn, k, k + std::int64_t{kv.kv_heads} * d, row,
+                work.layer, own.kv_head, work.rows, kv,
+                [](std::int32_t, float) {});
+    }
+    t.sync();
+  }
+
   /// 8 numbers of a query; 0 where there are none.
-  TROUPE_KERNEL void read_query(const place& at, int i, int from,
+  template <class Threads>
+  TROUPE_KERNEL void read_query(Threads& t, const place& at, int i, int from,
                                 float* to) const {
     const std::int32_t d = kv.head_dim;
     if (at.row[i] < 0) {
@@ -178,10 +251,11 @@ struct attention_kernel {
         to[j] = 0;
       return;
     }
-    const float* q =
-        work.qkv +
-        at.row[i] * (std::int64_t{work.heads} + 2 * kv.kv_heads) * d +
-        std::int64_t{at.head[i]} * d;
+    const float* q;
+    if constexpr (Team > 1)
+      q = shown_query(t, at.lane / 4 + 8 * i);
+    else
+      q = work.qkv + at.row[i] * row_floats() + std::int64_t{at.head[i]} * d;
     if (d % 8 == 0 && from < d) { // then it begins at a multiple of 8
       read_floats<8>(q + from, to);
       return;
@@ -200,7 +274,7 @@ struct attention_kernel {
     TROUPE_UNROLL
     for (int c = 0; c < Dims / 32; ++c) {
       float some[8];
-      read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+      read_query(t, at, i, 32 * c + at.lane % 4 * 8, some);
       TROUPE_UNROLL
       for (int j = 0; j < 8; ++j) {
         const float size = some[j] < 0 ? -some[j] : some[j];
@@ -227,11 +301,13 @@ struct attention_kernel {
     }
     TROUPE_UNROLL
     for (int c = 0; c < Dims / 32; ++c) {
+      if (Team > 1 && c % Team != at.member)
+        continue;                          // another warp's
       std::uint32_t high[2][4], low[2][4]; // of each step
       TROUPE_UNROLL
       for (int i = 0; i < 2; ++i) {
         float some[8];
-        read_query(at, i, 32 * c + at.lane % 4 * 8, some);
+        read_query(t, at, i, 32 * c + at.lane % 4 * 8, some);
         TROUPE_UNROLL
         for (int w = 0; w < 4; ++w) {
           const float a = some[2 * w] * scales[i];
@@ -260,7 +336,7 @@ struct attention_kernel {
         out.high[step][w] = high[w];
         out.low[step][w] = low[w];
       }
-    } else if (step % Team == at.member) {
+    } else {
       auto* to = query_at(t, at, step);
       TROUPE_UNROLL
       for (int w = 0; w < 4; ++w) {
@@ -305,6 +381,8 @@ struct attention_kernel {
   TROUPE_KERNEL void clear_padding(Threads& t, const place& at) const {
     if (kv.head_dim == Dims)
       return;
+    if constexpr (Team > 1)
+      t.sync(); // queries are read
     constexpr int words = (shape::query_words - shape::keys) / 4;
     auto* all = shared_at<std::uint32_t>(t, shape::keys);
     for (int i = at.thread; i < words; i += attention_threads)
@@ -394,7 +472,7 @@ struct attention_kernel {
       const bool is_last = begin + span > last;
       if (!is_last && (begin + span) % part_positions != 0)
         continue;
-      if (work.partials != nullptr)
+      if (Team > 1 && work.partials != nullptr)
         return write_partial(at, part);
       if (begin / part_positions > first / part_positions)
         add_to_whole(t, at, whole, part);
@@ -743,24 +821,108 @@ struct attention_kernel {
                              kv.head_dim);
   }
 
-  /// Of a part that a query does not see at all only that.
+  /// Of a row alone, which sees some of the part.
   TROUPE_KERNEL void write_partial(const place& at, const sums& from) const {
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       if (at.row[i] < 0)
         continue;
-      float* to =
-          work.partials +
-          ((at.tile * std::int64_t{work.heads} + at.head[i]) * work.parts +
-           at.part) *
-              partial_floats(kv.head_dim);
+      float* to = partial_of(at.tile, at.head[i], at.part);
       if (at.member == 0 && at.lane % 4 == 0) {
         to[0] = from.most[i];
         to[1] = from.weights[2 * i];
       }
-      if (from.weights[2 * i] != 0)
-        write_values(at, from, i, 1.0f, to + 4);
+      write_values(at, from, i, 1.0f, to + 4);
     }
+  }
+
+  TROUPE_KERNEL float* partial_of(std::int32_t tile, std::int32_t head,
+                                  std::int32_t part) const {
+    return work.partials +
+           ((tile * std::int64_t{work.heads} + head) * work.parts + part) *
+               partial_floats(kv.head_dim);
+  }
+
+  /// Whether the block is the last of those that have the parts of its queries;
+  /// then it sees what all have written.
+  template <class Threads>
+  TROUPE_KERNEL bool ends_last(Threads& t, const place& at) const {
+    auto* is_last = shared_at<std::uint32_t>(t, shape::most);
+    t.sync(); // this one has
+    if (at.thread == 0) {
+      const auto parts = static_cast<std::uint32_t>(work.parts);
+      const auto of_tile = static_cast<std::uint32_t>(kv.kv_heads) *
+                           static_cast<std::uint32_t>(work.blocks_of_tile);
+      *is_last = t.arrive(work.part_counts + t.block_y() * of_tile +
+                              t.block_x() / parts,
+                          parts);
+    }
+    t.sync();
+    return *is_last != 0;
+  }
+
+  /// A thread has 4 numbers of a query at a time. Parts of which the row sees
+  /// nothing were not written.
+  template <class Threads>
+  TROUPE_KERNEL void merge_parts(Threads& t, const place& at) const {
+    const auto own = queries_of(t);
+    const range seen = seen_by(own.first_row);
+    const std::int32_t some = (kv.head_dim + 3) / 4;
+    for (std::int32_t i = at.thread; i < (own.end - own.begin) * some;
+         i += attention_threads) {
+      const std::int32_t head = own.head(own.begin + i / some);
+      const std::int32_t first = i % some * 4;
+      const auto sum =
+          merged(partial_of(at.tile, head, 0), seen.first / part_positions,
+                 seen.last / part_positions, first);
+      float* to =
+          work.out +
+          (own.first_row * std::int64_t{work.heads} + head) * kv.head_dim +
+          first;
+      TROUPE_UNROLL
+      for (int n = 0; n < 4; ++n)
+        if (first + n < kv.head_dim)
+          to[n] = sum.at[n];
+    }
+  }
+
+  /// Numbers `first` to `first` + 3 of a query's parts, in order. Several parts
+  /// are read before they are added.
+  TROUPE_KERNEL pack<float, 4> merged(const float* parts, std::int32_t part,
+                                      std::int32_t last,
+                                      std::int32_t first) const {
+    constexpr int at_once = 4;
+    float most = -INFINITY, weights = 0;
+    pack<float, 4> sum{};
+    for (; part <= last; part += at_once) {
+      float of_part[at_once][2];
+      pack<float, 4> values[at_once];
+      TROUPE_UNROLL
+      for (int p = 0; p < at_once; ++p)
+        if (part + p <= last) {
+          const float* from = parts + (part + p) * partial_floats(kv.head_dim);
+          of_part[p][0] = from[0];
+          of_part[p][1] = from[1];
+          values[p] =
+              *reinterpret_cast<const pack<float, 4>*>(from + 4 + first);
+        }
+      TROUPE_UNROLL
+      for (int p = 0; p < at_once; ++p)
+        if (part + p <= last) {
+          const auto shares =
+              shares_of(most, weights, of_part[p][0], of_part[p][1]);
+          most = shares.most;
+          weights = weights * shares.first + of_part[p][1] * shares.second;
+          TROUPE_UNROLL
+          for (int n = 0; n < 4; ++n)
+            sum.at[n] =
+                sum.at[n] * shares.first + values[p].at[n] * shares.second;
+        }
+    }
+    TROUPE_UNROLL
+    for (int n = 0; n < 4; ++n)
+      sum.at[n] = sum.at[n] * (1.0f / weights) + 0.0f;
+    return sum;
   }
 
   /// A lane has 2 * wide neighbours of each round. (0 is never -0: a span of
@@ -794,46 +956,6 @@ struct attention_kernel {
         if (first + n < kv.head_dim)
           to[first + n] = number(n);
     }
-  }
-};
-
-/// Adds up the parts of each row and head, in order. block_y is a tile of one
-/// row, block_x the head.
-struct merge_parts_kernel {
-  static constexpr bool collective = false;
-  const float* partials; ///< as attention_kernel writes it
-  const std::int32_t* tiles;
-  std::int32_t heads;
-  std::int32_t parts;
-  std::int32_t head_dim;
-  float* out;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const std::int64_t head = t.block_x();
-    const float* from = partials + (t.block_y() * std::int64_t{heads} + head) *
-                                       parts * partial_floats(head_dim);
-    float* to =
-        out +
-        (tiles[2 * std::int64_t{t.block_y()}] * std::int64_t{heads} + head) *
-            head_dim;
-    for (auto i = static_cast<std::int32_t>(t.index()); i < head_dim;
-         i += static_cast<std::int32_t>(t.count()))
-      to[i] = merged(from, i);
-  }
-
-  TROUPE_KERNEL float merged(const float* from, std::int32_t i) const {
-    float most = -INFINITY, weights = 0, value = 0;
-    for (std::int32_t part = 0; part < parts;
-         ++part, from += partial_floats(head_dim)) {
-      if (from[1] == 0)
-        continue; // nothing is seen of it
-      const auto shares = shares_of(most, weights, from[0], from[1]);
-      most = shares.most;
-      weights = weights * shares.first + from[1] * shares.second;
-      value = value * shares.first + from[4 + i] * shares.second;
-    }
-    return value * (1.0f / weights) + 0.0f;
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cuda/kernels/numbers.hpp"
+#include "cuda/kernels/heads.hpp"
 
 namespace troupe::cuda {
 
@@ -41,52 +41,56 @@ struct rows_view {
   }
 };
 
-/// Turns q and k of a row in place and stores k and v. A block per row.
+/// Stores k, turned, and v of a head at its row's position, by a warp. Both
+/// have kv.head_dim numbers; turned_k(i, number) is told those of k.
+template <class Threads, class Kept, class TurnedK>
+TROUPE_KERNEL void
+keep_head(Threads& t, const head_turns& how, const float* k, const float* v,
+          std::int32_t row, std::int32_t layer, std::int32_t head,
+          const rows_view& rows, const kv_view<Kept>& kv, TurnedK turned_k) {
+  const std::int32_t d = kv.head_dim;
+  const std::int32_t position = rows.positions[row];
+  const std::int32_t block = rows.block_of(row, position, kv.block_tokens);
+  const std::int64_t within = std::int64_t{position % kv.block_tokens} * d;
+  Kept* keys = kv.keys(layer, block, head) + within;
+  Kept* values = kv.values(layer, block, head) + within;
+  turn_head(t, how, position, k, d, [&](std::int32_t i, float x) {
+    store(x, keys[i]);
+    turned_k(i, x);
+  });
+  for (auto i = static_cast<std::int32_t>(t.index() % warp_size); i < d;
+       i += static_cast<std::int32_t>(warp_size))
+    store(finite(v[i]), values[i]);
+}
+
+/// Turns q and k of a row in place and stores k and v. A block per row, a warp
+/// per head.
 template <class Kept>
 struct rope_kernel {
   static constexpr bool collective = true;
-  float* qkv;         ///< [heads * d | kv_heads * d | kv_heads * d]
-  const float* turns; ///< by position: (cosine, sine) of each pair
+  float* qkv; ///< [heads * d | kv_heads * d | kv_heads * d]
+  head_turns how;
   std::int32_t heads;
-  std::int32_t pairs;
-  bool interleaved;
   std::int32_t layer;
   rows_view rows;
   kv_view<Kept> kv;
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    const std::int32_t row = static_cast<std::int32_t>(t.block_y());
+    const auto row = static_cast<std::int32_t>(t.block_y());
     const std::int32_t d = kv.head_dim;
-    const std::int64_t stride = std::int64_t{heads + 2 * kv.kv_heads} * d;
-    float* at = qkv + row * stride;
-    const std::int32_t position = rows.positions[row];
-    const float* turn = turns + std::int64_t{position} * pairs * 2;
-    for (std::int32_t i = static_cast<std::int32_t>(t.index());
-         i < (heads + kv.kv_heads) * pairs;
-         i += static_cast<std::int32_t>(t.count()))
-      turn_pair(at + i / pairs * d, turn, i % pairs);
-    t.sync();
-    const std::int32_t block = rows.block_of(row, position, kv.block_tokens);
-    const std::int32_t within = position % kv.block_tokens;
-    const float* k = at + heads * d;
-    const float* v = k + kv.kv_heads * d;
-    for (std::int32_t i = static_cast<std::int32_t>(t.index());
-         i < kv.kv_heads * d; i += static_cast<std::int32_t>(t.count())) {
-      const std::int64_t to = std::int64_t{within} * d + i % d;
-      store(k[i], kv.keys(layer, block, i / d)[to]);
-      store(finite(v[i]), kv.values(layer, block, i / d)[to]);
+    float* at = qkv + row * (std::int64_t{heads} + 2 * kv.kv_heads) * d;
+    for (auto head = static_cast<std::int32_t>(t.index() / warp_size);
+         head < heads + kv.kv_heads;
+         head += static_cast<std::int32_t>(warps_of(t))) {
+      float* of = at + std::int64_t{head} * d;
+      const auto turned = [&](std::int32_t i, float x) { of[i] = x; };
+      if (head < heads)
+        turn_head(t, how, rows.positions[row], of, d, turned);
+      else
+        keep_head(t, how, of, of + std::int64_t{kv.kv_heads} * d, row, layer,
+                  head - heads, rows, kv, turned);
     }
-  }
-
-  TROUPE_KERNEL void turn_pair(float* head, const float* turn,
-                               std::int32_t i) const {
-    float& first = interleaved ? head[2 * i] : head[i];
-    float& second = interleaved ? head[2 * i + 1] : head[i + pairs];
-    const float cosine = turn[2 * i], sine = turn[2 * i + 1];
-    const float a = first, b = second;
-    first = a * cosine - b * sine;
-    second = a * sine + b * cosine;
   }
 };
 

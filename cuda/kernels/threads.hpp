@@ -42,6 +42,12 @@
 //                         sees what was written before, by the block up to its
 //                         last sync
 //   pause()               between two looks at such a word
+//   arrive(word, all)     counts at a word of the device's memory, as one
+//   thread
+//                         of each of `all` blocks of a launch does; whether it
+//                         is the last. What the others' blocks wrote up to
+//                         their last sync its block sees after a sync. The word
+//                         is 0 before the first and after the last.
 //   wait_for_earlier()    until all that was launched before is over
 //
 //   round_pair(low, high) two floats as f16 in one word, rounded to even

@@ -170,6 +170,11 @@ public:
     return std::atomic_ref{*const_cast<std::uint32_t*>(word)}.load(
         std::memory_order_acquire);
   }
+  bool arrive(std::uint32_t* word, std::uint32_t all) {
+    const bool is_last = *word + 1 == all;
+    *word = is_last ? 0 : *word + 1;
+    return is_last;
+  }
   void pause() {
     std::this_thread::yield();
   }
@@ -233,6 +238,8 @@ struct emulated_options {
   /// It does nothing before somebody waits: so what is sent has to be there
   /// still, and nobody finds what was not waited for.
   bool is_late = false;
+  /// The blocks of a launch run from the last to the first.
+  bool runs_backwards = false;
   /// As one of several ranks, it reaches the others' memory.
   bool has_peers = true;
   /// Called before each kernel is run; what it throws is the device's failure.
@@ -378,13 +385,15 @@ private:
   void run_blocks(const launch_shape& shape, const Kernel& kernel) {
     auto* block = Kernel::collective ? &block_of(shape.threads) : nullptr;
     std::vector<float> shared;
-    for (unsigned y = 0; y < shape.blocks_y; ++y)
-      for (unsigned x = 0; x < shape.blocks_x; ++x) {
-        // What nobody has written is no number.
-        shared.assign(shape.shared_floats,
-                      std::numeric_limits<float>::quiet_NaN());
-        run_block(shape, kernel, block, x, y, shared.data());
-      }
+    const unsigned blocks = shape.blocks_x * shape.blocks_y;
+    for (unsigned i = 0; i < blocks; ++i) {
+      const unsigned b = how_.runs_backwards ? blocks - 1 - i : i;
+      // What nobody has written is no number.
+      shared.assign(shape.shared_floats,
+                    std::numeric_limits<float>::quiet_NaN());
+      run_block(shape, kernel, block, b % shape.blocks_x, b / shape.blocks_x,
+                shared.data());
+    }
   }
 
   template <class Kernel>

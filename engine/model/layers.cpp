@@ -210,10 +210,9 @@ void layers::attend(const loaded_step& step, const ops::batch_view& batch,
                     ops::kv_pool& pool) {
   auto* from = at(step.what->from);
   const auto layer = pool.shape().layers == 1 ? 0 : step.layer;
-  backend_.rope_and_store(from, config_.heads, config_.rope_of(step.layer),
-                          batch, layer, pool);
-  backend_.attention(from, config_.attention_of(step.layer), batch, layer, pool,
-                     at(step.what->to));
+  backend_.rope_and_attend(from, config_.rope_of(step.layer),
+                           config_.attention_of(step.layer), batch, layer, pool,
+                           at(step.what->to));
 }
 
 void layers::norm_parts(const loaded_step& step) {

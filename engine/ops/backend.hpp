@@ -299,6 +299,16 @@ public:
                          const batch_view&, std::int32_t layer, kv_pool& pool,
                          float* out) = 0;
 
+  /// rope_and_store and then attention; what `qkv` holds is of no use then. No
+  /// other sequence has the position of a row of the step in its table.
+  virtual void rope_and_attend(float* qkv, const rope_params& rope,
+                               const attention_params& how,
+                               const batch_view& batch, std::int32_t layer,
+                               kv_pool& pool, float* out) {
+    rope_and_store(qkv, how.heads, rope, batch, layer, pool);
+    attention(qkv, how, batch, layer, pool, out);
+  }
+
   /// `gate_up` rows are [n | n]: out[r][i] = silu(gate[i]) * up[i].
   virtual void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
                         float* out) = 0;

@@ -179,8 +179,16 @@ struct gpu_peer_layout {
   }
 };
 
+/// Room for what one operation needs: attention's parts, a library's product.
+inline constexpr std::size_t gpu_operation_bytes = std::size_t{64} << 20;
+
+/// Words at which the blocks of attention's parts count, one for each row and
+/// its heads that read the same keys: more than a GPU has blocks at once.
+inline constexpr std::size_t gpu_part_counts = 1024;
+
 /// What the GPU's backend takes for itself, whatever the model.
-inline constexpr std::size_t gpu_workspace_bytes = std::size_t{64} << 20;
+inline constexpr std::size_t gpu_workspace_bytes =
+    gpu_operation_bytes + gpu_part_counts * sizeof(std::uint32_t);
 
 /// Logits of a row at most from which a GPU draws.
 inline constexpr std::int64_t gpu_drawn_logits_max = 1 << 20;

@@ -224,6 +224,13 @@ struct op_exchange {
   }
 };
 
+/// Up to a bound, then 0.
+struct op_count {
+  u32 operator()(u32 a, u32 bound) const {
+    return a >= bound ? 0 : a + 1;
+  }
+};
+
 template <class F, class T>
 void change(warp& w, const instruction& i, u32 mask) {
   of_lanes at;
@@ -267,7 +274,9 @@ void read_atom(statement& s) {
   const bool of_bits = what == "and" || what == "or" || what == "exch";
   if (!t.is_integer() || of_bits != (t.what == kind::bits))
     wrong(s);
-  s.out.run = what == "add"    ? change_of<op_add>(t)
+  const bool counts = what == "inc" && t.what == kind::natural && t.bytes == 4;
+  s.out.run = counts           ? change<op_count, u32>
+              : what == "add"  ? change_of<op_add>(t)
               : what == "min"  ? change_of<op_min>(t)
               : what == "max"  ? change_of<op_max>(t)
               : what == "and"  ? change_of<op_and>(t)

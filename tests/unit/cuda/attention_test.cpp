@@ -1,5 +1,6 @@
 #include "cuda/kernels/attention_shape.hpp"
 #include "cuda/step_lists.hpp"
+#include "engine/ops/dense_layout.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
 
 #include <catch2/catch.hpp>
@@ -9,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 
 using namespace troupe;
 using namespace troupe::test;
@@ -263,10 +265,45 @@ TEST_CASE("a row's attention has the same bits however the step is divided") {
   check(*gpu, company, "a chunk beside another's row");
   if (on_gpu())
     return; // it divides few rows by itself
-  auto divided = make_gpu({.blocks_wanted = 1'000'000}, kv);
-  check(*divided, some, "in parts");
-  for (auto p : {0, 63, length - 1})
-    check(*divided, {{0, p}}, "alone, in parts");
+  for (bool runs_backwards : {false, true}) {
+    auto divided = make_gpu(
+        {.blocks_wanted = 1'000'000, .runs_backwards = runs_backwards}, kv);
+    check(*divided, some, "in parts");
+    for (auto p : {0, 63, length - 1})
+      check(*divided, {{0, p}}, "alone, in parts");
+  }
+}
+
+TEST_CASE("rows whose parts there is no room to count are the next launch's, "
+          "also after one that failed") {
+  if (on_gpu())
+    return; // it divides no step of so many rows
+  constexpr std::int32_t rows = ops::gpu_part_counts / 16 + 3;
+  const shape of{16, 16, 2, 16};
+  const way how{"a window over a border", 9, 0, 0};
+  const stored_sequences all{of, {260, 260}};
+  // In turn, so that each row is taken for a sequence of its own.
+  std::vector<row> step;
+  for (std::int32_t i = 0; i < rows; ++i)
+    step.push_back({i % 2, 259 - i % 7});
+  const auto whole = all.attend(*make_gpu(), how, step);
+  cuda::emulated_usage usage;
+  std::size_t fails_at = 0;
+  auto divided = make_gpu(
+      {.blocks_wanted = 1'000'000, .usage = &usage, .before_kernel = [&] {
+         if (usage.launches == fails_at)
+           throw std::runtime_error{"a failure"};
+       }});
+  const auto check = [&] {
+    const auto got = all.attend(*divided, how, step);
+    for (std::size_t r = 0; r < step.size(); ++r)
+      REQUIRE(same(got[r], whole[r]));
+  };
+  check();
+  CHECK(usage.launches == 4); // stores, gathers, attends twice
+  fails_at = 2 * usage.launches;
+  CHECK_THROWS_AS(check(), std::runtime_error); // between the two
+  check();
 }
 
 TEST_CASE("rows that see all of their sequence have the same bits in any "

@@ -349,6 +349,37 @@ struct add_kernel {
 
 } // namespace
 
+namespace {
+
+/// The block that counts last says which it is, and how many counted.
+struct counting_kernel {
+  static constexpr bool collective = false;
+  std::uint32_t* count;
+  std::uint32_t blocks;
+  unsigned* last;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    if (t.index() == 0 && t.arrive(count, blocks))
+      last[0] = 10 * t.block_y() + t.block_x();
+  }
+};
+
+} // namespace
+
+TEST_CASE("of the blocks that count one is the last, in either order") {
+  const bool runs_backwards = GENERATE(false, true);
+  emulated_device device{{.runs_backwards = runs_backwards}};
+  std::uint32_t count = 0;
+  for (const std::uint32_t blocks : {6u, 1u, 6u}) {
+    unsigned last = 99;
+    device.launch({blocks == 6 ? 3u : 1u, blocks == 6 ? 2u : 1u, 32, 0},
+                  counting_kernel{&count, blocks, &last});
+    CHECK(last == (runs_backwards || blocks == 1 ? 0 : 12));
+    CHECK(count == 0);
+  }
+}
+
 TEST_CASE("a late device does nothing before somebody waits, in order then") {
   emulated_device device{{.is_late = true}};
   float x = 1, sent = 5, kept = 7, back = 0;

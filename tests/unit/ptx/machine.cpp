@@ -398,6 +398,20 @@ TEST_CASE("atomic operations give what was there") {
     CHECK(out[t] == 1000 + t * (t - 1) / 2 * (t > 0));
 }
 
+TEST_CASE("blocks that count begin anew after the last") {
+  constexpr u32 bound = 2;
+  const auto out = words_of(own_word + R"(
+    setp.eq.s32 %p1, %r1, 0;
+    @%p1 st.shared.u32 [dynamic], 0;
+    bar.sync 0;
+    atom.acq_rel.gpu.shared.inc.u32 %r3, [dynamic], 2;
+    st.global.u32 [%rd4], %r3;
+)",
+                            32, 64);
+  for (u32 t = 0; t < 32; ++t)
+    CHECK(out[t] == t % (bound + 1));
+}
+
 // -- asynchronous copies ------------------------------------------------------
 
 const std::string copy_word = R"(

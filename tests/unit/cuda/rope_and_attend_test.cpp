@@ -1,0 +1,163 @@
+#include "tests/unit/cuda/random_floats.hpp"
+#include "tests/unit/cuda/tested_device.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cstring>
+
+using namespace troupe;
+using namespace troupe::test;
+
+// What a device does with the heads of q, k and v in one launch has the bits of
+// launches one after the other.
+
+namespace {
+
+struct shape {
+  std::int32_t heads, kv_heads, head_dim, block_tokens;
+};
+
+/// So many positions of sequences, of which a step has the last one each. Two
+/// more rows are as those that pad a step: alike, with one block.
+class last_rows {
+public:
+  last_rows(const shape& of, std::vector<std::int32_t> lengths)
+      : of_(of), lengths_(std::move(lengths)) {
+    for (auto length : lengths_) {
+      auto& table = tables_.emplace_back();
+      for (std::int32_t p = 0; p < length; p += of.block_tokens)
+        table.insert(table.begin(), blocks_++);
+    }
+    for (int i = 0; i < 2; ++i) {
+      tables_.push_back({blocks_});
+      lengths_.push_back(1);
+    }
+    ++blocks_;
+    for (std::size_t s = 0; s < lengths_.size(); ++s) {
+      const auto own = random_floats(lengths_[s] * stride(),
+                                     7 + std::min(s, lengths_.size() - 2));
+      values_.insert(values_.end(), own.begin(), own.end());
+      begins_.push_back(static_cast<std::int32_t>(values_.size() / stride()));
+    }
+    values_.back() = 1e30f; // of v
+    values_[values_.size() - 1 - stride()] = 1e30f;
+  }
+
+  /// What the rows get, and then what they see of the store.
+  std::vector<float> run(ops::backend& by, const ops::rope_params& rope,
+                         const ops::attention_params& how, bool is_joined) {
+    auto pool = by.make_kv_pool({2, of_.kv_heads, of_.head_dim,
+                                 of_.block_tokens, blocks_})
+                    .value();
+    const auto all = by.upload(values_);
+    const step before{*this, false};
+    by.rope_and_store(all->data(), of_.heads, rope, before.view(), 1, *pool);
+    const step now{*this, true};
+    const auto rows = static_cast<std::int64_t>(lengths_.size());
+    const auto fresh = by.upload(values_);
+    auto qkv = by.allocate(rows * stride());
+    by.gather_rows(fresh->data(), now.places, stride(), qkv->data());
+    auto out = by.allocate(2 * rows * of_.heads * of_.head_dim);
+    auto* second = out->data() + rows * of_.heads * of_.head_dim;
+    if (is_joined) {
+      by.rope_and_attend(qkv->data(), rope, how, now.view(), 1, *pool,
+                         out->data());
+    } else {
+      by.rope_and_store(qkv->data(), of_.heads, rope, now.view(), 1, *pool);
+      by.attention(qkv->data(), how, now.view(), 1, *pool, out->data());
+    }
+    by.gather_rows(fresh->data(), now.places, stride(), qkv->data());
+    by.attention(qkv->data(), how, now.view(), 1, *pool, second);
+    return downloaded(by, *out);
+  }
+
+private:
+  struct step {
+    step(const last_rows& of, bool is_last) {
+      for (std::size_t s = 0; s < of.lengths_.size(); ++s) {
+        const auto length = of.lengths_[s];
+        for (auto p = is_last ? length - 1 : 0;
+             p < (is_last ? length : length - 1); ++p) {
+          positions.push_back(p);
+          sequences.push_back(static_cast<std::int32_t>(s));
+          places.push_back(of.begins_[s] - length + p);
+        }
+        tables.push_back(of.tables_[s]);
+      }
+    }
+    ops::batch_view view() const {
+      return {positions, sequences, tables};
+    }
+    std::vector<std::int32_t> positions, sequences, places;
+    std::vector<std::span<const std::int32_t>> tables;
+  };
+
+  std::int64_t stride() const {
+    return std::int64_t{of_.heads + 2 * of_.kv_heads} * of_.head_dim;
+  }
+
+  shape of_;
+  std::vector<std::int32_t> lengths_;
+  std::vector<float> values_;
+  std::vector<std::int32_t> begins_; ///< behind each sequence's rows
+  std::vector<std::vector<std::int32_t>> tables_;
+  std::int32_t blocks_ = 0;
+};
+
+/// To the bit.
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+/// The first, the first of a block, a span and a part, the last of a block.
+std::vector<std::int32_t> lengths_for(const shape& of) {
+  if (of.head_dim > 40)
+    return {1, of.block_tokens + 1, 65};
+  return {1, of.block_tokens + 1, 2 * of.block_tokens, 65, 257};
+}
+
+std::vector<ops::rope_params> ropes_for(std::int32_t head_dim) {
+  ops::rope_params none, whole, partial;
+  none.dims = 0;
+  whole.dims = head_dim / 2 * 2;
+  whole.interleaved = false;
+  partial.dims = head_dim / 4 * 2;
+  partial.scale = 1.25f;
+  return {none, whole, partial};
+}
+
+} // namespace
+
+TEST_CASE("rows that are alone are turned, stored and attended to at once") {
+  const auto kv = GENERATE(ops::kv_type::f16, ops::kv_type::e4m3);
+  // Of parts, the block that ends last is another.
+  const auto [blocks_wanted, runs_backwards] =
+      GENERATE(std::pair<std::int64_t, bool>{0, false},
+               std::pair{1'000'000, false}, std::pair{1'000'000, true});
+  if (on_gpu() && blocks_wanted > 0)
+    return; // it divides few rows by itself
+  cuda::emulated_usage usage;
+  const auto gpu = make_gpu({.blocks_wanted = blocks_wanted,
+                             .usage = &usage,
+                             .runs_backwards = runs_backwards},
+                            kv);
+  for (const auto& of :
+       {shape{2, 2, 32, 16}, shape{14, 2, 16, 16}, shape{17, 1, 24, 16},
+        shape{3, 1, 11, 5}, shape{7, 1, 128, 16}, shape{2, 1, 200, 16},
+        shape{2, 2, 500, 16}})
+    for (const auto& rope : ropes_for(of.head_dim))
+      for (const std::int32_t window : {0, 20}) {
+        INFO("heads " << of.heads << " / " << of.kv_heads << " of "
+                      << of.head_dim << ", " << rope.dims << " turned, window "
+                      << window);
+        last_rows rows{of, lengths_for(of)};
+        const ops::attention_params how{of.heads, 0.3f, 0, window, 0};
+        const auto apart = rows.run(*gpu, rope, how, false);
+        const auto before = usage.launches;
+        REQUIRE(same(rows.run(*gpu, rope, how, true), apart));
+        if (!on_gpu()) // those before it, two gathers, it, and what follows
+          CHECK(usage.launches - before == 5);
+      }
+}
