@@ -205,7 +205,8 @@ struct attention_kernel {
     return (std::int64_t{work.heads} + 2 * kv.kv_heads) * kv.head_dim;
   }
 
-  /// A team's queries as floats, where keys and values will be.
+  /// A team's queries as floats, where keys and values will be; what there is
+  /// not is 0.
   template <class Threads>
   TROUPE_KERNEL static float* shown_query(Threads& t, int query) {
     static_assert(queries_at_once * Dims * int{sizeof(float)} <=
@@ -220,9 +221,14 @@ struct attention_kernel {
     const auto own = queries_of(t);
     const std::int32_t count = own.end - own.begin;
     const std::int32_t d = kv.head_dim;
-    for (std::int32_t i = at.warp; i < count; i += attention_warps) {
-      const std::int32_t row = own.row(own.begin + i);
+    for (std::int32_t i = at.warp; i < queries_at_once; i += attention_warps) {
       float* to = shown_query(t, i);
+      const std::int32_t there = i < count ? d : 0;
+      for (std::int32_t j = there + at.lane; j < Dims; j += shape::lanes)
+        to[j] = 0;
+      if (i >= count)
+        continue;
+      const std::int32_t row = own.row(own.begin + i);
       turn_head(t, work.turn, work.rows.positions[row],
                 work.qkv + row * row_floats() +
                     std::int64_t{own.head(own.begin + i)} * d,
@@ -244,6 +250,8 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void read_query(Threads& t, const place& at, int i, int from,
                                 float* to) const {
+    if constexpr (Team > 1)
+      return read_floats<8>(shown_query(t, at.lane / 4 + 8 * i) + from, to);
     const std::int32_t d = kv.head_dim;
     if (at.row[i] < 0) {
       TROUPE_UNROLL
@@ -251,11 +259,8 @@ struct attention_kernel {
         to[j] = 0;
       return;
     }
-    const float* q;
-    if constexpr (Team > 1)
-      q = shown_query(t, at.lane / 4 + 8 * i);
-    else
-      q = work.qkv + at.row[i] * row_floats() + std::int64_t{at.head[i]} * d;
+    const float* q =
+        work.qkv + at.row[i] * row_floats() + std::int64_t{at.head[i]} * d;
     if (d % 8 == 0 && from < d) { // then it begins at a multiple of 8
       read_floats<8>(q + from, to);
       return;
@@ -419,20 +424,23 @@ struct attention_kernel {
     constexpr int piece = 16 / int{sizeof(Kept)};
     const auto* places = places_of(t, begin);
     const Kept* store = kv.keys(work.layer, 0, 0);
+    // Of a row that is not there, any that is.
     const auto from = [&](int row) {
-      return store + (std::int64_t{places[row]} + behind) * kv.head_dim;
+      const std::int32_t at = places[row] < 0 ? 0 : places[row] + behind;
+      return store + std::int64_t{at} * kv.head_dim;
     };
     if (kv.head_dim % piece == 0) {
       constexpr int pieces = Dims / piece;
       for (int i = at.thread; i < span * pieces; i += attention_threads) {
         const int row = i / pieces, first = i % pieces * piece;
-        const bool is_there = places[row] >= 0;
         if (first < kv.head_dim)
           t.copy_async(shared_at<Kept>(t, to + row * Row) + first,
-                       is_there ? from(row) + first : store, is_there);
+                       from(row) + first, places[row] >= 0);
       }
     } else {
-      for (int i = at.thread; i < span * kv.head_dim; i += attention_threads) {
+      TROUPE_NO_UNROLL // few models have such heads: it should be short
+          for (int i = at.thread; i < span * kv.head_dim;
+               i += attention_threads) {
         const int row = i / kv.head_dim, first = i % kv.head_dim;
         shared_at<Kept>(t, to + row * Row)[first] =
             places[row] < 0 ? Kept{0} : from(row)[first];
@@ -589,10 +597,22 @@ struct attention_kernel {
     for (int tile = 0; tile < shape::key_tiles; ++tile)
       TROUPE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      float& x = scores[tile][i];
-      x *= query.factors[i / 2];
-      if (work.soft_cap > 0)
-        x = work.soft_cap * tanhf(x / work.soft_cap);
+      scores[tile][i] *= query.factors[i / 2];
+    }
+    if (work.soft_cap > 0)
+      cap_scores(scores);
+  }
+
+  /// cap * tanh(x / cap), to 2^-21 of the cap: `tanhf` would be a large part of
+  /// this kernel's code, which most models do not run.
+  TROUPE_KERNEL void cap_scores(float (&scores)[shape::key_tiles][4]) const {
+    const float cap = work.soft_cap, twice = 2.0f / cap;
+    TROUPE_UNROLL
+    for (int tile = 0; tile < shape::key_tiles; ++tile)
+      TROUPE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float e = expf(scores[tile][i] * twice);
+      scores[tile][i] = cap - 2.0f * cap * about_inverse(e + 1.0f);
     }
   }
 

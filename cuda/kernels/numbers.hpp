@@ -124,6 +124,15 @@ TROUPE_KERNEL bf16 to_bf16(float value) {
   return {static_cast<std::uint16_t>(bits >> 16)};
 }
 
+/// 1 / x, which may lack 2^-22 of it, and is 0 from 2^126 on.
+TROUPE_KERNEL float about_inverse(float x) {
+#ifdef __CUDA_ARCH__
+  return __fdividef(1.0f, x);
+#else
+  return 1.0f / x;
+#endif
+}
+
 inline constexpr float f16_most = 65504.0f;
 
 /// No number becomes 0, and what is beyond f16 its greatest.

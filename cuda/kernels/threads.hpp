@@ -64,14 +64,17 @@
 // those of a warp the same of warp_sum, warp_max, quad_max and multiply_add
 // between two of sync. `count()` is a multiple of 32.
 
-// TROUPE_UNROLL before a loop keeps the arrays that it indexes in registers.
+// TROUPE_UNROLL before a loop keeps the arrays that it indexes in registers;
+// TROUPE_NO_UNROLL keeps its code short.
 
 #ifdef __CUDACC__
 #define TROUPE_KERNEL __device__ __forceinline__
 #define TROUPE_UNROLL _Pragma("unroll")
+#define TROUPE_NO_UNROLL _Pragma("unroll 1")
 #else
 #define TROUPE_KERNEL inline
 #define TROUPE_UNROLL
+#define TROUPE_NO_UNROLL
 #endif
 
 namespace troupe::cuda {
