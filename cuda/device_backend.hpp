@@ -45,7 +45,7 @@ public:
 
   std::string arithmetic() const override {
     const auto* kept = kv_type_ == ops::kv_type::e4m3 ? "e4m3" : "f16";
-    return std::string{"cuda-"} + kept + "kv-2-" + device_->name() +
+    return std::string{"cuda-"} + kept + "kv-3-" + device_->name() +
            products_.name();
   }
 

@@ -56,6 +56,7 @@ struct attention_kernel {
   static constexpr bool collective = true;
   using shape = attention_shape<Kept, Dims, Team>;
   static constexpr int threads = attention_threads;
+  static constexpr bool waits_itself = true;
   static constexpr int blocks_at_once = shape::blocks_at_once;
   static constexpr int span = shape::span;
 
@@ -113,14 +114,25 @@ struct attention_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
+    // No launch writes the lists of rows: they are looked up meanwhile.
     const auto at = place_of(t);
-    if (at.seen_by_any.first <= at.seen_by_any.last) {
+    const bool sees_some = at.seen_by_any.first <= at.seen_by_any.last;
+    const std::int32_t first = at.seen_by_any.first / span * span;
+    if (sees_some) {
+      clear_padding(t, at);
+      find_span(t, at, first);
+    }
+    t.wait_for_earlier();
+    if (sees_some) {
+      if constexpr (Team > 1)
+        keep_own(t, at);
+      t.sync();
+      copy_keys(t, at, first);
       if constexpr (Team > 1)
         show_queries(t, at);
       query_words query;
       take_queries(t, at, query);
-      clear_padding(t, at);
-      run(t, at, query);
+      run(t, at, query, first);
     }
     if constexpr (Team > 1)
       if (work.partials != nullptr && ends_last(t, at))
@@ -205,17 +217,31 @@ struct attention_kernel {
     return (std::int64_t{work.heads} + 2 * kv.kv_heads) * kv.head_dim;
   }
 
-  /// A team's queries as floats, where keys and values will be; what there is
-  /// not is 0.
+  /// A row that is alone in its sequence: what has to be there to be seen.
   template <class Threads>
-  TROUPE_KERNEL static float* shown_query(Threads& t, int query) {
-    static_assert(queries_at_once * Dims * int{sizeof(float)} <=
-                  shape::query_words - shape::keys);
-    return shared_at<float>(t, shape::keys) + query * Dims;
+  TROUPE_KERNEL void keep_own(Threads& t, const place& at) const {
+    const auto own = queries_of(t);
+    const std::int32_t row = own.first_row;
+    if (!work.keeps_own || at.warp != 0 ||
+        at.seen_by_any.last != work.rows.positions[row])
+      return;
+    const float* k = work.qkv + row * row_floats() +
+                     (std::int64_t{work.heads} + own.kv_head) * kv.head_dim;
+    keep_head(t, work.turn, k, k + std::int64_t{kv.kv_heads} * kv.head_dim, row,
+              work.layer, own.kv_head, work.rows, kv,
+              [](std::int32_t, float) {});
   }
 
-  /// A warp takes a query at a time, and last what the row itself has to be
-  /// seen.
+  /// A team's queries as floats, where later the whole's sums are; what there
+  /// is not is 0.
+  template <class Threads>
+  TROUPE_KERNEL static float* shown_query(Threads& t, int query) {
+    static_assert(Team == 1 || queries_at_once * Dims * int{sizeof(float)} <=
+                                   shape::weights - shape::whole);
+    return shared_at<float>(t, shape::whole) + query * Dims;
+  }
+
+  /// A warp takes a query at a time.
   template <class Threads>
   TROUPE_KERNEL void show_queries(Threads& t, const place& at) const {
     const auto own = queries_of(t);
@@ -233,15 +259,6 @@ struct attention_kernel {
                 work.qkv + row * row_floats() +
                     std::int64_t{own.head(own.begin + i)} * d,
                 d, [&](std::int32_t j, float x) { to[j] = x; });
-    }
-    const std::int32_t row = own.first_row;
-    if (work.keeps_own && at.warp == count % attention_warps &&
-        at.seen_by_any.last == work.rows.positions[row]) {
-      const float* k = work.qkv + row * row_floats() +
-                       (std::int64_t{work.heads} + own.kv_head) * d;
-      keep_head(t, work.turn, k, k + std::int64_t{kv.kv_heads} * d, row,
-                work.layer, own.kv_head, work.rows, kv,
-                [](std::int32_t, float) {});
     }
     t.sync();
   }
@@ -386,8 +403,6 @@ struct attention_kernel {
   TROUPE_KERNEL void clear_padding(Threads& t, const place& at) const {
     if (kv.head_dim == Dims)
       return;
-    if constexpr (Team > 1)
-      t.sync(); // queries are read
     constexpr int words = (shape::query_words - shape::keys) / 4;
     auto* all = shared_at<std::uint32_t>(t, shape::keys);
     for (int i = at.thread; i < words; i += attention_threads)
@@ -461,14 +476,11 @@ struct attention_kernel {
 
   // -- spans ------------------------------------------------------------------
 
+  /// From the span on whose keys are under way.
   template <class Threads>
-  TROUPE_KERNEL void run(Threads& t, const place& at,
-                         const query_words& query) const {
+  TROUPE_KERNEL void run(Threads& t, const place& at, const query_words& query,
+                         std::int32_t first) const {
     const std::int32_t last = at.seen_by_any.last;
-    const std::int32_t first = at.seen_by_any.first / span * span;
-    find_span(t, at, first);
-    t.sync();
-    copy_keys(t, at, first);
     sums whole, part; // of the whole, values are in shared memory
     for (std::int32_t begin = first; begin <= last; begin += span) {
       const bool is_seen_whole = begin >= at.seen_by_all.first &&

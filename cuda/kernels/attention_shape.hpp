@@ -14,7 +14,7 @@ inline constexpr int attention_warps =
     attention_threads / static_cast<int>(warp_size);
 /// Positions that one block can do alone, and that are always summed up by
 /// themselves.
-inline constexpr std::int32_t part_positions = 256;
+inline constexpr std::int32_t part_positions = 128;
 /// Rows of one product (`fragments`).
 inline constexpr int queries_at_once = 16;
 
