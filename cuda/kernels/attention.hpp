@@ -223,7 +223,7 @@ struct attention_kernel {
     for (std::int32_t i = at.warp; i < count; i += attention_warps) {
       const std::int32_t row = own.row(own.begin + i);
       float* to = shown_query(t, i);
-      turn_head(t, work.turn, work.rows.positions[row],
+      turn_head(t, work.turn, work.turn.q_norm, work.rows.positions[row],
                 work.qkv + row * row_floats() +
                     std::int64_t{own.head(own.begin + i)} * d,
                 d, [&](std::int32_t j, float x) { to[j] = x; });

@@ -74,6 +74,9 @@ private:
     /// Of a linear step whose products are gated by the step that follows,
     /// which is done with it.
     const block_step* activation = nullptr;
+    /// Of norms of heads that are followed by attention, which is done with
+    /// them.
+    const block_step* attention = nullptr;
     /// Of a norm; one per part, in the order of the step's weights.
     std::vector<std::unique_ptr<ops::buffer>> norms;
     std::unique_ptr<ops::expert_weights> experts; ///< of such a step
@@ -86,6 +89,8 @@ private:
                             loaded_step& out);
   /// Whether the last step's products are all that this one reads.
   bool can_join_last(const block_step& step, std::int32_t layer) const;
+  /// Whether it attends with heads of q and k that the last step norms.
+  bool attends_with_last(const block_step& step, std::int32_t layer) const;
   void multiply(const loaded_step& step);
   /// Calls f(first, rows, role) for the rows of each role; counts what is read.
   template <class F>

@@ -107,13 +107,18 @@ TEST_CASE("in steps that repeat every family gives the bits of those that do "
 TEST_CASE("a layer of a step that repeats is few launches") {
   if (on_gpu())
     return; // it does not count
-  // Before and after the layers: embeddings, the rows that have logits, their
-  // norm and the output.
-  constexpr std::size_t others = 4;
-  for (const auto& [name, of_layer] :
-       {std::pair{"llama",
-                  7}, // norm, q k v, attention, output; norm, gated, down
-        {"qwen2", 7}}) {
+  struct counted {
+    const char* name;
+    std::size_t of_layer, others;
+  };
+  // Of a layer: norm, q k v, attention, output; norm, gated, down. Others are
+  // embeddings, the rows that have logits, their norm and the output.
+  for (const auto& [name, of_layer, others] :
+       {counted{"llama", 7, 4},
+        {"qwen2", 7, 4},
+        {"qwen3", 7, 4}, // norms of heads are attention's
+        // Two more norms, whose rows are added; embeddings are scaled.
+        {"gemma3", 11, 5}}) {
     INFO(name);
     cuda::emulated_usage usage;
     auto model = load_model(
@@ -125,7 +130,7 @@ TEST_CASE("a layer of a step that repeats is few launches") {
       const auto before = usage.launches;
       feed(*model.decoder, {{&one, 1}});
       CHECK(usage.launches - before ==
-            static_cast<std::size_t>(model.config.layers * of_layer) + others);
+            static_cast<std::size_t>(model.config.layers) * of_layer + others);
     }
   }
 }
