@@ -234,12 +234,7 @@ public:
                       const ops::rope_params& params,
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) override {
-    const auto how = turns_of(params, batch);
-    with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
-      over_rows(
-          batch.positions.size(), 1,
-          rope_kernel<Kept>{qkv, how, heads, layer, lists_.rows_of(batch), kv});
-    });
+    turn_and_store(qkv, heads, turns_of({}, params, batch), batch, layer, pool);
   }
 
   void attention(const float* qkv, const ops::attention_params& how,
@@ -250,15 +245,18 @@ public:
     });
   }
 
-  void rope_and_attend(float* qkv, const ops::rope_params& rope,
+  void rope_and_attend(float* qkv, const ops::head_norms& norms,
+                       const ops::rope_params& rope,
                        const ops::attention_params& how,
                        const ops::batch_view& batch, std::int32_t layer,
                        ops::kv_pool& pool, float* out) override {
-    if (!are_alone(batch))
-      return ops::backend::rope_and_attend(qkv, rope, how, batch, layer, pool,
-                                           out);
+    const auto turns = turns_of(norms, rope, batch);
+    if (!are_alone(batch)) {
+      turn_and_store(qkv, how.heads, turns, batch, layer, pool);
+      return attention(qkv, how, batch, layer, pool, out);
+    }
     with_kv(pool, [&](const auto& kv) {
-      attend(qkv, turns_of(rope, batch), how, batch, layer, kv, out);
+      attend(qkv, turns, how, batch, layer, kv, out);
     });
   }
 
@@ -574,6 +572,16 @@ private:
     return out;
   }
 
+  void turn_and_store(float* qkv, std::int32_t heads, const head_turns& how,
+                      const ops::batch_view& batch, std::int32_t layer,
+                      ops::kv_pool& pool) {
+    with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
+      over_rows(
+          batch.positions.size(), 1,
+          rope_kernel<Kept>{qkv, how, heads, layer, lists_.rows_of(batch), kv});
+    });
+  }
+
   /// With `turn` q and k are not turned yet, and no row is stored.
   template <class Kept>
   void attend(const float* qkv, const std::optional<head_turns>& turn,
@@ -591,6 +599,9 @@ private:
     work.layer = layer;
     work.rows = lists_.rows_of(batch);
     work.out = out;
+    const auto rows = static_cast<std::int64_t>(batch.positions.size());
+    const auto width = std::int64_t{how.heads} * kv.head_dim;
+    work.rounded = products_.place_for_rounded(rows, width);
     const attended by{how.heads, kv.kv_heads, kv.head_dim};
     note(by);
     const auto tiles = count_tiles(batch);
@@ -601,6 +612,8 @@ private:
       work.tiles += 2 * tiles.of_one;
       attend_many<Kept, dims>(work, tiles.of_many, kv);
     });
+    if (work.rounded != nullptr)
+      products_.are_rounded(out, rows * width);
   }
 
   template <class Kernel>
@@ -709,13 +722,20 @@ private:
     return most;
   }
 
-  head_turns turns_of(const ops::rope_params& params,
+  head_turns turns_of(const ops::head_norms& norms,
+                      const ops::rope_params& params,
                       const ops::batch_view& batch) {
     auto& turns = turns_for(params);
     if (lists_.step() == nullptr)
       turns.cover(*device_, most_of(batch.positions) + 1);
-    return {turns.values.template as<const float>(), params.dims / 2,
-            params.interleaved};
+    head_turns out;
+    out.turns = turns.values.template as<const float>();
+    out.pairs = params.dims / 2;
+    out.interleaved = params.interleaved;
+    out.q_norm = norms.q != nullptr ? norms.q->data() : nullptr;
+    out.k_norm = norms.k != nullptr ? norms.k->data() : nullptr;
+    out.epsilon = norms.epsilon;
+    return out;
   }
 
   device_turns& turns_for(const ops::rope_params& params) {

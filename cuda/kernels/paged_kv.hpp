@@ -54,7 +54,7 @@ keep_head(Threads& t, const head_turns& how, const float* k, const float* v,
   const std::int64_t within = std::int64_t{position % kv.block_tokens} * d;
   Kept* keys = kv.keys(layer, block, head) + within;
   Kept* values = kv.values(layer, block, head) + within;
-  turn_head(t, how, position, k, d, [&](std::int32_t i, float x) {
+  turn_head(t, how, how.k_norm, position, k, d, [&](std::int32_t i, float x) {
     store(x, keys[i]);
     turned_k(i, x);
   });
@@ -63,8 +63,8 @@ keep_head(Threads& t, const head_turns& how, const float* k, const float* v,
     store(finite(v[i]), values[i]);
 }
 
-/// Turns q and k of a row in place and stores k and v. A block per row, a warp
-/// per head.
+/// Norms and turns q and k of a row in place and stores k and v. A block per
+/// row, a warp per head.
 template <class Kept>
 struct rope_kernel {
   static constexpr bool collective = true;
@@ -86,7 +86,7 @@ struct rope_kernel {
       float* of = at + std::int64_t{head} * d;
       const auto turned = [&](std::int32_t i, float x) { of[i] = x; };
       if (head < heads)
-        turn_head(t, how, rows.positions[row], of, d, turned);
+        turn_head(t, how, how.q_norm, rows.positions[row], of, d, turned);
       else
         keep_head(t, how, of, of + std::int64_t{kv.kv_heads} * d, row, layer,
                   head - heads, rows, kv, turned);

@@ -102,7 +102,7 @@ void emulated_block::fibers::next() {
 void emulated_block::fibers::check_same(unsigned begin, unsigned end) const {
   for (unsigned i = begin; i < end; ++i)
     if (all[i].ended != all[begin].ended ||
-        all[i].waits_for != all[begin].waits_for)
+        (!all[i].ended && all[i].waits_for != all[begin].waits_for))
       throw std::logic_error{
           "threads of a block wait for different things: a GPU would hang"};
 }

@@ -60,6 +60,10 @@ result<void> layers::load_step(weight_loader& source, std::int32_t layer,
     steps_.back().activation = &step;
     return {};
   }
+  if (attends_with_last(step, layer)) {
+    steps_.back().attention = &step;
+    return {};
+  }
   loaded_step out;
   out.what = &step;
   out.layer = layer;
@@ -93,6 +97,17 @@ bool layers::can_join_last(const block_step& step, std::int32_t layer) const {
   const auto& last = steps_.back();
   return last.what->op == block_op::linear && last.what->to == step.from &&
          !last.bias && (last.norm == nullptr || last.norm->from != step.to);
+}
+
+bool layers::attends_with_last(const block_step& step,
+                               std::int32_t layer) const {
+  if (step.op != block_op::attention || steps_.empty() ||
+      steps_.back().layer != layer)
+    return false;
+  const auto& last = *steps_.back().what;
+  return last.op == block_op::norm_parts && last.to == step.from &&
+         last.weights.size() == 2 && last.weights[0].rows == width::head &&
+         last.weights[1].rows == width::head;
 }
 
 result<void> layers::load_weights(weight_loader& source,
@@ -157,6 +172,8 @@ void layers::execute(const loaded_step& step, const ops::batch_view& batch,
                                config_.norm_epsilon, rows_, config_.embedding,
                                to);
   case block_op::norm_parts:
+    if (step.attention != nullptr)
+      return attend(step, batch, pool);
     return norm_parts(step);
   case block_op::linear:
   case block_op::add_linear:
@@ -208,11 +225,14 @@ void layers::add_up(const loaded_step& step) {
 
 void layers::attend(const loaded_step& step, const ops::batch_view& batch,
                     ops::kv_pool& pool) {
-  auto* from = at(step.what->from);
+  const auto& what = step.attention != nullptr ? *step.attention : *step.what;
+  ops::head_norms norms;
+  if (step.attention != nullptr)
+    norms = {step.norms[0].get(), step.norms[1].get(), config_.norm_epsilon};
   const auto layer = pool.shape().layers == 1 ? 0 : step.layer;
-  backend_.rope_and_attend(from, config_.rope_of(step.layer),
+  backend_.rope_and_attend(at(what.from), norms, config_.rope_of(step.layer),
                            config_.attention_of(step.layer), batch, layer, pool,
-                           at(step.what->to));
+                           at(what.to));
 }
 
 void layers::norm_parts(const loaded_step& step) {

@@ -77,6 +77,9 @@ private:
     /// Of a linear step whose products are gated by the step that follows,
     /// which is done with it.
     const block_step* activation = nullptr;
+    /// Of norms of heads that are followed by attention, which is done with
+    /// them.
+    const block_step* attention = nullptr;
     /// Of a norm, own or joined; one per part, in the order of its weights.
     std::vector<std::unique_ptr<ops::buffer>> norms;
     std::unique_ptr<ops::expert_weights> experts; ///< of such a step
@@ -90,6 +93,8 @@ private:
   /// Whether the last step's products are all that this one reads.
   bool can_join_last(const block_step& step, std::int32_t layer) const;
   bool is_added_up(const block_step& step) const;
+  /// Whether it attends with heads of q and k that the last step norms.
+  bool attends_with_last(const block_step& step, std::int32_t layer) const;
   void multiply(const loaded_step& step);
   void add_up(const loaded_step& step);
   void execute(const loaded_step& step, const ops::batch_view& batch,

@@ -116,6 +116,13 @@ struct step_bounds {
   mixture_params mixture;         ///< of the layers that have one
 };
 
+/// Weights of an RMS norm of each head of q, and of k; null: there is none.
+struct head_norms {
+  buffer* q = nullptr;
+  buffer* k = nullptr;
+  float epsilon = 0;
+};
+
 /// How a layer attends.
 struct attention_params {
   std::int32_t heads = 0;  ///< of the queries
@@ -299,12 +306,23 @@ public:
                          const batch_view&, std::int32_t layer, kv_pool& pool,
                          float* out) = 0;
 
-  /// rope_and_store and then attention; what `qkv` holds is of no use then. No
-  /// other sequence has the position of a row of the step in its table.
-  virtual void rope_and_attend(float* qkv, const rope_params& rope,
+  /// Norms, rope_and_store and then attention; what `qkv` holds is of no use
+  /// then. No other sequence has the position of a row of the step in its
+  /// table.
+  virtual void rope_and_attend(float* qkv, const head_norms& norms,
+                               const rope_params& rope,
                                const attention_params& how,
                                const batch_view& batch, std::int32_t layer,
                                kv_pool& pool, float* out) {
+    const std::int64_t d = pool.shape().head_dim, kv = pool.shape().kv_heads;
+    const auto rows = static_cast<std::int64_t>(batch.positions.size());
+    const auto stride = (how.heads + 2 * kv) * d;
+    if (norms.q != nullptr)
+      rms_norm_groups(qkv, {stride, 0, how.heads, d}, *norms.q, norms.epsilon,
+                      rows);
+    if (norms.k != nullptr)
+      rms_norm_groups(qkv, {stride, how.heads * d, kv, d}, *norms.k,
+                      norms.epsilon, rows);
     rope_and_store(qkv, how.heads, rope, batch, layer, pool);
     attention(qkv, how, batch, layer, pool, out);
   }

@@ -216,6 +216,18 @@ struct own_way_kernel {
   }
 };
 
+/// But one warp all are done when they have met among themselves.
+struct one_less_kernel {
+  static constexpr bool collective = true;
+  float* out;
+
+  template <class Threads>
+  void operator()(Threads& t) const {
+    if (t.index() >= warp_size)
+      out[t.index()] = t.warp_sum(1);
+  }
+};
+
 /// Both words of a pair of numbers.
 struct pairs_kernel {
   static constexpr bool collective = false;
@@ -273,6 +285,8 @@ TEST_CASE("a warp may do more than another before they meet") {
   device.launch({1, 1, 96, 0}, own_way_kernel{out.data()});
   for (int i = 0; i < 96; ++i)
     CHECK(out[i] == 32 * (i / 32 + 1));
+  device.launch({1, 1, 96, 0}, one_less_kernel{out.data()});
+  CHECK(out[95] == 32);
 }
 
 TEST_CASE("two numbers become a word, the first its lower half") {

@@ -1,9 +1,11 @@
 #include "tests/unit/cuda/random_floats.hpp"
 #include "tests/unit/cuda/tested_device.hpp"
+#include "tests/unit/model/naive_backend.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 using namespace troupe;
@@ -51,9 +53,9 @@ public:
                                  of_.block_tokens, blocks_})
                     .value();
     const auto all = by.upload(values_);
-    const step before{*this, false};
+    const step before{*this, all_but_last};
     by.rope_and_store(all->data(), of_.heads, rope, before.view(), 1, *pool);
-    const step now{*this, true};
+    const step now{*this, last};
     const auto rows = static_cast<std::int64_t>(lengths_.size());
     const auto fresh = by.upload(values_);
     auto qkv = by.allocate(rows * stride());
@@ -61,7 +63,7 @@ public:
     auto out = by.allocate(2 * rows * of_.heads * of_.head_dim);
     auto* second = out->data() + rows * of_.heads * of_.head_dim;
     if (is_joined) {
-      by.rope_and_attend(qkv->data(), rope, how, now.view(), 1, *pool,
+      by.rope_and_attend(qkv->data(), {}, rope, how, now.view(), 1, *pool,
                          out->data());
     } else {
       by.rope_and_store(qkv->data(), of_.heads, rope, now.view(), 1, *pool);
@@ -72,13 +74,56 @@ public:
     return downloaded(by, *out);
   }
 
+  /// What the last rows get after norms of their heads, but for those that pad
+  /// a step: in a step by themselves, or behind the rows before them.
+  std::vector<float> run_normed(ops::backend& by, const ops::rope_params& rope,
+                                const ops::attention_params& how,
+                                bool is_in_company) {
+    auto pool = by.make_kv_pool({2, of_.kv_heads, of_.head_dim,
+                                 of_.block_tokens, blocks_})
+                    .value();
+    const auto q = by.upload(random_floats(of_.head_dim, 3));
+    const auto k = by.upload(random_floats(of_.head_dim, 4));
+    const ops::head_norms norms{q.get(), k.get(), 1e-3f};
+    const auto all = by.upload(values_);
+    const std::int64_t width = of_.heads * of_.head_dim;
+    std::vector<float> got;
+    const auto attend = [&](const step& rows) {
+      const auto count = static_cast<std::int64_t>(rows.places.size());
+      auto qkv = by.allocate(count * stride());
+      by.gather_rows(all->data(), rows.places, stride(), qkv->data());
+      auto out = by.allocate(count * width);
+      by.rope_and_attend(qkv->data(), norms, rope, how, rows.view(), 1, *pool,
+                         out->data());
+      got = downloaded(by, *out);
+    };
+    attend({*this, all_but_last});
+    const step now{*this, is_in_company ? last_two : last};
+    attend(now);
+    std::vector<float> out;
+    for (std::size_t r = 0; r < now.places.size(); ++r) {
+      const auto s = static_cast<std::size_t>(now.sequences[r]);
+      if (now.positions[r] + 1 == lengths_[s] && s + 2 < lengths_.size())
+        out.insert(out.end(),
+                   got.begin() + static_cast<std::int64_t>(r) * width,
+                   got.begin() + static_cast<std::int64_t>(r + 1) * width);
+    }
+    return out;
+  }
+
 private:
+  /// From so many before a sequence's end to so many before it.
+  struct which {
+    std::int32_t from, to;
+  };
+  static constexpr which all_but_last{1'000'000, 1}, last{1, 0}, last_two{2, 0};
+
   struct step {
-    step(const last_rows& of, bool is_last) {
+    step(const last_rows& of, const which& rows) {
       for (std::size_t s = 0; s < of.lengths_.size(); ++s) {
         const auto length = of.lengths_[s];
-        for (auto p = is_last ? length - 1 : 0;
-             p < (is_last ? length : length - 1); ++p) {
+        for (auto p = std::max(length - rows.from, 0); p < length - rows.to;
+             ++p) {
           positions.push_back(p);
           sequences.push_back(static_cast<std::int32_t>(s));
           places.push_back(of.begins_[s] - length + p);
@@ -160,4 +205,30 @@ TEST_CASE("rows that are alone are turned, stored and attended to at once") {
         if (!on_gpu()) // those before it, two gathers, it, and what follows
           CHECK(usage.launches - before == 5);
       }
+}
+
+TEST_CASE("heads are normed where they are turned, the same in any company") {
+  const auto kv = GENERATE(ops::kv_type::f16, ops::kv_type::e4m3);
+  cuda::emulated_usage usage;
+  const auto gpu = make_gpu({.blocks_wanted = 1'000'000, .usage = &usage}, kv);
+  const auto naive = make_naive_backend();
+  for (const auto& of : {shape{14, 2, 16, 16}, shape{3, 1, 11, 5},
+                         shape{7, 1, 128, 16}, shape{2, 1, 200, 16}})
+    for (const auto& rope : ropes_for(of.head_dim)) {
+      INFO("heads " << of.heads << " / " << of.kv_heads << " of " << of.head_dim
+                    << ", " << rope.dims << " turned");
+      last_rows rows{of, lengths_for(of)};
+      const ops::attention_params how{of.heads, 0.1f, 0, 0, 0};
+      const auto before = usage.launches;
+      const auto alone = rows.run_normed(*gpu, rope, how, false);
+      if (!on_gpu()) // rope, rows alone and others; rows alone; two gathers
+        CHECK(usage.launches - before <= 3 + 1 + 2);
+      REQUIRE(same(rows.run_normed(*gpu, rope, how, true), alone));
+      if (kv != ops::kv_type::f16)
+        continue;
+      const auto expected = rows.run_normed(*naive, rope, how, true);
+      REQUIRE(alone.size() == expected.size());
+      for (std::size_t i = 0; i < alone.size(); ++i)
+        REQUIRE(std::abs(alone[i] - expected[i]) < 1e-2);
+    }
 }
