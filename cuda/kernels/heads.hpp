@@ -48,6 +48,7 @@ TROUPE_KERNEL void turn_head(Threads& t, const head_turns& how,
     write(first, a * cosine - b * sine);
     write(second, a * sine + b * cosine);
   }
+  TROUPE_NO_UNROLL
   for (std::int32_t i = 2 * how.pairs + lane; i < d; i += lanes)
     write(i, number(i));
 }
