@@ -16,6 +16,7 @@
 namespace troupe::cuda {
 
 static_assert(sizeof(draw_note) == ops::gpu_draw_layout::note_bytes);
+static_assert(sampling::run_size == ops::gpu_draw_layout::run);
 
 /// Draws on a device; only ids and the log-probabilities that were asked for
 /// travel back.

@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view first_line = "troupe-products 2";
+constexpr std::string_view first_line = "troupe-products 3";
 constexpr std::string_view own = "own";
 constexpr std::size_t digits = 16; // of a word
 

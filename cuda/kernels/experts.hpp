@@ -188,7 +188,7 @@ struct expert_kernel {
   static constexpr bool collective = true;
   static constexpr unsigned threads = column_warps * warp_size;
   static constexpr unsigned blocks_at_once = 2;
-  /// Of the tiles, in a gated one the second has the other half.
+  /// Half of a gated one's tiles have the other half.
   using tiles =
       tile_product<Stored, PairTiles, most_output_tiles<Stored, PairTiles>>;
   static constexpr int outputs_at_once =

@@ -41,14 +41,18 @@ struct tile_product {
   static constexpr int rows = RowTiles * fragment_rows;
   static constexpr int outputs = OutputTiles * fragment_outputs;
   /// Tiles of columns that are on their way from the memory, so that its
-  /// latency does not matter: of few rows 32 KB in a block, and twice that
-  /// where blocks have so few outputs that there may not be many of them.
-  static constexpr int at_once =
-      RowTiles > 2 || (RowTiles > 1 && sizeof(Stored) == sizeof(float)) ? 1
-      : RowTiles > 1                                                    ? 2
-      : OutputTiles > 2 || sizeof(Stored) == 1
-          ? static_cast<int>((OutputTiles > 2 ? 4 : 8) / sizeof(Stored))
-          : static_cast<int>(16 / sizeof(Stored));
+  /// latency does not matter. Of few rows as many bytes of a block: more where
+  /// blocks have so few outputs that there may not be many of them. Sums of
+  /// more rows take the registers.
+  static constexpr int asked_bytes = OutputTiles > 2 || sizeof(Stored) == 1
+                                         ? 32 << 10
+                                         : 64 << 10;
+  static constexpr int at_once = RowTiles > 2 ? 1
+                                 : RowTiles == 2
+                                     ? (sizeof(Stored) < sizeof(float) ? 2 : 1)
+                                     : asked_bytes /
+                                           (column_warps * tile_cols * outputs *
+                                            static_cast<int>(sizeof(Stored)));
 
   /// Of a row of a warp's sums; the end keeps banks apart.
   static constexpr int row_floats = outputs + 8;
@@ -242,7 +246,8 @@ private:
   }
 
   /// Of columns that there are not, some lanes keep what they had of others:
-  /// that is multiplied by the rows' zeros.
+  /// that is multiplied by the rows' zeros. (So an output whose weights are not
+  /// all finite is one of many that mean nothing.)
   template <bool InEights>
   TROUPE_KERNEL static void ask_for(const lane_share& own, std::int64_t begin,
                                     stored_tile& to) {

@@ -34,8 +34,9 @@
 //   warp_sum(x), warp_max(x)  over the 32 threads of a warp, in a fixed order
 //   quad_max(x)           over the threads 4 i to 4 i + 3 of a warp
 //   multiply_add(sums, a, b)  sums += a b over a warp (the type `fragments`)
-//   add(word, x)          adds to a word of shared memory to which others may
-//                         add at the same time; gives what was there
+//   add(word, x)          adds to a word, of shared memory or the device's, to
+//                         which others may add at the same time; gives what was
+//                         there
 //   store_release(word, x), load_acquire(word)
 //                         a word that other devices, or the host, read and
 //                         write at the same time: who loads what was stored

@@ -244,10 +244,7 @@ struct decoder::state {
   /// The rows that have logits, one after the other.
   const float* chosen_rows() {
     const auto* all = blocks.at(slot::residual);
-    std::int32_t next = 0;
-    if (rows() == static_cast<std::int64_t>(plan.logit_rows.size()) &&
-        std::all_of(plan.logit_rows.begin(), plan.logit_rows.end(),
-                    [&next](auto row) { return row == next++; }))
+    if (rows() == static_cast<std::int64_t>(plan.logit_rows.size()))
       return all;
     backend.gather_rows(all, plan.logit_rows, config.embedding,
                         gathered->data());

@@ -78,7 +78,6 @@ gpu_draw_layout::gpu_draw_layout(std::int64_t row_count, std::int64_t cols) {
   changes = draw_plan::changes_max * sizeof(logit_change);
   raw = draw_plan::changes_max * number;
   masks = count * static_cast<std::size_t>((cols + 31) / 32) * number;
-  constexpr std::int64_t run = 256; // ids whose weights are added up first
   notes = count * note_bytes;
   run_sums =
       count * static_cast<std::size_t>((cols + run - 1) / run) * sizeof(double);

@@ -51,6 +51,7 @@ struct gpu_draw_layout {
 
   /// What its passes note of a row (cuda/kernels/draw.hpp).
   static constexpr std::size_t note_bytes = 50'952;
+  static constexpr std::int64_t run = 256; ///< ids that are added up first
 
   std::size_t rows, changes, raw, masks, notes, run_sums, drawn, best;
 

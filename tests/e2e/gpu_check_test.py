@@ -143,7 +143,7 @@ def test_what_has_been_seen_is_handed_in_after_each_part(tmp_path):
 def test_what_the_arithmetic_contract_costs_is_added_up(tmp_path):
     import gpu_engine
     shape = gpu_engine.SHAPES["tiny"]  # two layers, 64 wide
-    lines = ["troupe-products 2", "device A GPU, cublasLt 1",
+    lines = ["troupe-products 3", "device A GPU, cublasLt 1",
              "128 64 bf16 prompt " + "0" * 128 + " 64:1000/900",
              "64 64 bf16 prompt own 64:500/500",
              "256 64 bf16 prompt own 64:2000/1000",

@@ -2,6 +2,7 @@
 
 #include "tests/ptx/warp.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <thread>
 
@@ -83,20 +84,43 @@ constexpr std::uint64_t sector_bytes = 32;
 
 } // namespace
 
-void unfinished_writes::add(std::uint64_t address, std::size_t bytes) {
+namespace {
+
+/// Calls f(sector, its words) for each sector that has some of so many bytes,
+/// until it says so.
+template <class F>
+bool any_sector(std::uint64_t address, std::size_t bytes, F f) {
+  constexpr std::uint64_t word = 4;
   if (bytes == 0)
-    return;
-  for (auto s = address / sector_bytes;
-       s <= (address + bytes - 1) / sector_bytes; ++s)
-    sectors_.insert(s);
+    return false;
+  const auto last = address + bytes - 1;
+  for (auto s = address / sector_bytes; s <= last / sector_bytes; ++s) {
+    const auto begin = s * sector_bytes, end = begin + sector_bytes - 1;
+    unsigned words = 0;
+    for (auto at = std::max(begin, address) / word;
+         at <= std::min(end, last) / word; ++at)
+      words |= 1u << at % (sector_bytes / word);
+    if (f(s, words))
+      return true;
+  }
+  return false;
+}
+
+} // namespace
+
+void unfinished_writes::add(std::uint64_t address, std::size_t bytes) {
+  any_sector(address, bytes, [this](std::uint64_t sector, unsigned words) {
+    words_[sector] |= words;
+    return false;
+  });
 }
 
 bool unfinished_writes::touch(std::uint64_t address, std::size_t bytes) const {
-  for (auto s = address / sector_bytes;
-       s <= (address + bytes - 1) / sector_bytes; ++s)
-    if (sectors_.count(s) > 0)
-      return true;
-  return false;
+  return any_sector(
+      address, bytes, [this](std::uint64_t sector, unsigned words) {
+        const auto found = words_.find(sector);
+        return found != words_.end() && (found->second & words) != 0;
+      });
 }
 
 work_done run(const kernel& what, const launch& how, memory& where) {

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 // A machine for tests that runs the kernels that nvcc compiled, on the CPU: an
@@ -124,7 +124,7 @@ private:
 };
 
 /// What launches write that may run still when a later one begins (programmatic
-/// dependent launch): sectors of global memory.
+/// dependent launch): words of 4 bytes of global memory, by sector.
 class unfinished_writes {
 public:
   void add(std::uint64_t address, std::size_t bytes);
@@ -134,12 +134,12 @@ public:
   bool touch(std::uint64_t address, std::size_t bytes) const;
   /// All of those launches are over.
   void clear() {
-    if (!sectors_.empty())
-      sectors_ = {}; // an empty set of many buckets is slow to clear again
+    if (!words_.empty())
+      words_ = {}; // an empty map of many buckets is slow to clear again
   }
 
 private:
-  std::unordered_set<std::uint64_t> sectors_;
+  std::unordered_map<std::uint64_t, unsigned> words_; ///< a bit each
 };
 
 /// As cudaLaunchKernel has it.

@@ -201,6 +201,20 @@ TEST_CASE("a GPU draws the CPU's tokens for any mixture of parameters") {
   }
 }
 
+TEST_CASE("a GPU draws the CPU's token of a row that many blocks look at") {
+  constexpr std::int32_t vocabulary = 3000;
+  two_samplers both{vocabulary};
+  for (unsigned i = 0; i < 12; ++i) {
+    auto one = make_scene(vocabulary, i, i % 2 == 1);
+    one.params.logprobs = 1;
+    if (i % 3 > 0)
+      one.params.top_k = 40;
+    if (i % 3 < 2)
+      one.params.top_p = 0.9f;
+    both.check_same({one});
+  }
+}
+
 TEST_CASE("a GPU draws the CPU's tokens from a wide vocabulary") {
   constexpr std::int32_t wide = 151'936;
   two_samplers both{wide};
@@ -220,6 +234,23 @@ TEST_CASE("a GPU draws the CPU's tokens from a wide vocabulary") {
   all[5].params.logprobs = 32;
   all[6].params.min_p = 0.05f;
   both.check_same(all);
+}
+
+TEST_CASE("greedy rows are drawn by two launches") {
+  if (on_gpu())
+    return; // it does not count
+  cuda::emulated_usage usage;
+  auto gpu = make_gpu({.blocks_wanted = 1'000, .usage = &usage});
+  auto* drawer = gpu->drawer_of(3000);
+  auto logits = gpu->upload(make_scene(3000, 1, false).logits);
+  draw_planner planner{3000};
+  scene greedy = make_scene(3000, 1, false);
+  greedy.params.temperature = 0;
+  planner.add_draw(two_samplers::input_of(greedy));
+  const auto before = usage.launches;
+  draw(*drawer, *logits, 3000, planner.plan());
+  // (Of output tokens, of which this scene has some, logits would change.)
+  CHECK(usage.launches - before == 2);
 }
 
 TEST_CASE("a GPU's draws are spread as the CPU's, by seed, choice and place") {
@@ -242,7 +273,7 @@ TEST_CASE("a GPU's draws are spread as the CPU's, by seed, choice and place") {
 }
 
 TEST_CASE("ties at every border of a GPU's draw go to the lowest id") {
-  constexpr std::int32_t vocabulary = 600;
+  constexpr std::int32_t vocabulary = 1100; // in two parts
   two_samplers both{vocabulary};
   std::vector<scene> all;
   for (unsigned i = 0; i < 40; ++i) {

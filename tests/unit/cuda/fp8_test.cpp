@@ -127,9 +127,15 @@ TEST_CASE("a weight in e4m3 has a scale per row") {
 
 TEST_CASE("products with weights in e4m3 are right for odd shapes, and a row's "
           "bits are its own") {
-  auto gpu = make_gpu({}, ops::kv_type::f16);
-  for (auto [outputs, cols] :
-       {std::pair{1, 1}, {3, 7}, {4, 8}, {5, 300}, {130, 264}, {17, 1025}}) {
+  auto gpu =
+      make_gpu({.blocks_wanted = GENERATE(0, 1'000'000)}, ops::kv_type::f16);
+  for (auto [outputs, cols] : {std::pair{1, 1},
+                               {3, 7},
+                               {4, 8},
+                               {5, 300},
+                               {130, 264},
+                               {17, 1025},
+                               {18, 4360}}) {
     const auto values = random_floats(outputs * cols, outputs + cols);
     const auto view = as_e4m3(values, outputs);
     const auto meant = meant_by(cuda::make_dense({&view, 1}).value());

@@ -611,6 +611,22 @@ std::string fault_of_early(const std::string& body) {
   return "";
 }
 
+TEST_CASE("what is written is known to the word") {
+  unfinished_writes of;
+  of.add(std::uint64_t{64}, 4);
+  of.add(std::uint64_t{126}, 36);
+  CHECK(of.touch(64, 4));
+  CHECK(of.touch(60, 8));
+  CHECK(!of.touch(60, 4));
+  CHECK(!of.touch(68, 32));
+  CHECK(of.touch(124, 1)); // words are whole
+  CHECK(of.touch(160, 4));
+  CHECK(!of.touch(164, 64));
+  CHECK(!of.touch(64, 0));
+  of.clear();
+  CHECK(!of.touch(0, 256));
+}
+
 TEST_CASE("a launch that begins early waits before it uses what others write") {
   // Words from 64 on nobody writes.
   CHECK(fault_of_early(R"(
