@@ -59,9 +59,9 @@ struct border_state {
 /// What a draw's kernels leave each other of a row, in the device's memory.
 struct draw_note {
   static constexpr int parts_max = 64;
-  static constexpr int digit_bits = 11;
+  static constexpr int digit_bits = 8;
   static constexpr int bins = 1 << digit_bits;
-  static constexpr int digits = 5;
+  static constexpr int digits = 7;
 
   draw_part parts[2][parts_max];
   border_state borders[2 * digits]; ///< before each pass
@@ -173,7 +173,7 @@ protected:
   };
 
   /// Smaller is better: higher logits first, then lower ids.
-  static constexpr int id_bits = 23;
+  static constexpr int id_bits = 24;
   static_assert(digits * digit_bits == 32 + id_bits);
 
   TROUPE_KERNEL static word rank_of(float logit, std::int64_t id) {
