@@ -281,7 +281,7 @@ TEST_CASE("each rank has a GPU's memory, and one of a machine's shares it",
   o.max_num_seqs = 16'384;
   o.max_num_batched_tokens = 16'384;
   o.memory_utilization = 0.5;
-  constexpr std::uint64_t each = 512u << 20;
+  constexpr std::uint64_t each = 1u << 30;
   // What is kept free for NCCL is as if it were not there.
   const auto library = ops::gpu_rank_layout::library_bytes(2);
   auto gpus = engine::measure(o, each + library);
