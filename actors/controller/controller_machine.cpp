@@ -765,7 +765,9 @@ void controller_machine::take_in_part(
     one.has = holding_of(found != models_.end() ? found->second.wanted.demand
                                                 : replica_demand{},
                          spec, spec.part);
-  if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
+  const auto leaves = running.report.phase == replica_phase::draining;
+  if (!leaves && number && found != models_.end() &&
+      spec.part < spec.ranks_on.size()) {
     one.number = *number;
     occupy(at, one.has);
     at.parts.insert_or_assign(spec.replica, std::move(one));

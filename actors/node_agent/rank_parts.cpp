@@ -36,7 +36,8 @@ commands rank_parts::assign(std::vector<protocol::replica_spec> wanted,
       continue;
     auto& one = parts_[spec.replica];
     one.spec = std::move(spec);
-    one.wanted = true;
+    if (!std::exchange(one.wanted, true))
+      one.last.phase = replica_phase::starting; // it does not end any more
     one.kill_at.reset();
     if (one.incarnation == 0)
       follow(one, out);
@@ -78,6 +79,7 @@ void rank_parts::follow(part& one, commands& out) {
 void rank_parts::give_up(part& one, milliseconds time_max,
                          clock::time_point now) {
   one.wanted = false;
+  one.last.phase = replica_phase::draining;
   one.kill_at =
       std::min(one.kill_at.value_or(clock::time_point::max()), now + time_max);
 }

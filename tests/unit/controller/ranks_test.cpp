@@ -241,6 +241,26 @@ TEST_CASE("a head that begins anew keeps replicas over several nodes") {
   }
 }
 
+TEST_CASE("what ends of a replica over several nodes ends, though a head that "
+          "begins anew waits for other nodes") {
+  pair_of_nodes before;
+  before.start();
+  before.deploy({ranked("m", 3, 1, 0)});
+  CHECK(before.running() == 0);
+  world w{2, {"a", "b", "c"}};
+  w.agents = before.agents;
+  w.incarnations = 1000;
+  w.run(w.machine->restore(of_models({ranked("m", 3, 1, 0)}), w.now));
+  w.join_again("a");
+  w.join_again("b");
+  CHECK(w.running() == 0);
+  CHECK(used_of(w, "a") == 2);
+  CHECK(used_of(w, "b") == 1);
+  w.all_ended();
+  CHECK(used_of(w, "a") == 0);
+  CHECK(used_of(w, "b") == 0);
+}
+
 TEST_CASE("whatever happens, a replica has all its parts or goes, and nothing "
           "is kept for what is gone") {
   for (unsigned seed = 0; seed < 200; ++seed) {

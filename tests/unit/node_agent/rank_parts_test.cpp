@@ -97,8 +97,10 @@ TEST_CASE_METHOD(bench, "a part that is not wanted any more ends with its "
                         "replica, or is killed in the end") {
   assign({part(11)});
   SECTION("with it") {
+    CHECK(parts.parts().at(0).report.phase == replica_phase::starting);
     assign({});
     CHECK(parts.empty() == false);
+    CHECK(parts.parts().at(0).report.phase == replica_phase::draining);
     CHECK(killed.empty());
     end();
     CHECK(reports.back().phase == replica_phase::stopped);
@@ -120,6 +122,7 @@ TEST_CASE_METHOD(bench, "a part that is not wanted any more ends with its "
   SECTION("wanted again") {
     assign({});
     assign({part(11)});
+    CHECK(parts.parts().at(0).report.phase == replica_phase::starting);
     advance(1h);
     CHECK(killed.empty());
     CHECK(spawned.size() == 1);
