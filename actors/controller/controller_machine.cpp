@@ -363,17 +363,27 @@ void controller_machine::recheck(model& of, replica& one) {
 
 // -- what is taken of nodes ---------------------------------------------------
 
-/// Part 0 is what a replica takes of its own node.
+/// Part 0 is what a replica takes of its own node. GPUs are by the spec: the
+/// demand may be that of a model that has changed, or of none that is known.
 controller_machine::holding
 controller_machine::holding_of(const replica_demand& demand,
                                const protocol::replica_spec& spec,
                                std::uint32_t part) {
-  if (spec.ranks_on.empty())
-    return {sum_of(demand), spec.gpus_here, spec.gpus};
-  if (part >= spec.ranks_on.size())
-    return {};
-  const auto& share = spec.ranks_on[part];
-  return {share_of(demand, share), share.gpus, spec.gpus};
+  holding out;
+  out.of_gpus = spec.gpus;
+  if (spec.ranks_on.empty()) {
+    out.taken = sum_of(demand);
+    out.gpus = spec.gpus_here;
+    if (spec.gpus > 0)
+      out.taken["GPU"] = spec.gpus;
+  } else if (part < spec.ranks_on.size()) {
+    const auto& share = spec.ranks_on[part];
+    out.taken = share_of(demand, share);
+    out.gpus = share.gpus;
+    if (spec.gpus > 0)
+      out.taken["GPU"] = static_cast<double>(share.gpus.size());
+  }
+  return out;
 }
 
 void controller_machine::occupy(node& at, const holding& what) {
