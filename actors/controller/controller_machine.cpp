@@ -848,7 +848,13 @@ controller_machine::hearers(const protocol::rank_word& said) const {
   for (const auto& [id, each] : from->second.parts)
     if (one == nullptr && protocol::replica_of_part(id) == said.replica)
       one = replica_of(each);
-  if (one == nullptr || one->last.incarnation != said.leader)
+  if (one == nullptr)
+    return {};
+  // Why a start ended may be said when the next one has begun.
+  const auto& before = one->lives;
+  if (one->last.incarnation != said.leader &&
+      !(said.key.empty() &&
+        std::find(before.begin(), before.end(), said.leader) != before.end()))
     return {};
   std::vector<std::string> out;
   for (const auto& share : one->spec.ranks_on)

@@ -165,7 +165,7 @@ public:
   commands death(const protocol::death_notice&, time_point now);
 
   /// What a rank says to those of its replica on other nodes, which are named.
-  /// Nobody, for what is of an older start or epoch.
+  /// Nobody, for what is of an older start, but for why that ended, or epoch.
   std::vector<std::string> hearers(const protocol::rank_word&) const;
 
   commands tick(time_point now);

@@ -496,7 +496,8 @@ struct agent_state {
       return;
     if (said->key.empty()) {
       run(machine->ranks_ended(said->leader,
-                               "ranks on " + said->node + " " + said->word));
+                               "ranks on " + said->node + " " + said->word,
+                               said->own_fault));
       return;
     }
     if (said->key == rank_word::once_more) {

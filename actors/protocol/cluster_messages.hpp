@@ -307,6 +307,8 @@ struct rank_word {
   std::uint64_t leader = 0; ///< incarnation of its start
   std::string key;          ///< empty: ranks there have ended
   std::string word;         ///< or why they have
+  /// They have, and by their own fault (`death_notice::own_fault`).
+  bool own_fault = false;
 
   /// A key for what no rank says: a node whose ranks have just come, or that
   /// has been out of reach, wants to hear all words again.

@@ -201,7 +201,8 @@ void for_every_record(Check check) {
   check(full_spec(), decode_replica_spec);
   check(full_load(), decode_replica_load);
   check(full_report(), decode_replica_report);
-  check(rank_word{"w1", 2, "m#1", 3, "address", {"\0x", 2}}, decode_rank_word);
+  check(rank_word{"w1", 2, "m#1", 3, "address", {"\0x", 2}, true},
+        decode_rank_word);
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
   check(full_assignment(),

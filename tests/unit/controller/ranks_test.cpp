@@ -140,6 +140,12 @@ TEST_CASE_METHOD(pair_of_nodes, "what ranks say goes to those of the same "
   CHECK(machine->hearers(old).empty());
   old.node = "nobody";
   CHECK(machine->hearers(old).empty());
+  // Of a start that is over: why, and nothing else.
+  report("app/m#1", replica_phase::failed, "killed");
+  report("app/m#1", replica_phase::starting);
+  CHECK(machine->hearers(back).empty());
+  back.key.clear();
+  CHECK(machine->hearers(back) == names{"a"});
 }
 
 TEST_CASE_METHOD(pair_of_nodes, "a replica that has lost the node of a part is "
