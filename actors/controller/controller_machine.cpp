@@ -769,6 +769,7 @@ void controller_machine::take_in_part(
   one.spec = spec;
   one.ended = ended(running.report) ? spec.leader : 0;
   one.heard = true;
+  one.gpus = running.report.gpus;
   if (known != had.end())
     one.has = known->second.has;
   else
@@ -1001,6 +1002,7 @@ commands controller_machine::report(const protocol::replica_news& news,
         gone(at, report.replica);
     } else if (part != at.parts.end()) {
       part->second.heard = true;
+      part->second.gpus = report.gpus;
     } else if (left != at.leftovers.end()) {
       left->second.heard = true;
     }
@@ -1693,6 +1695,26 @@ std::string controller_machine::reason_of(const model& of,
   return fmt::format("{} of {} replicas are ready", has.current_ready, wanted);
 }
 
+/// What was reported last, with the GPUs of all its nodes.
+protocol::replica_report
+controller_machine::with_parts(const replica& one) const {
+  auto out = one.last;
+  for (std::uint32_t i = 1; i < one.spec.ranks_on.size(); ++i) {
+    auto at = nodes_.find(one.spec.ranks_on[i].node);
+    if (at == nodes_.end())
+      continue;
+    const auto part =
+        at->second.parts.find(protocol::part_id(one.spec.replica, i));
+    if (part == at->second.parts.end())
+      continue;
+    for (auto gpu : part->second.gpus) {
+      gpu.node = at->first;
+      out.gpus.push_back(std::move(gpu));
+    }
+  }
+  return out;
+}
+
 protocol::model_status controller_machine::status_of(const model& of) const {
   protocol::model_status out;
   const auto& wanted = of.wanted;
@@ -1714,7 +1736,7 @@ protocol::model_status controller_machine::status_of(const model& of) const {
   }
   auto was_ready = false;
   for (const auto& [number, one] : of.replicas) {
-    out.replicas.push_back(one.last);
+    out.replicas.push_back(with_parts(one));
     was_ready |= one.was_ready;
   }
   if (change_failed(has))

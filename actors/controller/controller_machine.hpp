@@ -229,7 +229,8 @@ private:
     /// The start whose ranks have ended here, by the node's word when it
     /// joined; 0 = none. The replica may not know it.
     std::uint64_t ended = 0;
-    bool heard = false; ///< as `leftover::heard`
+    bool heard = false;                       ///< as `leftover::heard`
+    std::vector<protocol::gpu_use> gpus = {}; ///< as the node said last
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
@@ -339,6 +340,7 @@ private:
   void show_nodes(commands&, time_point now);
   void table_changed();
 
+  protocol::replica_report with_parts(const replica&) const;
   protocol::model_status status_of(const model&) const;
   std::string reason_of(const model&, const tally&) const;
 

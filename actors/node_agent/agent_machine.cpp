@@ -232,6 +232,10 @@ agent_commands agent_machine::ranks_ended(std::uint64_t incarnation,
   return out;
 }
 
+agent_commands agent_machine::see_gpus(const gpu_look& look) {
+  return translate(parts_.see_gpus(look));
+}
+
 bool agent_machine::knows(const replica_report& x) const {
   return supervisor_.knows(x);
 }

@@ -106,6 +106,9 @@ public:
   agent_commands ranks_ended(std::uint64_t incarnation, const std::string& why,
                              bool own_fault);
 
+  /// What GPUs of parts are used for: of replicas their reports say it.
+  agent_commands see_gpus(const gpu_look&);
+
   /// The router of the node listens on this port; 0 = not any more. The head
   /// hears of it.
   agent_commands router_port(std::uint16_t, clock::time_point now);

@@ -72,6 +72,7 @@ void rank_parts::follow(part& one, commands& out) {
   one.last.incarnation = one.incarnation;
   one.last.phase = replica_phase::starting;
   one.last.reason.clear();
+  one.last.gpus.clear();
   out.push_back(spawn_process{one.incarnation, one.spec});
   out.push_back(send_report{one.last});
 }
@@ -116,11 +117,26 @@ commands rank_parts::ended(std::uint64_t incarnation, const process_end& how,
   one.incarnation = 0;
   one.last.phase = one.wanted ? replica_phase::failed : replica_phase::stopped;
   one.last.reason = how.to_string();
+  one.last.gpus.clear();
   out.push_back(send_report{one.last});
   if (!one.wanted)
     parts_.erase(i);
   else
     follow(one, out);
+  return out;
+}
+
+commands rank_parts::see_gpus(const gpu_look& look) {
+  commands out;
+  for (auto& [id, one] : parts_) {
+    if (one.incarnation == 0)
+      continue;
+    auto seen = look(one.incarnation);
+    if (seen == one.last.gpus)
+      continue;
+    one.last.gpus = std::move(seen);
+    out.push_back(send_report{one.last});
+  }
   return out;
 }
 

@@ -131,6 +131,7 @@ struct layout<gpu_use> {
       number(2, &r::memory_used),
       number(3, &r::memory_total),
       number(4, &r::busy_percent),
+      droppable_since(7, 5, &r::node),
   };
 };
 

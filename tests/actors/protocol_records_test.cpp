@@ -152,7 +152,8 @@ replica_report full_report() {
   x.reason = "killed by SIGKILL";
   x.node = "w1";
   x.choices_at_once = 8;
-  x.gpus = {{"0", 1, std::uint64_t{80} << 30, 93}, {"GPU-1", 2, 3, 0}, {}};
+  x.gpus = {
+      {"0", 1, std::uint64_t{80} << 30, 93}, {"GPU-1", 2, 3, 0, "w2"}, {}};
   return x;
 }
 

@@ -148,6 +148,25 @@ TEST_CASE_METHOD(pair_of_nodes, "what ranks say goes to those of the same "
   CHECK(machine->hearers(back) == names{"a"});
 }
 
+TEST_CASE_METHOD(pair_of_nodes, "what GPUs of parts are used for is in the "
+                                "replica's status") {
+  start();
+  auto& whole = agents["a"].running.at("app/m#1").report;
+  auto& part = agents["b"].running.at("app/m#1/1").report;
+  whole.gpus = {{"0", 1, 10, 20}};
+  part.gpus = {{"1", 2, 10, -1}};
+  run(machine->report({"a", agents["a"].epoch, whole}, now));
+  run(machine->report({"b", agents["b"].epoch, part}, now));
+  const std::vector<protocol::gpu_use> all{{"0", 1, 10, 20},
+                                           {"1", 2, 10, -1, "b"}};
+  CHECK(status().replicas.at(0).gpus == all);
+  join_again("b");
+  CHECK(status().replicas.at(0).gpus == all);
+  part.gpus.clear();
+  run(machine->report({"b", agents["b"].epoch, part}, now));
+  CHECK(status().replicas.at(0).gpus == whole.gpus);
+}
+
 TEST_CASE_METHOD(pair_of_nodes, "a replica that has lost the node of a part is "
                                 "placed anew") {
   start();
