@@ -42,7 +42,7 @@ int plan(const plan_arguments& args) {
   auto wanted = controller::to_deployment(loaded.values, args.cpu_only, 0);
   auto plans = node::make_plan(wanted, *nodes, node::measure_with_engine);
   fmt::print("{}", node::to_text(plans, *nodes));
-  return 0;
+  return node::has_errors(plans) ? 1 : 0;
 }
 
 } // namespace troupe::cli

@@ -23,9 +23,11 @@ std::vector<simdjson::dom::element> items(simdjson::dom::element object,
   return {list.begin(), list.end()};
 }
 
-/// What is used of a replica's GPU.
+/// What is used of a replica's GPU, which may be of another node.
 void print_gpu(simdjson::dom::element gpu) {
-  fmt::print(", GPU {}: {} of {} MiB", text(gpu, "gpu"),
+  const auto node = text(gpu, "node");
+  fmt::print(", GPU {}{}{}: {} of {} MiB", text(gpu, "gpu"),
+             node.empty() ? "" : " of ", node,
              number(gpu, "memory_used_bytes") >> 20,
              number(gpu, "memory_total_bytes") >> 20);
   std::uint64_t busy = 0;

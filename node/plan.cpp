@@ -30,6 +30,12 @@ node_room* find(std::vector<node_room>& rooms, const std::string& node) {
   return i == rooms.end() ? nullptr : &*i;
 }
 
+/// It is the model, or what is asked of it, that is wrong: elsewhere too.
+bool is_of_the_model(const error& why) {
+  return why.code == errc::corrupt || why.code == errc::unsupported ||
+         why.code == errc::invalid_argument;
+}
+
 /// Takes what a placed replica takes.
 void take(const model_deployment& model, const controller::placement& place,
           std::vector<node_room>& rooms) {
@@ -154,6 +160,10 @@ private:
         return;
       }
       auto use = measure_(model.spec, memory);
+      if (!use && is_of_the_model(use.error())) {
+        plan.refused = use.error().message;
+        return;
+      }
       if (!use) {
         plan.warnings.push_back("its size is not known: " +
                                 use.error().message);
@@ -296,6 +306,11 @@ std::vector<model_plan> make_plan(const controller::deployment& wanted,
   return plan.finish();
 }
 
+bool has_errors(const std::vector<model_plan>& plans) {
+  return std::any_of(plans.begin(), plans.end(),
+                     [](const auto& plan) { return !plan.refused.empty(); });
+}
+
 std::string to_text(const std::vector<model_plan>& plans,
                     const std::vector<plan_node>& nodes) {
   std::string out;
@@ -304,6 +319,8 @@ std::string to_text(const std::vector<model_plan>& plans,
                        plan.replicas, plan.replicas == 1 ? "" : "s");
     for (const auto& share : plan.shares)
       append_share(share, out);
+    if (!plan.refused.empty())
+      out += fmt::format("  error: {}\n", plan.refused);
     for (const auto& warning : plan.warnings)
       out += fmt::format("  warning: {}\n", warning);
   }

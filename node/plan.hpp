@@ -34,6 +34,7 @@ struct model_plan {
   std::uint32_t replicas = 1; ///< wanted
   std::vector<planned_share> shares;
   std::vector<std::string> warnings; ///< one sentence each
+  std::string refused = {}; ///< why no node will serve it; empty = one may
 };
 
 /// Says what a replica would take on a node with so much memory.
@@ -45,6 +46,9 @@ using measure_model = std::function<result<engine::memory_use>(
 /// sizes that the engine allocates. Pure but for `measure`.
 std::vector<model_plan> make_plan(const controller::deployment&,
                                   std::vector<plan_node>, const measure_model&);
+
+/// True if a model would be refused wherever it is placed.
+bool has_errors(const std::vector<model_plan>&);
 
 /// For people: a paragraph per model, then the nodes.
 std::string to_text(const std::vector<model_plan>&,

@@ -136,11 +136,13 @@ void write_gpus(const std::vector<engine_load>& loads, text_writer& to) {
     for (const auto& one : loads)
       for (const auto& gpu : one.gpus)
         if (const auto value = gauge.value(gpu); value >= 0)
-          to.sample(fmt::format("{},replica=\"{}\",node=\"{}\",gpu=\"{}\"",
-                                model_labels(one.application, one.model),
-                                label_value(one.replica), label_value(one.node),
-                                label_value(gpu.gpu)),
-                    value);
+          to.sample(
+              fmt::format("{},replica=\"{}\",node=\"{}\",gpu=\"{}\"",
+                          model_labels(one.application, one.model),
+                          label_value(one.replica),
+                          label_value(gpu.node.empty() ? one.node : gpu.node),
+                          label_value(gpu.gpu)),
+              value);
   }
 }
 

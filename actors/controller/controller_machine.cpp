@@ -363,17 +363,27 @@ void controller_machine::recheck(model& of, replica& one) {
 
 // -- what is taken of nodes ---------------------------------------------------
 
-/// Part 0 is what a replica takes of its own node.
+/// Part 0 is what a replica takes of its own node. GPUs are by the spec: the
+/// demand may be that of a model that has changed, or of none that is known.
 controller_machine::holding
 controller_machine::holding_of(const replica_demand& demand,
                                const protocol::replica_spec& spec,
                                std::uint32_t part) {
-  if (spec.ranks_on.empty())
-    return {sum_of(demand), spec.gpus_here, spec.gpus};
-  if (part >= spec.ranks_on.size())
-    return {};
-  const auto& share = spec.ranks_on[part];
-  return {share_of(demand, share), share.gpus, spec.gpus};
+  holding out;
+  out.of_gpus = spec.gpus;
+  if (spec.ranks_on.empty()) {
+    out.taken = sum_of(demand);
+    out.gpus = spec.gpus_here;
+    if (spec.gpus > 0)
+      out.taken["GPU"] = spec.gpus;
+  } else if (part < spec.ranks_on.size()) {
+    const auto& share = spec.ranks_on[part];
+    out.taken = share_of(demand, share);
+    out.gpus = share.gpus;
+    if (spec.gpus > 0)
+      out.taken["GPU"] = static_cast<double>(share.gpus.size());
+  }
+  return out;
 }
 
 void controller_machine::occupy(node& at, const holding& what) {
@@ -759,13 +769,16 @@ void controller_machine::take_in_part(
   one.spec = spec;
   one.ended = ended(running.report) ? spec.leader : 0;
   one.heard = true;
+  one.gpus = running.report.gpus;
   if (known != had.end())
     one.has = known->second.has;
   else
     one.has = holding_of(found != models_.end() ? found->second.wanted.demand
                                                 : replica_demand{},
                          spec, spec.part);
-  if (number && found != models_.end() && spec.part < spec.ranks_on.size()) {
+  const auto leaves = running.report.phase == replica_phase::draining;
+  if (!leaves && number && found != models_.end() &&
+      spec.part < spec.ranks_on.size()) {
     one.number = *number;
     occupy(at, one.has);
     at.parts.insert_or_assign(spec.replica, std::move(one));
@@ -836,7 +849,13 @@ controller_machine::hearers(const protocol::rank_word& said) const {
   for (const auto& [id, each] : from->second.parts)
     if (one == nullptr && protocol::replica_of_part(id) == said.replica)
       one = replica_of(each);
-  if (one == nullptr || one->last.incarnation != said.leader)
+  if (one == nullptr)
+    return {};
+  // Why a start ended may be said when the next one has begun.
+  const auto& before = one->lives;
+  if (one->last.incarnation != said.leader &&
+      !(said.key.empty() &&
+        std::find(before.begin(), before.end(), said.leader) != before.end()))
     return {};
   std::vector<std::string> out;
   for (const auto& share : one->spec.ranks_on)
@@ -983,6 +1002,7 @@ commands controller_machine::report(const protocol::replica_news& news,
         gone(at, report.replica);
     } else if (part != at.parts.end()) {
       part->second.heard = true;
+      part->second.gpus = report.gpus;
     } else if (left != at.leftovers.end()) {
       left->second.heard = true;
     }
@@ -1675,6 +1695,26 @@ std::string controller_machine::reason_of(const model& of,
   return fmt::format("{} of {} replicas are ready", has.current_ready, wanted);
 }
 
+/// What was reported last, with the GPUs of all its nodes.
+protocol::replica_report
+controller_machine::with_parts(const replica& one) const {
+  auto out = one.last;
+  for (std::uint32_t i = 1; i < one.spec.ranks_on.size(); ++i) {
+    auto at = nodes_.find(one.spec.ranks_on[i].node);
+    if (at == nodes_.end())
+      continue;
+    const auto part =
+        at->second.parts.find(protocol::part_id(one.spec.replica, i));
+    if (part == at->second.parts.end())
+      continue;
+    for (auto gpu : part->second.gpus) {
+      gpu.node = at->first;
+      out.gpus.push_back(std::move(gpu));
+    }
+  }
+  return out;
+}
+
 protocol::model_status controller_machine::status_of(const model& of) const {
   protocol::model_status out;
   const auto& wanted = of.wanted;
@@ -1696,7 +1736,7 @@ protocol::model_status controller_machine::status_of(const model& of) const {
   }
   auto was_ready = false;
   for (const auto& [number, one] : of.replicas) {
-    out.replicas.push_back(one.last);
+    out.replicas.push_back(with_parts(one));
     was_ready |= one.was_ready;
   }
   if (change_failed(has))

@@ -165,7 +165,7 @@ public:
   commands death(const protocol::death_notice&, time_point now);
 
   /// What a rank says to those of its replica on other nodes, which are named.
-  /// Nobody, for what is of an older start or epoch.
+  /// Nobody, for what is of an older start, but for why that ended, or epoch.
   std::vector<std::string> hearers(const protocol::rank_word&) const;
 
   commands tick(time_point now);
@@ -229,7 +229,8 @@ private:
     /// The start whose ranks have ended here, by the node's word when it
     /// joined; 0 = none. The replica may not know it.
     std::uint64_t ended = 0;
-    bool heard = false; ///< as `leftover::heard`
+    bool heard = false;                       ///< as `leftover::heard`
+    std::vector<protocol::gpu_use> gpus = {}; ///< as the node said last
   };
 
   /// A process that is not wanted where it is, or whose node is lost. It keeps
@@ -339,6 +340,7 @@ private:
   void show_nodes(commands&, time_point now);
   void table_changed();
 
+  protocol::replica_report with_parts(const replica&) const;
   protocol::model_status status_of(const model&) const;
   std::string reason_of(const model&, const tally&) const;
 

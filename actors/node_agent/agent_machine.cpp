@@ -23,6 +23,12 @@ bool is_own_fault(const process_end& end) {
          std::end(faults);
 }
 
+/// It ended by itself, maybe because of ranks that did on other nodes.
+bool may_follow_others(const protocol::replica_spec& spec,
+                       const process_end& end) {
+  return !spec.ranks_on.empty() && end.signal == 0 && end.exit_code != 0;
+}
+
 void append(agent_commands& to, agent_commands from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()),
             std::make_move_iterator(from.end()));
@@ -148,19 +154,45 @@ agent_commands agent_machine::ended(
     return part_ended(*part, incarnation, end, now);
   agent_commands out;
   const auto* spec = supervisor_.spec_of(incarnation);
+  auto crash = crashes_elsewhere_.extract(incarnation);
   if (spec && end.not_spawned.empty()) {
     protocol::death_notice notice;
     notice.node = self_.node;
-    notice.node_epoch = node_epoch_;
     notice.replica = spec->replica;
     notice.incarnation = incarnation;
     notice.own_fault = is_own_fault(end);
-    if (notice.own_fault)
-      notice.running = running;
+    notice.running = running;
     notice.reason = end.to_string();
-    out.push_back(send_death{std::move(notice)});
+    if (crash) {
+      notice.own_fault = true;
+      notice.reason = std::move(crash.mapped());
+    }
+    if (!notice.own_fault && may_follow_others(*spec, end))
+      held_[incarnation] = {std::move(notice), now + limits_.word_max};
+    else
+      out.push_back(word_on(std::move(notice)));
   }
   append(out, translate(supervisor_.ended(incarnation, end, now)));
+  return out;
+}
+
+send_death agent_machine::word_on(protocol::death_notice notice) const {
+  notice.node_epoch = node_epoch_;
+  if (!notice.own_fault)
+    notice.running.clear();
+  return {std::move(notice)};
+}
+
+/// Nobody has said that a rank elsewhere crashed.
+agent_commands agent_machine::tell_held(clock::time_point now) {
+  agent_commands out;
+  std::erase_if(held_, [&](auto& entry) {
+    auto& [notice, until] = entry.second;
+    if (now < until)
+      return false;
+    out.push_back(word_on(std::move(notice)));
+    return true;
+  });
   return out;
 }
 
@@ -175,7 +207,8 @@ agent_commands agent_machine::part_ended(const protocol::replica_spec& part,
                                 protocol::replica_of_part(part.replica),
                                 part.leader,
                                 {},
-                                end.to_string()}});
+                                end.to_string(),
+                                is_own_fault(end)}});
   append(out, translate(parts_.ended(incarnation, end, now)));
   if (leaving_ && empty())
     out.push_back(all_stopped{});
@@ -183,8 +216,24 @@ agent_commands agent_machine::part_ended(const protocol::replica_spec& part,
 }
 
 agent_commands agent_machine::ranks_ended(std::uint64_t incarnation,
-                                          const std::string& why) {
-  return translate(supervisor_.end(incarnation, why));
+                                          const std::string& why,
+                                          bool own_fault) {
+  agent_commands out;
+  if (own_fault && supervisor_.spec_of(incarnation) != nullptr)
+    crashes_elsewhere_.emplace(incarnation, why);
+  if (auto held = held_.find(incarnation); own_fault && held != held_.end()) {
+    auto& notice = held->second.first;
+    notice.own_fault = true;
+    notice.reason = why;
+    out.push_back(word_on(std::move(notice)));
+    held_.erase(held);
+  }
+  append(out, translate(supervisor_.end(incarnation, why)));
+  return out;
+}
+
+agent_commands agent_machine::see_gpus(const gpu_look& look) {
+  return translate(parts_.see_gpus(look));
 }
 
 bool agent_machine::knows(const replica_report& x) const {
@@ -223,6 +272,7 @@ agent_commands agent_machine::tick(clock::time_point now) {
       out = try_again(now);
     }
   }
+  append(out, tell_held(now));
   append(out, translate(supervisor_.tick(now)));
   append(out, translate(parts_.tick(now)));
   return out;

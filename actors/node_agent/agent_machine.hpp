@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -20,6 +22,10 @@ struct head_link_limits {
   /// A registration that is not answered in this time is sent again over a new
   /// connection.
   milliseconds answer_max{2'000};
+  /// A replica that failed with ranks on other nodes may have done so because
+  /// one of those crashed: so long their nodes' word is waited for, before it
+  /// is said why it died. Less than routers wait for that.
+  milliseconds word_max{150};
 };
 
 // What the shell does beside the supervisor's commands, in order.
@@ -95,9 +101,13 @@ public:
   bool knows(const protocol::replica_report&) const;
   agent_commands report(protocol::replica_report, clock::time_point now);
 
-  /// Ranks on another node, of the replica with this incarnation, have ended:
-  /// so does it.
-  agent_commands ranks_ended(std::uint64_t incarnation, const std::string& why);
+  /// Ranks on another node, of the replica with this incarnation, have ended
+  /// (`own_fault`: by a crash): so does it, and that is why.
+  agent_commands ranks_ended(std::uint64_t incarnation, const std::string& why,
+                             bool own_fault);
+
+  /// What GPUs of parts are used for: of replicas their reports say it.
+  agent_commands see_gpus(const gpu_look&);
 
   /// The router of the node listens on this port; 0 = not any more. The head
   /// hears of it.
@@ -140,6 +150,8 @@ private:
   agent_commands part_ended(const protocol::replica_spec& part,
                             std::uint64_t incarnation, const process_end&,
                             clock::time_point now);
+  send_death word_on(protocol::death_notice) const;
+  agent_commands tell_held(clock::time_point now);
   bool is_newer(const protocol::node_welcome&) const;
 
   protocol::node_joined self_;
@@ -162,6 +174,13 @@ private:
   std::optional<bool> router_wanted_; ///< as the head said last
   std::optional<std::vector<protocol::revocation>> revoked_; ///< the same
   bool leaving_ = false;                                     ///< drains
+
+  /// Of replicas that failed by themselves, and other nodes may say why: until
+  /// when they are held. By incarnation.
+  std::map<std::uint64_t, std::pair<protocol::death_notice, clock::time_point>>
+      held_;
+  /// Why ranks elsewhere crashed, by the incarnation of those that live yet.
+  std::map<std::uint64_t, std::string> crashes_elsewhere_;
 };
 
 } // namespace troupe::node_agent

@@ -129,6 +129,8 @@ struct agent_state {
   void tick() {
     self->delayed_send(self, tick_interval, tick_atom::value);
     run(machine->tick(now()));
+    run(machine->see_gpus(
+        [this](std::uint64_t which) { return gpus_used_by(which); }));
     if (!draining.empty() && now() >= drain_until)
       answer_drain(false);
   }
@@ -343,9 +345,13 @@ struct agent_state {
 
   void reported(const codec::bytes& bytes) {
     if (auto report = decode_replica_report(bytes)) {
-      report->gpus = gpus_watched.of(gpus.names_of(report->incarnation));
+      report->gpus = gpus_used_by(report->incarnation);
       run(machine->report(std::move(*report), now()));
     }
+  }
+
+  std::vector<gpu_use> gpus_used_by(std::uint64_t which) const {
+    return gpus_watched.of(gpus.names_of(which));
   }
 
   /// The connection to a replica broke. If its process still runs it connects
@@ -496,7 +502,8 @@ struct agent_state {
       return;
     if (said->key.empty()) {
       run(machine->ranks_ended(said->leader,
-                               "ranks on " + said->node + " " + said->word));
+                               "ranks on " + said->node + " " + said->word,
+                               said->own_fault));
       return;
     }
     if (said->key == rank_word::once_more) {

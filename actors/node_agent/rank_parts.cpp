@@ -36,7 +36,8 @@ commands rank_parts::assign(std::vector<protocol::replica_spec> wanted,
       continue;
     auto& one = parts_[spec.replica];
     one.spec = std::move(spec);
-    one.wanted = true;
+    if (!std::exchange(one.wanted, true))
+      one.last.phase = replica_phase::starting; // it does not end any more
     one.kill_at.reset();
     if (one.incarnation == 0)
       follow(one, out);
@@ -71,6 +72,7 @@ void rank_parts::follow(part& one, commands& out) {
   one.last.incarnation = one.incarnation;
   one.last.phase = replica_phase::starting;
   one.last.reason.clear();
+  one.last.gpus.clear();
   out.push_back(spawn_process{one.incarnation, one.spec});
   out.push_back(send_report{one.last});
 }
@@ -78,6 +80,7 @@ void rank_parts::follow(part& one, commands& out) {
 void rank_parts::give_up(part& one, milliseconds time_max,
                          clock::time_point now) {
   one.wanted = false;
+  one.last.phase = replica_phase::draining;
   one.kill_at =
       std::min(one.kill_at.value_or(clock::time_point::max()), now + time_max);
 }
@@ -114,11 +117,26 @@ commands rank_parts::ended(std::uint64_t incarnation, const process_end& how,
   one.incarnation = 0;
   one.last.phase = one.wanted ? replica_phase::failed : replica_phase::stopped;
   one.last.reason = how.to_string();
+  one.last.gpus.clear();
   out.push_back(send_report{one.last});
   if (!one.wanted)
     parts_.erase(i);
   else
     follow(one, out);
+  return out;
+}
+
+commands rank_parts::see_gpus(const gpu_look& look) {
+  commands out;
+  for (auto& [id, one] : parts_) {
+    if (one.incarnation == 0)
+      continue;
+    auto seen = look(one.incarnation);
+    if (seen == one.last.gpus)
+      continue;
+    one.last.gpus = std::move(seen);
+    out.push_back(send_report{one.last});
+  }
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include "actors/node_agent/supervisor.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <random>
@@ -10,6 +11,10 @@
 #include <vector>
 
 namespace troupe::node_agent {
+
+/// What is used now of the GPUs that a start has.
+using gpu_look =
+    std::function<std::vector<protocol::gpu_use>(std::uint64_t incarnation)>;
 
 /// What this node has of replicas of other nodes (`replica_spec::part`),
 /// without processes and a clock. Each start of such a replica is followed by
@@ -30,6 +35,10 @@ public:
   /// The processes of a start are gone.
   commands ended(std::uint64_t incarnation, const process_end&,
                  clock::time_point now);
+
+  /// What GPUs of each start are used for, by its incarnation; told where it
+  /// has changed.
+  commands see_gpus(const gpu_look&);
 
   /// Does what is due.
   commands tick(clock::time_point now);

@@ -38,8 +38,13 @@ struct layout<rank_word> {
   using r = rank_word;
   static constexpr std::string_view name = "rank_word";
   static constexpr auto fields = std::tuple{
-      number(1, &r::node),   number(2, &r::node_epoch), number(3, &r::replica),
-      number(4, &r::leader), number(5, &r::key),        number(6, &r::word),
+      number(1, &r::node),
+      number(2, &r::node_epoch),
+      number(3, &r::replica),
+      number(4, &r::leader),
+      number(5, &r::key),
+      number(6, &r::word),
+      droppable_since(7, 7, &r::own_fault),
   };
 };
 
@@ -126,6 +131,7 @@ struct layout<gpu_use> {
       number(2, &r::memory_used),
       number(3, &r::memory_total),
       number(4, &r::busy_percent),
+      droppable_since(7, 5, &r::node),
   };
 };
 

@@ -166,6 +166,7 @@ struct gpu_use {
   std::uint64_t memory_used = 0;
   std::uint64_t memory_total = 0;
   std::int32_t busy_percent = -1; ///< of the time, of late; -1 = not known
+  std::string node = {}; ///< that has it; empty = the one whose report this is
 
   bool operator==(const gpu_use&) const = default;
 };
@@ -196,8 +197,9 @@ struct replica_report {
   /// Once ready: choices that it computes at once; 0 = as many as there are.
   /// Since version 6.
   std::uint32_t choices_at_once = 0;
-  std::vector<gpu_use> gpus = {}; ///< its own; filled in by the node agent;
-                                  ///< since version 7
+  /// Its own; filled in by the node agent. In the cluster's status also those
+  /// of its parts on other nodes. Since version 7.
+  std::vector<gpu_use> gpus = {};
 
   bool operator==(const replica_report&) const = default;
 };
@@ -307,6 +309,8 @@ struct rank_word {
   std::uint64_t leader = 0; ///< incarnation of its start
   std::string key;          ///< empty: ranks there have ended
   std::string word;         ///< or why they have
+  /// They have, and by their own fault (`death_notice::own_fault`).
+  bool own_fault = false;
 
   /// A key for what no rank says: a node whose ranks have just come, or that
   /// has been out of reach, wants to hear all words again.

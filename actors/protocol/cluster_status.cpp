@@ -157,6 +157,8 @@ void write_load(std::string& out, const replica_load& load) {
 
 void write_gpu(std::string& out, const gpu_use& gpu) {
   json_object object{out};
+  if (!gpu.node.empty())
+    object.text("node", gpu.node);
   object.text("gpu", gpu.gpu);
   object.number("memory_used_bytes", gpu.memory_used);
   object.number("memory_total_bytes", gpu.memory_total);

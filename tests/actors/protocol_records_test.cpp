@@ -152,7 +152,8 @@ replica_report full_report() {
   x.reason = "killed by SIGKILL";
   x.node = "w1";
   x.choices_at_once = 8;
-  x.gpus = {{"0", 1, std::uint64_t{80} << 30, 93}, {"GPU-1", 2, 3, 0}, {}};
+  x.gpus = {
+      {"0", 1, std::uint64_t{80} << 30, 93}, {"GPU-1", 2, 3, 0, "w2"}, {}};
   return x;
 }
 
@@ -201,7 +202,8 @@ void for_every_record(Check check) {
   check(full_spec(), decode_replica_spec);
   check(full_load(), decode_replica_load);
   check(full_report(), decode_replica_report);
-  check(rank_word{"w1", 2, "m#1", 3, "address", {"\0x", 2}}, decode_rank_word);
+  check(rank_word{"w1", 2, "m#1", 3, "address", {"\0x", 2}, true},
+        decode_rank_word);
   check(full_node(), decode_node_joined);
   check(node_welcome{true, "no", 1, 2}, decode_node_welcome);
   check(full_assignment(),

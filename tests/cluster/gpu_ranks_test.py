@@ -2,6 +2,7 @@
 of NVML says that each worker has two, and a module computes by the CPU."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -99,6 +100,20 @@ def test_each_node_has_a_process_and_they_say_what_one_node_says(apart, truth):
     assert gpus_used(apart) == {"east": 1, "west": 1}
     (replica,) = apart.ready("pair")
     assert replica["device"] == "cuda: emulated GPU, 2 ranks"
+    other = next(name for name in ("east", "west") if name != replica["node"])
+    wait_for(lambda: len(apart.ready("pair")[0].get("gpus", [])) == 2,
+             "not all GPUs' use is seen")
+    own, elsewhere = apart.ready("pair")[0]["gpus"]
+    assert "node" not in own and elsewhere.pop("node") == other
+    assert own == elsewhere == {
+        "gpu": "0", "memory_used_bytes": 1 << 30,
+        "memory_total_bytes": 80 << 30, "busy_percent": 93}
+    assert f"GPU 0 of {other}: 1024 of 81920 MiB, 93 % busy" in apart.verb(
+        "status", "--admin", apart.admin_address)
+    _, metrics = apart.head.admin("GET", "/metrics")
+    busy = re.findall(r'troupe_gpu_busy_ratio{.*node="(\w+)",gpu="0"} 0\.93',
+                      metrics)
+    assert sorted(busy) == ["east", "west"]
     apart.deploy(application([pair("STRICT_PACK")]), troupe=TRUSTED)
     wait_for(lambda: sorted(shape(apart).values()) == [0, 1] and
              sorted(gpus_used(apart).values()) == [0, 2],

@@ -94,6 +94,37 @@ def test_the_end_of_a_rank_is_the_end_of_all_and_of_no_stream(apart, truth,
     assert shape(apart) == {"head": 1, "east": 1, "west": 1}
 
 
+@pytest.mark.parametrize("strategy", ["STRICT_PACK", "STRICT_SPREAD"])
+def test_a_request_under_which_other_ranks_crash_is_found_out(apart, truth,
+                                                              strategy):
+    """Of one node, and of others. Twice, the second time while it is tried
+    alone; then it is refused, and nobody else is."""
+    path, body = completion("Once upon a crime " + strategy, max_tokens=60,
+                            seed=173)
+    apart.deploy(ranked(strategy), troupe=TRUSTED)
+    (replica,) = apart.ready()
+    together = strategy == "STRICT_PACK"
+    name = next(name for name in apart.nodes
+                if (name == replica["node"]) == together)
+    crashed = set()
+
+    def crash(*_):
+        ranks = sorted(one.pid for one in ranks_on(apart, name))
+        if len(ranks) == (RANKS if together else 1):  # all of a start
+            if ranks[-1] not in crashed:
+                crashed.add(ranks[-1])
+                kill(ranks[-1], signal.SIGSEGV)
+
+    refused = apart.head.ask(path, body, at_frame=crash)
+    assert len(crashed) >= 2
+    assert "error" in refused.events()[-1], refused.events()[-1]
+    assert b"[DONE]" not in refused.frames
+    apart.settle()
+    again = apart.head.ask(path, body)
+    assert again.status == 500, (again.status, again.body)
+    asked(apart, truth, note="beside one that is refused")
+
+
 def test_a_rank_that_hangs_on_another_node_is_ended(apart, truth):
     (replica,) = apart.ready()
     name = next(name for name in apart.nodes if name != replica["node"])

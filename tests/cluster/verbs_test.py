@@ -3,6 +3,7 @@ changes nothing, and what cannot be has a reason."""
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import time
@@ -330,5 +331,8 @@ def test_shutdown_and_stop_end_a_cluster(tmp_path):
             assert node.process.returncode == 0
             again = small.run_verb("stop", "--state-dir", node.state)
             assert again.returncode != 0 and again.stderr
+            # An end that was asked for is no error.
+            assert f"node {node.name} has stopped" in small.head.said()
+        assert not re.search(r"^[\d:.]+ E ", small.head.said(), re.MULTILINE)
     finally:
         small.end()

@@ -1,7 +1,9 @@
 """Directories of Hugging Face's formats, served as a user would."""
 
 import json
+import math
 import shutil
+import struct
 
 import openai
 import pytest
@@ -80,14 +82,15 @@ def test_a_seed_makes_unseeded_requests_repeat_in_their_order(start):
 
 
 def test_a_directory_that_is_not_understood_is_refused_by_name(tmp_path):
-    def said(change, **engine_kwargs):
+    def said(change, source="llama-bf16", **engine_kwargs):
         folder = tmp_path / "model"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(TINY / "llama-bf16", folder)
+        shutil.copytree(TINY / source, folder)
         change(folder)
         file = tmp_path / "serve.yaml"
         file.write_text(config_for(folder, **engine_kwargs))
         plan = run_verb("plan", file)
+        assert plan.returncode == 1, plan
         return plan.stdout + plan.stderr
 
     def with_code(folder):
@@ -95,7 +98,20 @@ def test_a_directory_that_is_not_understood_is_refused_by_name(tmp_path):
         config["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
         (folder / "config.json").write_text(json.dumps(config))
 
+    def with_infinite_scale(folder):
+        file = folder / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        begin = 8 + struct.unpack_from("<Q", data)[0]
+        header = json.loads(data[8:begin])
+        name = "model.layers.0.mlp.down_proj.weight_scale"
+        assert header[name]["dtype"] == "F32"
+        struct.pack_into("<f", data, begin + header[name]["data_offsets"][0],
+                         math.inf)
+        file.write_bytes(data)
+
     assert "code of its own" in said(with_code)
+    assert "a scale that is not finite" in said(with_infinite_scale,
+                                                source="llama-fp8")
     assert "not with awq" in said(lambda folder: None, quantization="awq")
     assert "cut short" in said(
         lambda folder: (folder / "model.safetensors").write_bytes(b"x"))

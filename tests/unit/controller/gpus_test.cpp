@@ -51,6 +51,16 @@ std::vector<double> handed_out(const world::agent& at) {
   return out;
 }
 
+/// What the status shows as used of a node's GPUs.
+double used_of_gpus(const world& w, const std::string& name) {
+  for (const auto& node : w.machine->status().nodes)
+    if (node.node.node == name)
+      for (const auto& [what, amount] : node.used)
+        if (what == "GPU")
+          return amount;
+  return 0;
+}
+
 /// Failures that agents have seen and the head has not heard of.
 class late_failures {
 public:
@@ -222,6 +232,34 @@ TEST_CASE("a GPU whose process does not end is given to nobody else") {
   }
   w.all_ended();
   CHECK(w.agent_of("app/n#1").running.at("app/n#1").spec.gpus == 1);
+}
+
+TEST_CASE("GPUs count as used by what has them, though a head that begins anew "
+          "does not know its model, or another one of that name") {
+  world w;
+  join_with_gpus(w, "a", 2);
+  join_with_gpus(w, "b", 2);
+  w.deploy({on_gpus("m", 3, 1, 3), on_gpus("part", 0.5, 1)});
+  w.settle();
+  REQUIRE(w.running() == 3);
+  const auto before = std::pair{used_of_gpus(w, "a"), used_of_gpus(w, "b")};
+  CHECK(before.first + before.second == 3.5);
+  SECTION("none") {
+    begin_anew(w, 2, {});
+  }
+  SECTION("another one") {
+    begin_anew(w, 2, {on_gpus("m", 2, 1), on_gpus("part", 1, 1)});
+  }
+  w.join_again("a");
+  w.join_again("b");
+  CHECK(used_of_gpus(w, "a") >= before.first);
+  CHECK(used_of_gpus(w, "b") >= before.second);
+  CHECK(used_of_gpus(w, "a") <= 2);
+  CHECK(used_of_gpus(w, "b") <= 2);
+  w.deploy(std::vector<model_deployment>{});
+  w.all_ended();
+  CHECK(used_of_gpus(w, "a") == 0);
+  CHECK(used_of_gpus(w, "b") == 0);
 }
 
 TEST_CASE("a GPU whose process does not end keeps no node from closing") {

@@ -140,6 +140,31 @@ TEST_CASE_METHOD(pair_of_nodes, "what ranks say goes to those of the same "
   CHECK(machine->hearers(old).empty());
   old.node = "nobody";
   CHECK(machine->hearers(old).empty());
+  // Of a start that is over: why, and nothing else.
+  report("app/m#1", replica_phase::failed, "killed");
+  report("app/m#1", replica_phase::starting);
+  CHECK(machine->hearers(back).empty());
+  back.key.clear();
+  CHECK(machine->hearers(back) == names{"a"});
+}
+
+TEST_CASE_METHOD(pair_of_nodes, "what GPUs of parts are used for is in the "
+                                "replica's status") {
+  start();
+  auto& whole = agents["a"].running.at("app/m#1").report;
+  auto& part = agents["b"].running.at("app/m#1/1").report;
+  whole.gpus = {{"0", 1, 10, 20}};
+  part.gpus = {{"1", 2, 10, -1}};
+  run(machine->report({"a", agents["a"].epoch, whole}, now));
+  run(machine->report({"b", agents["b"].epoch, part}, now));
+  const std::vector<protocol::gpu_use> all{{"0", 1, 10, 20},
+                                           {"1", 2, 10, -1, "b"}};
+  CHECK(status().replicas.at(0).gpus == all);
+  join_again("b");
+  CHECK(status().replicas.at(0).gpus == all);
+  part.gpus.clear();
+  run(machine->report({"b", agents["b"].epoch, part}, now));
+  CHECK(status().replicas.at(0).gpus == whole.gpus);
 }
 
 TEST_CASE_METHOD(pair_of_nodes, "a replica that has lost the node of a part is "
@@ -239,6 +264,26 @@ TEST_CASE("a head that begins anew keeps replicas over several nodes") {
     w.pass(60s);
     CHECK(w.running_on(first).empty());
   }
+}
+
+TEST_CASE("what ends of a replica over several nodes ends, though a head that "
+          "begins anew waits for other nodes") {
+  pair_of_nodes before;
+  before.start();
+  before.deploy({ranked("m", 3, 1, 0)});
+  CHECK(before.running() == 0);
+  world w{2, {"a", "b", "c"}};
+  w.agents = before.agents;
+  w.incarnations = 1000;
+  w.run(w.machine->restore(of_models({ranked("m", 3, 1, 0)}), w.now));
+  w.join_again("a");
+  w.join_again("b");
+  CHECK(w.running() == 0);
+  CHECK(used_of(w, "a") == 2);
+  CHECK(used_of(w, "b") == 1);
+  w.all_ended();
+  CHECK(used_of(w, "a") == 0);
+  CHECK(used_of(w, "b") == 0);
 }
 
 TEST_CASE("whatever happens, a replica has all its parts or goes, and nothing "

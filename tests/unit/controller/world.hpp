@@ -101,10 +101,7 @@ public:
     auto& at = agents[name];
     auto says = at.self;
     for (auto& one : std::exchange(at.ending, {})) {
-      auto is_part = one.spec.part != 0;
-      if (is_part) // of which the node does not say that it ends
-        at.running.emplace(one.spec.replica, one);
-      if (is_part || has_no_process(one.report))
+      if (has_no_process(one.report))
         continue;
       one.report.phase = replica_phase::draining;
       at.ending.push_back(one);

@@ -116,6 +116,27 @@ TEST_CASE("a model that cannot be read has a place but no size") {
   CHECK(text.find("east: 1 replica\n") != std::string::npos);
 }
 
+TEST_CASE("a model that is refused wherever it is placed is an error") {
+  controller::deployment wanted;
+  wanted.models = {model("m", 1, 1), model("n", 1, 1)};
+  const auto code =
+      GENERATE(errc::corrupt, errc::unsupported, errc::invalid_argument);
+  auto measure = [&](const auto& spec, auto) -> result<engine::memory_use> {
+    if (spec.model == "m")
+      return error{code, "a scale is not finite"};
+    return error{errc::not_found, "no such file"};
+  };
+  auto plans = node::make_plan(wanted, {machine("east", 8, 4000)}, measure);
+  CHECK(node::has_errors(plans));
+  CHECK(plans[0].refused == "a scale is not finite");
+  CHECK_FALSE(warns(plans[0], "finite"));
+  CHECK(plans[1].refused.empty());
+  auto text = node::to_text(plans, {machine("east", 8, 4000)});
+  CHECK(text.find("  error: a scale is not finite\n") != std::string::npos);
+  plans.erase(plans.begin());
+  CHECK_FALSE(node::has_errors(plans));
+}
+
 TEST_CASE("a model on a GPU is measured by its part of the GPU's memory") {
   auto wanted = model("a", 2, 1);
   wanted.spec.gpus = 0.5;

@@ -159,33 +159,95 @@ TEST_CASE("the end of a part's processes is said to the replica's other ranks, "
   b.join(1, 2);
   REQUIRE(b.registrations.back().replicas.size() == 2);
   CHECK(b.registrations.back().replicas[1].spec == part);
-  b.run(b.machine.ranks_ended(b.spawned[1], "no replica of its own"));
+  b.run(b.machine.ranks_ended(b.spawned[1], "no replica of its own", false));
   CHECK(b.signals == 0);
   b.run(b.machine.drain(10s, b.now));
   b.run(b.machine.ended(b.spawned[0], {}, {}, b.now));
   CHECK(b.all_stopped == 0);
-  b.run(b.machine.ended(b.spawned[1], {0, SIGKILL, {}}, {}, b.now));
+  const auto how = GENERATE(SIGKILL, SIGSEGV);
+  b.run(b.machine.ended(b.spawned[1], {0, how, {}}, {}, b.now));
   CHECK(b.all_stopped == 1);
   CHECK(b.deaths.size() == 1);
   REQUIRE(b.words.size() == 1);
   CHECK(b.words[0].replica == "m#2");
   CHECK(b.words[0].leader == 77);
   CHECK(b.words[0].key.empty());
-  CHECK(b.words[0].word == "killed by SIGKILL");
+  CHECK(b.words[0].word ==
+        (how == SIGKILL ? "killed by SIGKILL" : "killed by SIGSEGV"));
+  CHECK(b.words[0].own_fault == (how == SIGSEGV));
 }
 
 TEST_CASE("ranks that ended elsewhere end the replica, once") {
   bench b;
   b.join();
   b.assign({spec()});
-  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited"));
-  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited"));
+  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
+  b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
   CHECK(b.signals == 1);
   CHECK(b.signalled == b.spawned[0]);
   b.end({0, SIGKILL, {}});
   CHECK(std::count_if(b.news.begin(), b.news.end(), [](const auto& one) {
           return one.report.reason == "ranks on w2 exited";
         }) == 1);
+}
+
+TEST_CASE(
+    "of a replica whose ranks crashed elsewhere it is said that it died by "
+    "its own fault, and at what") {
+  bench b;
+  b.join();
+  auto wide = spec();
+  wide.ranks_on = {{"w1", {0}}, {"w2", {1}}};
+  const auto why = std::string{"ranks on w2 killed by SIGSEGV"};
+  auto crash = [&] { b.run(b.machine.ranks_ended(b.spawned[0], why, true)); };
+  auto check_blame = [&] {
+    REQUIRE(b.deaths.size() == 1);
+    CHECK(b.deaths[0].incarnation == b.spawned[0]);
+    CHECK(b.deaths[0].own_fault);
+    CHECK(b.deaths[0].reason == why);
+    CHECK(b.deaths[0].running.size() == 2);
+    CHECK(b.deaths[0].node_epoch == b.machine.node_epoch());
+  };
+  auto check_no_blame = [&] {
+    REQUIRE(b.deaths.size() == 1);
+    CHECK_FALSE(b.deaths[0].own_fault);
+    CHECK(b.deaths[0].running.empty());
+  };
+  SECTION("it is ended for it") {
+    b.assign({wide});
+    crash();
+    crash();
+    CHECK(b.signals == 1);
+    b.end({0, SIGKILL, {}});
+    check_blame();
+  }
+  SECTION("it fails by itself, and the word comes a little later") {
+    b.assign({wide});
+    b.run(b.machine.ended(b.spawned[0], {1, 0, {}}, {{7, 70}, {8, 80}}, b.now));
+    CHECK(b.deaths.empty());
+    crash();
+    check_blame();
+    b.advance(1s);
+    CHECK(b.deaths.size() == 1);
+  }
+  SECTION("it fails by itself, and nobody says why") {
+    b.assign({wide});
+    b.end({1, 0, {}});
+    CHECK(b.deaths.empty());
+    b.advance(300ms);
+    check_no_blame();
+  }
+  SECTION("they ended otherwise") {
+    b.assign({wide});
+    b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
+    b.end({0, SIGKILL, {}});
+    check_no_blame();
+  }
+  SECTION("it has none elsewhere") {
+    b.assign({spec()});
+    b.end({1, 0, {}});
+    check_no_blame();
+  }
 }
 
 TEST_CASE("an agent registers what it is once the head is reached") {

@@ -97,8 +97,10 @@ TEST_CASE_METHOD(bench, "a part that is not wanted any more ends with its "
                         "replica, or is killed in the end") {
   assign({part(11)});
   SECTION("with it") {
+    CHECK(parts.parts().at(0).report.phase == replica_phase::starting);
     assign({});
     CHECK(parts.empty() == false);
+    CHECK(parts.parts().at(0).report.phase == replica_phase::draining);
     CHECK(killed.empty());
     end();
     CHECK(reports.back().phase == replica_phase::stopped);
@@ -120,6 +122,7 @@ TEST_CASE_METHOD(bench, "a part that is not wanted any more ends with its "
   SECTION("wanted again") {
     assign({});
     assign({part(11)});
+    CHECK(parts.parts().at(0).report.phase == replica_phase::starting);
     advance(1h);
     CHECK(killed.empty());
     CHECK(spawned.size() == 1);
@@ -147,6 +150,34 @@ TEST_CASE_METHOD(bench, "a node that drains starts no part and ends those that "
   CHECK(killed.size() == 1);
   end();
   CHECK(parts.empty());
+}
+
+TEST_CASE_METHOD(bench, "what GPUs of a part are used for is told when it "
+                        "changes, and not of what has ended") {
+  std::vector<protocol::gpu_use> use;
+  std::vector<std::uint64_t> asked;
+  auto see = [&] {
+    run(parts.see_gpus([&](std::uint64_t incarnation) {
+      asked.push_back(incarnation);
+      return use;
+    }));
+  };
+  assign({part(11), part(0, "m#2/1")});
+  const auto told = reports.size();
+  see();
+  CHECK(reports.size() == told);
+  CHECK(asked == std::vector{spawned[0].incarnation});
+  use = {{"1", 5, 10, 50}};
+  see();
+  see();
+  REQUIRE(reports.size() == told + 1);
+  CHECK(reports.back().replica == "m#1/1");
+  CHECK(reports.back().gpus == use);
+  CHECK(parts.parts()[0].report.gpus == use);
+  end();
+  CHECK(reports.back().gpus.empty());
+  see();
+  CHECK(reports.back().gpus.empty());
 }
 
 TEST_CASE_METHOD(bench, "of two specs of one part the first counts; what is "

@@ -41,7 +41,7 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
   gauges.poison_requests_refused = 2;
   gauges.move_wait.observe(0.2);
   engine_load load{"app", "m", "m#1", "head", {}, {}};
-  load.gpus = {{"0", 3, 8, 25}, {"1", 4, 8, -1}};
+  load.gpus = {{"0", 3, 8, 25}, {"1", 4, 8, -1}, {"0", 6, 8, -1, "west"}};
   load.load.running = 5;
   load.load.kv_blocks_total = 8;
   load.load.kv_blocks_free = 6;
@@ -61,6 +61,9 @@ TEST_CASE("the metrics text has requests, models, the queue and the engines") {
   CHECK(has(text, "troupe_gpu_memory_total_bytes" + gpu + "\"0\"} 8"));
   CHECK(has(text, "troupe_gpu_busy_ratio" + gpu + "\"0\"} 0.25"));
   CHECK(!has(text, "troupe_gpu_busy_ratio" + gpu + "\"1\"}"));
+  CHECK(has(text, "troupe_gpu_memory_used_bytes{application=\"app\","
+                  "model_name=\"m\",replica=\"m#1\",node=\"west\","
+                  "gpu=\"0\"} 6"));
   CHECK(has(text, "ray_serve_deployment_queued_queries 3"));
   CHECK(has(text, "troupe_requests_in_flight 4"));
   CHECK(has(text, "troupe_streams_moved_total 5"));
