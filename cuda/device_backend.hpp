@@ -601,6 +601,9 @@ private:
     work.layer = layer;
     work.rows = lists_.rows_of(batch);
     work.out = out;
+    const auto rows = static_cast<std::int64_t>(batch.positions.size());
+    const auto width = std::int64_t{how.heads} * kv.head_dim;
+    work.rounded = products_.place_for_rounded(rows, width);
     const attended by{how.heads, kv.kv_heads, kv.head_dim};
     note(by);
     const auto tiles = count_tiles(batch);
@@ -611,6 +614,8 @@ private:
       work.tiles += 2 * tiles.of_one;
       attend_many<Kept, dims>(work, tiles.of_many, kv);
     });
+    if (work.rounded != nullptr)
+      products_.are_rounded(out, rows * width);
   }
 
   template <class Kernel>

@@ -19,6 +19,7 @@ struct attention_work {
   const std::int32_t* tiles;
   std::int32_t blocks_of_tile; ///< for each kv head
   float* out;                  ///< [rows][heads * head_dim]
+  bf16* rounded = nullptr;     ///< the same as bf16, unless it is null
   /// Null: block_x is a kv head and a block of the tile, which does all. Else
   /// block_x is these and a part of `parts`, and a tile has one row: blocks
   /// write [tiles][heads][parts] partials, and the last of a tile's to end adds
@@ -814,11 +815,17 @@ struct attention_kernel {
   TROUPE_KERNEL void write_out(const place& at, const sums& from) const {
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i)
-      if (at.row[i] >= 0)
-        write_values(at, from, i, 1.0f / from.weights[2 * i],
-                     work.out +
-                         (at.row[i] * std::int64_t{work.heads} + at.head[i]) *
-                             kv.head_dim);
+      if (at.row[i] >= 0) {
+        const auto to = result_at(at.row[i], at.head[i]);
+        write_values(at, from, i, 1.0f / from.weights[2 * i], work.out + to,
+                     work.rounded != nullptr ? work.rounded + to : nullptr);
+      }
+  }
+
+  /// Where a query's result is in `work.out`.
+  TROUPE_KERNEL std::int64_t result_at(std::int32_t row,
+                                       std::int32_t head) const {
+    return (row * std::int64_t{work.heads} + head) * kv.head_dim;
   }
 
   /// Of a row alone, which sees some of the part.
@@ -832,7 +839,7 @@ struct attention_kernel {
         to[0] = from.most[i];
         to[1] = from.weights[2 * i];
       }
-      write_values(at, from, i, 1.0f, to + 4);
+      write_values(at, from, i, 1.0f, to + 4, nullptr);
     }
   }
 
@@ -875,14 +882,14 @@ struct attention_kernel {
       const auto sum =
           merged(partial_of(at.tile, head, 0), seen.first / part_positions,
                  seen.last / part_positions, first);
-      float* to =
-          work.out +
-          (own.first_row * std::int64_t{work.heads} + head) * kv.head_dim +
-          first;
+      const auto to = result_at(own.first_row, head) + first;
       TROUPE_UNROLL
       for (int n = 0; n < 4; ++n)
-        if (first + n < kv.head_dim)
-          to[n] = sum.at[n];
+        if (first + n < kv.head_dim) {
+          work.out[to + n] = sum.at[n];
+          if (work.rounded != nullptr)
+            work.rounded[to + n] = to_bf16(sum.at[n]);
+        }
     }
   }
 
@@ -928,7 +935,8 @@ struct attention_kernel {
   /// A lane has 2 * wide neighbours of each round. (0 is never -0: a span of
   /// zeros may make the one of the other.)
   TROUPE_KERNEL void write_values(const place& at, const sums& from, int query,
-                                  float factor, float* to) const {
+                                  float factor, float* to,
+                                  bf16* rounded) const {
     TROUPE_UNROLL
     for (int round = 0; round < shape::rounds; ++round) {
       const int first = at.member * shape::dims_of_warp +
@@ -945,17 +953,29 @@ struct attention_kernel {
           for (int n = 0; n < 2 * shape::wide; n += 4) {
             const pack<float, 4> some{
                 {number(n), number(n + 1), number(n + 2), number(n + 3)}};
-            if (first + n < kv.head_dim)
+            if (first + n < kv.head_dim) {
               *reinterpret_cast<pack<float, 4>*>(to + first + n) = some;
+              if (rounded != nullptr)
+                put_rounded(some, rounded + first + n);
+            }
           }
           continue;
         }
       }
       TROUPE_UNROLL
       for (int n = 0; n < 2 * shape::wide; ++n)
-        if (first + n < kv.head_dim)
+        if (first + n < kv.head_dim) {
           to[first + n] = number(n);
+          if (rounded != nullptr)
+            rounded[first + n] = to_bf16(number(n));
+        }
     }
+  }
+
+  TROUPE_KERNEL static void put_rounded(const pack<float, 4>& from, bf16* to) {
+    *reinterpret_cast<pack<std::uint32_t, 2>*>(to) = {
+        {to_bf16_pair(from.at[0], from.at[1]),
+         to_bf16_pair(from.at[2], from.at[3])}};
   }
 };
 

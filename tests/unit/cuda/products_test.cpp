@@ -2,6 +2,7 @@
 #include "engine/engine_core.hpp"
 #include "engine/ops/cpu/sizing_backend.hpp"
 #include "engine/ops/dense_layout.hpp"
+#include "tests/unit/cuda/random_floats.hpp"
 #include "tests/unit/model/feeding.hpp"
 #include "tests/unit/model/reference_file.hpp"
 
@@ -281,7 +282,8 @@ TEST_CASE(
     "rows that were rounded where they were made are those that a product "
     "reads, until they are written") {
   constexpr std::int64_t rows = 70;
-  auto with = load({.has_library = true});
+  auto with =
+      load({.blocks_wanted = GENERATE(0, 1'000'000), .has_library = true});
   auto& gpu = *with.backend;
   const auto cols = with.weight->cols(), outputs = with.weight->rows();
   std::vector<float> numbers(static_cast<std::size_t>(rows * 2 * cols));
@@ -323,6 +325,35 @@ TEST_CASE(
   }
   SECTION("by a gate") {
     gpu.gelu_mul(from->data(), rows, cols, made->data());
+    CHECK(launches([&] { product(made->data(), rows); }) == 0);
+    CHECK(is_right(0, rows));
+  }
+  SECTION("by attention") {
+    // Of one sequence, or each of its own and in two parts.
+    const bool are_alone = GENERATE(false, true);
+    constexpr std::int32_t heads = 3, d = 16, stored = 300;
+    constexpr std::int64_t stride = 5 * d;
+    std::vector<std::int32_t> positions(stored), sequences(stored, 0), table;
+    for (std::int32_t p = 0; p < stored; ++p)
+      positions[p] = p;
+    for (std::int32_t i = 0; i * 16 < stored; ++i)
+      table.push_back(i);
+    const std::vector<std::span<const std::int32_t>> tables(stored, table);
+    auto pool = gpu.make_kv_pool({1, 1, d, 16, 19}).value();
+    const auto qkv = gpu.upload(random_floats(stored * stride, 3));
+    ops::rope_params none;
+    none.dims = 0;
+    gpu.rope_and_store(qkv->data(), heads, none, {positions, sequences, tables},
+                       0, *pool);
+    if (are_alone)
+      for (std::int32_t r = 0; r < stored; ++r)
+        sequences[r] = r;
+    const auto last = [&](const std::vector<std::int32_t>& list) {
+      return std::span{list}.last(rows);
+    };
+    gpu.attention(
+        qkv->data() + (stored - rows) * stride, {heads, 0.3f, 0, 0, 0},
+        {last(positions), last(sequences), tables}, 0, *pool, made->data());
     CHECK(launches([&] { product(made->data(), rows); }) == 0);
     CHECK(is_right(0, rows));
   }
