@@ -30,11 +30,12 @@ SECTOR = 32
 BYTES = {"bf16": 2, "f16": 2, "f32": 4, "e4m3": 1}
 
 
-def linear(name, kind, outputs, cols, rows, gated=False):
+def linear(name, kind, outputs, cols, rows, gated=False, normed=False):
     written = outputs // 2 if gated else outputs
-    return {"name": f"{name}, {kind}, {'gated, ' if gated else ''}{rows} rows",
+    return {"name": f"{name}, {kind}, {'normed, ' if normed else ''}"
+                    f"{'gated, ' if gated else ''}{rows} rows",
             "call": ["linear", kind, outputs, cols, rows]
-                    + ["--gated"] * gated,
+                    + ["--normed"] * normed + ["--gated"] * gated,
             "bytes": outputs * cols * BYTES[kind]
                      + 4 * rows * (written + cols)}
 
@@ -70,8 +71,8 @@ OPERATIONS = (
     + [linear("2048 of 18944 x 3584", kind, 2048, 3584, rows)
        for kind in ("bf16", "e4m3", "f16") for rows in (1, 32)]
     + [linear("2048 x 3584", "bf16", 2048, 3584, rows) for rows in (16, 64)]
-    + [linear("2 x 1024 of 18944 x 3584", kind, 2048, 3584, rows, gated=True)
-       for kind in ("bf16", "e4m3") for rows in (1, 32)]
+    + [linear("2 x 1024 of 18944 x 3584", kind, 2048, 3584, rows, gated=True,
+              normed=True) for kind in ("bf16", "e4m3") for rows in (1, 32)]
     + [experts("8 experts of 768 x 2048, one a row", kind, 8, 1, 2048, 768,
                rows) for kind in ("bf16", "e4m3") for rows in (8, 128, 512)]
     + [attention("14 heads of 64, 2 groups", 14, 2, 64, 1024, rows)
