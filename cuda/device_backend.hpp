@@ -687,15 +687,18 @@ private:
     // Three quarters of what is wanted, all at once, are better than parts.
     if (4 * blocks >= 3 * device_->blocks_wanted())
       return 1;
-    const auto parts = parts_of(batch.positions);
-    return rows_with_room(by, parts) > 0 ? parts : 1;
+    const auto least = parts_least(batch.positions);
+    for (const auto parts : {rounded_parts(least), least})
+      if (rows_with_room(by, parts) > 0)
+        return parts;
+    return 1;
   }
 
   /// Of all ways to attend that were seen (a model has one or two), the most
   /// parts: for so many rows it says how each of them is divided.
   std::int32_t most_parts(const ops::batch_view& batch) const {
     if (seen_.empty())
-      return parts_of(batch.positions);
+      return rounded_parts(parts_least(batch.positions));
     std::int32_t out = 1;
     for (const auto& by : seen_)
       out = std::max(out, parts_for(batch, by));
@@ -709,10 +712,12 @@ private:
 
   /// Rounded up to a power of two, so that few graphs do for all lengths: the
   /// parts behind the last position are empty and add nothing.
-  static std::int32_t parts_of(std::span<const std::int32_t> positions) {
-    const auto parts =
-        static_cast<std::uint32_t>(most_of(positions) / part_positions + 1);
-    return static_cast<std::int32_t>(std::bit_ceil(parts));
+  static std::int32_t rounded_parts(std::int32_t parts) {
+    return static_cast<std::int32_t>(
+        std::bit_ceil(static_cast<std::uint32_t>(parts)));
+  }
+  static std::int32_t parts_least(std::span<const std::int32_t> positions) {
+    return most_of(positions) / part_positions + 1;
   }
 
   static std::int32_t most_of(std::span<const std::int32_t> positions) {

@@ -342,8 +342,9 @@ measure_with_engine(const protocol::replica_spec& spec,
       replica::engine_options(spec),
       [](const std::string&, std::uint64_t, std::uint64_t) {},
       engine::fetch_from::caches_alone);
+  // What this machine lacks, others may have.
   if (!here)
-    return here.error();
+    return error{errc::unavailable, here.error().message};
   return engine::measure(here->with, memory_bytes);
 }
 

@@ -154,7 +154,7 @@ agent_commands agent_machine::ended(
     return part_ended(*part, incarnation, end, now);
   agent_commands out;
   const auto* spec = supervisor_.spec_of(incarnation);
-  auto crash = crashes_elsewhere_.extract(incarnation);
+  auto said = ends_elsewhere_.extract(incarnation);
   if (spec && end.not_spawned.empty()) {
     protocol::death_notice notice;
     notice.node = self_.node;
@@ -163,11 +163,12 @@ agent_commands agent_machine::ended(
     notice.own_fault = is_own_fault(end);
     notice.running = running;
     notice.reason = end.to_string();
-    if (crash) {
+    if (said && said.mapped().own_fault) {
       notice.own_fault = true;
-      notice.reason = std::move(crash.mapped());
+      notice.reason = std::move(said.mapped().why);
     }
-    if (!notice.own_fault && may_follow_others(*spec, end))
+    if (!notice.own_fault && !said && !leaving_ &&
+        may_follow_others(*spec, end))
       held_[incarnation] = {std::move(notice), now + limits_.word_max};
     else
       out.push_back(word_on(std::move(notice)));
@@ -183,7 +184,7 @@ send_death agent_machine::word_on(protocol::death_notice notice) const {
   return {std::move(notice)};
 }
 
-/// Nobody has said that a rank elsewhere crashed.
+/// Nobody has said why ranks elsewhere ended.
 agent_commands agent_machine::tell_held(clock::time_point now) {
   agent_commands out;
   std::erase_if(held_, [&](auto& entry) {
@@ -219,12 +220,17 @@ agent_commands agent_machine::ranks_ended(std::uint64_t incarnation,
                                           const std::string& why,
                                           bool own_fault) {
   agent_commands out;
-  if (own_fault && supervisor_.spec_of(incarnation) != nullptr)
-    crashes_elsewhere_.emplace(incarnation, why);
-  if (auto held = held_.find(incarnation); own_fault && held != held_.end()) {
+  if (supervisor_.spec_of(incarnation) != nullptr) {
+    auto& said = ends_elsewhere_[incarnation];
+    if (said.why.empty() || (own_fault && !said.own_fault))
+      said = {own_fault, why};
+  }
+  if (auto held = held_.find(incarnation); held != held_.end()) {
     auto& notice = held->second.first;
-    notice.own_fault = true;
-    notice.reason = why;
+    if (own_fault) {
+      notice.own_fault = true;
+      notice.reason = why;
+    }
     out.push_back(word_on(std::move(notice)));
     held_.erase(held);
   }

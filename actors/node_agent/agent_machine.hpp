@@ -23,9 +23,9 @@ struct head_link_limits {
   /// connection.
   milliseconds answer_max{2'000};
   /// A replica that failed with ranks on other nodes may have done so because
-  /// one of those crashed: so long their nodes' word is waited for, before it
-  /// is said why it died. Less than routers wait for that.
-  milliseconds word_max{150};
+  /// one of those crashed: so long, and until the next tick, their nodes' word
+  /// is waited for, before it is said why it died. Less than routers wait.
+  milliseconds word_max{50};
 };
 
 // What the shell does beside the supervisor's commands, in order.
@@ -179,8 +179,12 @@ private:
   /// when they are held. By incarnation.
   std::map<std::uint64_t, std::pair<protocol::death_notice, clock::time_point>>
       held_;
-  /// Why ranks elsewhere crashed, by the incarnation of those that live yet.
-  std::map<std::uint64_t, std::string> crashes_elsewhere_;
+  struct rank_end {
+    bool own_fault = false; ///< by a crash
+    std::string why;
+  };
+  /// Of ranks elsewhere, by the incarnation of those here, which live yet.
+  std::map<std::uint64_t, rank_end> ends_elsewhere_;
 };
 
 } // namespace troupe::node_agent

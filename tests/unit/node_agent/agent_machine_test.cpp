@@ -237,6 +237,26 @@ TEST_CASE(
     b.advance(300ms);
     check_no_blame();
   }
+  SECTION("it fails by itself, and the word is that they ended otherwise") {
+    b.assign({wide});
+    b.end({1, 0, {}});
+    CHECK(b.deaths.empty());
+    b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
+    check_no_blame();
+  }
+  SECTION("it fails by itself after such a word") {
+    b.assign({wide});
+    b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
+    b.end({1, 0, {}});
+    check_no_blame();
+  }
+  SECTION("one ended otherwise, then one crashed") {
+    b.assign({wide});
+    b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w3 exited", false));
+    crash();
+    b.end({1, 0, {}});
+    check_blame();
+  }
   SECTION("they ended otherwise") {
     b.assign({wide});
     b.run(b.machine.ranks_ended(b.spawned[0], "ranks on w2 exited", false));
