@@ -162,7 +162,7 @@ private:
   /// Those passes that some row needs.
   void draw(const draw_pass& pass, const ops::draw_plan& plan) {
     using stage = draw_pass::stage;
-    constexpr int digits = draw_pass::digits;
+    using border = draw_pass::border;
     const auto any = [&](auto is_so) {
       return std::any_of(plan.rows.begin(), plan.rows.end(), is_so);
     };
@@ -175,22 +175,27 @@ private:
       shape.shared_floats = draw_pass::shared_floats(pass.cols);
       device_.launch(shape, kernel);
     };
+    const auto search = [&](border of) {
+      const int first = draw_pass::first_pass(of);
+      for (int i = first; i < first + draw_pass::digits; ++i)
+        launch(border_kernel{pass, i}, true);
+    };
     if (any([](auto& row) { return row.best >= 0; })) {
       launch(largest_kernel{pass, stage::scored}, true);
       launch(weigh_kernel{pass, stage::scored}, true);
+      if (any([](auto& row) { return row.best > 0; })) {
+        search(border::best);
+        launch(collect_kernel{pass}, true);
+      }
       launch(score_kernel{pass}, false);
     }
     if (!plan.changes.empty())
       launch(change_logits_kernel{pass}, false);
     launch(largest_kernel{pass, stage::drawn}, true);
-    const auto search = [&](int first) {
-      for (int i = first; i < first + digits; ++i)
-        launch(border_kernel{pass, i}, true);
-    };
     if (any([](auto& row) { return row.inverse != 0 && row.top_k > 0; }))
-      search(0);
+      search(border::top_k);
     if (any([](auto& row) { return row.inverse != 0 && row.top_p < 1; }))
-      search(digits);
+      search(border::top_p);
     if (any([](auto& row) { return row.inverse != 0; }))
       launch(weigh_kernel{pass, stage::drawn}, true);
     launch(pick_kernel{pass}, false);

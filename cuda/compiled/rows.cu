@@ -35,6 +35,7 @@ TROUPE_COMPILED(cuda::place_sums_kernel);
 TROUPE_COMPILED(cuda::largest_kernel);
 TROUPE_COMPILED(cuda::border_kernel);
 TROUPE_COMPILED(cuda::weigh_kernel);
+TROUPE_COMPILED(cuda::collect_kernel);
 TROUPE_COMPILED(cuda::score_kernel);
 TROUPE_COMPILED(cuda::change_logits_kernel);
 TROUPE_COMPILED(cuda::pick_kernel);

@@ -64,8 +64,10 @@ struct draw_note {
   static constexpr int digits = 7;
 
   draw_part parts[2][parts_max];
-  border_state borders[2 * digits]; ///< before each pass
+  border_state borders[3 * digits]; ///< before each pass
   std::uint64_t top_k_last;
+  std::uint64_t best[ops::draw_row::best_max]; ///< ranks, in any order
+  std::uint64_t best_count;
   double log_sum; ///< of a row that is scored, and its greatest
   float max;
   std::int32_t is_good;
@@ -107,6 +109,8 @@ struct draw_pass {
 
   /// Logits as they are, or as they were changed.
   enum class stage : std::uint8_t { scored, drawn };
+  /// Of what may be drawn, or of the best log-probabilities.
+  enum class border : std::uint8_t { top_k, top_p, best };
 
   static constexpr int digit_bits = draw_note::digit_bits;
   static constexpr int bins = draw_note::bins;
@@ -134,6 +138,11 @@ struct draw_pass {
 
   TROUPE_KERNEL static constexpr std::int64_t runs_of(std::int64_t cols) {
     return (cols + sampling::run_size - 1) / sampling::run_size;
+  }
+
+  /// Of `digits`, which find a border.
+  TROUPE_KERNEL static constexpr int first_pass(border of) {
+    return static_cast<int>(of) * digits;
   }
 
 protected:
@@ -251,9 +260,13 @@ protected:
   // reach a goal. It is found digit by digit from the highest: a pass counts
   // how much the ranks with each next digit weigh.
 
-  enum class border : std::uint8_t { top_k, top_p };
+  TROUPE_KERNEL static border border_of(int pass) {
+    return static_cast<border>(pass / digits);
+  }
 
   TROUPE_KERNEL bool has_border(const ops::draw_row& how, border of) const {
+    if (of == border::best)
+      return is_wanted(how, stage::scored) && how.best > 0 && how.best < cols;
     if (!is_wanted(how, stage::drawn) || how.inverse == 0)
       return false;
     return of == border::top_k ? how.top_k > 0 && how.top_k < cols
@@ -330,20 +343,27 @@ protected:
          i += static_cast<int>(t.count()))
       m.work[i] = note.counted[pass % 3][i];
     t.sync();
+    const border of = border_of(pass);
     return settle(t, m, note.borders[pass], pass % digits == 0, [&](word all) {
-      return pass < digits ? static_cast<word>(how.top_k)
-                           : sampling::fixed_share(how.top_p, all);
+      return of == border::top_p
+                 ? sampling::fixed_share(how.top_p, all)
+                 : static_cast<word>(of == border::best ? how.best : how.top_k);
     });
   }
 
-  /// Of what may be drawn, after all passes.
+  /// A border, after all its passes; above all, if the row has none.
+  template <class Threads>
+  TROUPE_KERNEL word found(Threads& t, const memory& m, border of) const {
+    return has_border(rows[t.block_y()], of)
+               ? settled(t, m, first_pass(of) + digits - 1).known
+               : ~word{0};
+  }
+
+  /// Of what may be drawn.
   template <class Threads>
   TROUPE_KERNEL word last_of(Threads& t, const memory& m) const {
-    const ops::draw_row& how = rows[t.block_y()];
-    if (has_border(how, border::top_p))
-      return settled(t, m, 2 * digits - 1).known;
-    return has_border(how, border::top_k) ? settled(t, m, digits - 1).known
-                                          : ~word{0};
+    const bool has_top_p = has_border(rows[t.block_y()], border::top_p);
+    return found(t, m, has_top_p ? border::top_p : border::top_k);
   }
 
   // -- weights ----------------------------------------------------------------
@@ -388,9 +408,11 @@ struct largest_kernel : draw_pass {
       return; // all threads
     const memory m = memory_of(t);
     draw_note& note = note_of(t);
-    if (of == stage::drawn && t.block_x() == 0) { // of the first passes
-      clear_bins(t, note.counted[0]);
-      clear_bins(t, note.counted[digits % 3]);
+    if (t.block_x() == 0) {
+      for (auto& bins_of_pass : note.counted)
+        clear_bins(t, bins_of_pass);
+      if (t.index() == 0)
+        note.best_count = 0;
     }
     const row_view x = view_of(t, of);
     const std::int64_t begin = t.block_x() * part_cols;
@@ -415,43 +437,45 @@ struct largest_kernel : draw_pass {
   }
 };
 
-/// One of the passes of the borders, those of top_k first.
+/// One of the passes of the borders.
 struct border_kernel : draw_pass {
   std::int32_t pass;
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
     const ops::draw_row& how = rows[t.block_y()];
-    const border of = pass < digits ? border::top_k : border::top_p;
+    const border of = border_of(pass);
+    const bool is_first = pass % digits == 0;
     if (!has_border(how, of))
       return; // all threads
+    const stage from = of == border::best ? stage::scored : stage::drawn;
     const memory m = memory_of(t);
-    const row_summary row = summary_of(t, m, stage::drawn);
+    const row_summary row = summary_of(t, m, from);
     if (!row.is_good)
       return;
     draw_note& note = note_of(t);
     word last = ~word{0};
-    if (of == border::top_p && has_border(how, border::top_k))
-      last = pass == digits ? settled(t, m, digits - 1).known : note.top_k_last;
+    if (of == border::top_p)
+      last = is_first ? found(t, m, border::top_k) : note.top_k_last;
     border_state state;
-    if (pass % digits > 0)
+    if (!is_first)
       state = settled(t, m, pass - 1);
     if (t.block_x() == 0) {
       clear_bins(t, note.counted[(pass + 1) % 3]);
       if (t.index() == 0) {
         note.borders[pass] = state;
-        if (pass == digits)
+        if (of == border::top_p && is_first)
           note.top_k_last = last;
       }
     }
     clear_bins(t, m.work);
     t.sync();
-    const row_view x = view_of(t, stage::drawn);
+    const row_view x = view_of(t, from);
     const std::int64_t begin = t.block_x() * part_cols;
     count_digit(t, m.work, x, begin,
                 begin + part_cols < cols ? begin + part_cols : cols,
                 digits - 1 - pass % digits, state.known, [&](std::int64_t id) {
-                  return of == border::top_k
+                  return of != border::top_p
                              ? word{1}
                              : sampling::fixed_weight(
                                    weight_of(how, x[id], id, row.max, last));
@@ -505,6 +529,28 @@ struct weigh_kernel : draw_pass {
   }
 };
 
+/// The ranks of the best, after the passes of their border.
+struct collect_kernel : draw_pass {
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const ops::draw_row& how = rows[t.block_y()];
+    if (!is_wanted(how, stage::scored) || how.best == 0)
+      return; // all threads
+    const memory m = memory_of(t);
+    if (!summary_of(t, m, stage::scored).is_good)
+      return;
+    const word last = found(t, m, border::best);
+    const row_view x = view_of(t, stage::scored);
+    draw_note& note = note_of(t);
+    const std::int64_t begin = t.block_x() * part_cols;
+    const std::int64_t end =
+        begin + part_cols < cols ? begin + part_cols : cols;
+    for (std::int64_t id = begin + t.index(); id < end; id += t.count())
+      if (const word rank = rank_of(x[id], id); rank <= last)
+        note.best[t.add(&note.best_count, 1)] = rank;
+  }
+};
+
 /// Ends the stage of raw logits: the best log-probabilities, and what it takes
 /// for others. A block per row.
 struct score_kernel : draw_pass {
@@ -519,7 +565,7 @@ struct score_kernel : draw_pass {
     if (row.is_good) {
       log_sum = sampling::fixed_log(total(t, m));
       if (how.best > 0)
-        find_best(t, m, how.best, row.max, log_sum);
+        write_best(t, row.max, log_sum);
     }
     if (t.index() != 0)
       return;
@@ -530,48 +576,22 @@ struct score_kernel : draw_pass {
   }
 
 private:
+  /// In order.
   template <class Threads>
-  TROUPE_KERNEL void find_best(Threads& t, const memory& m, std::int32_t wanted,
-                               float max, double log_sum) const {
+  TROUPE_KERNEL void write_best(Threads& t, float max, double log_sum) const {
     const row_view x = view_of(t, stage::scored);
-    const word last = rank_at(t, m, wanted, x);
-    if (t.index() == 0)
-      m.control[0] = 0;
-    t.sync();
-    for (std::int64_t id = t.index(); id < cols; id += t.count())
-      if (const word rank = rank_of(x[id], id); rank <= last)
-        m.work[t.add(m.control, 1)] = rank;
-    t.sync();
-    const int count = static_cast<int>(m.control[0]);
+    const draw_note& note = note_of(t);
+    const int count = static_cast<int>(note.best_count);
     const int first = static_cast<int>(t.block_y()) * ops::draw_row::best_max;
     for (int i = static_cast<int>(t.index()); i < count;
          i += static_cast<int>(t.count())) {
       int place = 0;
       for (int j = 0; j < count; ++j)
-        place += m.work[j] < m.work[i] ? 1 : 0;
-      const std::int32_t id = id_of(m.work[i]);
+        place += note.best[j] < note.best[i] ? 1 : 0;
+      const std::int32_t id = id_of(note.best[i]);
       best_ids[first + place] = id;
       best_logprobs[first + place] = sampling::logprob_of(x[id], max, log_sum);
     }
-    t.sync();
-  }
-
-  /// The rank of the `count`th best; above all, if that are all.
-  template <class Threads>
-  TROUPE_KERNEL word rank_at(Threads& t, const memory& m, std::int32_t count,
-                             const row_view& x) const {
-    if (count >= cols)
-      return ~word{0};
-    border_state state;
-    for (int digit = digits - 1; digit >= 0; --digit) {
-      clear_bins(t, m.work);
-      t.sync();
-      count_digit(t, m.work, x, 0, cols, digit, state.known,
-                  [](std::int64_t) { return word{1}; });
-      state = settle(t, m, state, digit == digits - 1,
-                     [&](word) { return static_cast<word>(count); });
-    }
-    return state.known;
   }
 };
 

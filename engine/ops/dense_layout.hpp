@@ -50,7 +50,7 @@ struct gpu_draw_layout {
   gpu_draw_layout(std::int64_t row_count, std::int64_t cols);
 
   /// What its passes note of a row (cuda/kernels/draw.hpp).
-  static constexpr std::size_t note_bytes = 8'040;
+  static constexpr std::size_t note_bytes = 8'472;
   static constexpr std::int64_t run = 256; ///< ids that are added up first
 
   std::size_t rows, changes, raw, masks, notes, run_sums, drawn, best;
