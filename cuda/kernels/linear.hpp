@@ -30,6 +30,21 @@ struct row_norm {
   float epsilon = 0;
 };
 
+/// Tiles of columns that a block has on their way from the memory, so that its
+/// latency does not matter.
+template <class Stored>
+constexpr int tiles_at_once(int row_tiles, int output_tiles) {
+  constexpr int size = sizeof(Stored);
+  if (row_tiles > 2) // their sums take the registers
+    return 1;
+  if (row_tiles == 2)
+    return size < 4 ? 2 : 1;
+  // Where blocks have few outputs there may be few of them.
+  const int bytes = output_tiles > 2 || size == 1 ? 32 << 10 : 64 << 10;
+  return bytes /
+         (column_warps * tile_cols * size * output_tiles * fragment_outputs);
+}
+
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part. A tile's rows are a matrix of 16: first
 /// eight with the numbers as bf16, then the same ones with what that lacks, so
@@ -40,19 +55,7 @@ template <class Stored, int RowTiles, int OutputTiles>
 struct tile_product {
   static constexpr int rows = RowTiles * fragment_rows;
   static constexpr int outputs = OutputTiles * fragment_outputs;
-  /// Tiles of columns that are on their way from the memory, so that its
-  /// latency does not matter. Of few rows as many bytes of a block: more where
-  /// blocks have so few outputs that there may not be many of them. Sums of
-  /// more rows take the registers.
-  static constexpr int asked_bytes = OutputTiles > 2 || sizeof(Stored) == 1
-                                         ? 32 << 10
-                                         : 64 << 10;
-  static constexpr int at_once = RowTiles > 2 ? 1
-                                 : RowTiles == 2
-                                     ? (sizeof(Stored) < sizeof(float) ? 2 : 1)
-                                     : asked_bytes /
-                                           (column_warps * tile_cols * outputs *
-                                            static_cast<int>(sizeof(Stored)));
+  static constexpr int at_once = tiles_at_once<Stored>(RowTiles, OutputTiles);
 
   /// Of a row of a warp's sums; the end keeps banks apart.
   static constexpr int row_floats = outputs + 8;
