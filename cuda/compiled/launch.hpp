@@ -124,6 +124,9 @@ struct gpu_thread {
                  : "memory");
     return before == all - 1;
   }
+  __device__ std::int32_t look_up(const std::int32_t* word) const {
+    return __ldcg(word);
+  }
   __device__ void pause() const {
     constexpr unsigned nanoseconds = 20;
     __nanosleep(nanoseconds);

@@ -115,7 +115,8 @@ struct attention_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    // No launch writes the lists of rows: they are looked up meanwhile.
+    // No launch writes the lists of rows: they are looked up meanwhile, as a
+    // copy before all launches of the step has left them in the memory.
     const auto at = place_of(t);
     const bool sees_some = at.seen_by_any.first <= at.seen_by_any.last;
     const std::int32_t first = at.seen_by_any.first / span * span;
@@ -142,9 +143,10 @@ struct attention_kernel {
 
   // -- places -----------------------------------------------------------------
 
-  TROUPE_KERNEL range seen_by(std::int32_t row) const {
-    const std::int32_t position = work.rows.positions[row];
-    const std::int32_t end = work.rows.last[row];
+  template <class Threads>
+  TROUPE_KERNEL range seen_by(Threads& t, std::int32_t row) const {
+    const std::int32_t position = t.look_up(work.rows.positions + row);
+    const std::int32_t end = t.look_up(work.rows.last + row);
     const std::int32_t window = work.window;
     return {window > 0 && position >= window ? position - window + 1 : 0,
             work.ahead < end - position ? position + work.ahead : end};
@@ -154,12 +156,13 @@ struct attention_kernel {
   TROUPE_KERNEL queries queries_of(Threads& t) const {
     const std::int32_t x = static_cast<std::int32_t>(t.block_x()) / work.parts;
     const std::int32_t* tile = work.tiles + 2 * std::int64_t{t.block_y()};
+    const std::int32_t rows = t.look_up(tile + 1);
     queries out;
-    out.first_row = tile[0];
+    out.first_row = t.look_up(tile);
     out.kv_head = x / work.blocks_of_tile;
     out.group = work.heads / kv.kv_heads;
     out.begin = x % work.blocks_of_tile * shape::queries;
-    const std::int32_t all = tile[1] * out.group;
+    const std::int32_t all = rows * out.group;
     out.end =
         out.begin + shape::queries < all ? out.begin + shape::queries : all;
     return out;
@@ -184,18 +187,19 @@ struct attention_kernel {
       const bool is_there = q < own.end;
       out.row[i] = is_there ? own.row(q) : -1;
       out.head[i] = own.head(q);
-      out.seen[i] = is_there ? seen_by(out.row[i]) : range{1, 0};
+      out.seen[i] = is_there ? seen_by(t, out.row[i]) : range{1, 0};
     }
     out.seen_by_any = out.seen_by_all = {0, -1};
     if (own.begin >= own.end)
       return out;
     // Positions of rows ascend.
-    const range first = seen_by(own.row(own.begin));
-    const range last = seen_by(own.row(own.end - 1));
+    const range first = seen_by(t, own.row(own.begin));
+    const range last = seen_by(t, own.row(own.end - 1));
     out.seen_by_any = {first.first, last.last};
     out.seen_by_all = {last.first, first.last};
-    out.table = work.rows.tables +
-                work.rows.table_begins[work.rows.sequences[own.first_row]];
+    const std::int32_t sequence =
+        t.look_up(work.rows.sequences + own.first_row);
+    out.table = work.rows.tables + t.look_up(work.rows.table_begins + sequence);
     if (work.partials != nullptr) {
       const std::int32_t from = out.part * part_positions;
       const std::int32_t to = from + part_positions - 1;
@@ -421,8 +425,9 @@ struct attention_kernel {
       return;
     std::int32_t found = -1;
     if (p >= at.seen_by_any.first && p <= at.seen_by_any.last)
-      found = (at.table[p / kv.block_tokens] * kv.kv_heads + at.kv_head) * 2 *
-                  kv.block_tokens +
+      found = (t.look_up(at.table + p / kv.block_tokens) * kv.kv_heads +
+               at.kv_head) *
+                  2 * kv.block_tokens +
               p % kv.block_tokens;
     places_of(t, begin)[at.thread] = found;
   }
@@ -905,7 +910,7 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void merge_parts(Threads& t, const place& at) const {
     const auto own = queries_of(t);
-    const range seen = seen_by(own.first_row);
+    const range seen = seen_by(t, own.first_row);
     const std::int32_t some = (kv.head_dim + 3) / 4;
     for (std::int32_t i = at.thread; i < (own.end - own.begin) * some;
          i += attention_threads) {

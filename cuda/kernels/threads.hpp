@@ -43,8 +43,10 @@
 //                         sees what was written before, by the block up to its
 //                         last sync
 //   pause()               between two looks at such a word
-//   arrive(word, all)     counts at a word of the device's memory, as one
-//   thread
+//   look_up(word)         as the memory has it, which a copy may have changed
+//                         since this multiprocessor read it: for launches that
+//                         have not waited
+//   arrive(word, all)     counts at a word of the device's memory, as a thread
 //                         of each of `all` blocks of a launch does; whether it
 //                         is the last. What the others' blocks wrote up to
 //                         their last sync its block sees after a sync. The word

@@ -166,6 +166,9 @@ public:
   void store_release(std::uint32_t* word, std::uint32_t x) {
     std::atomic_ref{*word}.store(x, std::memory_order_release);
   }
+  std::int32_t look_up(const std::int32_t* word) const {
+    return *word;
+  }
   std::uint32_t load_acquire(const std::uint32_t* word) {
     return std::atomic_ref{*const_cast<std::uint32_t*>(word)}.load(
         std::memory_order_acquire);
