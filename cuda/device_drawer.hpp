@@ -176,6 +176,8 @@ private:
       device_.launch(shape, kernel);
     };
     const auto search = [&](border of) {
+      if (!any([&](auto& row) { return pass.has_border(row, of); }))
+        return;
       const int first = draw_pass::first_pass(of);
       for (int i = first; i < first + draw_pass::digits; ++i)
         launch(border_kernel{pass, i}, true);
@@ -192,10 +194,8 @@ private:
     if (!plan.changes.empty())
       launch(change_logits_kernel{pass}, false);
     launch(largest_kernel{pass, stage::drawn}, true);
-    if (any([](auto& row) { return row.inverse != 0 && row.top_k > 0; }))
-      search(border::top_k);
-    if (any([](auto& row) { return row.inverse != 0 && row.top_p < 1; }))
-      search(border::top_p);
+    search(border::top_k);
+    search(border::top_p);
     if (any([](auto& row) { return row.inverse != 0; }))
       launch(weigh_kernel{pass, stage::drawn}, true);
     launch(pick_kernel{pass}, false);

@@ -145,6 +145,20 @@ struct draw_pass {
     return static_cast<int>(of) * digits;
   }
 
+  /// Of a row: whether it has the stage, and whether it has the border.
+  TROUPE_KERNEL static bool is_wanted(const ops::draw_row& how, stage of) {
+    return how.by_host == 0 &&
+           (of == stage::scored ? how.best >= 0 : how.scored < 0);
+  }
+  TROUPE_KERNEL bool has_border(const ops::draw_row& how, border of) const {
+    if (of == border::best)
+      return is_wanted(how, stage::scored) && how.best > 0 && how.best < cols;
+    if (!is_wanted(how, stage::drawn) || how.inverse == 0)
+      return false;
+    return of == border::top_k ? how.top_k > 0 && how.top_k < cols
+                               : how.top_p < 1;
+  }
+
 protected:
   /// Shared memory of the block.
   struct memory {
@@ -171,6 +185,10 @@ protected:
       const bool allowed = mask == nullptr || (mask[id / 32] >> id % 32 & 1u);
       return allowed ? at[id] : -INFINITY;
     }
+  };
+
+  struct id_range {
+    std::int64_t begin, end;
   };
 
   /// What all parts of a row say.
@@ -207,9 +225,11 @@ protected:
     return out;
   }
 
-  TROUPE_KERNEL static bool is_wanted(const ops::draw_row& how, stage of) {
-    return how.by_host == 0 &&
-           (of == stage::scored ? how.best >= 0 : how.scored < 0);
+  /// Those of the block's part.
+  template <class Threads>
+  TROUPE_KERNEL id_range ids_of(Threads& t) const {
+    const std::int64_t begin = t.block_x() * part_cols;
+    return {begin, begin + part_cols < cols ? begin + part_cols : cols};
   }
 
   template <class Threads>
@@ -264,15 +284,6 @@ protected:
     return static_cast<border>(pass / digits);
   }
 
-  TROUPE_KERNEL bool has_border(const ops::draw_row& how, border of) const {
-    if (of == border::best)
-      return is_wanted(how, stage::scored) && how.best > 0 && how.best < cols;
-    if (!is_wanted(how, stage::drawn) || how.inverse == 0)
-      return false;
-    return of == border::top_k ? how.top_k > 0 && how.top_k < cols
-                               : how.top_p < 1;
-  }
-
   template <class Threads>
   TROUPE_KERNEL static void clear_bins(Threads& t, word* all) {
     for (int i = static_cast<int>(t.index()); i < bins;
@@ -280,13 +291,14 @@ protected:
       all[i] = 0;
   }
 
-  /// Of ids from `begin` to `end`, into bins of shared memory, which are clear.
+  /// Into bins of shared memory, which are clear.
   template <class Threads, class Weight>
   TROUPE_KERNEL static void count_digit(Threads& t, word* to, const row_view& x,
-                                        std::int64_t begin, std::int64_t end,
-                                        int digit, word known, Weight weight) {
+                                        id_range ids, int digit, word known,
+                                        Weight weight) {
     const int shift = digit * digit_bits;
-    for (std::int64_t id = begin + t.index(); id < end; id += t.count()) {
+    for (std::int64_t id = ids.begin + t.index(); id < ids.end;
+         id += t.count()) {
       const word rank = rank_of(x[id], id);
       if (rank >> (shift + digit_bits) != known)
         continue;
@@ -415,9 +427,7 @@ struct largest_kernel : draw_pass {
         note.best_count = 0;
     }
     const row_view x = view_of(t, of);
-    const std::int64_t begin = t.block_x() * part_cols;
-    const std::int64_t end =
-        begin + part_cols < cols ? begin + part_cols : cols;
+    const auto [begin, end] = ids_of(t);
     float most = -INFINITY, bad = 0;
     std::int64_t first = cols_max;
     for (std::int64_t id = begin + t.index(); id < end; id += t.count()) {
@@ -471,10 +481,8 @@ struct border_kernel : draw_pass {
     clear_bins(t, m.work);
     t.sync();
     const row_view x = view_of(t, from);
-    const std::int64_t begin = t.block_x() * part_cols;
-    count_digit(t, m.work, x, begin,
-                begin + part_cols < cols ? begin + part_cols : cols,
-                digits - 1 - pass % digits, state.known, [&](std::int64_t id) {
+    count_digit(t, m.work, x, ids_of(t), digits - 1 - pass % digits,
+                state.known, [&](std::int64_t id) {
                   return of != border::top_p
                              ? word{1}
                              : sampling::fixed_weight(
@@ -542,9 +550,7 @@ struct collect_kernel : draw_pass {
     const word last = found(t, m, border::best);
     const row_view x = view_of(t, stage::scored);
     draw_note& note = note_of(t);
-    const std::int64_t begin = t.block_x() * part_cols;
-    const std::int64_t end =
-        begin + part_cols < cols ? begin + part_cols : cols;
+    const auto [begin, end] = ids_of(t);
     for (std::int64_t id = begin + t.index(); id < end; id += t.count())
       if (const word rank = rank_of(x[id], id); rank <= last)
         note.best[t.add(&note.best_count, 1)] = rank;

@@ -51,16 +51,6 @@ std::vector<double> handed_out(const world::agent& at) {
   return out;
 }
 
-/// What the status shows as used of a node's GPUs.
-double used_of_gpus(const world& w, const std::string& name) {
-  for (const auto& node : w.machine->status().nodes)
-    if (node.node.node == name)
-      for (const auto& [what, amount] : node.used)
-        if (what == "GPU")
-          return amount;
-  return 0;
-}
-
 /// Failures that agents have seen and the head has not heard of.
 class late_failures {
 public:
@@ -242,7 +232,7 @@ TEST_CASE("GPUs count as used by what has them, though a head that begins anew "
   w.deploy({on_gpus("m", 3, 1, 3), on_gpus("part", 0.5, 1)});
   w.settle();
   REQUIRE(w.running() == 3);
-  const auto before = std::pair{used_of_gpus(w, "a"), used_of_gpus(w, "b")};
+  const auto before = std::pair{used_of(w, "a", "GPU"), used_of(w, "b", "GPU")};
   CHECK(before.first + before.second == 3.5);
   SECTION("none") {
     begin_anew(w, 2, {});
@@ -252,14 +242,14 @@ TEST_CASE("GPUs count as used by what has them, though a head that begins anew "
   }
   w.join_again("a");
   w.join_again("b");
-  CHECK(used_of_gpus(w, "a") >= before.first);
-  CHECK(used_of_gpus(w, "b") >= before.second);
-  CHECK(used_of_gpus(w, "a") <= 2);
-  CHECK(used_of_gpus(w, "b") <= 2);
+  CHECK(used_of(w, "a", "GPU") >= before.first);
+  CHECK(used_of(w, "b", "GPU") >= before.second);
+  CHECK(used_of(w, "a", "GPU") <= 2);
+  CHECK(used_of(w, "b", "GPU") <= 2);
   w.deploy(std::vector<model_deployment>{});
   w.all_ended();
-  CHECK(used_of_gpus(w, "a") == 0);
-  CHECK(used_of_gpus(w, "b") == 0);
+  CHECK(used_of(w, "a", "GPU") == 0);
+  CHECK(used_of(w, "b", "GPU") == 0);
 }
 
 TEST_CASE("a GPU whose process does not end keeps no node from closing") {

@@ -22,15 +22,6 @@ const protocol::replica_spec& spec_of(world& w, const std::string& id) {
   return w.agent_of(id).running.at(id).spec;
 }
 
-double used_of(const world& w, const std::string& name) {
-  for (const auto& node : w.machine->status().nodes)
-    if (node.node.node == name)
-      for (const auto& [what, amount] : node.used)
-        if (what == "CPU")
-          return amount;
-  return 0;
-}
-
 using names = std::vector<std::string>;
 
 /// Two nodes with room for two ranks each, and a replica of three.

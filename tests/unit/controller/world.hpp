@@ -260,4 +260,15 @@ private:
   }
 };
 
+/// What the status shows as used of a node.
+inline double used_of(const world& w, const std::string& name,
+                      const std::string& what = "CPU") {
+  for (const auto& node : w.machine->status().nodes)
+    if (node.node.node == name)
+      for (const auto& [of, amount] : node.used)
+        if (of == what)
+          return amount;
+  return 0;
+}
+
 } // namespace troupe::test
