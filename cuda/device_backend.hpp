@@ -45,7 +45,7 @@ public:
 
   std::string arithmetic() const override {
     const auto* kept = kv_type_ == ops::kv_type::e4m3 ? "e4m3" : "f16";
-    return std::string{"cuda-"} + kept + "kv-3-" + device_->name() +
+    return std::string{"cuda-"} + kept + "kv-4-" + device_->name() +
            products_.name();
   }
 
@@ -240,8 +240,8 @@ public:
   void attention(const float* qkv, const ops::attention_params& how,
                  const ops::batch_view& batch, std::int32_t layer,
                  ops::kv_pool& pool, float* out) override {
-    with_kv(pool, [&](const auto& kv) {
-      attend(qkv, std::nullopt, how, batch, layer, kv, out);
+    with_kv(pool, layer, [&](const auto& kv) {
+      attend(qkv, std::nullopt, how, batch, kv, out);
     });
   }
 
@@ -255,9 +255,8 @@ public:
       turn_and_store(qkv, how.heads, turns, batch, layer, pool);
       return attention(qkv, how, batch, layer, pool, out);
     }
-    with_kv(pool, [&](const auto& kv) {
-      attend(qkv, turns, how, batch, layer, kv, out);
-    });
+    with_kv(pool, layer,
+            [&](const auto& kv) { attend(qkv, turns, how, batch, kv, out); });
   }
 
   void silu_mul(const float* gate_up, std::int64_t rows, std::int64_t n,
@@ -423,10 +422,12 @@ private:
   }
 
   template <class Kept>
-  static kv_view<Kept> view_of(ops::kv_pool& pool) {
+  static kv_view<Kept> view_of(ops::kv_pool& pool, std::int32_t layer) {
     auto& kv = static_cast<device_kv&>(pool);
     const auto& shape = kv.shape_;
-    return {kv.memory.template as<Kept>(), shape.blocks, shape.kv_heads,
+    const auto of_layer = 2 * std::int64_t{shape.blocks} * shape.kv_heads *
+                          shape.block_tokens * shape.head_dim;
+    return {kv.memory.template as<Kept>() + layer * of_layer, shape.kv_heads,
             shape.block_tokens, shape.head_dim};
   }
 
@@ -473,11 +474,11 @@ private:
 
   /// Calls f with the store as what it keeps.
   template <class F>
-  void with_kv(ops::kv_pool& pool, F f) const {
+  void with_kv(ops::kv_pool& pool, std::int32_t layer, F f) const {
     if (kv_type_ == ops::kv_type::e4m3)
-      f(view_of<e4m3>(pool));
+      f(view_of<e4m3>(pool, layer));
     else
-      f(view_of<f16>(pool));
+      f(view_of<f16>(pool, layer));
   }
 
   template <class F>
@@ -575,10 +576,9 @@ private:
   void turn_and_store(float* qkv, std::int32_t heads, const head_turns& how,
                       const ops::batch_view& batch, std::int32_t layer,
                       ops::kv_pool& pool) {
-    with_kv(pool, [&]<class Kept>(const kv_view<Kept>& kv) {
-      over_rows(
-          batch.positions.size(), 1,
-          rope_kernel<Kept>{qkv, how, heads, layer, lists_.rows_of(batch), kv});
+    with_kv(pool, layer, [&]<class Kept>(const kv_view<Kept>& kv) {
+      over_rows(batch.positions.size(), 1,
+                rope_kernel<Kept>{qkv, how, heads, lists_.rows_of(batch), kv});
     });
   }
 
@@ -586,7 +586,7 @@ private:
   template <class Kept>
   void attend(const float* qkv, const std::optional<head_turns>& turn,
               const ops::attention_params& how, const ops::batch_view& batch,
-              std::int32_t layer, const kv_view<Kept>& kv, float* out) {
+              const kv_view<Kept>& kv, float* out) {
     attention_work work;
     work.keeps_own = turn.has_value();
     work.turn = turn.value_or(head_turns{});
@@ -596,7 +596,6 @@ private:
     work.soft_cap = how.soft_cap;
     work.window = how.window;
     work.ahead = how.ahead;
-    work.layer = layer;
     work.rows = lists_.rows_of(batch);
     work.out = out;
     const auto rows = static_cast<std::int64_t>(batch.positions.size());

@@ -13,7 +13,6 @@ struct attention_work {
   float soft_cap;      ///< 0 = none
   std::int32_t window; ///< 0 = none
   std::int32_t ahead;
-  std::int32_t layer;
   rows_view rows;
   /// Of each block_y: (first row, number of rows), all of one sequence.
   const std::int32_t* tiles;
@@ -39,8 +38,8 @@ struct attention_work {
 /// alone, never on which queries are beside it or on how many warps share them:
 ///
 /// - Spans of positions begin at their multiples. A score is the sum over the
-///   head's numbers, 16 after 16, of which the query's have two halves (of its
-///   float, scaled by a power of two), then of the other half. Keys are f16.
+///   head's numbers, 16 after 16. A query's are scaled by a power of two and
+///   rounded to f16, as keys are. Scores are in units of which two count 4.
 /// - Of a part of `part_positions`, span after span: the sums so far are made
 ///   relative to the greatest score, then a span's weighted values are added,
 ///   16 positions after 16. Weights are rounded to f16, also where they are
@@ -101,8 +100,7 @@ struct attention_kernel {
 
   /// The queries of a lane, as the products want them.
   struct query_words {
-    std::uint32_t high[shape::keeps_queries ? shape::head_steps : 1][4];
-    std::uint32_t low[shape::keeps_queries ? shape::head_steps : 1][4];
+    fragments::a of_step[shape::keeps_queries ? shape::head_steps : 1];
     float factors[2]; ///< of the scores
   };
 
@@ -233,8 +231,7 @@ struct attention_kernel {
     const float* k = work.qkv + row * row_floats() +
                      (std::int64_t{work.heads} + own.kv_head) * kv.head_dim;
     keep_head(t, work.turn, k, k + std::int64_t{kv.kv_heads} * kv.head_dim, row,
-              work.layer, own.kv_head, work.rows, kv,
-              [](std::int32_t, float) {});
+              own.kv_head, work.rows, kv, [](std::int32_t, float) {});
   }
 
   /// A team's queries as floats, where later the whole's sums are; what there
@@ -305,7 +302,7 @@ struct attention_kernel {
       TROUPE_UNROLL
       for (int j = 0; j < 8; ++j) {
         const float size = some[j] < 0 ? -some[j] : some[j];
-        greatest = size > greatest ? size : greatest;
+        greatest = greater(size, greatest);
       }
     }
     const std::uint32_t exponent = bits_of(t.quad_max(greatest)) >> 23;
@@ -324,81 +321,57 @@ struct attention_kernel {
     for (int i = 0; i < 2; ++i) {
       const auto exponent = exponent_of(t, at, i);
       scales[i] = float_of_bits((254u - exponent) << 23);
-      out.factors[i] = work.scale * float_of_bits(exponent << 23);
+      out.factors[i] = work.scale * log2_e * float_of_bits(exponent << 23);
     }
     TROUPE_UNROLL
     for (int c = 0; c < Dims / 32; ++c) {
       if (Team > 1 && c % Team != at.member)
-        continue;                          // another warp's
-      std::uint32_t high[2][4], low[2][4]; // of each step
+        continue; // another warp's
+      fragments::a words[2];
       TROUPE_UNROLL
       for (int i = 0; i < 2; ++i) {
         float some[8];
         read_query(t, at, i, 32 * c + at.lane % 4 * 8, some);
         TROUPE_UNROLL
-        for (int w = 0; w < 4; ++w) {
-          const float a = some[2 * w] * scales[i];
-          const float b = some[2 * w + 1] * scales[i];
-          const std::uint32_t word = t.round_pair(a, b);
-          const int to = w % 2 * 2 + i;
-          high[w / 2][to] = word;
-          low[w / 2][to] = t.round_pair(
-              a - to_float(f16{static_cast<std::uint16_t>(word)}),
-              b - to_float(f16{static_cast<std::uint16_t>(word >> 16)}));
-        }
+        for (int w = 0; w < 4; ++w)
+          words[w / 2][w % 2 * 2 + i] = t.round_pair(
+              some[2 * w] * scales[i], some[2 * w + 1] * scales[i]);
       }
       TROUPE_UNROLL
       for (int step = 0; step < 2; ++step)
-        keep_query(t, at, 2 * c + step, high[step], low[step], out);
+        keep_query(t, at, 2 * c + step, words[step], out);
     }
   }
 
   template <class Threads>
-  TROUPE_KERNEL void
-  keep_query(Threads& t, const place& at, int step, const fragments::a& high,
-             const fragments::a& low, query_words& out) const {
-    if constexpr (shape::keeps_queries) {
-      TROUPE_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        out.high[step][w] = high[w];
-        out.low[step][w] = low[w];
-      }
-    } else {
-      auto* to = query_at(t, at, step);
-      TROUPE_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        to[0].at[w] = high[w];
-        to[shape::lanes].at[w] = low[w];
-      }
-    }
+  TROUPE_KERNEL static void keep_query(Threads& t, const place& at, int step,
+                                       const fragments::a& words,
+                                       query_words& out) {
+    TROUPE_UNROLL
+    for (int w = 0; w < 4; ++w)
+      if constexpr (shape::keeps_queries)
+        out.of_step[step][w] = words[w];
+      else
+        query_at(t, at, step)->at[w] = words[w];
   }
 
   template <class Threads>
-  TROUPE_KERNEL void query_at_step(Threads& t, const place& at, int step,
-                                   const query_words& query, fragments::a& high,
-                                   fragments::a& low) const {
-    if constexpr (shape::keeps_queries) {
-      TROUPE_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        high[w] = query.high[step][w];
-        low[w] = query.low[step][w];
-      }
-    } else {
-      const auto* from = query_at(t, at, step);
-      const auto a = from[0], b = from[shape::lanes];
-      TROUPE_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        high[w] = a.at[w];
-        low[w] = b.at[w];
-      }
-    }
+  TROUPE_KERNEL static void query_at_step(Threads& t, const place& at, int step,
+                                          const query_words& query,
+                                          fragments::a& out) {
+    pack<std::uint32_t, 4> words;
+    if constexpr (!shape::keeps_queries)
+      words = *query_at(t, at, step);
+    TROUPE_UNROLL
+    for (int w = 0; w < 4; ++w)
+      out[w] = shape::keeps_queries ? query.of_step[step][w] : words.at[w];
   }
 
   template <class Threads>
   TROUPE_KERNEL static pack<std::uint32_t, 4>*
   query_at(Threads& t, const place& at, int step) {
     return shared_at<pack<std::uint32_t, 4>>(t, shape::query_words) +
-           step * 2 * shape::lanes + at.lane;
+           step * shape::lanes + at.lane;
   }
 
   // -- keys and values --------------------------------------------------------
@@ -442,33 +415,63 @@ struct attention_kernel {
   template <int Row, class Threads>
   TROUPE_KERNEL void copy_span(Threads& t, const place& at, std::int32_t begin,
                                std::int32_t behind, int to) const {
-    constexpr int piece = 16 / int{sizeof(Kept)};
-    const auto* places = places_of(t, begin);
-    const Kept* store = kv.keys(work.layer, 0, 0);
-    // Of a row that is not there, any that is.
-    const auto from = [&](int row) {
-      const std::int32_t at = places[row] < 0 ? 0 : places[row] + behind;
-      return store + std::int64_t{at} * kv.head_dim;
-    };
-    if (kv.head_dim % piece == 0) {
-      constexpr int pieces = Dims / piece;
-      for (int i = at.thread; i < span * pieces; i += attention_threads) {
-        const int row = i / pieces, first = i % pieces * piece;
-        if (first < kv.head_dim)
-          t.copy_async(shared_at<Kept>(t, to + row * Row) + first,
-                       from(row) + first, places[row] >= 0);
-      }
-    } else {
-      TROUPE_NO_UNROLL // few models have such heads: it should be short
-          for (int i = at.thread; i < span * kv.head_dim;
-               i += attention_threads) {
-        const int row = i / kv.head_dim, first = i % kv.head_dim;
-        shared_at<Kept>(t, to + row * Row)[first] =
-            places[row] < 0 ? Kept{0} : from(row)[first];
-      }
-    }
+    if (kv.head_dim % piece == 0)
+      copy_pieces<Row>(t, at, begin, behind, to);
+    else
+      copy_numbers<Row>(t, at, begin, behind, to);
     t.commit_copies();
   }
+
+  /// Numbers of 16 bytes.
+  static constexpr int piece = 16 / int{sizeof(Kept)};
+
+  /// A thread has the same piece of some rows.
+  template <int Row, class Threads>
+  TROUPE_KERNEL void copy_pieces(Threads& t, const place& at,
+                                 std::int32_t begin, std::int32_t behind,
+                                 int to) const {
+    constexpr int pieces = Dims / piece;
+    constexpr int rows_at_once = attention_threads / pieces;
+    static_assert(attention_threads % pieces == 0 && span % rows_at_once == 0);
+    const int first = at.thread % pieces * piece;
+    if (first >= kv.head_dim)
+      return;
+    const auto* places = places_of(t, begin);
+    // One multiplication of 32 bits is an address.
+    const auto* from = reinterpret_cast<const char*>(row_at(0, behind) + first);
+    const auto row_bytes =
+        static_cast<std::uint32_t>(kv.head_dim) * std::uint32_t{sizeof(Kept)};
+    TROUPE_UNROLL
+    for (int i = 0; i < span / rows_at_once; ++i) {
+      const int row = at.thread / pieces + i * rows_at_once;
+      const std::int32_t place = places[row];
+      // Of a row that is not there, any that is.
+      const auto some = static_cast<std::uint32_t>(place < 0 ? 0 : place);
+      t.copy_async(shared_at<Kept>(t, to + row * Row) + first,
+                   from + std::uint64_t{some} * row_bytes, place >= 0);
+    }
+  }
+
+  /// Heads that are no multiple of 16 bytes; few models have such: it should be
+  /// short.
+  template <int Row, class Threads>
+  TROUPE_KERNEL void copy_numbers(Threads& t, const place& at,
+                                  std::int32_t begin, std::int32_t behind,
+                                  int to) const {
+    const auto* places = places_of(t, begin);
+    TROUPE_NO_UNROLL
+    for (int i = at.thread; i < span * kv.head_dim; i += attention_threads) {
+      const int row = i / kv.head_dim, first = i % kv.head_dim;
+      shared_at<Kept>(t, to + row * Row)[first] =
+          places[row] < 0 ? Kept{0} : row_at(places[row], behind)[first];
+    }
+  }
+
+  TROUPE_KERNEL const Kept* row_at(std::int32_t place,
+                                   std::int32_t behind) const {
+    return kv.keys(0, 0) + (std::int64_t{place} + behind) * kv.head_dim;
+  }
+
   template <class Threads>
   TROUPE_KERNEL void copy_keys(Threads& t, const place& at,
                                std::int32_t begin) const {
@@ -522,10 +525,13 @@ struct attention_kernel {
       find_span(t, at, begin + span);
     float scores[shape::key_tiles][4] = {};
     score<Whole>(t, at, query, begin, scores);
-    float most[2] = {-INFINITY, -INFINITY};
+    float factors[2] = {query.factors[0], query.factors[1]};
+    if (work.soft_cap > 0)
+      cap_scores(scores, factors);
+    float most[2];
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i)
-      most[i] = greatest<Whole>(t, at, begin, i, scores);
+      most[i] = greatest<Whole>(t, at, begin, i, scores) * factors[i];
     if constexpr (Team > 1)
       show_most(t, at, most);
     t.sync(); // keys are read
@@ -538,12 +544,13 @@ struct attention_kernel {
     float kept[2];
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const float now = to.most[i] > most[i] ? to.most[i] : most[i];
-      kept[i] = sees<Whole>(at, i, begin) ? expf(to.most[i] - now) : 1.0f;
+      const float now = greater(to.most[i], most[i]);
+      kept[i] =
+          sees<Whole>(at, i, begin) ? about_power(to.most[i] - now) : 1.0f;
       to.most[i] = now;
     }
     std::uint32_t words[shape::key_tiles][2];
-    weigh<Whole>(t, at, begin, to.most, scores, words);
+    weigh<Whole>(t, at, begin, factors, to.most, scores, words);
     fragments::a weights[shape::span_steps];
     if constexpr (Team > 1)
       show_weights(t, at, words);
@@ -590,10 +597,10 @@ struct attention_kernel {
     const int row = shape::keys + (first + at.lane / 4) * shape::key_row;
     TROUPE_UNROLL
     for (int step = 0; step < shape::head_steps; step += 2) {
-      fragments::a high[2], low[2];
+      fragments::a queries[2];
       TROUPE_UNROLL
       for (int s = 0; s < 2; ++s)
-        query_at_step(t, at, step + s, query, high[s], low[s]);
+        query_at_step(t, at, step + s, query, queries[s]);
       TROUPE_UNROLL
       for (int tile = 0; tile < shape::key_tiles; ++tile) {
         if (!is_needed<Whole>(at, begin, first + 8 * tile, 8))
@@ -604,34 +611,28 @@ struct attention_kernel {
                        16 * step + at.lane % 4 * 8,
                    words);
         TROUPE_UNROLL
-        for (int s = 0; s < 2; ++s) {
-          const fragments::b key = {words[2 * s], words[2 * s + 1]};
-          t.template multiply_add<f16>(scores[tile], high[s], key);
-          t.template multiply_add<f16>(scores[tile], low[s], key);
-        }
+        for (int s = 0; s < 2; ++s)
+          t.template multiply_add<f16>(scores[tile], queries[s],
+                                       {words[2 * s], words[2 * s + 1]});
       }
     }
-    TROUPE_UNROLL
-    for (int tile = 0; tile < shape::key_tiles; ++tile)
-      TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      scores[tile][i] *= query.factors[i / 2];
-    }
-    if (work.soft_cap > 0)
-      cap_scores(scores);
   }
 
-  /// cap * tanh(x / cap), to 2^-21 of the cap: `tanhf` would be a large part of
-  /// this kernel's code, which most models do not run.
-  TROUPE_KERNEL void cap_scores(float (&scores)[shape::key_tiles][4]) const {
-    const float cap = work.soft_cap, twice = 2.0f / cap;
+  /// cap * tanh(x / cap), to 2^-21 of the cap, of scores times their factors,
+  /// which are 1 then: `tanhf` would be a large part of this kernel's code,
+  /// which most models do not run.
+  TROUPE_KERNEL void cap_scores(float (&scores)[shape::key_tiles][4],
+                                float* factors) const {
+    const float cap = work.soft_cap * log2_e;
+    const float twice = 2.0f / work.soft_cap;
     TROUPE_UNROLL
     for (int tile = 0; tile < shape::key_tiles; ++tile)
       TROUPE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const float e = expf(scores[tile][i] * twice);
+      const float e = about_power(scores[tile][i] * factors[i / 2] * twice);
       scores[tile][i] = cap - 2.0f * cap * about_inverse(e + 1.0f);
     }
+    factors[0] = factors[1] = 1;
   }
 
   /// Of a query's scores that it sees, those of the warp.
@@ -645,7 +646,7 @@ struct attention_kernel {
       TROUPE_UNROLL
     for (int i = 2 * query; i < 2 * query + 2; ++i)
       if (is_seen<Whole>(at, query, position_of(at, begin, tile, i)))
-        out = scores[tile][i] > out ? scores[tile][i] : out;
+        out = greater(scores[tile][i], out);
     return t.quad_max(out);
   }
 
@@ -666,16 +667,16 @@ struct attention_kernel {
       TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       const float x = all[m * queries_at_once + at.lane / 4 + 8 * i];
-      most[i] = x > most[i] ? x : most[i];
+      most[i] = greater(x, most[i]);
     }
   }
 
   /// Scores become weights, two to a word.
   template <bool Whole, class Threads>
-  TROUPE_KERNEL static void weigh(Threads& t, const place& at,
-                                  std::int32_t begin, const float* most,
-                                  const float (&scores)[shape::key_tiles][4],
-                                  std::uint32_t (&words)[shape::key_tiles][2]) {
+  TROUPE_KERNEL static void
+  weigh(Threads& t, const place& at, std::int32_t begin, const float* factors,
+        const float* most, const float (&scores)[shape::key_tiles][4],
+        std::uint32_t (&words)[shape::key_tiles][2]) {
     TROUPE_UNROLL
     for (int tile = 0; tile < shape::key_tiles; ++tile)
       TROUPE_UNROLL
@@ -684,7 +685,8 @@ struct attention_kernel {
       TROUPE_UNROLL
       for (int i = 0; i < 2; ++i)
         of[i] = is_seen<Whole>(at, q, position_of(at, begin, tile, i))
-                    ? expf(scores[tile][2 * q + i] - most[q])
+                    ? about_power(
+                          fmaf(scores[tile][2 * q + i], factors[q], -most[q]))
                     : 0.0f;
       words[tile][q] = t.round_pair(of[0], of[1]);
     }

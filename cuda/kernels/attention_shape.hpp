@@ -66,7 +66,7 @@ struct attention_shape {
   static constexpr int values = keys + span * key_row;
   static constexpr int query_words = values + span * value_row;
   static constexpr int whole =
-      query_words + (keeps_queries ? 0 : head_steps * 2 * lanes * 16);
+      query_words + (keeps_queries ? 0 : head_steps * lanes * 16);
   static constexpr int weights = whole + attention_threads * rounds * wide * 16;
   static constexpr int most =
       weights + (Team > 1 ? queries_at_once * weight_row : 0);
@@ -76,14 +76,16 @@ struct attention_shape {
 
   /// Of a multiprocessor: as many as hide that a block waits for its copies,
   /// where the sums and queries of a thread leave room for them.
-  static constexpr int blocks_at_once = Team == 1 ? 2 : Dims <= 128 ? 4 : 2;
+  static constexpr int blocks_at_once = Team == 1     ? Dims <= 64 ? 3 : 2
+                                        : Dims <= 128 ? 4
+                                                      : 2;
 
   static constexpr std::size_t shared_floats = bytes / sizeof(float);
 };
 
 /// What two sums of weighted values, each relative to its own greatest score,
-/// count in their sum (Milakov and Gimelshein, 2018). A sum of no positions has
-/// no weights and counts nothing.
+/// a power of two, count in their sum (Milakov and Gimelshein, 2018). A sum of
+/// no positions has no weights and counts nothing.
 struct attention_shares {
   float most;
   float first, second;
@@ -92,8 +94,8 @@ TROUPE_KERNEL attention_shares shares_of(float most, float weights,
                                          float second_most,
                                          float second_weights) {
   const float now = most > second_most ? most : second_most;
-  return {now, weights != 0 ? expf(most - now) : 0.0f,
-          second_weights != 0 ? expf(second_most - now) : 0.0f};
+  return {now, weights != 0 ? about_power(most - now) : 0.0f,
+          second_weights != 0 ? about_power(second_most - now) : 0.0f};
 }
 
 /// Of a part, for each query: its greatest score, its weights, and from the
@@ -132,8 +134,8 @@ TROUPE_KERNEL void read_pairs(Threads&, const f16* low, const f16* high,
     const auto b = *reinterpret_cast<const words*>(high);
     TROUPE_UNROLL
     for (int i = 0; i < N / 2; ++i) {
-      to[2 * i] = (a.at[i] & 0xffffu) | b.at[i] << 16;
-      to[2 * i + 1] = a.at[i] >> 16 | (b.at[i] & 0xffff0000u);
+      to[2 * i] = lower_halves(a.at[i], b.at[i]);
+      to[2 * i + 1] = upper_halves(a.at[i], b.at[i]);
     }
   }
 }

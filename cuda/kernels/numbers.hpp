@@ -133,6 +133,45 @@ TROUPE_KERNEL float about_inverse(float x) {
 #endif
 }
 
+inline constexpr float log2_e = 1.4426950408889634f;
+
+/// 2^x, which may lack 2^-22 of it, and is 0 where it is below 2^-126.
+TROUPE_KERNEL float about_power(float x) {
+#ifdef __CUDA_ARCH__
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+#else
+  return exp2f(x);
+#endif
+}
+
+/// Of two numbers; the other one, where one is no number.
+TROUPE_KERNEL float greater(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return fmaxf(a, b);
+#else
+  return a > b || b != b ? a : b;
+#endif
+}
+
+/// The lower halves of two words in one, and the upper ones, that of the first
+/// in its lower half.
+TROUPE_KERNEL std::uint32_t lower_halves(std::uint32_t a, std::uint32_t b) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(a, b, 0x5410);
+#else
+  return (a & 0xffffu) | b << 16;
+#endif
+}
+TROUPE_KERNEL std::uint32_t upper_halves(std::uint32_t a, std::uint32_t b) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(a, b, 0x7632);
+#else
+  return a >> 16 | (b & 0xffff0000u);
+#endif
+}
+
 inline constexpr float f16_most = 65504.0f;
 
 /// No number becomes 0, and what is beyond f16 its greatest.

@@ -4,26 +4,22 @@
 
 namespace troupe::cuda {
 
-/// Where keys and values lie, as f16 or e4m3, values as finite numbers: per
-/// layer, block and kv head the keys [position][head_dim], then the values
-/// likewise.
+/// Where a layer's keys and values lie, as f16 or e4m3, values as finite
+/// numbers: per block and kv head the keys [position][head_dim], then the
+/// values likewise.
 template <class Kept>
 struct kv_view {
   Kept* memory;
-  std::int32_t blocks;
   std::int32_t kv_heads;
   std::int32_t block_tokens;
   std::int32_t head_dim;
 
-  TROUPE_KERNEL Kept* keys(std::int32_t layer, std::int32_t block,
-                           std::int32_t head) const {
-    const std::int64_t at =
-        (std::int64_t{layer} * blocks + block) * kv_heads + head;
+  TROUPE_KERNEL Kept* keys(std::int32_t block, std::int32_t head) const {
+    const std::int64_t at = std::int64_t{block} * kv_heads + head;
     return memory + at * 2 * block_tokens * head_dim;
   }
-  TROUPE_KERNEL Kept* values(std::int32_t layer, std::int32_t block,
-                             std::int32_t head) const {
-    return keys(layer, block, head) + std::int64_t{block_tokens} * head_dim;
+  TROUPE_KERNEL Kept* values(std::int32_t block, std::int32_t head) const {
+    return keys(block, head) + std::int64_t{block_tokens} * head_dim;
   }
 };
 
@@ -44,16 +40,16 @@ struct rows_view {
 /// Stores k, turned, and v of a head at its row's position, by a warp. Both
 /// have kv.head_dim numbers; turned_k(i, number) is told those of k.
 template <class Threads, class Kept, class TurnedK>
-TROUPE_KERNEL void
-keep_head(Threads& t, const head_turns& how, const float* k, const float* v,
-          std::int32_t row, std::int32_t layer, std::int32_t head,
-          const rows_view& rows, const kv_view<Kept>& kv, TurnedK turned_k) {
+TROUPE_KERNEL void keep_head(Threads& t, const head_turns& how, const float* k,
+                             const float* v, std::int32_t row,
+                             std::int32_t head, const rows_view& rows,
+                             const kv_view<Kept>& kv, TurnedK turned_k) {
   const std::int32_t d = kv.head_dim;
   const std::int32_t position = rows.positions[row];
   const std::int32_t block = rows.block_of(row, position, kv.block_tokens);
   const std::int64_t within = std::int64_t{position % kv.block_tokens} * d;
-  Kept* keys = kv.keys(layer, block, head) + within;
-  Kept* values = kv.values(layer, block, head) + within;
+  Kept* keys = kv.keys(block, head) + within;
+  Kept* values = kv.values(block, head) + within;
   turn_head(t, how, how.k_norm, position, k, d, [&](std::int32_t i, float x) {
     store(x, keys[i]);
     turned_k(i, x);
@@ -71,7 +67,6 @@ struct rope_kernel {
   float* qkv; ///< [heads * d | kv_heads * d | kv_heads * d]
   head_turns how;
   std::int32_t heads;
-  std::int32_t layer;
   rows_view rows;
   kv_view<Kept> kv;
 
@@ -88,7 +83,7 @@ struct rope_kernel {
       if (head < heads)
         turn_head(t, how, how.q_norm, rows.positions[row], of, d, turned);
       else
-        keep_head(t, how, of, of + std::int64_t{kv.kv_heads} * d, row, layer,
+        keep_head(t, how, of, of + std::int64_t{kv.kv_heads} * d, row,
                   head - heads, rows, kv, turned);
     }
   }
