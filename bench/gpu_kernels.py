@@ -8,8 +8,14 @@ count instructions, sectors of memory and turns of shared memory.
 For each operation: the microseconds that an H200 cannot be faster than, for its
 memory (bytes that have to be read), for issuing the kernel's instructions, for
 its tensor cores and for its shared memory, each as if nothing else took time.
-PTX is not machine code: ptxas merges and adds some. Nothing here is a
+PTX is not machine code: ptxas merges and adds some. Nothing of that is a
 measurement of a GPU.
+
+  gpu_kernels.py --measured PROGRAM [--json OUT.json]
+
+Where there is one: PROGRAM (bench_gpu_kernels) runs operations of Qwen2.5-0.5B
+and 7B on it, many in a graph, and each is shown beside what its memory, or a
+prompt's products, take at least of an H200. A line per operation, as it ends.
 """
 
 import argparse
@@ -17,6 +23,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 # NVIDIA's figures for the H200 SXM, the clock as it boosts.
@@ -85,6 +92,64 @@ OPERATIONS = (
        prompt("28 heads of 128, 4 groups", 28, 4, 128, 512)])
 
 
+# An operation on a GPU, and how many multiply-adds it has where it is bound by
+# those: all of them by a library, as NVIDIA says its tensor cores can.
+MULTIPLIES_PER_S = 989e12 / 2
+
+
+def step_of(name, hidden, heads, kv_heads, dim, wide):
+    """A layer's: products by our own kernel, those that a trial chose for many
+    rows, attention."""
+    keys = 2 * kv_heads * dim
+    products = [("q, k, v", heads * dim + keys, hidden, {"normed": True}),
+                ("output", hidden, heads * dim, {}),
+                ("gate, up", 2 * wide, hidden, {"normed": True, "gated": True}),
+                ("down", hidden, wide, {})]
+    for what, outputs, cols, how in products:
+        for rows in 1, 32, 128:
+            yield linear(f"{name}, {what}", "bf16", outputs, cols, rows, **how)
+        for rows, role in (128, []), (2048, ["--prompt"]):
+            one = linear(f"{name}, {what}, as chosen", "bf16", outputs, cols,
+                         rows, **how)
+            one["call"] = ["--chosen", *one["call"], *role]
+            one["multiplies"] = rows * outputs * cols
+            yield one
+    for rows in 1, 32, 128:
+        yield attention(f"{name}, attention", heads, kv_heads, dim, 1024, rows)
+    one = prompt(f"{name}, attention", heads, kv_heads, dim, 2048)
+    one["multiplies"] = heads * dim * 2048 * 2048 # the half of two products
+    yield one
+
+
+MEASURED = [*step_of("0.5B", 896, 14, 2, 64, 4864),
+            *step_of("7B", 3584, 28, 4, 128, 18944)]
+
+
+def measured(program, call):
+    """Of one operation: microseconds, and the arithmetic that it is of."""
+    done = subprocess.run([program, "--measure", *map(str, call)], check=False,
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        return {"error": done.stderr.strip() or f"it ended with {done.returncode}"}
+    return json.loads(done.stdout)
+
+
+def measure_all(program, operations):
+    """Whether all could be measured, and what was seen."""
+    results = []
+    print("| operation | us | least | of the least |\n"
+          "| --- | --- | --- | --- |")
+    for operation in operations:
+        seen = measured(program, operation["call"])
+        least = max(operation["bytes"] / BYTES_PER_S,
+                    operation.get("multiplies", 0) / MULTIPLIES_PER_S) * 1e6
+        print(f"| {operation['name']} | "
+              + (f"{seen['us']:.4g} | {least:.4g} | {least / seen['us']:.0%} |"
+                 if "us" in seen else f"{seen['error']} | | |"), flush=True)
+        results.append({**operation, "least_us": least, **seen})
+    return all("us" in one for one in results), results
+
+
 def only(build, name):
     (path,) = build.rglob(name)
     return path
@@ -125,17 +190,11 @@ def microseconds(kernels, bytes_least):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path,
-                        default=pathlib.Path("build/release"))
-    parser.add_argument("--json", type=pathlib.Path)
-    args = parser.parse_args()
+def count_all(build):
     results = []
     columns = None
     for operation in OPERATIONS:
-        kernels = counted(args.build, operation["call"])
+        kernels = counted(build, operation["call"])
         row = microseconds(kernels, operation["bytes"])
         if columns is None:
             columns = list(row)
@@ -145,8 +204,24 @@ def main():
               + " | ".join(f"{row[column]:.4g}" for column in columns) + " |",
               flush=True)
         results.append({**operation, **row, "kernels": kernels})
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path,
+                        default=pathlib.Path("build/release"))
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--measured", metavar="PROGRAM", type=pathlib.Path)
+    args = parser.parse_args()
+    if args.measured:
+        are_all, results = measure_all(args.measured, MEASURED)
+    else:
+        are_all, results = True, count_all(args.build)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
+    sys.exit(not are_all)
 
 
 if __name__ == "__main__":
