@@ -609,19 +609,24 @@ private:
       work.tiles = lists_.tiles();
       attend_rows<Kept, dims>(work, tiles.of_one, parts, kv);
       work.tiles += 2 * tiles.of_one;
-      attend_many<Kept, dims>(work, tiles.of_many, kv);
+      attend_many<Kept, dims>(work, tiles, kv);
     });
     if (work.rounded != nullptr)
       products_.are_rounded(out, rows * width);
   }
 
+  /// Of a tile and its kv head.
+  template <class Kernel>
+  static std::int32_t blocks_of_tile(const attention_work& work,
+                                     std::int32_t kv_heads) {
+    const auto queries = work.rows_of_tile * (work.heads / kv_heads);
+    return (queries + Kernel::shape::queries - 1) / Kernel::shape::queries;
+  }
+
   template <class Kernel>
   void launch_attention(std::size_t tiles, attention_work& work,
-                        const kv_view<typename Kernel::shape::kept>& kv,
-                        std::int32_t rows_of_tile) {
-    const auto queries = rows_of_tile * (work.heads / kv.kv_heads);
-    work.blocks_of_tile =
-        (queries + Kernel::shape::queries - 1) / Kernel::shape::queries;
+                        const kv_view<typename Kernel::shape::kept>& kv) {
+    work.blocks_of_tile = blocks_of_tile<Kernel>(work, kv.kv_heads);
     launch_shape shape;
     shape.blocks_x =
         static_cast<unsigned>(kv.kv_heads * work.blocks_of_tile * work.parts);
@@ -630,30 +635,49 @@ private:
     over_rows(tiles, shape, Kernel{work, kv});
   }
 
+  void divide(attention_work& work, std::int32_t parts) const {
+    work.parts = parts;
+    work.partials = workspace_.template as<float>();
+    work.part_counts = part_counts_.template as<std::uint32_t>();
+  }
+
   /// Tiles of one row, as many at once as there is room for their parts.
   template <class Kept, int Dims>
   void attend_rows(attention_work work, std::size_t rows, std::int32_t parts,
                    const kv_view<Kept>& kv) {
     using kernel = attention_kernel<Kept, Dims, attention_warps>;
     if (parts == 1)
-      return launch_attention<kernel>(rows, work, kv, 1);
-    work.parts = parts;
-    work.partials = workspace_.template as<float>();
-    work.part_counts = part_counts_.template as<std::uint32_t>();
+      return launch_attention<kernel>(rows, work, kv);
+    divide(work, parts);
     const auto at_once = static_cast<std::size_t>(
         rows_with_room({work.heads, kv.kv_heads, kv.head_dim}, parts));
     for (std::size_t first = 0; first < rows; first += at_once) {
       const auto some = std::min(at_once, rows - first);
-      launch_attention<kernel>(some, work, kv, 1);
+      launch_attention<kernel>(some, work, kv);
       work.tiles += 2 * some;
     }
   }
 
+  /// Tiles of many rows: where there are few of them, a prompt's last ones
+  /// behind what a cache had, in parts too.
   template <class Kept, int Dims>
-  void attend_many(attention_work work, std::size_t tiles,
+  void attend_many(attention_work work, const tile_counts& tiles,
                    const kv_view<Kept>& kv) {
     using kernel = attention_kernel<Kept, Dims, team_of_many<Dims>>;
-    launch_attention<kernel>(tiles, work, kv, tile_rows);
+    work.rows_of_tile = tiles.rows_of_many;
+    const auto count = static_cast<std::int64_t>(tiles.of_many);
+    const auto blocks =
+        count * kv.kv_heads * blocks_of_tile<kernel>(work, kv.kv_heads);
+    const auto parts = tiles.last_of_many / part_positions + 1;
+    const auto floats = count * work.rows_of_tile * work.heads * parts *
+                        partial_floats(kv.head_dim);
+    constexpr std::int32_t worth_it = 4; // else to add them up takes as long
+    if (are_few(blocks) && parts >= worth_it &&
+        blocks <= static_cast<std::int64_t>(ops::gpu_part_counts) &&
+        floats * std::int64_t{sizeof(float)} <=
+            static_cast<std::int64_t>(workspace_.bytes()))
+      divide(work, parts);
+    launch_attention<kernel>(tiles.of_many, work, kv);
   }
 
   /// What decides on how attention is divided over blocks.
@@ -682,15 +706,18 @@ private:
   std::int32_t parts_for(const ops::batch_view& batch,
                          const attended& by) const {
     const auto rows = static_cast<std::int64_t>(batch.positions.size());
-    const auto blocks = rows * by.blocks_of_row();
-    // Three quarters of what is wanted, all at once, are better than parts.
-    if (4 * blocks >= 3 * device_->blocks_wanted())
+    if (!are_few(rows * by.blocks_of_row()))
       return 1;
     const auto least = parts_least(batch.positions);
     for (const auto parts : {rounded_parts(least), least})
       if (rows_with_room(by, parts) > 0)
         return parts;
     return 1;
+  }
+
+  /// Three quarters of what is wanted, all at once, are better than parts.
+  bool are_few(std::int64_t blocks) const {
+    return 4 * blocks < 3 * device_->blocks_wanted();
   }
 
   /// Of all ways to attend that were seen (a model has one or two), the most

@@ -40,12 +40,15 @@ void put_tiles(const ops::batch_view& batch, std::int32_t* of_one,
 
 tile_counts count_tiles(const ops::batch_view& batch) {
   tile_counts out;
-  for_runs(batch, [&](std::int32_t, std::int32_t rows) {
-    if (rows < few_rows)
+  for_runs(batch, [&](std::int32_t begin, std::int32_t rows) {
+    if (rows < few_rows) {
       out.of_one += static_cast<std::size_t>(rows);
-    else
-      out.of_many +=
-          static_cast<std::size_t>((rows + tile_rows - 1) / tile_rows);
+      return;
+    }
+    out.of_many += static_cast<std::size_t>((rows + tile_rows - 1) / tile_rows);
+    out.rows_of_many = std::max(out.rows_of_many, std::min(rows, tile_rows));
+    out.last_of_many =
+        std::max(out.last_of_many, batch.positions[begin + rows - 1]);
   });
   return out;
 }

@@ -29,6 +29,8 @@ step_places places_of(const ops::step_input& in);
 /// those come first.
 struct tile_counts {
   std::size_t of_one = 0, of_many = 0;
+  std::int32_t rows_of_many = 0; ///< of one of those at most
+  std::int32_t last_of_many = 0; ///< position of all their rows
 };
 /// Rows of a tile at most; a sequence with fewer than `few_rows` has one per
 /// tile.

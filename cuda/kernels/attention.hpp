@@ -16,13 +16,15 @@ struct attention_work {
   rows_view rows;
   /// Of each block_y: (first row, number of rows), all of one sequence.
   const std::int32_t* tiles;
-  std::int32_t blocks_of_tile; ///< for each kv head
-  float* out;                  ///< [rows][heads * head_dim]
-  bf16* rounded = nullptr;     ///< the same as bf16, unless it is null
+  std::int32_t rows_of_tile = 1; ///< at most
+  std::int32_t blocks_of_tile;   ///< for each kv head
+  float* out;                    ///< [rows][heads * head_dim]
+  bf16* rounded = nullptr;       ///< the same as bf16, unless it is null
   /// Null: block_x is a kv head and a block of the tile, which does all. Else
-  /// block_x is these and a part of `parts`, and a tile has one row: blocks
-  /// write [tiles][heads][parts] partials, and the last of a tile's to end adds
-  /// them up. By the rest of block_x and tiles they count who has ended.
+  /// block_x is these and a part of `parts`: blocks write
+  /// [tiles][rows_of_tile][heads][parts] partials, and the last of those that
+  /// have the same queries to end adds them up. By the rest of block_x and
+  /// tiles they count who has ended.
   float* partials = nullptr;
   std::uint32_t* part_counts = nullptr;
   std::int32_t parts = 1;
@@ -134,9 +136,8 @@ struct attention_kernel {
       take_queries(t, at, query);
       run(t, at, query, first);
     }
-    if constexpr (Team > 1)
-      if (work.partials != nullptr && ends_last(t, at))
-        merge_parts(t, at);
+    if (work.partials != nullptr && ends_last(t, at))
+      merge_parts(t, at);
   }
 
   // -- places -----------------------------------------------------------------
@@ -501,8 +502,8 @@ struct attention_kernel {
       const bool is_last = begin + span > last;
       if (!is_last && (begin + span) % part_positions != 0)
         continue;
-      if (Team > 1 && work.partials != nullptr)
-        return write_partial(at, part);
+      if (work.partials != nullptr)
+        return write_partial(t, at, part);
       if (begin / part_positions > first / part_positions)
         add_to_whole(t, at, whole, part);
       if (is_last)
@@ -867,13 +868,16 @@ struct attention_kernel {
     return (row * std::int64_t{work.heads} + head) * kv.head_dim;
   }
 
-  /// Of a row alone, which sees some of the part.
-  TROUPE_KERNEL void write_partial(const place& at, const sums& from) const {
+  /// Of queries of which one at least sees some of the part.
+  template <class Threads>
+  TROUPE_KERNEL void write_partial(Threads& t, const place& at,
+                                   const sums& from) const {
+    const auto own = queries_of(t);
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       if (at.row[i] < 0)
         continue;
-      float* to = partial_of(at.tile, at.head[i], at.part);
+      float* to = partial_of(at, own, at.row[i], at.head[i], at.part);
       if (at.member == 0 && at.lane % 4 == 0) {
         to[0] = from.most[i];
         to[1] = from.weights[2 * i];
@@ -882,11 +886,13 @@ struct attention_kernel {
     }
   }
 
-  TROUPE_KERNEL float* partial_of(std::int32_t tile, std::int32_t head,
+  TROUPE_KERNEL float* partial_of(const place& at, const queries& of,
+                                  std::int32_t row, std::int32_t head,
                                   std::int32_t part) const {
-    return work.partials +
-           ((tile * std::int64_t{work.heads} + head) * work.parts + part) *
-               partial_floats(kv.head_dim);
+    const std::int64_t of_all =
+        std::int64_t{at.tile} * work.rows_of_tile + row - of.first_row;
+    return work.partials + ((of_all * work.heads + head) * work.parts + part) *
+                               partial_floats(kv.head_dim);
   }
 
   /// Whether the block is the last of those that have the parts of its queries;
@@ -912,16 +918,17 @@ struct attention_kernel {
   template <class Threads>
   TROUPE_KERNEL void merge_parts(Threads& t, const place& at) const {
     const auto own = queries_of(t);
-    const range seen = seen_by(t, own.first_row);
     const std::int32_t some = (kv.head_dim + 3) / 4;
     for (std::int32_t i = at.thread; i < (own.end - own.begin) * some;
          i += attention_threads) {
-      const std::int32_t head = own.head(own.begin + i / some);
+      const std::int32_t query = own.begin + i / some;
+      const std::int32_t row = own.row(query), head = own.head(query);
+      const range seen = seen_by(t, row);
       const std::int32_t first = i % some * 4;
       const auto sum =
-          merged(partial_of(at.tile, head, 0), seen.first / part_positions,
+          merged(partial_of(at, own, row, head, 0), seen.first / part_positions,
                  seen.last / part_positions, first);
-      const auto to = result_at(own.first_row, head) + first;
+      const auto to = result_at(row, head) + first;
       TROUPE_UNROLL
       for (int n = 0; n < 4; ++n)
         if (first + n < kv.head_dim) {

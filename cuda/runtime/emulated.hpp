@@ -241,7 +241,8 @@ struct emulated_options {
   /// It does nothing before somebody waits: so what is sent has to be there
   /// still, and nobody finds what was not waited for.
   bool is_late = false;
-  /// The blocks of a launch run from the last to the first.
+  /// The blocks of a launch run from the last to the first, and those that
+  /// differ in block_y one after the other.
   bool runs_backwards = false;
   /// As one of several ranks, it reaches the others' memory.
   bool has_peers = true;
@@ -390,12 +391,15 @@ private:
     std::vector<float> shared;
     const unsigned blocks = shape.blocks_x * shape.blocks_y;
     for (unsigned i = 0; i < blocks; ++i) {
-      const unsigned b = how_.runs_backwards ? blocks - 1 - i : i;
+      const unsigned b = blocks - 1 - i;
+      const unsigned x =
+          how_.runs_backwards ? b / shape.blocks_y : i % shape.blocks_x;
+      const unsigned y =
+          how_.runs_backwards ? b % shape.blocks_y : i / shape.blocks_x;
       // What nobody has written is no number.
       shared.assign(shape.shared_floats,
                     std::numeric_limits<float>::quiet_NaN());
-      run_block(shape, kernel, block, b % shape.blocks_x, b / shape.blocks_x,
-                shared.data());
+      run_block(shape, kernel, block, x, y, shared.data());
     }
   }
 

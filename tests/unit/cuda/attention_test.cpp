@@ -276,8 +276,42 @@ TEST_CASE("a row's attention has the same bits however the step is divided") {
     auto divided = make_gpu(
         {.blocks_wanted = 1'000'000, .runs_backwards = runs_backwards}, kv);
     check(*divided, some, "in parts");
+    check(*divided, rows_of(0, length - 9, length), "a chunk, in parts");
     for (auto p : {0, 63, length - 1})
       check(*divided, {{0, p}}, "alone, in parts");
+  }
+}
+
+TEST_CASE("a prompt's last rows have the same bits in parts") {
+  using ops::kv_type;
+  const auto [kv, of] = GENERATE(std::pair{kv_type::f16, shape{7, 1, 8, 16}},
+                                 std::pair{kv_type::f16, shape{2, 1, 136, 5}},
+                                 std::pair{kv_type::e4m3, shape{4, 2, 32, 16}});
+  const auto how = GENERATE(way{"all before it"}, way{"a window", 300, 0, 0},
+                            way{"a short window", 5, 0, 0});
+  INFO(how.what << ", heads " << of.heads << " / " << of.kv_heads << " of "
+                << of.head_dim);
+  constexpr std::int32_t length = 530;
+  const stored_sequences all{of, {length, 300, 140}};
+  auto gpu = make_gpu({}, kv);
+  auto check = [&](ops::backend& by, const std::vector<row>& step) {
+    const auto expected = all.attend(*gpu, how, step);
+    const auto got = all.attend(by, how, step);
+    for (std::size_t r = 0; r < step.size(); ++r) {
+      INFO("sequence " << step[r].sequence << ", position " << step[r].position
+                       << ", one of " << step.size());
+      REQUIRE(same(got[r], expected[r]));
+    }
+  };
+  for (bool runs_backwards : {false, true}) {
+    auto divided = make_gpu(
+        {.blocks_wanted = 1'000'000, .runs_backwards = runs_backwards}, kv);
+    check(*divided, rows_of(0, length - 8, length));
+    auto step = rows_of(0, length - 70, length); // two tiles
+    step.push_back({1, 299});
+    for (const auto& one : rows_of(2, 120, 140))
+      step.push_back(one);
+    check(*divided, step);
   }
 }
 
