@@ -59,8 +59,17 @@ struct tile_product {
 
   /// Of a row of a warp's sums; the end keeps banks apart.
   static constexpr int row_floats = outputs + 8;
-  static constexpr std::size_t shared_floats =
+  static constexpr std::size_t sum_floats =
       std::size_t{column_warps} * rows * row_floats;
+  /// Before, where there are rows enough to wait for: those of a tile of
+  /// columns that is multiplied, and of the next one, which is on its way. A
+  /// thread has what it reads itself, 16 bytes at a time.
+  static constexpr bool stages_rows = RowTiles > 1;
+  static constexpr int threads = column_warps * static_cast<int>(warp_size);
+  static constexpr std::size_t stage_floats =
+      stages_rows ? std::size_t{RowTiles} * 2 * threads * 4 : 0;
+  static constexpr std::size_t shared_floats =
+      sum_floats > 2 * stage_floats ? sum_floats : 2 * stage_floats;
   /// Behind them, where rows are normed: of each row the lanes' parts.
   static constexpr int parts_of_row = 4 * column_warps;
   static constexpr std::size_t norm_floats = std::size_t{rows} * parts_of_row;
@@ -118,6 +127,10 @@ struct tile_product {
   template <class Threads>
   TROUPE_KERNEL void show(Threads& t, const row_norm& norm) const {
     const int warp = warp_of(t), lane = lane_of(t);
+    if constexpr (stages_rows) { // rows lie there, those behind the last too
+      t.template wait_copies<0>();
+      t.sync();
+    }
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       const int row = n * fragment_rows + lane / 4;
@@ -216,22 +229,18 @@ private:
     for (int s = 0; s < ahead; ++s)
       ask_for<InEights>(own, s * step, tiles[s]);
     before_rows();
-    row_eight next;
-    if constexpr (RowTiles == 1)
-      ask_for_row<InEights>(own, 0, 0, next);
+    row_reader<InEights> rows_of_tile;
+    rows_of_tile.begin(t, own);
     for (std::int64_t first = 0; first < cols; first += step * ahead) {
       TROUPE_UNROLL
       for (int s = 0; s < ahead; ++s) {
         const std::int64_t begin = first + s * step;
         if (begin >= cols)
           break;
+        rows_of_tile.next_tile(t, own, begin);
         TROUPE_UNROLL
         for (int n = 0; n < RowTiles; ++n) {
-          if constexpr (RowTiles > 1)
-            ask_for_row<InEights>(own, n, begin, next);
-          const auto row = words_of(own, next, squares[n]);
-          if constexpr (RowTiles == 1)
-            ask_for_row<InEights>(own, n, begin + step, next);
+          const auto row = rows_of_tile.words(t, own, begin, n, squares[n]);
           if constexpr (is_in_blocks<Stored>) {
             row_sums of_tile;
             clear(of_tile);
@@ -247,6 +256,83 @@ private:
       }
     }
   }
+
+  /// The rows' numbers, a tile of columns after the other: those of the next
+  /// one are under way while one is multiplied.
+  template <bool InEights>
+  struct row_reader {
+    static constexpr bool stages = stages_rows && InEights;
+    row_eight held;
+
+    /// The first tile is asked for.
+    template <class Threads>
+    TROUPE_KERNEL void begin(Threads& t, const lane_share& own) {
+      if constexpr (stages)
+        stage(t, own, 0);
+      else if constexpr (RowTiles == 1)
+        ask_for_row<InEights>(own, 0, 0, held);
+    }
+
+    /// `begin`: where the tile is.
+    template <class Threads>
+    TROUPE_KERNEL void next_tile(Threads& t, const lane_share& own,
+                                 std::int64_t begin) {
+      if constexpr (stages) {
+        stage(t, own, begin + step);
+        t.template wait_copies<1>();
+        if (own.norm != nullptr)
+          read_row<InEights>(own, own.norm, begin, held.by);
+      }
+    }
+
+    /// Of the tile, each row once; adds up squares of those that are normed.
+    template <class Threads>
+    TROUPE_KERNEL matrix_words<float> words(Threads& t, const lane_share& own,
+                                            std::int64_t begin, int n,
+                                            float& squares) {
+      if constexpr (stages) {
+        TROUPE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const auto some = *stage_of(t, begin, n, half);
+          TROUPE_UNROLL
+          for (int i = 0; i < 4; ++i)
+            held.x.at[4 * half + i] = some.at[i];
+        }
+      } else if constexpr (RowTiles > 1) {
+        ask_for_row<InEights>(own, n, begin, held);
+      }
+      const auto out = words_of(own, held, squares);
+      if constexpr (RowTiles == 1)
+        ask_for_row<InEights>(own, n, begin + step, held);
+      return out;
+    }
+
+  private:
+    using quarter = pack<std::uint32_t, 4>;
+
+    template <class Threads>
+    TROUPE_KERNEL static quarter* stage_of(Threads& t, std::int64_t begin,
+                                           int n, int half) {
+      const auto stage = static_cast<int>(begin / step % 2);
+      return reinterpret_cast<quarter*>(t.shared() + stage * stage_floats) +
+             (2 * n + half) * threads + t.index();
+    }
+
+    /// Asks for the rows of a tile, 0 where there are no columns.
+    template <class Threads>
+    TROUPE_KERNEL static void stage(Threads& t, const lane_share& own,
+                                    std::int64_t begin) {
+      const bool is_there = begin < own.cols;
+      const std::int64_t at = is_there ? begin : 0;
+      TROUPE_UNROLL
+      for (int n = 0; n < RowTiles; ++n)
+        TROUPE_UNROLL
+      for (int half = 0; half < 2; ++half)
+        t.copy_async(stage_of(t, begin, n, half), own.rows[n] + at + 4 * half,
+                     is_there);
+      t.commit_copies();
+    }
+  };
 
   /// Of columns that there are not, some lanes keep what they had of others:
   /// that is multiplied by the rows' zeros. (So an output whose weights are not
