@@ -315,6 +315,25 @@ TEST_CASE("a prompt's last rows have the same bits in parts") {
   }
 }
 
+TEST_CASE("prompts whose parts there is no room to count are not divided") {
+  if (on_gpu())
+    return; // as so many blocks are not
+  constexpr std::int32_t heads = 128, sequences = 9, length = 390;
+  static_assert(heads * sequences > ops::gpu_part_counts);
+  const stored_sequences all{{heads, heads, 1, 16},
+                             std::vector<std::int32_t>(sequences, length)};
+  std::vector<row> step;
+  for (std::int32_t s = 0; s < sequences; ++s)
+    for (const auto& one : rows_of(s, length - 8, length))
+      step.push_back(one);
+  const way how{"all before it"};
+  const auto expected = all.attend(*make_gpu(), how, step);
+  const auto got =
+      all.attend(*make_gpu({.blocks_wanted = 1'000'000}), how, step);
+  for (std::size_t r = 0; r < step.size(); ++r)
+    REQUIRE(same(got[r], expected[r]));
+}
+
 TEST_CASE("rows whose parts there is no room to count are the next launch's, "
           "also after one that failed") {
   if (on_gpu())
