@@ -10,15 +10,17 @@
 //   attention HEADS KV_HEADS HEAD_DIM CONTEXT ROWS [--prompt]
 //
 // Without --measure it is run once. With it steps of many such operations run,
-// where the rows are outputs as a graph, and the seconds of one are printed as
-// JSON; weights, keys and values are more than a cache holds. --chosen:
+// where the rows are outputs as a graph, and the microseconds of one are
+// printed as JSON, with its part of what a step takes beside its calls; weights
+// (but for experts'), keys and values are more than a cache holds. --chosen:
 // products are made as the trial between our own and a library's says, else by
 // our own.
 //
 // TYPE: bf16, f16, f32, e4m3. Gated: half of the outputs are gates. An
 // attention's rows are outputs, each the last position of a sequence of its
-// own, or the last ones of one prompt. The numbers are all alike: the kernels
-// do the same for any; rows choose experts in turn.
+// own, or the last ones of one prompt. Numbers are random where they are
+// multiplied and measured: zeros let a GPU run faster. Rows choose experts in
+// turn.
 
 #include "bench/measuring.hpp"
 #include "engine/ops/backend.hpp"
@@ -119,8 +121,7 @@ void wait(ops::backend& by, ops::buffer& out) {
   by.download(out.data(), one);
 }
 
-/// Calls call(copy) once, or measures it. What a step takes beside its calls is
-/// in three steps as in one.
+/// Calls call(copy) once, or measures it: what two more steps take.
 void perform(ops::backend& by, const wishes& how, const step& in,
              std::int64_t copies, ops::buffer& out,
              const std::function<void(std::int64_t)>& call) {
@@ -181,22 +182,37 @@ ops::matrix_view view_of(const std::string& type, std::int64_t rows,
   return out;
 }
 
-std::vector<std::byte> zeros_of(const std::string& type, std::int64_t count) {
-  return std::vector<std::byte>(
-      static_cast<std::size_t>(count * (type == "f32" ? 4 : 2)));
+/// Numbers of a weight.
+std::vector<std::byte> numbers_of(const std::string& type, std::int64_t count) {
+  const auto of = type == "f32"   ? ops::element_type::f32
+                  : type == "f16" ? ops::element_type::f16
+                                  : ops::element_type::bf16;
+  return bench::random_bytes(of, count);
+}
+
+/// From -1 to 1.
+std::vector<float> random_floats(std::int64_t count) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  std::uint32_t state = 1;
+  for (auto& x : out) {
+    state = state * 1664525u + 1013904223u;
+    x = static_cast<float>(state >> 8) * 0x1p-23f - 1;
+  }
+  return out;
 }
 
 void multiply(ops::backend& by, const wishes& how, const linear_shape& of) {
-  const auto zeros = zeros_of(of.type, of.outputs * of.cols);
-  const auto view = view_of(of.type, of.outputs, of.cols, zeros);
-  const auto stored = static_cast<std::int64_t>(zeros.size());
+  const auto numbers = numbers_of(of.type, of.outputs * of.cols);
+  const auto view = view_of(of.type, of.outputs, of.cols, numbers);
+  const auto stored = static_cast<std::int64_t>(numbers.size());
   const auto copies = how.copies_of(of.type == "e4m3" ? stored / 2 : stored);
   std::vector<std::unique_ptr<ops::weight>> weights;
   for (std::int64_t i = 0; i < copies; ++i)
     weights.push_back(by.load({&view, 1}).value());
-  auto x = by.upload(
-      std::vector<float>(static_cast<std::size_t>(of.rows * of.cols)));
+  auto x = by.upload(random_floats(of.rows * of.cols));
   auto y = by.allocate(of.rows * of.outputs);
+  auto normed = by.allocate(of.rows * of.cols);
+  auto products = by.allocate(of.rows * of.outputs);
   auto norm =
       by.upload(std::vector<float>(static_cast<std::size_t>(of.cols), 1));
   const step in{static_cast<std::int32_t>(of.rows),
@@ -211,6 +227,8 @@ void multiply(ops::backend& by, const wishes& how, const linear_shape& of) {
   ops::joined_steps with;
   with.norm = of.is_normed ? norm.get() : nullptr;
   with.epsilon = 1e-6f;
+  with.normed = normed->data();
+  with.products = products->data();
   if (of.is_gated)
     with.gated = ops::gate::silu;
   perform(by, how, in, copies, *y, [&](std::int64_t copy) {
@@ -223,14 +241,13 @@ void multiply(ops::backend& by, const wishes& how, const linear_shape& of) {
 
 void mix(ops::backend& by, const wishes& wanted, const mixture_shape& of) {
   const auto& how = of.how;
-  const auto zeros = zeros_of(of.type, how.cols * how.inner);
-  const auto up = view_of(of.type, how.inner, how.cols, zeros);
+  const auto numbers = numbers_of(of.type, how.cols * how.inner);
+  const auto up = view_of(of.type, how.inner, how.cols, numbers);
   const std::vector<ops::expert_matrices> all(
       static_cast<std::size_t>(how.experts),
-      {up, up, view_of(of.type, how.cols, how.inner, zeros)});
+      {up, up, view_of(of.type, how.cols, how.inner, numbers)});
   auto experts = by.load_experts(all).value();
-  auto x = by.upload(
-      std::vector<float>(static_cast<std::size_t>(of.rows * how.cols)));
+  auto x = by.upload(random_floats(of.rows * how.cols));
   std::vector<float> chosen(static_cast<std::size_t>(of.rows * how.experts));
   for (std::int64_t pair = 0; pair < of.rows * how.chosen; ++pair)
     chosen[static_cast<std::size_t>(pair / how.chosen * how.experts +
@@ -261,8 +278,7 @@ void attend(ops::backend& by, const wishes& wanted, const attention_shape& of) {
   (void)by.prepare(bounds).value();
   const std::int64_t width = std::int64_t{of.heads} * of.head_dim;
   const auto stride = width + 2 * std::int64_t{of.kv_heads} * of.head_dim;
-  auto qkv =
-      by.upload(std::vector<float>(static_cast<std::size_t>(of.rows * stride)));
+  auto qkv = by.upload(random_floats(of.rows * stride));
   auto out = by.allocate(of.rows * width);
   ops::attention_params how;
   how.heads = of.heads;

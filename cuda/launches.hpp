@@ -64,6 +64,42 @@ bool takes_more_outputs(const Device& device, std::int64_t outputs) {
   return outputs / of_block * parts >= device.blocks_wanted();
 }
 
+/// Our own product of rows that are more than a block has otherwise.
+template <class Device, class Stored>
+void launch_many_rows(Device& device, const Stored* weight, const float* x,
+                      std::int64_t outputs, std::int64_t cols,
+                      std::int64_t rows, float* y, const row_norm& norm,
+                      const product_end& end) {
+  using kernel = many_rows_kernel<Stored>;
+  const auto shared_by = [](std::int64_t all, std::int64_t each) {
+    return (all + each - 1) / each;
+  };
+  const auto warps = std::min<std::int64_t>(
+      shared_by(rows, kernel::tiles::rows), column_warps);
+  launch_shape shape;
+  shape.blocks_x =
+      static_cast<unsigned>(shared_by(rows, warps * kernel::tiles::rows));
+  shape.blocks_y = static_cast<unsigned>(
+      shared_by(outputs, end.is_gated ? kernel::tiles::outputs / 2
+                                      : kernel::tiles::outputs));
+  shape.threads = static_cast<unsigned>(warps) * warp_size;
+  shape.shared_floats = kernel::shared_floats;
+  device.launch(shape, kernel{{weight, x, outputs, cols, rows, y, norm, end}});
+}
+
+/// Whether rows are more than a block has otherwise, and outputs so many that
+/// large blocks of both keep a third of the multiprocessors busy: more of them
+/// would read what these do out of the cache three times as often.
+template <class Stored, class Device>
+bool are_many(const Device& device, std::int64_t rows, std::int64_t outputs) {
+  using kernel = many_rows_kernel<Stored>;
+  // Of the four blocks wanted per multiprocessor.
+  constexpr std::int64_t part = 12;
+  const auto blocks = (rows + kernel::rows - 1) / kernel::rows *
+                      (outputs / kernel::tiles::outputs);
+  return rows > 4 * fragment_rows && part * blocks >= device.blocks_wanted();
+}
+
 /// Outputs of a weight at most: a grid is at most so high.
 inline constexpr std::int64_t outputs_most =
     65'535 * std::int64_t{few_output_tiles * fragment_outputs};
@@ -77,7 +113,9 @@ void launch_linear(Device& device, const Stored* weight, const float* x,
     launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
                                         y, norm, end);
   };
-  if (rows > 2 * fragment_rows)
+  if (are_many<Stored>(device, rows, end.is_gated ? 2 * outputs : outputs))
+    launch_many_rows(device, weight, x, outputs, cols, rows, y, norm, end);
+  else if (rows > 2 * fragment_rows)
     launch.template operator()<4, most_output_tiles<Stored, 4>>();
   else if (rows > fragment_rows)
     launch.template operator()<2, most_output_tiles<Stored, 2>>();

@@ -6,6 +6,7 @@ using troupe::cuda::block_e4m3;
 using troupe::cuda::e4m3;
 using troupe::cuda::f16;
 using troupe::cuda::linear_kernel;
+using troupe::cuda::many_rows_kernel;
 
 TROUPE_COMPILED(linear_kernel<float, 1, 2>);
 TROUPE_COMPILED(linear_kernel<float, 1, 4>);
@@ -27,3 +28,9 @@ TROUPE_COMPILED(linear_kernel<block_e4m3, 1, 2>);
 TROUPE_COMPILED(linear_kernel<block_e4m3, 1, 4>);
 TROUPE_COMPILED(linear_kernel<block_e4m3, 2, 4>);
 TROUPE_COMPILED(linear_kernel<block_e4m3, 4, 2>);
+
+TROUPE_COMPILED(many_rows_kernel<float>);
+TROUPE_COMPILED(many_rows_kernel<f16>);
+TROUPE_COMPILED(many_rows_kernel<bf16>);
+TROUPE_COMPILED(many_rows_kernel<e4m3>);
+TROUPE_COMPILED(many_rows_kernel<block_e4m3>);

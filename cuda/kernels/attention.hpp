@@ -944,7 +944,7 @@ struct attention_kernel {
   TROUPE_KERNEL pack<float, 4> merged(const float* parts, std::int32_t part,
                                       std::int32_t last,
                                       std::int32_t first) const {
-    constexpr int at_once = 4;
+    constexpr int at_once = Team > 1 ? 4 : 8; // as registers allow
     float most = -INFINITY, weights = 0;
     pack<float, 4> sum{};
     for (; part <= last; part += at_once) {

@@ -219,7 +219,8 @@ struct expert_kernel {
     const block_outputs own{output, outputs_at_once, outputs};
     tiles all;
     all.add_up(
-        t, cols, [&](int o) { return matrix + own.row_of(o) * cols; },
+        t, tiles::warp_of(t), cols,
+        [&](int o) { return matrix + own.row_of(o) * cols; },
         [&](int r) {
           return x + pairs[r < chunk.count ? r : 0] / pairs_of_x * cols;
         },

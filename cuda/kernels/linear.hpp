@@ -35,7 +35,7 @@ struct row_norm {
 template <class Stored>
 constexpr int tiles_at_once(int row_tiles, int output_tiles) {
   constexpr int size = sizeof(Stored);
-  if (row_tiles > 2) // their sums take the registers
+  if (row_tiles > 2 || output_tiles > 4) // their sums take the registers
     return 1;
   if (row_tiles == 2)
     return size < 4 ? 2 : 1;
@@ -48,9 +48,10 @@ constexpr int tiles_at_once(int row_tiles, int output_tiles) {
 /// The product of some rows and some outputs, before its warps are added up:
 /// every lane of a warp has a part. A tile's rows are a matrix of 16: first
 /// eight with the numbers as bf16, then the same ones with what that lacks, so
-/// a row's sum is two until the end. Warp w takes the tiles of columns w, w +
-/// 8, w + 16 and so on, in order, so a sum's order depends on nothing but the
-/// column: a row's bits are the same in any company.
+/// a row's sum is two until the end. Part p of a sum has the tiles of columns
+/// p, p + 8, p + 16 and so on, in order, so a sum's order depends on nothing
+/// but the column: a row's bits are the same in any company, and whether a warp
+/// has one part or all of them.
 template <class Stored, int RowTiles, int OutputTiles>
 struct tile_product {
   static constexpr int rows = RowTiles * fragment_rows;
@@ -81,20 +82,23 @@ struct tile_product {
   /// Of the columns that the lane saw of its row of each tile.
   float squares[RowTiles] = {};
 
-  /// `weight_of(o)` is where the weights of output o begin, `row_of(r)` where
-  /// row r of x does. For those that there are not they give any that is there:
-  /// a sum is of its own output and row alone. `scales_of(o)` is where the
-  /// scales of output o's blocks are, if it has blocks. `norm` is that of the
-  /// rows, but for their factors. `before_rows` is called once, when the first
-  /// weights are on their way and no row was looked at.
+  /// Adds up one part. `weight_of(o)` is where the weights of output o begin,
+  /// `row_of(r)` where row r of x does. For those that there are not they give
+  /// any that is there: a sum is of its own output and row alone.
+  /// `scales_of(o)` is where the scales of output o's blocks are, if it has
+  /// blocks. `norm` is that of the rows, but for their factors. `before_rows`
+  /// is called once, when the first weights are on their way and no row was
+  /// looked at.
   template <class Threads, class WeightOf, class RowOf, class ScalesOf,
             class BeforeRows>
-  TROUPE_KERNEL void add_up(Threads& t, std::int64_t cols, WeightOf weight_of,
-                            RowOf row_of, ScalesOf scales_of,
-                            const row_norm& norm, BeforeRows before_rows) {
+  TROUPE_KERNEL void add_up(Threads& t, int part, std::int64_t cols,
+                            WeightOf weight_of, RowOf row_of,
+                            ScalesOf scales_of, const row_norm& norm,
+                            BeforeRows before_rows) {
     const int lane = lane_of(t);
-    const int first = warp_of(t) * tile_cols + lane % 4 * 8;
+    const int first = part * tile_cols + lane % 4 * 8;
     lane_share own;
+    own.part = part;
     own.cols = cols - first;
     TROUPE_UNROLL
     for (int e = 0; e < OutputTiles; ++e)
@@ -127,10 +131,8 @@ struct tile_product {
   template <class Threads>
   TROUPE_KERNEL void show(Threads& t, const row_norm& norm) const {
     const int warp = warp_of(t), lane = lane_of(t);
-    if constexpr (stages_rows) { // rows lie there, those behind the last too
-      t.template wait_copies<0>();
-      t.sync();
-    }
+    if constexpr (stages_rows)
+      t.sync(); // others' rows lie there
     TROUPE_UNROLL
     for (int n = 0; n < RowTiles; ++n) {
       const int row = n * fragment_rows + lane / 4;
@@ -184,9 +186,19 @@ struct tile_product {
                                                      : sum * scales[weight_row];
   }
 
+  template <class Threads>
+  TROUPE_KERNEL static int warp_of(Threads& t) {
+    return static_cast<int>(t.index() / warp_size);
+  }
+  template <class Threads>
+  TROUPE_KERNEL static int lane_of(Threads& t) {
+    return static_cast<int>(t.index() % warp_size);
+  }
+
 private:
   /// What a lane reads of outputs and rows, from its first column on.
   struct lane_share {
+    int part;
     std::int64_t cols; ///< that there are; below 0, if its first is not
     const Stored* outputs[OutputTiles];
     const float* rows[RowTiles];
@@ -207,15 +219,6 @@ private:
   };
 
   static constexpr int step = column_warps * tile_cols;
-
-  template <class Threads>
-  TROUPE_KERNEL static int warp_of(Threads& t) {
-    return static_cast<int>(t.index() / warp_size);
-  }
-  template <class Threads>
-  TROUPE_KERNEL static int lane_of(Threads& t) {
-    return static_cast<int>(t.index() % warp_size);
-  }
 
   /// All warps make as many steps, some of the last one's tiles perhaps of
   /// nothing. As soon as a tile is multiplied the one `ahead` steps on is asked
@@ -245,7 +248,7 @@ private:
             row_sums of_tile;
             clear(of_tile);
             multiply(t, tiles[s], row, of_tile);
-            const std::int64_t k = begin + warp_of(t) * tile_cols;
+            const std::int64_t k = begin + own.part * tile_cols;
             if (k < cols)
               add_scaled(own, of_tile, k, sums[n]);
           } else {
@@ -255,6 +258,8 @@ private:
         ask_for<InEights>(own, begin + step * ahead, tiles[s]);
       }
     }
+    if constexpr (stages_rows)
+      t.template wait_copies<0>(); // of nothing, behind the last tile
   }
 
   /// The rows' numbers, a tile of columns after the other: those of the next
@@ -470,6 +475,14 @@ struct product_end {
   /// multiplied by the first, gated.
   bool is_gated = false;
   gate how = gate::silu;
+
+  /// Of a sum, where it is not gated.
+  TROUPE_KERNEL float ended(float sum, std::int64_t output,
+                            const float& there) const {
+    if (adds)
+      sum = there + sum;
+    return bias != nullptr ? sum + bias[output] : sum;
+  }
 };
 
 /// y[r][o] = sum_i x[r][i] * w[o][i], for some rows (block_x) and outputs
@@ -499,41 +512,150 @@ struct linear_kernel {
     const block_outputs own{output, at_once, outputs};
     tiles all;
     all.add_up(
-        t, cols, [&](int o) { return weight + own.row_of(o) * cols; },
+        t, tiles::warp_of(t), cols,
+        [&](int o) { return weight + own.row_of(o) * cols; },
         [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
         [&](int o) {
           return end.scales + own.row_of(o) * ops::scales_of_cols(cols);
         },
         norm, [&] { t.wait_for_earlier(); });
     all.show(t, norm);
-    for (int i = static_cast<int>(t.index()); i < tiles::rows * at_once;
+    write(
+        t, row, tiles::rows, own,
+        [&](int r, int o) { return tiles::sum_of(t, r, o); },
+        [&](int r) { return tiles::factor_of(t, r, cols, norm); });
+  }
+
+  /// Of so many rows from `first` on: what becomes of sum_of(row, output of
+  /// those of a block), if rows are normed times factor_of(row).
+  template <class Threads, class SumOf, class FactorOf>
+  TROUPE_KERNEL void write(Threads& t, std::int64_t first, int count,
+                           const block_outputs& own, SumOf sum_of,
+                           FactorOf factor_of) const {
+    const auto scaled = [&](int r, int o) {
+      float sum = sum_of(r, o);
+      if (!is_in_blocks<Stored> && end.scales != nullptr)
+        sum *= end.scales[own.row_of(o)];
+      return norm.weight == nullptr ? sum : sum * factor_of(r);
+    };
+    for (int i = static_cast<int>(t.index()); i < count * own.at_once;
          i += static_cast<int>(t.count())) {
-      const int r = i / at_once, o = i % at_once;
-      if (row + r >= rows || output + o >= outputs)
+      const int r = i / own.at_once, o = i % own.at_once;
+      const std::int64_t row = first + r, output = own.first + o;
+      if (row >= rows || output >= outputs)
         continue;
-      float& to = y[(row + r) * outputs + output + o];
-      to = end.is_gated ? gated(end.how, sum_of(t, r, o, output + o)) *
-                              sum_of(t, r, at_once + o, outputs + output + o)
-                        : ended(sum_of(t, r, o, output + o), output + o, to);
+      float& to = y[row * outputs + output];
+      to = end.is_gated
+               ? gated(end.how, scaled(r, o)) * scaled(r, own.at_once + o)
+               : end.ended(scaled(r, o), output, to);
     }
+  }
+};
+
+/// The same of many rows, to the bit: a block's warps have rows of their own,
+/// each of them all parts of its sums, one after the other. So a block reads
+/// its weights once for many more rows, from its multiprocessor's cache all but
+/// the first time, and rows once for twice as many outputs.
+template <class Stored>
+struct many_rows_kernel {
+  static constexpr bool collective = true;
+  static constexpr unsigned threads = column_warps * warp_size; ///< at most
+  static constexpr unsigned blocks_at_once = 1;
+  static constexpr bool waits_itself = true;
+  static constexpr int row_tiles = 2,
+                       output_tiles = matrix_words<Stored>::is_split ? 4 : 8;
+  using tiles = tile_product<Stored, row_tiles, output_tiles>;
+  static constexpr int rows = column_warps * tiles::rows; ///< at most
+  /// Of a row of sums; the end keeps banks apart.
+  static constexpr int row_floats = tiles::outputs + 8;
+  /// Where the rows' stages were; behind them each row's four lanes' squares.
+  static constexpr std::size_t sum_floats = std::size_t{rows} * row_floats;
+  static constexpr std::size_t shared_floats =
+      (sum_floats > 2 * tiles::stage_floats ? sum_floats
+                                            : 2 * tiles::stage_floats) +
+      std::size_t{rows} * 4;
+  linear_kernel<Stored, row_tiles, output_tiles> what;
+
+  template <class Threads>
+  TROUPE_KERNEL void operator()(Threads& t) const {
+    const int of_block = static_cast<int>(t.count() / warp_size) * tiles::rows;
+    const int own_row = tiles::warp_of(t) * tiles::rows;
+    const std::int64_t first = std::int64_t{t.block_x()} * of_block;
+    const int at_once = what.end.is_gated ? tiles::outputs / 2 : tiles::outputs;
+    const block_outputs own{std::int64_t{t.block_y()} * at_once, at_once,
+                            what.outputs};
+    float sums[row_tiles][output_tiles][2] = {};
+    float squares[row_tiles] = {};
+    for (int part = 0; part < column_warps; ++part) {
+      tiles some;
+      some.add_up(
+          t, part, what.cols,
+          [&](int o) { return what.weight + own.row_of(o) * what.cols; },
+          [&](int r) {
+            const std::int64_t row = first + own_row + r;
+            return what.x + (row < what.rows ? row : first) * what.cols;
+          },
+          [&](int o) {
+            return what.end.scales +
+                   own.row_of(o) * ops::scales_of_cols(what.cols);
+          },
+          what.norm,
+          [&] {
+            if (part == 0)
+              t.wait_for_earlier();
+          });
+      TROUPE_UNROLL
+      for (int n = 0; n < row_tiles; ++n) {
+        squares[n] += some.squares[n];
+        TROUPE_UNROLL
+        for (int e = 0; e < output_tiles; ++e)
+          TROUPE_UNROLL
+        for (int i = 0; i < 2; ++i)
+          sums[n][e][i] += some.sums[n][e][i] + some.sums[n][e][i + 2];
+      }
+    }
+    show(t, own_row, sums, squares);
+    what.write(
+        t, first, of_block, own,
+        [&](int r, int o) { return t.shared()[r * row_floats + o]; },
+        [&](int r) { return factor_of(t, r); });
   }
 
 private:
-  /// Of a tile's output, which is so many'th of the weight's rows.
   template <class Threads>
-  TROUPE_KERNEL float sum_of(Threads& t, int row, int output,
-                             std::int64_t weight_row) const {
-    const float sum =
-        tiles::scaled_sum_of(t, row, output, end.scales, weight_row);
-    return norm.weight == nullptr ? sum
-                                  : sum * tiles::factor_of(t, row, cols, norm);
+  TROUPE_KERNEL static float* squares_of(Threads& t, int row) {
+    return t.shared() + shared_floats - (rows - row) * 4;
   }
 
-  TROUPE_KERNEL float ended(float sum, std::int64_t output,
-                            const float& there) const {
-    if (end.adds)
-      sum = there + sum;
-    return end.bias != nullptr ? sum + end.bias[output] : sum;
+  template <class Threads>
+  TROUPE_KERNEL static void
+  show(Threads& t, int own_row, const float (&sums)[row_tiles][output_tiles][2],
+       const float (&squares)[row_tiles]) {
+    const int lane = tiles::lane_of(t);
+    t.sync(); // others' rows lie there
+    TROUPE_UNROLL
+    for (int n = 0; n < row_tiles; ++n) {
+      const int row = own_row + n * fragment_rows + lane / 4;
+      TROUPE_UNROLL
+      for (int e = 0; e < output_tiles; ++e)
+        *reinterpret_cast<pack<float, 2>*>(
+            t.shared() + row * row_floats + e * fragment_outputs +
+            lane % 4 * 2) = {{sums[n][e][0], sums[n][e][1]}};
+      squares_of(t, row)[lane % 4] = squares[n];
+    }
+    t.sync();
+  }
+
+  /// In the order of tile_product::factor_of.
+  template <class Threads>
+  TROUPE_KERNEL float factor_of(Threads& t, int row) const {
+    const float* lanes = squares_of(t, row);
+    float all = 0;
+    TROUPE_UNROLL
+    for (int lane = 0; lane < 4; ++lane)
+      all += lanes[lane];
+    return 1.0f /
+           sqrtf(all / static_cast<float>(what.cols) + what.norm.epsilon);
   }
 };
 

@@ -347,11 +347,7 @@ public:
 
   template <class Kernel>
   void launch(const launch_shape& shape, const Kernel& kernel) {
-    // Who says how many blocks are to run at once has much to do in each.
-    constexpr std::uint64_t weight = requires {
-      Kernel::blocks_at_once;
-    }
-    ? 16 : 1;
+    constexpr std::uint64_t weight = weight_of_block<Kernel>();
     work_ += weight * shape.blocks_x * shape.blocks_y * shape.threads;
     if (!only_counts_)
       enqueue([this, shape, kernel] {
@@ -384,6 +380,16 @@ private:
   /// Of so many threads, one for all launches. (After one that failed it is
   /// another: threads of that are where they waited.)
   emulated_block& block_of(unsigned threads);
+
+  /// Who says how many blocks are to run at once has much to do in each, and
+  /// who leaves room for one alone has most.
+  template <class Kernel>
+  static constexpr std::uint64_t weight_of_block() {
+    if constexpr (requires { Kernel::blocks_at_once; })
+      return Kernel::blocks_at_once == 1 ? 128 : 16;
+    else
+      return 1;
+  }
 
   template <class Kernel>
   void run_blocks(const launch_shape& shape, const Kernel& kernel) {

@@ -286,9 +286,11 @@ TEST_CASE("a prompt's last rows have the same bits in parts") {
   using ops::kv_type;
   const auto [kv, of] = GENERATE(std::pair{kv_type::f16, shape{7, 1, 8, 16}},
                                  std::pair{kv_type::f16, shape{2, 1, 136, 5}},
+                                 std::pair{kv_type::f16, shape{2, 2, 64, 16}},
                                  std::pair{kv_type::e4m3, shape{4, 2, 32, 16}});
   const auto how = GENERATE(way{"all before it"}, way{"a window", 300, 0, 0},
-                            way{"a short window", 5, 0, 0});
+                            way{"a short window", 5, 0, 0},
+                            way{"a cap and what comes after", 0, 2, 5});
   INFO(how.what << ", heads " << of.heads << " / " << of.kv_heads << " of "
                 << of.head_dim);
   constexpr std::int32_t length = 530;
