@@ -207,9 +207,9 @@ begin_builds() {
   done
   ran=${#unseen[@]}
   {
-    build_part build 200 troupe_cuda
+    build_part build 150 troupe_cuda
     # shellcheck disable=SC2086 # several words
-    build_part build-engine 100 $engine_programs
+    build_part build-engine 150 $engine_programs
   } &
   builder=$!
 }
