@@ -3,7 +3,7 @@
 add_library(troupe_options INTERFACE)
 target_compile_features(troupe_options INTERFACE cxx_std_20)
 target_include_directories(troupe_options INTERFACE ${PROJECT_SOURCE_DIR})
-if(NOT TROUPE_ONLY_CUDA) # by whatever compiler a GPU's machine has
+if(NOT TROUPE_BARE) # by whatever compiler a GPU's machine has
   set(warnings_are_errors -Werror)
 endif()
 # -ffp-contract=off is part of the arithmetic contract: a multiply-add is fused

@@ -13,12 +13,16 @@
 #                               written anew after each part; its status is 0 if
 #                               all of them passed
 #
-# The module travels, and is built there again meanwhile: parts that begin after
-# that run with the one that was built there, and the summary says so.
+# The module, and programs with the engine in them, travel, and are built there
+# again meanwhile: parts that begin after that run with what was built there,
+# and the summary says so. `troupe` itself has more in it than the engine, and
+# is not built there.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-pack=${GPU_CHECK_PACK:-build/gpu-check} # tests have others
-built=$pack-built                       # does not travel, so a later call has it
+pack=$(realpath -m "${GPU_CHECK_PACK:-build/gpu-check}") # tests have others
+built=$pack-built # does not travel, so a later call has it
+# What is built from the engine and needs nothing else of this tree.
+engine_programs="unit_cuda unit_ranks check_families bench_gpu_engine"
 
 # The machine's Python, and one to rehearse with.
 pythons=(312 313)
@@ -30,8 +34,8 @@ make_pack() {
   . scripts/build.sh
   . scripts/python.sh
   prepare_python
-  build_release ON troupe troupe_cuda unit_cuda unit_ranks check_families \
-    bench_gpu_engine
+  # shellcheck disable=SC2086 # several words
+  build_release ON troupe troupe_cuda $engine_programs
   rm -rf "$pack" build/gpu-check.new
   local to=build/gpu-check.new version program
   mkdir -p "$pack" "$to/lib" "$to/wheels" "$to/programs"
@@ -68,31 +72,37 @@ make_pack() {
   [ "$bytes" -le "$travels_max" ] || fail "That is too much."
 }
 
-# copy_headers FOLDER: what building the module takes that a toolkit may lack, as
-# the compiler read it here: Boost's headers, and cuBLAS's.
+# copy_headers FOLDER: those that building the engine and the module takes and
+# that the machine may lack, as the compiler read them here: of the packages in
+# cmake/bare.cmake, and cuBLAS's.
 copy_headers() {
   local header to
   ninja -C build/release -t deps |
-    awk '/^[^ ]/ {ours = $1 ~ /^(cuda|engine\/codec|engine\/ops)\//}
-      ours && $1 ~ /^\/usr\/include\/boost\/|\/cublas[^\/]*\.h$/ {print $1}' |
-    sort -u |
+    awk -v ours="^(cuda|engine|bench/CMakeFiles/bench_gpu_engine.dir|\
+tests/(CMakeFiles|reference|emulated_gpu|unit/cuda|unit/ranks))/" \
+      '/^[^ ]/ {is_ours = $1 ~ ours} is_ours {print $1}' | sort -u |
     while read -r header; do
-      to=$1/${header##*/}
-      [[ $header != */include/boost/* ]] || to=$1/${header#/usr/include/}
-      mkdir -p "${to%/*}"
-      cp "$header" "$to"
+      to=${header#/usr/include/}
+      to=${to#*-linux-gnu/}
+      case $to in
+        boost/* | catch2/* | CLI/* | curl/* | fmt/* | gloo/* | openssl/*) ;;
+        pcre2.h | simdjson.h) ;;
+        */cublas*.h) to=${to##*/} ;;
+        *) continue ;;
+      esac
+      mkdir -p "$(dirname "$1/$to")"
+      cp "$header" "$1/$to"
     done
-  cp /usr/include/boost/version.hpp "$1/boost/"
 }
 
-# A program that finds the libraries that travel with it: what else runs there
-# has those of the machine.
+# A program that finds the libraries that travel, wherever it was built: what
+# else runs there has those of the machine.
 with_own_libraries() {
   cat <<'EOF'
 #!/bin/bash
 here=$(cd "$(dirname "$0")" && pwd)
 export LD_LIBRARY_PATH=$here/lib:$GPU_LIBRARIES:${LD_LIBRARY_PATH:-}
-exec "$here/programs/${0##*/}" "$@"
+exec "${GPU_PROGRAMS:-$here/programs}/${0##*/}" "$@"
 EOF
 }
 
@@ -112,6 +122,7 @@ say() {
 ended() {
   case $2 in
     0) say "$1: passed, $3 s$5" ;;
+    no-time) say "$1: did not run, no time was left" ;;
     124 | 137) say "$1: FAILED, it was stopped after $4 s$5" ;;
     *) say "$1: FAILED, $3 s$5" ;;
   esac
@@ -129,64 +140,97 @@ is_wanted() {
   [ -z "$wanted" ] || [[ " $wanted " == *" $1 "* ]]
 }
 
-# part NAME SECONDS COMMAND...: runs it for so long at most, if it is wanted.
+# time_for SECONDS: prints how many of them a part may take; fails if no time is
+# left.
+time_for() {
+  local most=$(($1 * patience)) left=$((budget_s - SECONDS))
+  [ "$left" -ge 5 ] || return
+  echo $((left < most ? left : most))
+}
+
+# part NAME SECONDS PROGRAM COMMAND...: runs the command, which runs that
+# program, for so long at most, if it is wanted.
 part() {
-  local name=$1 most=$(($2 * patience)) start left
-  shift 2
+  local name=$1 program=$3 most start whose=packed folder=$pack/programs
   is_wanted "$name" || return 0
-  look_at_build
+  look_at_builds
   start=$SECONDS
-  left=$((budget_s - SECONDS))
   ran=$((ran + 1))
-  if [ "$left" -lt 5 ]; then
-    say "$name: did not run, no time was left"
-    failed=$((failed + 1))
+  most=$(time_for "$2") || {
+    ended "$name" no-time
     return
-  fi
+  }
+  shift 3
   if ! command -v "$1" >/dev/null; then
     say "$name: did not run, there is no $1"
     failed=$((failed + 1))
     return
   fi
-  [ "$left" -ge "$most" ] || most=$left
-  timeout -k 5 "$most" "$@" >"$out/$name.log" 2>&1
-  ended "$name" $? $((SECONDS - start)) "$most" ", with the $module module"
+  if [ "$engine" = built ] && [ -x "$built/programs/$program" ]; then
+    whose=built
+    folder=$built/programs
+  fi
+  GPU_PROGRAMS=$folder timeout -k 5 "$most" "$@" >"$out/$name.log" 2>&1
+  ended "$name" $? $((SECONDS - start)) "$most" \
+    ", with the $module module and the $whose $program"
 }
 
-# The module, by the compilers that are there.
-build_module() {
-  cmake --preset release -B "$built" -DTROUPE_ONLY_CUDA=ON -DTROUPE_CUDA=ON \
-    -DBoost_INCLUDE_DIR="$PWD/$pack/include" &&
-    cmake --build "$built" --target troupe_cuda
+# build TARGET...: by the compilers that are there, with what travels of the
+# packages that the engine needs.
+build() {
+  cmake --preset release -B "$built" -DTROUPE_BARE="$pack" -DTROUPE_CUDA=ON \
+    -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$built/programs" &&
+    cmake --build "$built" --target "$@"
 }
 
-# begin_build SECONDS: it goes on beside the parts, and gives way to them.
-begin_build() {
-  is_wanted build || return 0
-  ran=$((ran + 1))
-  build_most=$(($1 * patience))
-  [ "$budget_s" -ge "$build_most" ] || build_most=$budget_s
-  {
-    nice timeout -k 5 "$build_most" bash -c build_module >"$out/build.log" 2>&1
+# build_part NAME SECONDS TARGET...: a part that may end while others run:
+# $out/NAME.ended is there then.
+build_part() {
+  local name=$1 most start=$SECONDS status=no-time
+  is_wanted "$name" || return 0
+  if most=$(time_for "$2"); then
+    shift 2
+    nice timeout -k 5 "$most" bash -c 'build "$@"' "$name" "$@" \
+      >"$out/$name.log" 2>&1
     status=$?
-    echo "$SECONDS" >"$out/build.seconds"
-    exit "$status"
-  } &
-  build=$!
+  fi
+  echo "$status $((SECONDS - start)) $most" >"$out/$name.new"
+  mv "$out/$name.new" "$out/$name.ended"
 }
 
-# look_at_build [wait]: what has been built is used from now on.
-look_at_build() {
-  local status
-  [ -n "$build" ] || return 0
-  [ "${1:-}" = wait ] || ! kill -0 "$build" 2>/dev/null || return 0
-  wait "$build"
-  status=$?
-  build=
-  ended build "$status" "$(cat "$out/build.seconds")" "$build_most" ""
-  [ "$status" = 0 ] || return 0
-  module=built
-  export TROUPE_CUDA_MODULE=$PWD/$built/libtroupe_cuda.so
+# They go on beside the parts, and give way to them. The module, which all parts
+# use, comes first.
+begin_builds() {
+  local name
+  for name in build build-engine; do
+    ! is_wanted "$name" || unseen+=("$name")
+  done
+  ran=${#unseen[@]}
+  {
+    build_part build 150 troupe_cuda
+    # shellcheck disable=SC2086 # several words
+    build_part build-engine 150 $engine_programs
+  } &
+  builder=$!
+}
+
+# look_at_builds [wait]: what has been built is used from now on.
+look_at_builds() {
+  local name status seconds most
+  [ "${1:-}" != wait ] || wait "$builder"
+  for name in "${unseen[@]}"; do
+    [ -f "$out/$name.ended" ] || return 0
+    unseen=("${unseen[@]:1}")
+    read -r status seconds most <"$out/$name.ended"
+    ended "$name" "$status" "$seconds" "$most" ""
+    case $name-$status in
+      build-0)
+        module=built
+        export TROUPE_CUDA_MODULE=$built/libtroupe_cuda.so
+        ;;
+      build-engine-0) engine=built ;;
+    esac
+  done
 }
 
 # Random models of every family, made there, against transformers.
@@ -218,8 +262,8 @@ serve() {
 # bench MODEL: nothing else runs while times are taken.
 bench() {
   is_wanted "bench-$1" || return 0
-  look_at_build wait
-  part "bench-$1" 240 python3 bench/gpu_engine.py --only "$1" \
+  look_at_builds wait
+  part "bench-$1" 240 bench_gpu_engine python3 bench/gpu_engine.py --only "$1" \
     --engine "$pack/bench_gpu_engine" --out "$out/$1"
 }
 
@@ -238,8 +282,9 @@ check() {
   given=${OUT:-$pack}
   failed=0
   ran=0
-  build=
+  unseen=() # builds whose end was not seen yet
   module=packed
+  engine=packed
   wanted=$*
   rm -rf "$out"
   mkdir -p "$out" "$given"
@@ -255,35 +300,37 @@ check() {
   export TROUPE_SOURCE=$PWD TROUPE_TEST_DEVICE=cuda
   TROUPE_TEST_GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
   export TROUPE_TEST_GPUS
-  export TROUPE_CUDA_MODULE=$PWD/$pack/libtroupe_cuda.so
+  export TROUPE_CUDA_MODULE=$pack/libtroupe_cuda.so
   # cuBLAS and NCCL are too large to travel.
   GPU_LIBRARIES=$(folder_of libcublasLt.so.13):$(folder_of libnccl.so.2)
   export GPU_LIBRARIES
-  export -f build_module serve made_families made_fp8
+  export -f build serve made_families made_fp8
   export pack built out made
   say "$(nvidia-smi --query-gpu=name,driver_version,compute_cap \
     --format=csv,noheader 2>&1)"
-  begin_build 300
+  begin_builds
   # What says most comes first. A row's bits, whatever its company: all else is
   # built upon that.
-  part rows 60 "$pack/unit_cuda" "*bits*" "~*family*" --durations yes
-  part kernels 150 "$pack/unit_cuda" "~*family*" "~*bits*" --durations yes
-  part families 60 "$pack/unit_cuda" "*family*" --durations yes
-  part serve 120 bash -c serve
+  part rows 60 unit_cuda "$pack/unit_cuda" "*bits*" "~*family*" \
+    --durations yes
+  part kernels 150 unit_cuda "$pack/unit_cuda" "~*family*" "~*bits*" \
+    --durations yes
+  part families 60 unit_cuda "$pack/unit_cuda" "*family*" --durations yes
+  part serve 120 troupe bash -c serve
   bench Qwen2.5-0.5B
-  part made-families 120 bash -c made_families
+  part made-families 120 check_families bash -c made_families
   # One rank by NCCL, and up to four that share the GPU.
-  part ranks 60 "$pack/unit_ranks" "~[emulated]" --durations yes
+  part ranks 60 unit_ranks "$pack/unit_ranks" "~[emulated]" --durations yes
   bench Qwen2.5-7B
   for tool in memcheck racecheck synccheck; do
-    part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 1 \
-      --target-processes all \
+    part "$tool" 45 unit_cuda compute-sanitizer --tool "$tool" \
+      --error-exitcode 1 --target-processes all \
       "$pack/unit_cuda" "attention*,products*,mixtures*,operations*,ties*,extreme*"
   done
-  part made-fp8 60 bash -c made_fp8
+  part made-fp8 60 check_families bash -c made_fp8
   bench Llama-3-8B
   [ -z "$wanted" ] || bench tiny # in a rehearsal
-  look_at_build wait
+  look_at_builds wait
   say "$((ran - failed)) of $ran parts passed"
   hand_in
   [ "$failed" = 0 ] && [ "$ran" -gt 0 ]

@@ -9,7 +9,8 @@ import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
-PARTS = ["build", "rows", "kernels", "families", "serve", "bench-Qwen2.5-0.5B",
+BUILDS = ["build", "build-engine"]
+PARTS = [*BUILDS, "rows", "kernels", "families", "serve", "bench-Qwen2.5-0.5B",
          "made-families", "ranks", "bench-Qwen2.5-7B", "memcheck", "racecheck",
          "synccheck", "made-fp8", "bench-Llama-3-8B"]
 PROGRAMS = ["unit_cuda", "unit_ranks", "check_families"]
@@ -60,7 +61,7 @@ def test_all_parts_pass(tmp_path):
     assert all(seen.said(part).startswith("passed") for part in PARTS)
     lines = seen.summary.splitlines()
     assert lines[0] == "a GPU, 580.1, 9.0"
-    assert lines[-1] == "14 of 14 parts passed"
+    assert lines[-1] == "15 of 15 parts passed"
     assert {f"{part}.log" for part in PARTS} <= seen.files.keys()
     assert {"made-families.json", "made-fp8.json"} <= seen.files.keys()
 
@@ -73,7 +74,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
     assert failed == {"made-families", "made-fp8", "racecheck"}
     assert all(seen.said(part).startswith("passed")
                for part in set(PARTS) - failed)
-    assert seen.summary.endswith("11 of 14 parts passed\n")
+    assert seen.summary.endswith("12 of 15 parts passed\n")
 
 
 def test_models_that_could_not_be_made_fail_their_part(tmp_path):
@@ -89,8 +90,9 @@ def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
     assert seen.status == 1
     for part in "rows", "build":
         assert seen.said(part).startswith("FAILED, it was stopped after")
-    assert seen.said("families") == "did not run, no time was left"
-    assert seen.summary.endswith("0 of 14 parts passed\n")
+    for part in "families", "build-engine":
+        assert seen.said(part) == "did not run, no time was left"
+    assert seen.summary.endswith("0 of 15 parts passed\n")
 
 
 def test_a_tool_that_is_missing_is_no_success(tmp_path):
@@ -108,29 +110,96 @@ def test_parts_are_chosen_by_name(tmp_path):
     assert Checked(tmp_path / "none", "no-such-part").status == 1
 
 
-def test_parts_run_with_the_module_that_was_built_once_it_is(tmp_path):
-    # The build ends while the first part runs.
-    seen = Checked(
-        tmp_path, cmake='until [ -e "$GPU_CHECK_PACK/begun" ]; do sleep 0.1; '
-        "done", python3='echo "$TROUPE_CUDA_MODULE"',
-        unit_cuda='touch "$GPU_CHECK_PACK/begun"; echo "$TROUPE_CUDA_MODULE"; '
-        'until [ -s "$GPU_CHECK_PACK/out/build.seconds" ]; do sleep 0.1; done')
+# A compiler whose two builds end while the first two parts run, and programs
+# that say what they were given.
+SAY = 'echo "$TROUPE_CUDA_MODULE $GPU_PROGRAMS"\n'
+MEANWHILE = dict(
+    unit_ranks=SAY, python3=SAY, unit_cuda=SAY + """
+        meanwhile() {
+          touch "$GPU_CHECK_PACK/$1"
+          until [ -e "$GPU_CHECK_PACK/out/$2.ended" ]; do sleep 0.1; done
+        }
+        case "$1 $2" in
+          "*bits* ~*family*") meanwhile rows build ;;
+          "~*family* ~*bits*") meanwhile kernels build-engine ;;
+        esac""",
+    cmake="""
+        during() {
+          until [ -e "$GPU_CHECK_PACK/$1" ]; do sleep 0.1; done
+        }
+        case "$*" in
+          *" troupe_cuda") during rows ;;
+          *" bench_gpu_engine") during kernels
+            for program in unit_cuda bench_gpu_engine; do
+              install -D /bin/true "$GPU_CHECK_PACK-built/programs/$program"
+            done ;;
+        esac""")
+
+
+def ran_with(seen, part, module, whose, program):
+    """Whether a part said that it did so, and was given that."""
+    folder = {"packed": "pack", "built": "pack-built"}
+    given = seen.files[f"{part}.log"].split()
+    assert given[0].endswith(f"/{folder[module]}/libtroupe_cuda.so")
+    assert given[1].endswith(f"/{folder[whose]}/programs")
+    return seen.said(part).endswith(
+        f"with the {module} module and the {whose} {program}")
+
+
+def test_parts_run_with_what_was_built_once_it_is(tmp_path):
+    seen = Checked(tmp_path, **MEANWHILE)
     assert seen.status == 0
     assert seen.said("build").startswith("passed")
-    for part, module, folder in (("rows", "packed", "pack"),
-                                 ("bench-Llama-3-8B", "built", "pack-built")):
-        assert seen.said(part).endswith(f"with the {module} module")
-        assert seen.files[f"{part}.log"].endswith(
-            f"/{folder}/libtroupe_cuda.so\n")
+    assert seen.said("build-engine").startswith("passed")
+    assert ran_with(seen, "rows", "packed", "packed", "unit_cuda")
+    assert ran_with(seen, "kernels", "built", "packed", "unit_cuda")
+    assert ran_with(seen, "families", "built", "built", "unit_cuda")
+    assert ran_with(seen, "bench-Llama-3-8B", "built", "built",
+                    "bench_gpu_engine")
+    # Those were not built.
+    assert ran_with(seen, "ranks", "built", "packed", "unit_ranks")
+    assert ran_with(seen, "serve", "built", "packed", "troupe")
 
 
-def test_a_module_that_cannot_be_built_fails_its_part_alone(tmp_path):
-    seen = Checked(tmp_path, cmake="exit 1")
-    assert seen.status == 1
-    assert seen.said("build").startswith("FAILED")
-    assert all(seen.said(part).endswith("with the packed module")
-               for part in set(PARTS) - {"build"})
-    assert seen.summary.endswith("13 of 14 parts passed\n")
+def test_what_an_earlier_call_built_is_not_used_unasked(tmp_path):
+    left = tmp_path / "pack-built" / "programs" / "unit_ranks"
+    left.parent.mkdir(parents=True)
+    left.touch(mode=0o755)
+    seen = Checked(tmp_path, "ranks", unit_ranks=SAY)
+    assert ran_with(seen, "ranks", "packed", "packed", "unit_ranks")
+
+
+def test_what_cannot_be_built_fails_its_part_alone(tmp_path):
+    for broken, target, other, module, whose in (
+            ("build", "troupe_cuda", "build-engine", "packed", "built"),
+            ("build-engine", "bench_gpu_engine", "build", "built", "packed")):
+        seen = Checked(tmp_path / broken, **dict(
+            MEANWHILE, cmake=f'{MEANWHILE["cmake"]}\n[[ $* != *" {target}" ]]'))
+        assert seen.status == 1
+        assert seen.said(broken).startswith("FAILED")
+        assert seen.said(other).startswith("passed")
+        assert ran_with(seen, "bench-Llama-3-8B", module, whose,
+                        "bench_gpu_engine")
+        assert seen.summary.endswith("14 of 15 parts passed\n")
+
+
+def test_what_the_engine_needs_is_among_what_travels(tmp_path):
+    (tmp_path / "include").mkdir()
+    (tmp_path / "lib").mkdir()
+    libraries = [
+        tmp_path / "lib" / f"lib{name}.so.1"
+        for name in ("crypto", "curl", "fmt", "gloo", "pcre2-8", "simdjson")]
+    for library in libraries:
+        library.touch()
+    built = tmp_path / "built"
+    subprocess.run(["cmake", "-S", ROOT, "-B", built, "-G", "Ninja",
+                    f"-DTROUPE_BARE={tmp_path}", "-DTROUPE_CUDA=OFF"],
+                   check=True)
+    inputs = subprocess.run(
+        ["ninja", "-C", built, "-t", "inputs", "bench_gpu_engine", *PROGRAMS],
+        check=True, capture_output=True, text=True).stdout.splitlines()
+    assert str(ROOT / "engine" / "engine_core.cpp") in inputs
+    assert all(str(library) in inputs for library in libraries)
 
 
 def test_what_has_been_seen_is_handed_in_after_each_part(tmp_path):
