@@ -22,7 +22,8 @@ cd "$(dirname "$0")/.."
 pack=$(realpath -m "${GPU_CHECK_PACK:-build/gpu-check}") # tests have others
 built=$pack-built # does not travel, so a later call has it
 # What is built from the engine and needs nothing else of this tree.
-engine_programs="unit_cuda unit_ranks check_families bench_gpu_engine"
+engine_programs="unit_cuda unit_ranks check_families bench_gpu_kernels
+bench_gpu_engine"
 
 # The machine's Python, and one to rehearse with.
 pythons=(312 313)
@@ -40,7 +41,7 @@ make_pack() {
   local to=build/gpu-check.new version program
   mkdir -p "$pack" "$to/lib" "$to/wheels" "$to/programs"
   cp build/release/libtroupe_cuda.so "$to/"
-  cp build/release/troupe build/release/bench/bench_gpu_engine \
+  cp build/release/troupe build/release/bench/bench_gpu_{engine,kernels} \
     build/release/tests/reference/check_families \
     build/release/tests/unit/ranks/unit_ranks \
     build/release/tests/unit/cuda/unit_cuda "$to/programs/"
@@ -78,7 +79,7 @@ make_pack() {
 copy_headers() {
   local header to
   ninja -C build/release -t deps |
-    awk -v ours="^(cuda|engine|bench/CMakeFiles/bench_gpu_engine.dir|\
+    awk -v ours="^(cuda|engine|bench/CMakeFiles/bench_gpu_[a-z]+.dir|\
 tests/(CMakeFiles|reference|emulated_gpu|unit/cuda|unit/ranks))/" \
       '/^[^ ]/ {is_ours = $1 ~ ours} is_ours {print $1}' | sort -u |
     while read -r header; do
@@ -267,6 +268,14 @@ bench() {
     --engine "$pack/bench_gpu_engine" --out "$out/$1"
 }
 
+# Single operations, beside what the GPU could do.
+kernel_times() {
+  is_wanted kernel-times || return 0
+  look_at_builds wait
+  part kernel-times 90 bench_gpu_kernels python3 bench/gpu_kernels.py \
+    --measured "$pack/bench_gpu_kernels" --json "$out/kernel-times.json"
+}
+
 # The folder of a library that the toolkit has, or PyTorch brings.
 folder_of() {
   local sites found
@@ -318,6 +327,7 @@ check() {
   part families 60 unit_cuda "$pack/unit_cuda" "*family*" --durations yes
   part serve 120 troupe bash -c serve
   bench Qwen2.5-0.5B
+  kernel_times
   part made-families 120 check_families bash -c made_families
   # One rank by NCCL, and up to four that share the GPU.
   part ranks 60 unit_ranks "$pack/unit_ranks" "~[emulated]" --durations yes

@@ -11,8 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 BUILDS = ["build", "build-engine"]
 PARTS = [*BUILDS, "rows", "kernels", "families", "serve", "bench-Qwen2.5-0.5B",
-         "made-families", "ranks", "bench-Qwen2.5-7B", "memcheck", "racecheck",
-         "synccheck", "made-fp8", "bench-Llama-3-8B"]
+         "kernel-times", "made-families", "ranks", "bench-Qwen2.5-7B",
+         "memcheck", "racecheck", "synccheck", "made-fp8", "bench-Llama-3-8B"]
 PROGRAMS = ["unit_cuda", "unit_ranks", "check_families"]
 TOOLS = ["nvidia-smi", "compute-sanitizer", "python3", "cmake"]
 
@@ -61,7 +61,7 @@ def test_all_parts_pass(tmp_path):
     assert all(seen.said(part).startswith("passed") for part in PARTS)
     lines = seen.summary.splitlines()
     assert lines[0] == "a GPU, 580.1, 9.0"
-    assert lines[-1] == "15 of 15 parts passed"
+    assert lines[-1] == "16 of 16 parts passed"
     assert {f"{part}.log" for part in PARTS} <= seen.files.keys()
     assert {"made-families.json", "made-fp8.json"} <= seen.files.keys()
 
@@ -74,7 +74,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path):
     assert failed == {"made-families", "made-fp8", "racecheck"}
     assert all(seen.said(part).startswith("passed")
                for part in set(PARTS) - failed)
-    assert seen.summary.endswith("12 of 15 parts passed\n")
+    assert seen.summary.endswith("13 of 16 parts passed\n")
 
 
 def test_models_that_could_not_be_made_fail_their_part(tmp_path):
@@ -92,7 +92,7 @@ def test_a_part_that_hangs_is_stopped_and_what_has_no_time_says_so(tmp_path):
         assert seen.said(part).startswith("FAILED, it was stopped after")
     for part in "families", "build-engine":
         assert seen.said(part) == "did not run, no time was left"
-    assert seen.summary.endswith("0 of 15 parts passed\n")
+    assert seen.summary.endswith("0 of 16 parts passed\n")
 
 
 def test_a_tool_that_is_missing_is_no_success(tmp_path):
@@ -180,7 +180,7 @@ def test_what_cannot_be_built_fails_its_part_alone(tmp_path):
         assert seen.said(other).startswith("passed")
         assert ran_with(seen, "bench-Llama-3-8B", module, whose,
                         "bench_gpu_engine")
-        assert seen.summary.endswith("14 of 15 parts passed\n")
+        assert seen.summary.endswith("15 of 16 parts passed\n")
 
 
 def test_what_the_engine_needs_is_among_what_travels(tmp_path):
