@@ -81,7 +81,7 @@ OPERATIONS = (
     + [linear("2 x 1024 of 18944 x 3584", kind, 2048, 3584, rows, gated=True,
               normed=True) for kind in ("bf16", "e4m3") for rows in (1, 32)]
     + [experts("8 experts of 768 x 2048, one a row", kind, 8, 1, 2048, 768,
-               rows) for kind in ("bf16", "e4m3") for rows in (8, 128, 512)]
+               rows) for kind in ("bf16", "e4m3") for rows in (8, 128, 512, 1024)]
     + [attention("14 heads of 64, 2 groups", 14, 2, 64, 1024, rows)
        for rows in (1, 8)]
     + [attention("28 heads of 128, 4 groups", 28, 4, 128, 1024, rows)

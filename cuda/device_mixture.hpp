@@ -184,34 +184,37 @@ private:
   void multiply(const stack& by, const ops::mixture_params& how,
                 std::int64_t rows, const float* x, std::int32_t pairs_of_x,
                 float* y) {
-    if (layout::chunk_pairs(how, rows) == layout::many_pairs)
-      multiply<Gated, layout::many_pairs>(by, how, rows, x, pairs_of_x, y);
-    else
-      multiply<Gated, layout::few_pairs>(by, how, rows, x, pairs_of_x, y);
+    with_elements(by, by.memory.template as<const void>(),
+                  [&]<class Stored>(const Stored*) {
+                    const auto launch = [&]<class Product>() {
+                      multiply<Product, Gated>(by, how, rows, x, pairs_of_x, y);
+                    };
+                    const auto pairs = layout::chunk_pairs(how, rows);
+                    if (pairs == many_rows_product<Stored>::rows)
+                      launch.template operator()<many_rows_product<Stored>>();
+                    else if (pairs == many_pairs_product<Stored>::rows)
+                      launch.template operator()<many_pairs_product<Stored>>();
+                    else
+                      launch.template operator()<few_pairs_product<Stored>>();
+                  });
   }
 
-  template <bool Gated, std::int64_t Pairs>
+  template <class Product, bool Gated>
   void multiply(const stack& by, const ops::mixture_params& how,
                 std::int64_t rows, const float* x, std::int32_t pairs_of_x,
                 float* y) {
+    using kernel = expert_kernel<Product, Gated>;
+    assert(layout::chunk_pairs(how, rows) == Product::rows);
+    constexpr auto at_once = std::int64_t{kernel::outputs_at_once};
     const auto outputs = Gated ? by.rows / 2 : by.rows;
     launch_shape shape;
+    shape.blocks_x = static_cast<unsigned>((outputs + at_once - 1) / at_once);
     shape.blocks_y = static_cast<unsigned>(chunks_for(how, rows));
-    with_elements(
-        by, by.memory.template as<const void>(),
-        [&]<class Stored>(const Stored*) {
-          using kernel = expert_kernel<Stored, Gated, Pairs / fragment_rows>;
-          static_assert(kernel::tiles::rows == Pairs);
-          constexpr auto at_once = std::int64_t{kernel::outputs_at_once};
-          shape.blocks_x =
-              static_cast<unsigned>((outputs + at_once - 1) / at_once);
-          shape.threads = kernel::threads;
-          shape.shared_floats = kernel::tiles::shared_floats;
-          device_.launch(shape,
-                         kernel{by.view(), chunks_.template as<expert_chunk>(),
-                                order_.template as<const std::int32_t>(), x,
-                                pairs_of_x, outputs, by.cols, y});
-        });
+    shape.threads = kernel::threads;
+    shape.shared_floats = Product::shared_floats;
+    device_.launch(shape, kernel{by.view(), chunks_.template as<expert_chunk>(),
+                                 order_.template as<const std::int32_t>(), x,
+                                 pairs_of_x, outputs, by.cols, y});
   }
 
   static std::int64_t chunks_for(const ops::mixture_params& how,

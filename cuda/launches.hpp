@@ -32,24 +32,31 @@ void launch_over_rows(Device& device, std::size_t rows,
   device.launch(shape, kernel);
 }
 
-/// Our own product of tiles of so many rows and outputs.
-template <int RowTiles, int OutputTiles, class Device, class Stored>
-void launch_tiles(Device& device, const Stored* weight, const float* x,
-                  std::int64_t outputs, std::int64_t cols, std::int64_t rows,
-                  float* y, const row_norm& norm, const product_end& end) {
-  using kernel = linear_kernel<Stored, RowTiles, OutputTiles>;
-  const auto blocks = [](std::int64_t all, int each) {
+/// Our own product by blocks of one kind.
+template <class Product, class Device>
+void launch_product(Device& device, const typename Product::stored* weight,
+                    const float* x, std::int64_t outputs, std::int64_t cols,
+                    std::int64_t rows, float* y, const row_norm& norm,
+                    const product_end& end) {
+  using kernel = linear_kernel<Product>;
+  const auto blocks = [](std::int64_t all, std::int64_t each) {
     return static_cast<unsigned>((all + each - 1) / each);
   };
   launch_shape shape;
-  // Blocks that read the same outputs follow each other.
-  shape.blocks_x = blocks(rows, kernel::tiles::rows);
-  shape.blocks_y = blocks(outputs, end.is_gated ? kernel::tiles::outputs / 2
-                                                : kernel::tiles::outputs);
   shape.threads = kernel::threads;
-  shape.shared_floats =
-      kernel::tiles::shared_floats +
-      (norm.weight != nullptr ? kernel::tiles::norm_floats : 0);
+  std::int64_t rows_of_block = Product::rows;
+  if constexpr (requires { typename Product::tiles; }) { // of each warp
+    const auto warps = std::min<std::int64_t>(
+        blocks(rows, Product::tiles::rows), column_warps);
+    shape.threads = static_cast<unsigned>(warps) * warp_size;
+    rows_of_block = warps * Product::tiles::rows;
+  }
+  // Blocks that read the same outputs follow each other.
+  shape.blocks_x = blocks(rows, rows_of_block);
+  shape.blocks_y =
+      blocks(outputs, end.is_gated ? Product::outputs / 2 : Product::outputs);
+  shape.shared_floats = Product::shared_floats +
+                        (norm.weight != nullptr ? Product::norm_floats : 0);
   device.launch(shape, kernel{weight, x, outputs, cols, rows, y, norm, end});
 }
 
@@ -64,39 +71,16 @@ bool takes_more_outputs(const Device& device, std::int64_t outputs) {
   return outputs / of_block * parts >= device.blocks_wanted();
 }
 
-/// Our own product of rows that are more than a block has otherwise.
-template <class Device, class Stored>
-void launch_many_rows(Device& device, const Stored* weight, const float* x,
-                      std::int64_t outputs, std::int64_t cols,
-                      std::int64_t rows, float* y, const row_norm& norm,
-                      const product_end& end) {
-  using kernel = many_rows_kernel<Stored>;
-  const auto shared_by = [](std::int64_t all, std::int64_t each) {
-    return (all + each - 1) / each;
-  };
-  const auto warps = std::min<std::int64_t>(
-      shared_by(rows, kernel::tiles::rows), column_warps);
-  launch_shape shape;
-  shape.blocks_x =
-      static_cast<unsigned>(shared_by(rows, warps * kernel::tiles::rows));
-  shape.blocks_y = static_cast<unsigned>(
-      shared_by(outputs, end.is_gated ? kernel::tiles::outputs / 2
-                                      : kernel::tiles::outputs));
-  shape.threads = static_cast<unsigned>(warps) * warp_size;
-  shape.shared_floats = kernel::shared_floats;
-  device.launch(shape, kernel{{weight, x, outputs, cols, rows, y, norm, end}});
-}
-
 /// Whether rows are more than a block has otherwise, and outputs so many that
 /// large blocks of both keep a third of the multiprocessors busy: more of them
 /// would read what these do out of the cache three times as often.
 template <class Stored, class Device>
 bool are_many(const Device& device, std::int64_t rows, std::int64_t outputs) {
-  using kernel = many_rows_kernel<Stored>;
+  using product = many_rows_product<Stored>;
   // Of the four blocks wanted per multiprocessor.
   constexpr std::int64_t part = 12;
-  const auto blocks = (rows + kernel::rows - 1) / kernel::rows *
-                      (outputs / kernel::tiles::outputs);
+  const auto blocks =
+      (rows + product::rows - 1) / product::rows * (outputs / product::outputs);
   return rows > 4 * fragment_rows && part * blocks >= device.blocks_wanted();
 }
 
@@ -109,20 +93,23 @@ template <class Device, class Stored>
 void launch_linear(Device& device, const Stored* weight, const float* x,
                    std::int64_t outputs, std::int64_t cols, std::int64_t rows,
                    float* y, const row_norm& norm, const product_end& end) {
-  const auto launch = [&]<int RowTiles, int OutputTiles>() {
-    launch_tiles<RowTiles, OutputTiles>(device, weight, x, outputs, cols, rows,
-                                        y, norm, end);
+  const auto launch = [&]<class Product>() {
+    launch_product<Product>(device, weight, x, outputs, cols, rows, y, norm,
+                            end);
+  };
+  const auto launch_tiles = [&]<int RowTiles, int OutputTiles>() {
+    launch.template operator()<tile_product<Stored, RowTiles, OutputTiles>>();
   };
   if (are_many<Stored>(device, rows, end.is_gated ? 2 * outputs : outputs))
-    launch_many_rows(device, weight, x, outputs, cols, rows, y, norm, end);
+    launch.template operator()<many_rows_product<Stored>>();
   else if (rows > 2 * fragment_rows)
-    launch.template operator()<4, most_output_tiles<Stored, 4>>();
+    launch_tiles.template operator()<4, most_output_tiles<Stored, 4>>();
   else if (rows > fragment_rows)
-    launch.template operator()<2, most_output_tiles<Stored, 2>>();
+    launch_tiles.template operator()<2, most_output_tiles<Stored, 2>>();
   else if (end.is_gated || takes_more_outputs<Stored>(device, outputs))
-    launch.template operator()<1, most_output_tiles<Stored, 1>>();
+    launch_tiles.template operator()<1, most_output_tiles<Stored, 1>>();
   else
-    launch.template operator()<1, few_output_tiles>();
+    launch_tiles.template operator()<1, few_output_tiles>();
 }
 
 } // namespace troupe::cuda

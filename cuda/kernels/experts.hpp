@@ -179,20 +179,27 @@ struct expert_stack {
   std::int64_t scales_at; ///< of e4m3: within an expert, in bytes; else 0
 };
 
+/// What a block has of an expert's pairs: few, more, or as many as of rows
+/// (many_rows_product).
+template <class Stored>
+using few_pairs_product = tile_product<Stored, 1, most_output_tiles<Stored, 1>>;
+template <class Stored>
+using many_pairs_product =
+    tile_product<Stored, 4, most_output_tiles<Stored, 4>>;
+
 /// Products of pairs with their experts' matrices, in the order of
 /// linear_kernel, for some outputs (block_x) of a chunk (block_y). Gated: the
 /// matrices have `outputs` rows of gates, then as many that they multiply, and
-/// y = silu(gate) * up. Chunks have so many tiles of pairs, full ones.
-template <class Stored, bool Gated, int PairTiles>
+/// y = silu(gate) * up. Full chunks have as many pairs as the product rows.
+template <class Product, bool Gated>
 struct expert_kernel {
   static constexpr bool collective = true;
   static constexpr unsigned threads = column_warps * warp_size;
-  static constexpr unsigned blocks_at_once = 2;
+  static constexpr unsigned blocks_at_once = Product::blocks_at_once;
+  using stored = typename Product::stored;
   /// Half of a gated one's tiles have the other half.
-  using tiles =
-      tile_product<Stored, PairTiles, most_output_tiles<Stored, PairTiles>>;
   static constexpr int outputs_at_once =
-      Gated ? tiles::outputs / 2 : tiles::outputs;
+      Gated ? Product::outputs / 2 : Product::outputs;
 
   expert_stack weights;
   const expert_chunk* chunks;
@@ -210,16 +217,16 @@ struct expert_kernel {
       return;
     const std::int32_t* pairs = order + chunk.first;
     const std::byte* first = weights.first + chunk.expert * weights.stride;
-    const auto* matrix = reinterpret_cast<const Stored*>(first);
+    const auto* matrix = reinterpret_cast<const stored*>(first);
     const auto* scales =
         weights.scales_at == 0
             ? nullptr
             : reinterpret_cast<const float*>(first + weights.scales_at);
     const std::int64_t output = std::int64_t{t.block_x()} * outputs_at_once;
     const block_outputs own{output, outputs_at_once, outputs};
-    tiles all;
+    Product all;
     all.add_up(
-        t, tiles::warp_of(t), cols,
+        t, chunk.count, cols,
         [&](int o) { return matrix + own.row_of(o) * cols; },
         [&](int r) {
           return x + pairs[r < chunk.count ? r : 0] / pairs_of_x * cols;
@@ -235,8 +242,8 @@ struct expert_kernel {
       if (output + o >= outputs)
         continue;
       const auto sum_of = [&](int half) {
-        return tiles::scaled_sum_of(t, r, half * outputs_at_once + o, scales,
-                                    half * outputs + output + o);
+        return scaled_sum_of<Product>(t, r, half * outputs_at_once + o, scales,
+                                      half * outputs + output + o);
       };
       y[pairs[r] * outputs + output + o] =
           Gated ? gated(gate::silu, sum_of(0)) * sum_of(1) : sum_of(0);

@@ -1,451 +1,10 @@
 #pragma once
 
-#include "cuda/kernels/matrix_words.hpp"
+#include "cuda/kernels/many_rows_product.hpp"
 #include "cuda/kernels/rows.hpp"
-#include "engine/ops/tensor.hpp"
-
-#include <type_traits>
+#include "cuda/kernels/tile_product.hpp"
 
 namespace troupe::cuda {
-
-/// Warps of a block, which share the columns of its outputs.
-inline constexpr int column_warps = 8;
-/// Columns that a warp multiplies at once, eight of each fourth lane.
-inline constexpr int tile_cols = 32;
-/// Of a product of `fragments`.
-inline constexpr int fragment_outputs = 8;
-inline constexpr int fragment_rows = 8;
-
-/// Whether outputs have scales of blocks of columns, by which what a warp has
-/// of a tile of columns is multiplied before it is added.
-template <class Stored>
-inline constexpr bool is_in_blocks = std::is_same_v<Stored, block_e4m3>;
-static_assert(ops::scale_cols % tile_cols == 0);
-
-/// How rows are normed on their way into a product (ops::backend::rms_norm):
-/// their numbers are multiplied by the weight's, and sums at last by the row's
-/// factor.
-struct row_norm {
-  const float* weight = nullptr; ///< null: they are not
-  float epsilon = 0;
-};
-
-/// Tiles of columns that a block has on their way from the memory, so that its
-/// latency does not matter.
-template <class Stored>
-constexpr int tiles_at_once(int row_tiles, int output_tiles) {
-  constexpr int size = sizeof(Stored);
-  if (row_tiles > 2 || output_tiles > 4) // their sums take the registers
-    return 1;
-  if (row_tiles == 2)
-    return size < 4 ? 2 : 1;
-  // Where blocks have few outputs there may be few of them.
-  const int bytes = output_tiles > 2 || size == 1 ? 32 << 10 : 64 << 10;
-  return bytes /
-         (column_warps * tile_cols * size * output_tiles * fragment_outputs);
-}
-
-/// The product of some rows and some outputs, before its warps are added up:
-/// every lane of a warp has a part. A tile's rows are a matrix of 16: first
-/// eight with the numbers as bf16, then the same ones with what that lacks, so
-/// a row's sum is two until the end. Part p of a sum has the tiles of columns
-/// p, p + 8, p + 16 and so on, in order, so a sum's order depends on nothing
-/// but the column: a row's bits are the same in any company, and whether a warp
-/// has one part or all of them.
-template <class Stored, int RowTiles, int OutputTiles>
-struct tile_product {
-  static constexpr int rows = RowTiles * fragment_rows;
-  static constexpr int outputs = OutputTiles * fragment_outputs;
-  static constexpr int at_once = tiles_at_once<Stored>(RowTiles, OutputTiles);
-
-  /// Of a row of a warp's sums; the end keeps banks apart.
-  static constexpr int row_floats = outputs + 8;
-  static constexpr std::size_t sum_floats =
-      std::size_t{column_warps} * rows * row_floats;
-  /// Before, where there are rows enough to wait for: those of a tile of
-  /// columns that is multiplied, and of the next one, which is on its way. A
-  /// thread has what it reads itself, 16 bytes at a time.
-  static constexpr bool stages_rows = RowTiles > 1;
-  static constexpr int threads = column_warps * static_cast<int>(warp_size);
-  static constexpr std::size_t stage_floats =
-      stages_rows ? std::size_t{RowTiles} * 2 * threads * 4 : 0;
-  static constexpr std::size_t shared_floats =
-      sum_floats > 2 * stage_floats ? sum_floats : 2 * stage_floats;
-  /// Behind them, where rows are normed: of each row the lanes' parts.
-  static constexpr int parts_of_row = 4 * column_warps;
-  static constexpr std::size_t norm_floats = std::size_t{rows} * parts_of_row;
-
-  /// Of outputs e * 8 + lane % 4 * 2 and that + 1, and row lane / 4 of each
-  /// tile: of the numbers as bf16, then of what that lacks.
-  using row_sums = fragments::sums[OutputTiles];
-  row_sums sums[RowTiles];
-  /// Of the columns that the lane saw of its row of each tile.
-  float squares[RowTiles] = {};
-
-  /// Adds up one part. `weight_of(o)` is where the weights of output o begin,
-  /// `row_of(r)` where row r of x does. For those that there are not they give
-  /// any that is there: a sum is of its own output and row alone.
-  /// `scales_of(o)` is where the scales of output o's blocks are, if it has
-  /// blocks. `norm` is that of the rows, but for their factors. `before_rows`
-  /// is called once, when the first weights are on their way and no row was
-  /// looked at.
-  template <class Threads, class WeightOf, class RowOf, class ScalesOf,
-            class BeforeRows>
-  TROUPE_KERNEL void add_up(Threads& t, int part, std::int64_t cols,
-                            WeightOf weight_of, RowOf row_of,
-                            ScalesOf scales_of, const row_norm& norm,
-                            BeforeRows before_rows) {
-    const int lane = lane_of(t);
-    const int first = part * tile_cols + lane % 4 * 8;
-    lane_share own;
-    own.part = part;
-    own.cols = cols - first;
-    TROUPE_UNROLL
-    for (int e = 0; e < OutputTiles; ++e)
-      own.outputs[e] = weight_of(e * fragment_outputs + lane / 4) + first;
-    TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      own.rows[n] = row_of(n * fragment_rows + lane / 4) + first;
-    own.norm = norm.weight == nullptr ? nullptr : norm.weight + first;
-    if constexpr (is_in_blocks<Stored>) {
-      own.scales = scales_of(0);
-      TROUPE_UNROLL
-      for (int e = 0; e < OutputTiles; ++e)
-        TROUPE_UNROLL
-      for (int i = 0; i < 2; ++i)
-        own.scales_at[e][i] = static_cast<std::int32_t>(
-            scales_of(e * fragment_outputs + lane % 4 * 2 + i) - own.scales);
-    }
-    TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n)
-      clear(sums[n]);
-    // Then rows begin at multiples of 16 bytes.
-    if (cols % 8 == 0)
-      add_tiles<true>(t, own, cols, before_rows);
-    else
-      add_tiles<false>(t, own, cols, before_rows);
-  }
-
-  /// Shows the warps' parts to all threads, which may ask for `sum_of` then,
-  /// and of normed rows for `factor_of`.
-  template <class Threads>
-  TROUPE_KERNEL void show(Threads& t, const row_norm& norm) const {
-    const int warp = warp_of(t), lane = lane_of(t);
-    if constexpr (stages_rows)
-      t.sync(); // others' rows lie there
-    TROUPE_UNROLL
-    for (int n = 0; n < RowTiles; ++n) {
-      const int row = n * fragment_rows + lane / 4;
-      float* own = t.shared() + (warp * rows + row) * row_floats + lane % 4 * 2;
-      TROUPE_UNROLL
-      for (int e = 0; e < OutputTiles; ++e) {
-        const float* of = sums[n][e];
-        *reinterpret_cast<pack<float, 2>*>(own + e * fragment_outputs) = {
-            {of[0] + of[2], of[1] + of[3]}};
-      }
-      if (norm.weight != nullptr)
-        parts_of(t, row)[lane % 4 * column_warps + warp] = squares[n];
-    }
-    t.sync();
-  }
-
-  /// Of a row that was normed.
-  template <class Threads>
-  TROUPE_KERNEL static float factor_of(Threads& t, int row, std::int64_t cols,
-                                       const row_norm& norm) {
-    const float* parts = parts_of(t, row);
-    float all = 0;
-    TROUPE_UNROLL
-    for (int lane = 0; lane < 4; ++lane) {
-      float of_lane = 0;
-      TROUPE_UNROLL
-      for (int w = 0; w < column_warps; ++w)
-        of_lane += parts[lane * column_warps + w];
-      all += of_lane;
-    }
-    return 1.0f / sqrtf(all / static_cast<float>(cols) + norm.epsilon);
-  }
-
-  /// The warps' parts are added in order.
-  template <class Threads>
-  TROUPE_KERNEL static float sum_of(Threads& t, int row, int output) {
-    const float* first = t.shared() + row * row_floats + output;
-    float sum = first[0];
-    for (int w = 1; w < column_warps; ++w)
-      sum += first[w * rows * row_floats];
-    return sum;
-  }
-
-  /// The same, times the scale of the weight's row, if rows have one each.
-  template <class Threads>
-  TROUPE_KERNEL static float scaled_sum_of(Threads& t, int row, int output,
-                                           const float* scales,
-                                           std::int64_t weight_row) {
-    const float sum = sum_of(t, row, output);
-    return is_in_blocks<Stored> || scales == nullptr ? sum
-                                                     : sum * scales[weight_row];
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL static int warp_of(Threads& t) {
-    return static_cast<int>(t.index() / warp_size);
-  }
-  template <class Threads>
-  TROUPE_KERNEL static int lane_of(Threads& t) {
-    return static_cast<int>(t.index() % warp_size);
-  }
-
-private:
-  /// What a lane reads of outputs and rows, from its first column on.
-  struct lane_share {
-    int part;
-    std::int64_t cols; ///< that there are; below 0, if its first is not
-    const Stored* outputs[OutputTiles];
-    const float* rows[RowTiles];
-    const float* norm; ///< null: none
-    /// Of outputs with blocks: where their scales are, from the first's on.
-    const float* scales;
-    std::int32_t scales_at[is_in_blocks<Stored> ? OutputTiles : 1][2];
-  };
-
-  /// What a lane has of a tile of columns.
-  struct stored_tile {
-    stored_eight<Stored> of[OutputTiles];
-  };
-
-  /// A row's numbers in a tile, and those of the norm.
-  struct row_eight {
-    stored_eight<float> x, by;
-  };
-
-  static constexpr int step = column_warps * tile_cols;
-
-  /// All warps make as many steps, some of the last one's tiles perhaps of
-  /// nothing. As soon as a tile is multiplied the one `ahead` steps on is asked
-  /// for in its place.
-  template <bool InEights, class Threads, class BeforeRows>
-  TROUPE_KERNEL void add_tiles(Threads& t, const lane_share& own,
-                               std::int64_t cols, BeforeRows before_rows) {
-    constexpr int ahead = InEights ? at_once : 1;
-    stored_tile tiles[ahead] = {};
-    TROUPE_UNROLL
-    for (int s = 0; s < ahead; ++s)
-      ask_for<InEights>(own, s * step, tiles[s]);
-    before_rows();
-    row_reader<InEights> rows_of_tile;
-    rows_of_tile.begin(t, own);
-    for (std::int64_t first = 0; first < cols; first += step * ahead) {
-      TROUPE_UNROLL
-      for (int s = 0; s < ahead; ++s) {
-        const std::int64_t begin = first + s * step;
-        if (begin >= cols)
-          break;
-        rows_of_tile.next_tile(t, own, begin);
-        TROUPE_UNROLL
-        for (int n = 0; n < RowTiles; ++n) {
-          const auto row = rows_of_tile.words(t, own, begin, n, squares[n]);
-          if constexpr (is_in_blocks<Stored>) {
-            row_sums of_tile;
-            clear(of_tile);
-            multiply(t, tiles[s], row, of_tile);
-            const std::int64_t k = begin + own.part * tile_cols;
-            if (k < cols)
-              add_scaled(own, of_tile, k, sums[n]);
-          } else {
-            multiply(t, tiles[s], row, sums[n]);
-          }
-        }
-        ask_for<InEights>(own, begin + step * ahead, tiles[s]);
-      }
-    }
-    if constexpr (stages_rows)
-      t.template wait_copies<0>(); // of nothing, behind the last tile
-  }
-
-  /// The rows' numbers, a tile of columns after the other: those of the next
-  /// one are under way while one is multiplied.
-  template <bool InEights>
-  struct row_reader {
-    static constexpr bool stages = stages_rows && InEights;
-    row_eight held;
-
-    /// The first tile is asked for.
-    template <class Threads>
-    TROUPE_KERNEL void begin(Threads& t, const lane_share& own) {
-      if constexpr (stages)
-        stage(t, own, 0);
-      else if constexpr (RowTiles == 1)
-        ask_for_row<InEights>(own, 0, 0, held);
-    }
-
-    /// `begin`: where the tile is.
-    template <class Threads>
-    TROUPE_KERNEL void next_tile(Threads& t, const lane_share& own,
-                                 std::int64_t begin) {
-      if constexpr (stages) {
-        stage(t, own, begin + step);
-        t.template wait_copies<1>();
-        if (own.norm != nullptr)
-          read_row<InEights>(own, own.norm, begin, held.by);
-      }
-    }
-
-    /// Of the tile, each row once; adds up squares of those that are normed.
-    template <class Threads>
-    TROUPE_KERNEL matrix_words<float> words(Threads& t, const lane_share& own,
-                                            std::int64_t begin, int n,
-                                            float& squares) {
-      if constexpr (stages) {
-        TROUPE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          const auto some = *stage_of(t, begin, n, half);
-          TROUPE_UNROLL
-          for (int i = 0; i < 4; ++i)
-            held.x.at[4 * half + i] = some.at[i];
-        }
-      } else if constexpr (RowTiles > 1) {
-        ask_for_row<InEights>(own, n, begin, held);
-      }
-      const auto out = words_of(own, held, squares);
-      if constexpr (RowTiles == 1)
-        ask_for_row<InEights>(own, n, begin + step, held);
-      return out;
-    }
-
-  private:
-    using quarter = pack<std::uint32_t, 4>;
-
-    template <class Threads>
-    TROUPE_KERNEL static quarter* stage_of(Threads& t, std::int64_t begin,
-                                           int n, int half) {
-      const auto stage = static_cast<int>(begin / step % 2);
-      return reinterpret_cast<quarter*>(t.shared() + stage * stage_floats) +
-             (2 * n + half) * threads + t.index();
-    }
-
-    /// Asks for the rows of a tile, 0 where there are no columns.
-    template <class Threads>
-    TROUPE_KERNEL static void stage(Threads& t, const lane_share& own,
-                                    std::int64_t begin) {
-      const bool is_there = begin < own.cols;
-      const std::int64_t at = is_there ? begin : 0;
-      TROUPE_UNROLL
-      for (int n = 0; n < RowTiles; ++n)
-        TROUPE_UNROLL
-      for (int half = 0; half < 2; ++half)
-        t.copy_async(stage_of(t, begin, n, half), own.rows[n] + at + 4 * half,
-                     is_there);
-      t.commit_copies();
-    }
-  };
-
-  /// Of columns that there are not, some lanes keep what they had of others:
-  /// that is multiplied by the rows' zeros. (So an output whose weights are not
-  /// all finite is one of many that mean nothing.)
-  template <bool InEights>
-  TROUPE_KERNEL static void ask_for(const lane_share& own, std::int64_t begin,
-                                    stored_tile& to) {
-    TROUPE_UNROLL
-    for (int e = 0; e < OutputTiles; ++e)
-      if constexpr (!InEights)
-        to.of[e].read(own.outputs[e] + begin, own.cols - begin);
-      else if (begin < own.cols)
-        to.of[e].read_whole(own.outputs[e] + begin);
-  }
-
-  template <bool InEights>
-  TROUPE_KERNEL static void ask_for_row(const lane_share& own, int n,
-                                        std::int64_t begin, row_eight& to) {
-    read_row<InEights>(own, own.rows[n], begin, to.x);
-    if (own.norm != nullptr)
-      read_row<InEights>(own, own.norm, begin, to.by);
-  }
-
-  /// The eight columns of a lane that are so many further on; 0 where there
-  /// are none.
-  template <bool InEights>
-  TROUPE_KERNEL static void read_row(const lane_share& own, const float* from,
-                                     std::int64_t begin,
-                                     stored_eight<float>& to) {
-    if constexpr (!InEights)
-      to.read(from + begin, own.cols - begin);
-    else if (begin < own.cols)
-      to.read_whole(from + begin);
-    else
-      to = {};
-  }
-
-  /// Of a normed row, whose squares are added up on the way.
-  TROUPE_KERNEL static matrix_words<float>
-  words_of(const lane_share& own, const row_eight& of, float& squares) {
-    float x[8];
-    TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i)
-      x[i] = of.x.number(i);
-    if (own.norm != nullptr)
-      TROUPE_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      squares = fmaf(x[i], x[i], squares);
-      x[i] *= of.by.number(i);
-    }
-    return matrix_words<float>{x};
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL static void multiply(Threads& t, const stored_tile& w,
-                                     const matrix_words<float>& row,
-                                     row_sums& to) {
-    TROUPE_UNROLL
-    for (int e = 0; e < OutputTiles; ++e) {
-      const matrix_words<Stored> of_output{w.of[e]};
-      TROUPE_UNROLL
-      for (int i = 0; i < 4; i += 2) {
-        const fragments::a both{row.high[i], row.low[i], row.high[i + 1],
-                                row.low[i + 1]};
-        if constexpr (matrix_words<Stored>::is_split)
-          t.template multiply_add<bf16>(
-              to[e], both, {of_output.low[i], of_output.low[i + 1]});
-        t.template multiply_add<bf16>(
-            to[e], both, {of_output.high[i], of_output.high[i + 1]});
-      }
-    }
-  }
-
-  /// Of the tile of columns that begins at k.
-  TROUPE_KERNEL static void add_scaled(const lane_share& own,
-                                       const row_sums& of_tile, std::int64_t k,
-                                       row_sums& to) {
-    const float* of_block = own.scales + k / ops::scale_cols;
-    TROUPE_UNROLL
-    for (int e = 0; e < OutputTiles; ++e)
-      TROUPE_UNROLL
-    for (int i = 0; i < 2; ++i)
-      to[e][i] = fmaf(of_tile[e][i] + of_tile[e][i + 2],
-                      of_block[own.scales_at[e][i]], to[e][i]);
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL static float* parts_of(Threads& t, int row) {
-    return t.shared() + shared_floats + row * parts_of_row;
-  }
-
-  TROUPE_KERNEL static void clear(row_sums& to) {
-    TROUPE_UNROLL
-    for (int e = 0; e < OutputTiles; ++e)
-      TROUPE_UNROLL
-    for (int i = 0; i < 4; ++i)
-      to[e][i] = 0;
-  }
-};
-
-/// Tiles of outputs of a block: few, so that there are more blocks, or as many
-/// as a thread has registers for.
-inline constexpr int few_output_tiles = 2;
-template <class Stored, int RowTiles>
-inline constexpr int most_output_tiles =
-    RowTiles > 2 && (matrix_words<Stored>::is_split || is_in_blocks<Stored>)
-        ? few_output_tiles
-        : 4;
 
 /// The outputs that a block makes, `at_once` from `first` on, of so many. Half
 /// of a gated block's tiles are of them, half of what they are multiplied with,
@@ -485,17 +44,31 @@ struct product_end {
   }
 };
 
+/// A sum of a block's product that was shown, times the scale of the weight's
+/// row, if rows have one each.
+template <class Product, class Threads>
+TROUPE_KERNEL float scaled_sum_of(Threads& t, int row, int output,
+                                  const float* scales,
+                                  std::int64_t weight_row) {
+  const float sum = Product::sum_of(t, row, output);
+  return is_in_blocks<typename Product::stored> || scales == nullptr
+             ? sum
+             : sum * scales[weight_row];
+}
+
 /// y[r][o] = sum_i x[r][i] * w[o][i], for some rows (block_x) and outputs
-/// (block_y). Numbers are multiplied as bf16, in two parts where they have more
-/// bits than that: what is lost is below 2^-16 of a number.
-template <class Stored, int RowTiles, int OutputTiles>
+/// (block_y), as many as the block's product has (tile_product or
+/// many_rows_product: the bits are the same). Numbers are multiplied as bf16,
+/// in two parts where they have more bits than that: what is lost is below
+/// 2^-16 of a number.
+template <class Product>
 struct linear_kernel {
   static constexpr bool collective = true;
-  static constexpr unsigned threads = column_warps * warp_size;
-  static constexpr unsigned blocks_at_once = 2;
+  static constexpr unsigned threads = column_warps * warp_size; ///< at most
+  static constexpr unsigned blocks_at_once = Product::blocks_at_once;
   static constexpr bool waits_itself = true;
-  using tiles = tile_product<Stored, RowTiles, OutputTiles>;
-  const Stored* weight; ///< which no launch writes
+  using product = Product;
+  const typename Product::stored* weight; ///< which no launch writes
   const float* x;
   std::int64_t outputs; ///< of y
   std::int64_t cols;
@@ -506,13 +79,14 @@ struct linear_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    const std::int64_t row = std::int64_t{t.block_x()} * tiles::rows;
-    const int at_once = end.is_gated ? tiles::outputs / 2 : tiles::outputs;
+    const int count = Product::rows_of_block(t);
+    const std::int64_t row = std::int64_t{t.block_x()} * count;
+    const int at_once = end.is_gated ? Product::outputs / 2 : Product::outputs;
     const std::int64_t output = std::int64_t{t.block_y()} * at_once;
     const block_outputs own{output, at_once, outputs};
-    tiles all;
+    Product all;
     all.add_up(
-        t, tiles::warp_of(t), cols,
+        t, rows - row, cols,
         [&](int o) { return weight + own.row_of(o) * cols; },
         [&](int r) { return x + (row + r < rows ? row + r : row) * cols; },
         [&](int o) {
@@ -520,142 +94,27 @@ struct linear_kernel {
         },
         norm, [&] { t.wait_for_earlier(); });
     all.show(t, norm);
-    write(
-        t, row, tiles::rows, own,
-        [&](int r, int o) { return tiles::sum_of(t, r, o); },
-        [&](int r) { return tiles::factor_of(t, r, cols, norm); });
-  }
-
-  /// Of so many rows from `first` on: what becomes of sum_of(row, output of
-  /// those of a block), if rows are normed times factor_of(row).
-  template <class Threads, class SumOf, class FactorOf>
-  TROUPE_KERNEL void write(Threads& t, std::int64_t first, int count,
-                           const block_outputs& own, SumOf sum_of,
-                           FactorOf factor_of) const {
-    const auto scaled = [&](int r, int o) {
-      float sum = sum_of(r, o);
-      if (!is_in_blocks<Stored> && end.scales != nullptr)
-        sum *= end.scales[own.row_of(o)];
-      return norm.weight == nullptr ? sum : sum * factor_of(r);
-    };
-    for (int i = static_cast<int>(t.index()); i < count * own.at_once;
+    for (int i = static_cast<int>(t.index()); i < count * at_once;
          i += static_cast<int>(t.count())) {
-      const int r = i / own.at_once, o = i % own.at_once;
-      const std::int64_t row = first + r, output = own.first + o;
-      if (row >= rows || output >= outputs)
+      const int r = i / at_once, o = i % at_once;
+      if (row + r >= rows || output + o >= outputs)
         continue;
-      float& to = y[row * outputs + output];
-      to = end.is_gated
-               ? gated(end.how, scaled(r, o)) * scaled(r, own.at_once + o)
-               : end.ended(scaled(r, o), output, to);
+      float& to = y[(row + r) * outputs + output + o];
+      to = end.is_gated ? gated(end.how, sum_of(t, own, r, o)) *
+                              sum_of(t, own, r, at_once + o)
+                        : end.ended(sum_of(t, own, r, o), output + o, to);
     }
-  }
-};
-
-/// The same of many rows, to the bit: a block's warps have rows of their own,
-/// each of them all parts of its sums, one after the other. So a block reads
-/// its weights once for many more rows, from its multiprocessor's cache all but
-/// the first time, and rows once for twice as many outputs.
-template <class Stored>
-struct many_rows_kernel {
-  static constexpr bool collective = true;
-  static constexpr unsigned threads = column_warps * warp_size; ///< at most
-  static constexpr unsigned blocks_at_once = 1;
-  static constexpr bool waits_itself = true;
-  static constexpr int row_tiles = 2,
-                       output_tiles = matrix_words<Stored>::is_split ? 4 : 8;
-  using tiles = tile_product<Stored, row_tiles, output_tiles>;
-  static constexpr int rows = column_warps * tiles::rows; ///< at most
-  /// Of a row of sums; the end keeps banks apart.
-  static constexpr int row_floats = tiles::outputs + 8;
-  /// Where the rows' stages were; behind them each row's four lanes' squares.
-  static constexpr std::size_t sum_floats = std::size_t{rows} * row_floats;
-  static constexpr std::size_t shared_floats =
-      (sum_floats > 2 * tiles::stage_floats ? sum_floats
-                                            : 2 * tiles::stage_floats) +
-      std::size_t{rows} * 4;
-  linear_kernel<Stored, row_tiles, output_tiles> what;
-
-  template <class Threads>
-  TROUPE_KERNEL void operator()(Threads& t) const {
-    const int of_block = static_cast<int>(t.count() / warp_size) * tiles::rows;
-    const int own_row = tiles::warp_of(t) * tiles::rows;
-    const std::int64_t first = std::int64_t{t.block_x()} * of_block;
-    const int at_once = what.end.is_gated ? tiles::outputs / 2 : tiles::outputs;
-    const block_outputs own{std::int64_t{t.block_y()} * at_once, at_once,
-                            what.outputs};
-    float sums[row_tiles][output_tiles][2] = {};
-    float squares[row_tiles] = {};
-    for (int part = 0; part < column_warps; ++part) {
-      tiles some;
-      some.add_up(
-          t, part, what.cols,
-          [&](int o) { return what.weight + own.row_of(o) * what.cols; },
-          [&](int r) {
-            const std::int64_t row = first + own_row + r;
-            return what.x + (row < what.rows ? row : first) * what.cols;
-          },
-          [&](int o) {
-            return what.end.scales +
-                   own.row_of(o) * ops::scales_of_cols(what.cols);
-          },
-          what.norm,
-          [&] {
-            if (part == 0)
-              t.wait_for_earlier();
-          });
-      TROUPE_UNROLL
-      for (int n = 0; n < row_tiles; ++n) {
-        squares[n] += some.squares[n];
-        TROUPE_UNROLL
-        for (int e = 0; e < output_tiles; ++e)
-          TROUPE_UNROLL
-        for (int i = 0; i < 2; ++i)
-          sums[n][e][i] += some.sums[n][e][i] + some.sums[n][e][i + 2];
-      }
-    }
-    show(t, own_row, sums, squares);
-    what.write(
-        t, first, of_block, own,
-        [&](int r, int o) { return t.shared()[r * row_floats + o]; },
-        [&](int r) { return factor_of(t, r); });
   }
 
 private:
   template <class Threads>
-  TROUPE_KERNEL static float* squares_of(Threads& t, int row) {
-    return t.shared() + shared_floats - (rows - row) * 4;
-  }
-
-  template <class Threads>
-  TROUPE_KERNEL static void
-  show(Threads& t, int own_row, const float (&sums)[row_tiles][output_tiles][2],
-       const float (&squares)[row_tiles]) {
-    const int lane = tiles::lane_of(t);
-    t.sync(); // others' rows lie there
-    TROUPE_UNROLL
-    for (int n = 0; n < row_tiles; ++n) {
-      const int row = own_row + n * fragment_rows + lane / 4;
-      TROUPE_UNROLL
-      for (int e = 0; e < output_tiles; ++e)
-        *reinterpret_cast<pack<float, 2>*>(
-            t.shared() + row * row_floats + e * fragment_outputs +
-            lane % 4 * 2) = {{sums[n][e][0], sums[n][e][1]}};
-      squares_of(t, row)[lane % 4] = squares[n];
-    }
-    t.sync();
-  }
-
-  /// In the order of tile_product::factor_of.
-  template <class Threads>
-  TROUPE_KERNEL float factor_of(Threads& t, int row) const {
-    const float* lanes = squares_of(t, row);
-    float all = 0;
-    TROUPE_UNROLL
-    for (int lane = 0; lane < 4; ++lane)
-      all += lanes[lane];
-    return 1.0f /
-           sqrtf(all / static_cast<float>(what.cols) + what.norm.epsilon);
+  TROUPE_KERNEL float sum_of(Threads& t, const block_outputs& own, int row,
+                             int output) const {
+    const float sum =
+        scaled_sum_of<Product>(t, row, output, end.scales, own.row_of(output));
+    return norm.weight == nullptr
+               ? sum
+               : sum * Product::factor_of(t, row, cols, norm);
   }
 };
 
