@@ -1,9 +1,9 @@
 #include "autoscaler/autoscaler.hpp"
 
+#include "actors/runtime/log.hpp"
 #include "autoscaler/scaler.hpp"
 
 #include <caf/all.hpp>
-#include <spdlog/spdlog.h>
 
 #include <optional>
 #include <set>

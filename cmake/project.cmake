@@ -11,9 +11,12 @@ endif()
 target_compile_options(troupe_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra ${warnings_are_errors} -ffp-contract=off>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # GCC 12 sees moved-from members of std::variant as uninitialised.
+  # GCC 12 sees moved-from members of std::variant as uninitialised. It looks
+  # for garbage first at 256 MB, which costs up to a tenth of its time; what it
+  # makes is the same later.
   target_compile_options(troupe_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized>)
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized
+    --param=ggc-min-heapsize=524288>)
 endif()
 if(TROUPE_SANITIZE)
   target_compile_options(troupe_options INTERFACE

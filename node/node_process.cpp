@@ -6,6 +6,7 @@
 #include "actors/runtime/join.hpp"
 #include "actors/runtime/link.hpp"
 #include "actors/runtime/listen_address.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/revocations.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
@@ -20,7 +21,6 @@
 #include <boost/asio/ip/address.hpp>
 #include <caf/all.hpp>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <mutex>

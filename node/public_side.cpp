@@ -1,7 +1,8 @@
 #include "node/public_side.hpp"
 
+#include "actors/runtime/log.hpp"
+
 #include <caf/send.hpp>
-#include <spdlog/spdlog.h>
 
 namespace troupe::node {
 

@@ -1,10 +1,10 @@
 #include "router/edge.hpp"
 
+#include "actors/runtime/log.hpp"
 #include "router/reply_stream.hpp"
 
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>

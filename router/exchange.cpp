@@ -1,9 +1,9 @@
 #include "router/exchange.hpp"
 
+#include "actors/runtime/log.hpp"
 #include "router/policy/dynamic_threshold.hpp"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 

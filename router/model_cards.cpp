@@ -1,7 +1,8 @@
 #include "router/model_cards.hpp"
 
+#include "actors/runtime/log.hpp"
+
 #include <boost/asio/post.hpp>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <set>

@@ -1,7 +1,8 @@
 #include "router/reply_stream.hpp"
 
+#include "actors/runtime/log.hpp"
+
 #include <boost/asio/post.hpp>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>

@@ -2,11 +2,11 @@
 
 #include "actors/protocol/request_record.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 
 #include <caf/actor_clock.hpp>
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 

@@ -1,6 +1,7 @@
 #include "router/service.hpp"
 
 #include "actors/runtime/blob_listener.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "router/admin.hpp"
 #include "router/edge.hpp"
@@ -10,7 +11,6 @@
 #include <caf/actor_system.hpp>
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <mutex>

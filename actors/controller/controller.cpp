@@ -3,12 +3,12 @@
 #include "actors/controller/answered_error.hpp"
 #include "actors/controller/router_loads.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 
 #include <algorithm>
 #include <caf/all.hpp>
 #include <map>
 #include <set>
-#include <spdlog/spdlog.h>
 #include <utility>
 
 namespace troupe::controller {

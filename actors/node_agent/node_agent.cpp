@@ -7,6 +7,7 @@
 #include "actors/protocol/launch_record.hpp"
 #include "actors/protocol/load_messages.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/step_journal.hpp"
 
 #include <caf/send.hpp>
@@ -15,7 +16,6 @@
 #include <caf/typed_response_promise.hpp>
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <csignal>
 #include <optional>

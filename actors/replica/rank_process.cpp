@@ -4,11 +4,11 @@
 #include "actors/replica/replica.hpp"
 #include "actors/replica/replica_process.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/system_config.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/scoped_actor.hpp>
-#include <spdlog/spdlog.h>
 
 #include <stdexcept>
 #include <thread>

@@ -3,12 +3,11 @@
 #include "actors/replica/engine_load.hpp"
 #include "actors/replica/session_table.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
-
-#include <spdlog/spdlog.h>
 
 #include <map>
 #include <utility>

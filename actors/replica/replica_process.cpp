@@ -8,12 +8,12 @@
 #include "actors/replica/session_table.hpp"
 #include "actors/runtime/blob_listener.hpp"
 #include "actors/runtime/link.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/logging.hpp"
 #include "actors/runtime/stop_actor.hpp"
 #include "actors/runtime/system_config.hpp"
 
 #include <caf/typed_event_based_actor.hpp>
-#include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <cerrno>

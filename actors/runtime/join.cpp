@@ -2,6 +2,7 @@
 
 #include "actors/runtime/certificate.hpp"
 #include "actors/runtime/join_messages.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/private_file.hpp"
 #include "actors/runtime/resolve.hpp"
 #include "actors/runtime/revocations.hpp"
@@ -10,7 +11,6 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <spdlog/spdlog.h>
 
 #include <array>
 #include <sstream>

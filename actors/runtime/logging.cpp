@@ -1,10 +1,11 @@
 #include "actors/runtime/logging.hpp"
 
+#include "actors/runtime/log.hpp"
+
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <spdlog/formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cctype>

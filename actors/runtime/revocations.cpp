@@ -3,10 +3,10 @@
 #include "actors/protocol/cluster_layout.hpp"
 #include "actors/runtime/certificate.hpp"
 #include "actors/runtime/join_messages.hpp"
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/private_file.hpp"
 
 #include <openssl/ssl.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <memory>

@@ -1,10 +1,10 @@
 #include "node/provider/subprocess.hpp"
 
+#include "actors/runtime/log.hpp"
 #include "actors/runtime/private_file.hpp"
 #include "node/provider/process_mark.hpp"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cerrno>

@@ -55,7 +55,8 @@ ALLOWED = {
                    "actors/controller/placement.hpp",
                    "node/provider/node_provider.hpp"},
     # Brings machines; knows nothing of what runs there.
-    "node/provider": {"actors/runtime/private_file.hpp", "engine/codec"},
+    "node/provider": {"actors/runtime/log.hpp",
+                      "actors/runtime/private_file.hpp", "engine/codec"},
     # Of the engine its face: what it takes and what a model needs.
     "node": {"actors", "autoscaler", "config", "engine/codec",
              "engine/engine.hpp", "router"},
