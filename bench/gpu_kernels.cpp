@@ -18,9 +18,9 @@
 //
 // TYPE: bf16, f16, f32, e4m3. Gated: half of the outputs are gates. An
 // attention's rows are outputs, each the last position of a sequence of its
-// own, or the last ones of one prompt. Numbers are random where they are
-// multiplied and measured: zeros let a GPU run faster. Rows choose experts in
-// turn.
+// own, or the last ones of one prompt. Numbers are random, since zeros let
+// a GPU run faster, but for keys and values, which are 0. Rows choose experts
+// in turn.
 
 #include "bench/measuring.hpp"
 #include "engine/ops/backend.hpp"
@@ -32,6 +32,8 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -182,12 +184,24 @@ ops::matrix_view view_of(const std::string& type, std::int64_t rows,
   return out;
 }
 
-/// Numbers of a weight.
+/// Numbers of a weight, of magnitudes from 1/2 to 1.
 std::vector<std::byte> numbers_of(const std::string& type, std::int64_t count) {
-  const auto of = type == "f32"   ? ops::element_type::f32
-                  : type == "f16" ? ops::element_type::f16
-                                  : ops::element_type::bf16;
-  return bench::random_bytes(of, count);
+  std::mt19937 random{1};
+  std::vector<std::byte> out;
+  const auto put = [&](const auto& bits) {
+    const auto bytes = std::as_bytes(std::span{&bits, 1});
+    out.insert(out.end(), bytes.begin(), bytes.end());
+  };
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto bits = static_cast<std::uint32_t>(random());
+    if (type == "f32")
+      put((bits & 0x807fffffu) | 0x3f000000u);
+    else
+      put(static_cast<std::uint16_t>(type == "f16"
+                                         ? (bits & 0x83ffu) | 0x3800u
+                                         : (bits & 0x807fu) | 0x3f00u));
+  }
+  return out;
 }
 
 /// From -1 to 1.

@@ -189,10 +189,7 @@ private:
                     const auto launch = [&]<class Product>() {
                       multiply<Product, Gated>(by, how, rows, x, pairs_of_x, y);
                     };
-                    const auto pairs = layout::chunk_pairs(how, rows);
-                    if (pairs == many_rows_product<Stored>::rows)
-                      launch.template operator()<many_rows_product<Stored>>();
-                    else if (pairs == many_pairs_product<Stored>::rows)
+                    if (layout::chunk_pairs(how, rows) == layout::many_pairs)
                       launch.template operator()<many_pairs_product<Stored>>();
                     else
                       launch.template operator()<few_pairs_product<Stored>>();

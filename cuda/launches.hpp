@@ -71,17 +71,16 @@ bool takes_more_outputs(const Device& device, std::int64_t outputs) {
   return outputs / of_block * parts >= device.blocks_wanted();
 }
 
-/// Whether rows are more than a block has otherwise, and outputs so many that
-/// large blocks of both keep a third of the multiprocessors busy: more of them
-/// would read what these do out of the cache three times as often.
+/// Whether rows are far more than a block has otherwise, and outputs so many
+/// that large blocks of both keep all multiprocessors busy.
 template <class Stored, class Device>
 bool are_many(const Device& device, std::int64_t rows, std::int64_t outputs) {
   using product = many_rows_product<Stored>;
   // Of the four blocks wanted per multiprocessor.
-  constexpr std::int64_t part = 12;
+  constexpr std::int64_t part = 4;
   const auto blocks =
       (rows + product::rows - 1) / product::rows * (outputs / product::outputs);
-  return rows > 4 * fragment_rows && part * blocks >= device.blocks_wanted();
+  return rows > product::rows / 2 && part * blocks >= device.blocks_wanted();
 }
 
 /// Outputs of a weight at most: a grid is at most so high.

@@ -272,7 +272,7 @@ bench() {
 kernel_times() {
   is_wanted kernel-times || return 0
   look_at_builds wait
-  part kernel-times 90 bench_gpu_kernels python3 bench/gpu_kernels.py \
+  part kernel-times 120 bench_gpu_kernels python3 bench/gpu_kernels.py \
     --measured "$pack/bench_gpu_kernels" --json "$out/kernel-times.json"
 }
 
@@ -294,6 +294,7 @@ check() {
   unseen=() # builds whose end was not seen yet
   module=packed
   engine=packed
+  local name
   wanted=$*
   rm -rf "$out"
   mkdir -p "$out" "$given"
@@ -341,6 +342,10 @@ check() {
   bench Llama-3-8B
   [ -z "$wanted" ] || bench tiny # in a rehearsal
   look_at_builds wait
+  for name in "${unseen[@]}"; do # whoever built it is gone
+    say "$name: FAILED, it did not end"
+    failed=$((failed + 1))
+  done
   say "$((ran - failed)) of $ran parts passed"
   hand_in
   [ "$failed" = 0 ] && [ "$ran" -gt 0 ]

@@ -179,8 +179,7 @@ struct expert_stack {
   std::int64_t scales_at; ///< of e4m3: within an expert, in bytes; else 0
 };
 
-/// What a block has of an expert's pairs: few, more, or as many as of rows
-/// (many_rows_product).
+/// What a block has of an expert's pairs: few, or more.
 template <class Stored>
 using few_pairs_product = tile_product<Stored, 1, most_output_tiles<Stored, 1>>;
 template <class Stored>

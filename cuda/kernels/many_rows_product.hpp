@@ -13,7 +13,10 @@ struct many_rows_product {
   using stored = Stored;
   static constexpr unsigned blocks_at_once = 1;
   static constexpr int row_tiles = 2,
-                       output_tiles = matrix_words<Stored>::is_split ? 4 : 8;
+                       output_tiles = matrix_words<Stored>::is_split ||
+                                              is_in_blocks<Stored>
+                                          ? 4
+                                          : 8;
   /// Of a warp.
   using tiles = tile_product<Stored, row_tiles, output_tiles>;
   static constexpr int rows = column_warps * tiles::rows; ///< at most
@@ -24,8 +27,7 @@ struct many_rows_product {
   static constexpr int row_floats = outputs + 8;
   static constexpr std::size_t sum_floats = std::size_t{rows} * row_floats;
   static constexpr std::size_t shared_floats =
-      sum_floats > 2 * tiles::stage_floats ? sum_floats
-                                           : 2 * tiles::stage_floats;
+      sum_floats > tiles::shared_floats ? sum_floats : tiles::shared_floats;
   /// Behind them, where rows are normed: of each row its four lanes' squares.
   static constexpr std::size_t norm_floats = std::size_t{rows} * 4;
 

@@ -36,7 +36,7 @@ struct row_norm {
 template <class Stored>
 constexpr int tiles_at_once(int row_tiles, int output_tiles) {
   constexpr int size = sizeof(Stored);
-  if (row_tiles > 2 || output_tiles > 4) // their sums take the registers
+  if (row_tiles > 2) // their sums take the registers
     return 1;
   if (row_tiles == 2)
     return size < 4 ? 2 : 1;
@@ -66,14 +66,16 @@ struct tile_product {
   static constexpr std::size_t sum_floats =
       std::size_t{column_warps} * rows * row_floats;
   /// Before, where there are rows enough to wait for: those of a tile of
-  /// columns that is multiplied, and of the next one, which is on its way. A
-  /// thread has what it reads itself, 16 bytes at a time.
+  /// columns that is multiplied, and of the next ones, which are on their way.
+  /// A thread has what it reads itself, 16 bytes at a time.
   static constexpr bool stages_rows = RowTiles > 1;
+  static constexpr int row_stages = 8 / RowTiles;
   static constexpr int threads = column_warps * static_cast<int>(warp_size);
   static constexpr std::size_t stage_floats =
       stages_rows ? std::size_t{RowTiles} * 2 * threads * 4 : 0;
   static constexpr std::size_t shared_floats =
-      sum_floats > 2 * stage_floats ? sum_floats : 2 * stage_floats;
+      sum_floats > row_stages* stage_floats ? sum_floats
+                                            : row_stages* stage_floats;
   /// Behind them, where rows are normed: of each row the lanes' parts.
   static constexpr int parts_of_row = 4 * column_warps;
   static constexpr std::size_t norm_floats = std::size_t{rows} * parts_of_row;
@@ -273,19 +275,20 @@ private:
   }
 
   /// The rows' numbers, a tile of columns after the other: those of the next
-  /// one are under way while one is multiplied.
+  /// ones are under way while one is multiplied.
   template <bool InEights>
   struct row_reader {
     static constexpr bool stages = stages_rows && InEights;
     row_eight held;
 
-    /// The first tile is asked for.
+    /// The first tiles are asked for.
     template <class Threads>
     TROUPE_KERNEL void begin(Threads& t, const lane_share& own) {
       if constexpr (stages)
-        stage(t, own, 0);
-      else if constexpr (RowTiles == 1)
-        ask_for_row<InEights>(own, 0, 0, held);
+        TROUPE_UNROLL
+      for (int s = 0; s < row_stages - 1; ++s)
+        stage(t, own, s * step);
+      else if constexpr (RowTiles == 1) ask_for_row<InEights>(own, 0, 0, held);
     }
 
     /// `begin`: where the tile is.
@@ -293,8 +296,8 @@ private:
     TROUPE_KERNEL void next_tile(Threads& t, const lane_share& own,
                                  std::int64_t begin) {
       if constexpr (stages) {
-        stage(t, own, begin + step);
-        t.template wait_copies<1>();
+        stage(t, own, begin + step * (row_stages - 1));
+        t.template wait_copies<row_stages - 1>();
         if (own.norm != nullptr)
           read_row<InEights>(own, own.norm, begin, held.by);
       }
@@ -328,7 +331,7 @@ private:
     template <class Threads>
     TROUPE_KERNEL static quarter* stage_of(Threads& t, std::int64_t begin,
                                            int n, int half) {
-      const auto stage = static_cast<int>(begin / step % 2);
+      const auto stage = static_cast<int>(begin / step % row_stages);
       return reinterpret_cast<quarter*>(t.shared() + stage * stage_floats) +
              (2 * n + half) * threads + t.index();
     }

@@ -92,12 +92,9 @@ std::int64_t gpu_mixture_layout::rows_at_once(const mixture_params& how,
 
 std::int64_t gpu_mixture_layout::chunk_pairs(const mixture_params& how,
                                              std::int64_t rows) {
-  // As many as fill half of a chunk of many, and most of one of most, if
-  // experts have alike: warps have rows of their own there.
-  const auto pairs = rows * how.chosen;
-  return pairs >= how.experts * (most_pairs / 4 * 3) ? most_pairs
-         : pairs >= how.experts * (many_pairs / 2)   ? many_pairs
-                                                     : few_pairs;
+  // As many as half fill a chunk of many, if experts have alike.
+  return rows * how.chosen >= how.experts * (many_pairs / 2) ? many_pairs
+                                                             : few_pairs;
 }
 
 std::int64_t gpu_mixture_layout::chunks_most(const mixture_params& how,

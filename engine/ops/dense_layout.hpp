@@ -89,9 +89,8 @@ private:
 /// in bytes. A pair is a row with one of its experts; a chunk, the pairs that
 /// one block multiplies with weights of their expert, which it reads once.
 struct gpu_mixture_layout {
-  static constexpr std::int64_t pairs_most = 16'384; ///< at once
-  static constexpr std::int64_t few_pairs = 8, many_pairs = 32,
-                                most_pairs = 128; ///< of a chunk
+  static constexpr std::int64_t pairs_most = 16'384;            ///< at once
+  static constexpr std::int64_t few_pairs = 8, many_pairs = 32; ///< of a chunk
   static constexpr std::int64_t chunk_bytes = 12;
 
   /// Rows at once, of so many: the others come after them.

@@ -152,8 +152,8 @@ TEST_CASE("a product joined with other steps has the bits of one after the "
                       ? blocks.view()
                       : ops::matrix_view{type, outputs, cols, bytes};
       view.as_e4m3 = how_kept == kept::rounded_to_e4m3;
-      for (std::int64_t rows : {1, 8, 9, 17, 40}) {
-        if (wanted == 0 && rows < 40)
+      for (std::int64_t rows : {1, 8, 9, 17, 40, 70}) {
+        if ((wanted == 0) != (rows == 70))
           continue;
         INFO("type " << static_cast<int>(type) << ", kept "
                      << static_cast<int>(how_kept) << ", " << outputs << " x "
@@ -227,6 +227,38 @@ TEST_CASE("a product joined with other steps has the bits of one after the "
         }
       }
     }
+}
+
+TEST_CASE("of many rows, and as many outputs as a GPU has large blocks for, "
+          "each has its own bits") {
+  auto gpu = make_gpu();
+  constexpr std::int64_t outputs = 2 * 8456, cols = 40, rows = 70;
+  const auto x = random_floats(rows * cols, 1);
+  const auto weights = random_floats(outputs * cols, 2);
+  const auto bytes = stored_as(ops::element_type::bf16, weights);
+  for (bool as_e4m3 : {false, true}) {
+    ops::matrix_view view{ops::element_type::bf16, outputs, cols, bytes};
+    view.as_e4m3 = as_e4m3;
+    auto weight = gpu->load({&view, 1}).value();
+    auto norm = gpu->upload(random_floats(cols, 3));
+    const auto run = [&](std::int64_t first, std::int64_t count) {
+      auto in = gpu->upload(std::span{x}.subspan(first * cols, count * cols));
+      auto out = gpu->upload(std::vector<float>(count * outputs / 2, poison));
+      ops::joined_steps with;
+      with.norm = norm.get();
+      with.epsilon = 1e-5f;
+      with.gated = ops::gate::silu;
+      gpu->linear_joined(*weight, in->data(), count, with, out->data());
+      return downloaded(*gpu, *out);
+    };
+    const auto together = run(0, rows);
+    for (std::int64_t row : {0, 15, 16, 63, 69}) {
+      INFO("e4m3 " << as_e4m3 << ", row " << row);
+      const auto alone = run(row, 1);
+      CHECK(std::equal(alone.begin(), alone.end(),
+                       together.begin() + row * outputs / 2));
+    }
+  }
 }
 
 TEST_CASE("operations on rows are those of the reference") {

@@ -237,18 +237,15 @@ TEST_CASE("mixtures of odd shapes and all types are right, and a row's bits "
         row{{8, 3, true, 24, 16}, f32}, row{{8, 3, false, 24, 16}, bf16},
         row{{5, 4, true, 33, 9}, f16}, row{{5, 1, true, 300, 17}, bf16},
         row{{6, 2, false, 40, 264}, f16}, row{{4, 1, false, 9, 5}, bf16, 50},
-        row{{3, 2, true, 40, 33}, bf16}, row{{33, 8, true, 16, 8}, f32}}) {
+        row{{33, 8, true, 16, 8}, f32}}) {
     const auto& how = one.how;
     const made_experts experts{how, one.type, false, 7};
-    constexpr std::int64_t most = 150; // of an expert, of some of these
+    constexpr std::int64_t most = 45; // many of an expert, of some of these
     const auto x = random_floats(most * how.cols, 5);
     auto scores = random_floats(most * how.experts, 6);
     for (std::size_t i = 0; i < scores.size(); i += how.experts)
       scores[i] += one.bias;
-    using layout = ops::gpu_mixture_layout;
-    for (std::int64_t rows : {1, 8, 19, 45, 150}) {
-      if (rows == most && layout::chunk_pairs(how, rows) != layout::most_pairs)
-        continue;
+    for (std::int64_t rows : {1, 8, 19, 45}) {
       INFO(how.chosen << " of " << how.experts << ", " << how.cols << " x "
                       << how.inner << ", " << rows << " rows");
       const auto together = mixed(*gpu, experts, how, x, scores, 0, rows);
