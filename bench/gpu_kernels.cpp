@@ -184,15 +184,18 @@ ops::matrix_view view_of(const std::string& type, std::int64_t rows,
   return out;
 }
 
-/// Numbers of a weight, of magnitudes from 1/2 to 1.
+/// Numbers of a weight, of magnitudes from 1/2 to 1: some at random, again and
+/// again.
 std::vector<std::byte> numbers_of(const std::string& type, std::int64_t count) {
+  constexpr std::size_t some = 1 << 20;
   std::mt19937 random{1};
   std::vector<std::byte> out;
   const auto put = [&](const auto& bits) {
     const auto bytes = std::as_bytes(std::span{&bits, 1});
     out.insert(out.end(), bytes.begin(), bytes.end());
   };
-  for (std::int64_t i = 0; i < count; ++i) {
+  const auto all = static_cast<std::size_t>(count);
+  for (std::size_t i = 0; i < std::min(all, some); ++i) {
     const auto bits = static_cast<std::uint32_t>(random());
     if (type == "f32")
       put((bits & 0x807fffffu) | 0x3f000000u);
@@ -201,17 +204,20 @@ std::vector<std::byte> numbers_of(const std::string& type, std::int64_t count) {
                                          ? (bits & 0x83ffu) | 0x3800u
                                          : (bits & 0x807fu) | 0x3f00u));
   }
+  const auto made = out.size();
+  out.resize(made / std::min(all, some) * all);
+  for (auto at = made; at < out.size(); at += made)
+    std::copy_n(out.begin(), std::min(made, out.size() - at),
+                out.begin() + static_cast<std::ptrdiff_t>(at));
   return out;
 }
 
 /// From -1 to 1.
 std::vector<float> random_floats(std::int64_t count) {
+  std::mt19937 random{2};
   std::vector<float> out(static_cast<std::size_t>(count));
-  std::uint32_t state = 1;
-  for (auto& x : out) {
-    state = state * 1664525u + 1013904223u;
-    x = static_cast<float>(state >> 8) * 0x1p-23f - 1;
-  }
+  for (auto& x : out)
+    x = static_cast<float>(static_cast<std::int32_t>(random())) * 0x1p-31f;
   return out;
 }
 

@@ -42,17 +42,11 @@ void launch_product(Device& device, const typename Product::stored* weight,
   const auto blocks = [](std::int64_t all, std::int64_t each) {
     return static_cast<unsigned>((all + each - 1) / each);
   };
+  const auto warps = Product::warps_for(rows);
   launch_shape shape;
-  shape.threads = kernel::threads;
-  std::int64_t rows_of_block = Product::rows;
-  if constexpr (requires { typename Product::tiles; }) { // of each warp
-    const auto warps = std::min<std::int64_t>(
-        blocks(rows, Product::tiles::rows), column_warps);
-    shape.threads = static_cast<unsigned>(warps) * warp_size;
-    rows_of_block = warps * Product::tiles::rows;
-  }
+  shape.threads = static_cast<unsigned>(warps) * warp_size;
   // Blocks that read the same outputs follow each other.
-  shape.blocks_x = blocks(rows, rows_of_block);
+  shape.blocks_x = blocks(rows, Product::rows_of_block(warps));
   shape.blocks_y =
       blocks(outputs, end.is_gated ? Product::outputs / 2 : Product::outputs);
   shape.shared_floats = Product::shared_floats +

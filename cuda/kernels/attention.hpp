@@ -303,7 +303,7 @@ struct attention_kernel {
       TROUPE_UNROLL
       for (int j = 0; j < 8; ++j) {
         const float size = some[j] < 0 ? -some[j] : some[j];
-        greatest = greater(size, greatest);
+        greatest = fmaxf(size, greatest);
       }
     }
     const std::uint32_t exponent = bits_of(t.quad_max(greatest)) >> 23;
@@ -545,7 +545,7 @@ struct attention_kernel {
     float kept[2];
     TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const float now = greater(to.most[i], most[i]);
+      const float now = fmaxf(to.most[i], most[i]);
       kept[i] =
           sees<Whole>(at, i, begin) ? about_power(to.most[i] - now) : 1.0f;
       to.most[i] = now;
@@ -647,7 +647,7 @@ struct attention_kernel {
       TROUPE_UNROLL
     for (int i = 2 * query; i < 2 * query + 2; ++i)
       if (is_seen<Whole>(at, query, position_of(at, begin, tile, i)))
-        out = greater(scores[tile][i], out);
+        out = fmaxf(scores[tile][i], out);
     return t.quad_max(out);
   }
 
@@ -668,7 +668,7 @@ struct attention_kernel {
       TROUPE_UNROLL
     for (int i = 0; i < 2; ++i) {
       const float x = all[m * queries_at_once + at.lane / 4 + 8 * i];
-      most[i] = greater(x, most[i]);
+      most[i] = fmaxf(x, most[i]);
     }
   }
 

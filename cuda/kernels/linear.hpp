@@ -67,7 +67,6 @@ struct linear_kernel {
   static constexpr unsigned threads = column_warps * warp_size; ///< at most
   static constexpr unsigned blocks_at_once = Product::blocks_at_once;
   static constexpr bool waits_itself = true;
-  using product = Product;
   const typename Product::stored* weight; ///< which no launch writes
   const float* x;
   std::int64_t outputs; ///< of y
@@ -79,7 +78,7 @@ struct linear_kernel {
 
   template <class Threads>
   TROUPE_KERNEL void operator()(Threads& t) const {
-    const int count = Product::rows_of_block(t);
+    const int count = Product::rows_of_block(static_cast<int>(warps_of(t)));
     const std::int64_t row = std::int64_t{t.block_x()} * count;
     const int at_once = end.is_gated ? Product::outputs / 2 : Product::outputs;
     const std::int64_t output = std::int64_t{t.block_y()} * at_once;

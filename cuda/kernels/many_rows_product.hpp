@@ -34,10 +34,13 @@ struct many_rows_product {
   float sums[row_tiles][output_tiles][2] = {};
   float squares[row_tiles] = {};
 
-  /// A block may have fewer warps than it can.
-  template <class Threads>
-  TROUPE_KERNEL static int rows_of_block(Threads& t) {
-    return static_cast<int>(t.count() / warp_size) * tiles::rows;
+  /// Of a block, which may have fewer warps than it can, for so many rows.
+  static constexpr int warps_for(std::int64_t rows_of_all) {
+    const auto wanted = (rows_of_all + tiles::rows - 1) / tiles::rows;
+    return wanted < column_warps ? static_cast<int>(wanted) : column_warps;
+  }
+  static constexpr int rows_of_block(int warps) {
+    return warps * tiles::rows;
   }
 
   /// Warps whose rows are not among the `count` that there are add up nothing.
@@ -103,7 +106,7 @@ struct many_rows_product {
     TROUPE_UNROLL
     for (int lane = 0; lane < 4; ++lane)
       all += lanes[lane];
-    return 1.0f / sqrtf(all / static_cast<float>(cols) + norm.epsilon);
+    return norm.factor(all, cols);
   }
 
 private:

@@ -146,15 +146,6 @@ TROUPE_KERNEL float about_power(float x) {
 #endif
 }
 
-/// Of two numbers; the other one, where one is no number.
-TROUPE_KERNEL float greater(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return fmaxf(a, b);
-#else
-  return a > b || b != b ? a : b;
-#endif
-}
-
 /// The lower halves of two words in one, and the upper ones, that of the first
 /// in its lower half.
 TROUPE_KERNEL std::uint32_t lower_halves(std::uint32_t a, std::uint32_t b) {

@@ -29,6 +29,11 @@ static_assert(ops::scale_cols % tile_cols == 0);
 struct row_norm {
   const float* weight = nullptr; ///< null: they are not
   float epsilon = 0;
+
+  /// Of a row of so many columns, from the sum of their squares.
+  TROUPE_KERNEL float factor(float squares, std::int64_t cols) const {
+    return 1.0f / sqrtf(squares / static_cast<float>(cols) + epsilon);
+  }
 };
 
 /// Tiles of columns that a block has on their way from the memory, so that its
@@ -87,8 +92,11 @@ struct tile_product {
   /// Of the columns that the lane saw of its row of each tile.
   float squares[RowTiles] = {};
 
-  template <class Threads>
-  TROUPE_KERNEL static int rows_of_block(Threads&) {
+  /// All warps have the same rows.
+  static constexpr int warps_for(std::int64_t /*rows*/) {
+    return column_warps;
+  }
+  static constexpr int rows_of_block(int /*warps*/) {
     return rows;
   }
 
@@ -185,7 +193,7 @@ struct tile_product {
         of_lane += parts[lane * column_warps + w];
       all += of_lane;
     }
-    return 1.0f / sqrtf(all / static_cast<float>(cols) + norm.epsilon);
+    return norm.factor(all, cols);
   }
 
   /// The warps' parts are added in order.
@@ -284,11 +292,13 @@ private:
     /// The first tiles are asked for.
     template <class Threads>
     TROUPE_KERNEL void begin(Threads& t, const lane_share& own) {
-      if constexpr (stages)
+      if constexpr (stages) {
         TROUPE_UNROLL
-      for (int s = 0; s < row_stages - 1; ++s)
-        stage(t, own, s * step);
-      else if constexpr (RowTiles == 1) ask_for_row<InEights>(own, 0, 0, held);
+        for (int s = 0; s < row_stages - 1; ++s)
+          stage(t, own, s * step);
+      } else if constexpr (RowTiles == 1) {
+        ask_for_row<InEights>(own, 0, 0, held);
+      }
     }
 
     /// `begin`: where the tile is.
