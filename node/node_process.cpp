@@ -409,7 +409,8 @@ bool running_node::stop(milliseconds time_max) {
     clean = service_->stop(time_max);
   auto left = std::chrono::duration_cast<milliseconds>(
       end - std::chrono::steady_clock::now());
-  if (agent_)
+  auto ran = agent_ != nullptr;
+  if (ran)
     stop_agent(std::max(left, 500ms), clean);
   if (workers.joinable())
     workers.join();
@@ -419,6 +420,8 @@ bool running_node::stop(milliseconds time_max) {
     runtime::stop_actor(system_, controller_, actor_end_time);
     controller_ = nullptr;
   }
+  if (ran) // its controller need not have heard of its own agent's end
+    spdlog::info("this node has stopped");
   return clean;
 }
 

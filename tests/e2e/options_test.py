@@ -69,7 +69,7 @@ def test_an_equal_file_is_an_equal_deployment_after_a_restart(start, tmp_path):
         assert "deployment 1:" in cluster.said()
         assert cluster.stop() == 0
         # An end that was asked for is no error.
-        assert "node head has stopped" in cluster.said()
+        assert "this node has stopped" in cluster.said()
         assert not re.search(r"^[\d:.]+ E ", cluster.said(), re.MULTILINE)
         time.sleep(1.1)  # `created` counts seconds
     assert created[0] == created[1]
