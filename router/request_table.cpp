@@ -847,6 +847,8 @@ void request_table::take(choice_key key, protocol::choice_tokens news,
                          command_list& out) {
   using protocol::finish;
   auto& choice = *find(key);
+  if (news.reason == finish::cancelled)
+    give_up(key); // its engine may still be at it
   if (news.reason == finish::error || news.reason == finish::cancelled) {
     refused(key,
             news.reason == finish::error
@@ -986,7 +988,7 @@ void request_table::note_progress(choice_key key, std::size_t tokens,
   choice.started = true;
   choice.arithmetic_class = now_of;
   choice.tried += static_cast<std::uint32_t>(tokens);
-  if (choice.suspect && choice.tried >= limits_.trial_tokens) {
+  if (choice.suspect && choice.tried >= trial_of(choice, tokens)) {
     choice.suspect = false;
     end_trial(key);
   }
@@ -996,6 +998,16 @@ void request_table::note_progress(choice_key key, std::size_t tokens,
   auto done = std::min(choice.cost, tokens_given(choice.record));
   choice.cost -= done;
   replica.tokens -= done;
+}
+
+// Of a suspect to which so many tokens are being added: until it is past the
+// place where an equal one has ended a replica, unless that is far.
+std::size_t request_table::trial_of(const choice_state& choice,
+                                    std::size_t tokens) const {
+  auto began = choice.record.output.size() + tokens - choice.tried;
+  auto left = choice.cleared_at - std::min(choice.cleared_at, began);
+  return std::clamp<std::size_t>(left, limits_.trial_tokens,
+                                 limits_.trial_tokens_max);
 }
 
 // A replica that cannot serve now, or has as much as it may (other routers send
@@ -1051,6 +1063,8 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (choice == nullptr || !choice->open)
     return; // it has ended meanwhile
   end_trial(key);
+  if (notice == nullptr)
+    give_up(key); // a word may come yet
   if (notice == nullptr && ++choice->unexplained >= limits_.unexplained_max &&
       !choice->started)
     return fail_request(key.request, lost_replica(), out);
@@ -1218,7 +1232,8 @@ void request_table::leave(choice_key key) {
   choice.blocks = {};
 }
 
-// Its replica may die of it yet, or has died and nobody has said why.
+// As far as is known this sending is over; its replica may die of it yet, or
+// has died and nobody has said why.
 void request_table::give_up(choice_key key) {
   if (auto record = find(key)->record.id; record != 0)
     given_up_.add(record, last_sending(key));

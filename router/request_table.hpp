@@ -50,15 +50,17 @@ struct table_limits {
   /// Replicas lost without a word on why: after so many a choice without a
   /// token fails, and one with tokens is computed alone.
   std::uint32_t unexplained_max = 3;
-  /// Tokens after which a suspect is one no more.
+  /// Tokens after which a suspect is one no more. Where an equal request ended
+  /// a replica later than that, so many that it is past the place, at most.
   std::uint32_t trial_tokens = protocol::alone_tokens;
+  std::uint32_t trial_tokens_max = 32;
   /// For how long a request that ended replicas is refused, and how many such.
   std::chrono::milliseconds ban_time{600'000};
   std::size_t bans_max = 1024;
   /// For how long a request that may have ended a replica is tried alone.
   std::chrono::milliseconds suspicion_time{600'000};
   std::size_t notices_max = 1024;  ///< death notices kept
-  std::size_t given_up_max = 4096; ///< sendings kept whose choice has left
+  std::size_t given_up_max = 4096; ///< sendings kept that were given up
   /// Pause before attaching to a lost replica again; doubles up to the second.
   std::chrono::milliseconds attach_pause{100};
   std::chrono::milliseconds attach_pause_max{5'000};
@@ -439,6 +441,7 @@ private:
   void end_trial(choice_key);
   void leave(choice_key);
   void give_up(choice_key);
+  std::size_t trial_of(const choice_state&, std::size_t tokens) const;
   void close(choice_key, command_list&);
   void fail_request(std::uint64_t request, const error&, command_list&,
                     std::string incident = {});

@@ -142,7 +142,8 @@ struct sending {
 verdict weigh(const protocol::death_notice&, const sending&, suspicion_list&,
               std::chrono::steady_clock::time_point now);
 
-/// The last so many sendings of choices that were given up before their end.
+/// The last so many sendings that were given up before their end: their choices
+/// have left, or were sent elsewhere before there was a word on their replica.
 class given_up_sendings {
 public:
   explicit given_up_sendings(std::size_t sendings_max)

@@ -292,6 +292,9 @@ void router_shell::carry_out(const router::command::detach& what) {
 
 void router_shell::carry_out(const router::command::generate& what) {
   ledger_.sent(incarnation_, what.incarnation, what.record);
+  around_.world.trace("sent", what.record.request_id, what.record.params.choice,
+                      what.record.id, what.incarnation,
+                      what.record.output.size(), what.record.alone);
   auto known = sessions_.find(what.incarnation);
   if (known == sessions_.end() || !known->second.peer)
     return;

@@ -321,8 +321,9 @@ TEST_CASE("a request equal to a suspect is tried alone until one got further") {
   CHECK(!is_alone(3));
   run.step(2); // no further than the other one was
   run.submit(equal_to(first, 4));
-  CHECK(is_alone(4));
+  CHECK(run.home(4) == 0);
   run.step(2);
+  CHECK(is_alone(4)); // as it came when that was to be seen
   run.step(2);
   run.submit(equal_to(first, 5));
   CHECK(!is_alone(5));
@@ -330,6 +331,67 @@ TEST_CASE("a request equal to a suspect is tried alone until one got further") {
   for (std::uint64_t i : {2, 3, 4, 5})
     CHECK(run.released.count(i) == 1);
   CHECK(run.failed.empty());
+}
+
+TEST_CASE("a word on a death is heard after its suspect was given up") {
+  enum class way { ended_by_its_replica, after_the_wait };
+  for (auto how : {way::ended_by_its_replica, way::after_the_wait}) {
+    simulated_replicas run;
+    run.start(1);
+    run.submit(run.ask(1, length));
+    run.step_all();
+    die(run, 1);
+    auto running = run.running(2);
+    REQUIRE(running.size() == 1);
+    if (how == way::ended_by_its_replica) {
+      // Its engine is at it until the next step.
+      run.drop(2, running[0].second);
+      protocol::token_batch batch;
+      batch.incarnation = 2;
+      batch.choices.emplace_back();
+      batch.choices[0].id = running[0].second;
+      batch.choices[0].reason = protocol::finish::cancelled;
+      run.obey(run.table.tokens(std::move(batch), run.now));
+      run.kill(2);
+    } else {
+      run.kill(2);
+      run.advance(1s);
+    }
+    CHECK(run.failed.empty());
+    run.notice(2, true, running);
+    CHECK(run.incidents.count(1) == 1);
+  }
+}
+
+TEST_CASE("of equal suspects the next one waits until one is past the place "
+          "where they ended a replica, unless that is far") {
+  constexpr std::uint32_t many = 60;
+  table_limits limits;
+  for (std::uint32_t place : {1u, 3u, 40u}) {
+    CAPTURE(place);
+    simulated_replicas run{limits};
+    run.start(1);
+    auto first = run.ask(1, many);
+    run.submit(first);
+    for (std::uint32_t i = 0; i < place; ++i)
+      run.step_all();
+    run.list(1, false);
+    run.submit(equal_to(first, 2));
+    run.submit(equal_to(first, 3));
+    auto running = run.running(1);
+    run.obey(run.table.cancel_request(1, run.now));
+    run.kill(1);
+    run.notice(1, true, running);
+    run.start(2);
+    REQUIRE(run.home(2) == 2);
+    auto trial = std::min(place + limits.trial_tokens, limits.trial_tokens_max);
+    for (std::uint32_t i = 0; i < trial; ++i) {
+      CHECK(run.home(3) == 0);
+      run.step_all();
+    }
+    CHECK(run.home(3) == 2);
+    CHECK(run.alone_max == 1);
+  }
 }
 
 TEST_CASE("who is watched and in the step of a death twice more is guilty, "
