@@ -13,7 +13,7 @@ using namespace protocol;
 
 namespace {
 
-constexpr std::chrono::seconds answer_max{2};
+constexpr std::chrono::seconds answer_max{10}; ///< it may wait for a disk
 constexpr std::chrono::seconds stored_max{30};
 
 error no_answer() {
