@@ -14,27 +14,35 @@ std::optional<node::admin_place> place_of(const admin_arguments& where) {
   return std::nullopt;
 }
 
+result<std::string> try_head(const node::admin_place& place,
+                             const std::string& method, const std::string& path,
+                             std::string body) {
+  constexpr std::chrono::seconds time_max{40};
+  constexpr int not_found = 404, service_unavailable = 503;
+  auto answer = node::ask_admin(place, method, path, std::move(body), time_max);
+  if (!answer)
+    return answer.error();
+  if (answer->status / 100 == 2)
+    return std::move(answer->body);
+  if (answer->status == not_found && path == "/api/status")
+    return error{errc::not_found,
+                 node::to_string(place) +
+                     " is the admin listener of a worker; ask the head's"};
+  return error{answer->status == service_unavailable ? errc::unavailable
+                                                     : errc::invalid_argument,
+               node::to_string(place) + ": " + node::reason_of(*answer)};
+}
+
 std::optional<std::string> ask_head(const admin_arguments& where,
                                     const std::string& method,
                                     const std::string& path, std::string body) {
-  constexpr std::chrono::seconds time_max{40};
   auto place = place_of(where);
   if (!place)
     return std::nullopt;
-  auto answer =
-      node::ask_admin(*place, method, path, std::move(body), time_max);
-  if (!answer) {
-    fmt::print(stderr, "{}\n", answer.error().message);
-    return std::nullopt;
-  }
-  if (answer->status / 100 == 2)
-    return std::move(answer->body);
-  if (answer->status == 404 && path == "/api/status")
-    fmt::print(stderr, "{} is the admin listener of a worker; ask the head's\n",
-               node::to_string(*place));
-  else
-    fmt::print(stderr, "{}: {}\n", node::to_string(*place),
-               node::reason_of(*answer));
+  auto answer = try_head(*place, method, path, std::move(body));
+  if (answer)
+    return std::move(*answer);
+  fmt::print(stderr, "{}\n", answer.error().message);
   return std::nullopt;
 }
 

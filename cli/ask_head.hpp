@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cli/commands.hpp"
+#include "engine/codec/error.hpp"
 #include "node/admin_client.hpp"
 
 #include <optional>
@@ -16,8 +17,13 @@ namespace troupe::cli {
 /// that is no place.
 std::optional<node::admin_place> place_of(const admin_arguments&);
 
-/// One request to the head. Nothing, with a message on stderr, if it does not
-/// answer with 2xx.
+/// One request to the head, answered with 2xx. Errors: it is not there or has
+/// no answer now (errc::unavailable), or it says no.
+result<std::string> try_head(const node::admin_place&,
+                             const std::string& method, const std::string& path,
+                             std::string body = {});
+
+/// The same. Nothing, with a message on stderr, if there is no answer with 2xx.
 std::optional<std::string> ask_head(const admin_arguments&,
                                     const std::string& method,
                                     const std::string& path,

@@ -81,8 +81,8 @@ loading_work loading(simdjson::dom::element all) {
 /// model or file is at work.
 class waiting_line {
 public:
-  void show(const admin_arguments& where) {
-    auto body = ask_head(where, "GET", "/api/status");
+  void show(const node::admin_place& head) {
+    auto body = try_head(head, "GET", "/api/status");
     simdjson::dom::parser parser;
     simdjson::dom::element all;
     if (!body || parser.parse(*body).get(all) != simdjson::SUCCESS)
@@ -106,18 +106,31 @@ private:
   loading_work shown_;
 };
 
-/// Waits until everything runs, something has failed, or the time is over.
+/// Waits until everything runs, something has failed, or the time is over. The
+/// head keeps what it was told, so one that is away is waited for too.
 int wait_until_running(const deploy_arguments& args) {
+  auto head = place_of(args.where);
+  if (!head)
+    return 1;
   using clock = std::chrono::steady_clock;
   auto end = clock::now() + std::chrono::duration_cast<clock::duration>(
                                 std::chrono::duration<double>{args.wait_max_s});
   std::string why;
+  auto is_away = false;
   waiting_line line;
   do {
     std::this_thread::sleep_for(std::chrono::milliseconds{100});
-    auto body = ask_head(args.where, "GET", applications);
-    if (!body)
-      return 1;
+    auto body = try_head(*head, "GET", applications);
+    if (!body) {
+      why = body.error().message + "\n";
+      if (body.error().code != errc::unavailable)
+        break;
+      if (!is_away)
+        fmt::print(stderr, "{}; waiting for it\n", body.error().message);
+      is_away = true;
+      continue;
+    }
+    is_away = false;
     simdjson::dom::parser parser;
     simdjson::dom::element all;
     if (parser.parse(*body).get(all) != simdjson::SUCCESS) {
@@ -131,7 +144,7 @@ int wait_until_running(const deploy_arguments& args) {
     }
     if (now == outcome::failed)
       break;
-    line.show(args.where);
+    line.show(*head);
   } while (clock::now() < end);
   fmt::print(stderr, "{}", why);
   return 1;

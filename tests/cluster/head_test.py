@@ -2,11 +2,13 @@
 serve all the while, and what lives is adopted."""
 
 import contextlib
+import json
 import shutil
+import subprocess
 
 import pytest
 
-from cluster import wait_for
+from cluster import BINARY, DEADLINE_S, wait_for
 from faults import lose_head
 from load import Load, chat, completion, id_of
 from network import tool
@@ -94,6 +96,33 @@ def test_what_was_acknowledged_outlives_the_head(cluster):
     cluster.head.start()
     cluster.settle()
     cluster.check_applications()
+
+
+def test_deploy_waits_for_a_head_that_is_away(cluster, tmp_path):
+    """What it was told is kept: it is the head that has to come back."""
+    late = application([model("late", replicas=1, on={"late": 1})], "late",
+                       "/late")
+    file, said = tmp_path / "serve.yaml", tmp_path / "said"
+    file.write_text(json.dumps(configuration([BASE, late])))
+    with said.open("wb") as out:
+        deploy = subprocess.Popen(
+            cluster.head.machine.inside(BINARY, "deploy", file, "--wait",
+                                        "--admin", cluster.admin_address),
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: "deployed" in said.read_text(), "nothing is deployed")
+        cluster.head.kill()
+        wait_for(lambda: "waiting for it" in said.read_text(),
+                 "it does not notice that the head is away")
+        cluster.head.start()
+        assert deploy.poll() is None, said.read_text()
+        cluster.applications["late"] = late
+        cluster.add_worker("late", resources={"late": 1})
+        assert deploy.wait(DEADLINE_S) == 0, said.read_text()
+    finally:
+        deploy.kill()
+        cluster.deploy(BASE)
+    assert cluster.nodes.pop("late").stop() == 0
 
 
 @contextlib.contextmanager
