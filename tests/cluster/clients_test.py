@@ -159,7 +159,8 @@ def test_slow_senders_keep_nobody_out(cluster, truth):
             connection.sendall(payload[:at])
         for more in range(3):
             for connection, at in slow:
-                connection.sendall(payload[at + more:at + more + 1])
+                with contextlib.suppress(ConnectionError):  # it was too slow
+                    connection.sendall(payload[at + more:at + more + 1])
             probe(node, truth)
     finally:
         for connection, _ in slow:

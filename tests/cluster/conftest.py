@@ -76,6 +76,7 @@ def also(running):
         before = running.pids()
         running.deploy(BASE, *applications)
         assert running.pids() == before
+        running.check_processes()  # of those before some may be ending yet
     yield deploy
     deploy()
 

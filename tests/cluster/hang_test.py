@@ -24,7 +24,7 @@ def test_a_hung_replica_is_ended_and_its_streams_go_on(hanging, cluster, truth,
                                                        chance):
     requests = []
     for i in range(6):
-        path, body = completion("The clock", max_tokens=80, seed=60 + i)
+        path, body = completion("The clock", max_tokens=200, seed=60 + i)
         requests.append(("/hanging" + path, {**body, "model": "hanging"}))
     truth.learn(requests)
     before = cluster.pids("hanging")

@@ -197,11 +197,18 @@ class Node:
 
     def sent(self, name):
         """Choices of a model that its router sent, by replica."""
+        return self.sent_of_all().get(name, {})
+
+    def sent_of_all(self):
+        """The same of all models whose replicas its router knows."""
         status, text = self.admin("GET", "/metrics")
         assert status == 200, text
         sample = re.compile(r"troupe_router_choices_sent_total\{.*"
-                            rf'model_name="{name}".*replica="(.*)"\}} (.*)')
-        return {found[1]: float(found[2]) for found in sample.finditer(text)}
+                            r'model_name="(.*?)".*replica="(.*?)".*?\} (.*)')
+        sent = {}
+        for name, replica, count in sample.findall(text):
+            sent.setdefault(name, {})[replica] = float(count)
+        return sent
 
 
 def kill(pid, number=signal.SIGKILL):
@@ -359,6 +366,13 @@ class Cluster:
         return {replica["pid"]: busy_ns(replica["pid"])
                 for replica in self.ready(name)}
 
+    def work_without(self, victims, name="smollm2"):
+        """The same once another one is ready: who was killed may be shown as
+        ready for a moment yet."""
+        return wait_for(lambda: {
+            pid: ns for pid, ns in self.work(name).items()
+            if pid not in victims}, "no other one is ready", DEADLINE_S)
+
     # Invariants
 
     def settle(self, seconds=DEADLINE_S):
@@ -391,6 +405,12 @@ class Cluster:
             code, text = self.nodes[name].admin("GET", "/-/healthz")
             if code != 200:
                 return f"{name}'s router: {text}"
+            known = self.nodes[name].sent_of_all()
+            for one in status["models"]:
+                wanted = {replica["replica"] for replica in one["replicas"]}
+                if known.get(one["model"], {}).keys() != wanted:
+                    return f"{name}'s router does not know all of " \
+                           f"{one['model']} yet: {known}"
         return None
 
     def check(self):

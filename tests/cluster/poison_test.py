@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from cluster import wait_for
 from faults import wait_for_frames
 from load import completion, id_of, open_streams
 from nodes import FAULTY_ONLY, application, kill, model
@@ -114,10 +113,7 @@ def test_a_replica_killed_by_others_makes_nobody_guilty(poisonable, cluster,
         if number in at:
             victim = cluster.serving(work[0])
             kill(victim)
-            # It may be shown as ready for a moment yet.
-            work[0] = wait_for(lambda: {
-                pid: ns for pid, ns in cluster.work("early").items()
-                if pid != victim}, "no other one is ready")
+            work[0] = cluster.work_without([victim], "early")
 
     answer = cluster.head.ask(*request, at_frame=strike,
                               request_id=id_of(*request))

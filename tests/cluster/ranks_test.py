@@ -90,7 +90,8 @@ def test_the_end_of_a_rank_is_the_end_of_all_and_of_no_stream(apart, truth,
     (victim,) = ranks_on(apart, name)
     asked(apart, truth, lambda: kill(victim.pid), where)
     apart.settle()
-    assert not any(one.lives() for one in before)
+    wait_for(lambda: not any(one.lives() for one in before),
+             "a rank has outlived the others")
     assert shape(apart) == {"head": 1, "east": 1, "west": 1}
 
 

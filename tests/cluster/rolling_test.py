@@ -1,6 +1,7 @@
 """Changes of a running model under load: no request fails, and what needs no
 new process gets none."""
 
+from cluster import wait_for
 from faults import wait_for_frames
 from load import Load, chat, completion, open_streams
 from nodes import BASE, application, model
@@ -112,7 +113,7 @@ def test_streams_that_outlast_the_grace_go_on_at_new_replicas(cluster, truth):
             "rolling", PREFIX), settle=False)
 
     deploy()
-    request = rolling(completion("The long road", max_tokens=600, seed=76))
+    request = rolling(completion("The long road", max_tokens=900, seed=76))
     truth.learn([request])
     before = cluster.pids("rolling")
     (stream,) = open_streams(cluster.head, [request])
@@ -120,7 +121,7 @@ def test_streams_that_outlast_the_grace_go_on_at_new_replicas(cluster, truth):
     deploy(engine={"max_num_seqs": 24})
     truth.check(stream.finish(), *request, note="handed over")
     assert not set(cluster.pids("rolling").values()) & set(before.values())
-    resumed = [load["resumed_tokens"]
-               for load in cluster.totals("rolling").values()]
-    assert sum(resumed) >= 10, resumed
+    wait_for(lambda: sum(load["resumed_tokens"] for load in
+                         cluster.totals("rolling").values()) >= 10,
+             "nothing was resumed")
     cluster.deploy(BASE)

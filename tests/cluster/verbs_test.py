@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from cluster import BINARY, family, wait_for
+from cluster import BINARY, DEADLINE_S, family, wait_for
 from load import completion, id_of
 from nodes import BASE, PORTS, Cluster, application, configuration, model
 
@@ -276,7 +276,7 @@ def test_counted_cores_bound_the_replicas(cluster, pending):
 # Joining
 
 
-def refused(cluster, name, *arguments, seconds=20):
+def refused(cluster, name, *arguments, seconds=DEADLINE_S):
     """What a worker says that may not join."""
     done = subprocess.run(
         cluster.head.machine.inside(

@@ -111,11 +111,14 @@ class Process:
         return int(self.fields()[17])
 
     def listening_inodes(self):
-        links = pathlib.Path(f"/proc/{self.pid}/fd").iterdir()
+        try:
+            links = list(pathlib.Path(f"/proc/{self.pid}/fd").iterdir())
+        except (FileNotFoundError, ProcessLookupError):
+            return  # it has ended
         for link in links:
             try:
                 found = re.match(r"socket:\[(\d+)\]", os.readlink(link))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             if found:
                 yield int(found[1])
