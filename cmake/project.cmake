@@ -38,14 +38,14 @@ function(project_library name)
   endif()
 endfunction()
 
-# project_test(NAME [ALONE] DEPS ...): one Catch2 program of the folder's *.cpp
-# files. ALONE: it waits for what other programs beside it would make late, or
-# counts on ports that they could take.
+# project_test(NAME [NETWORK] DEPS ...): one Catch2 program of the folder's *.cpp
+# files. NETWORK: it opens ports and counts on some that it has closed, so no
+# other such program runs beside it.
 function(project_test name)
   if(NOT TROUPE_TESTS)
     return()
   endif()
-  cmake_parse_arguments(arg "ALONE" "" "DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(arg "NETWORK" "" "DEPS;LABELS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cpp)
   if(NOT sources)
     return()
@@ -58,6 +58,8 @@ function(project_test name)
     TROUPE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     TROUPE_BINARY_DIR="${PROJECT_BINARY_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 600
-    RUN_SERIAL ${arg_ALONE})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 600)
+  if(arg_NETWORK)
+    set_tests_properties(${name} PROPERTIES RESOURCE_LOCK network)
+  endif()
 endfunction()
