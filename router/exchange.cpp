@@ -94,9 +94,8 @@ void exchange::respond(int status, std::string_view content_type,
   more.emplace_back("content-type", content_type);
   more.emplace_back("x-request-id", context_.request_id);
   add_limits(more);
-  ticket_.release(); // who has the answer may ask again at once
+  ended(status); // first: who has the answer may ask again, or for the metrics
   reply_->respond(status, std::move(more), std::move(body));
-  ended(status);
 }
 
 void exchange::fail(const api::api_error& why, http::header_list more) {
@@ -134,16 +133,15 @@ void exchange::add_limits(http::header_list& to) const {
 void exchange::finish() {
   if (ended_)
     return;
-  ticket_.release();
+  ended(200); // first, as in `respond`
   reply_->finish();
-  ended(200);
 }
 
 void exchange::abort(int status) {
   if (ended_)
     return;
+  ended(status); // first, as in `respond`
   reply_->abort();
-  ended(status);
 }
 
 void exchange::abandon() {

@@ -430,6 +430,10 @@ bool session::load_output() {
   if (!sending_.empty() || !sending_body_.empty())
     return true;
   answer_out_ = outbox_->take(sending_, sending_body_);
+  // Before it is sent: who has the answer may send the next body at once, on
+  // another connection too.
+  if (answer_out_ && mode_ == mode::answering)
+    release_body();
   return !sending_.empty() || !sending_body_.empty();
 }
 
@@ -488,6 +492,10 @@ void session::answer_ended() {
 void session::release_request() {
   if (std::exchange(in_flight_, false))
     --context_->requests_in_flight;
+  release_body();
+}
+
+void session::release_body() {
   if (held_body_bytes_ != 0)
     context_->body_bytes -= std::exchange(held_body_bytes_, 0);
 }

@@ -135,6 +135,7 @@ private:
   void wait_writable();
   void answer_ended();
   void release_request();
+  void release_body();
   void linger();
   void close_now(bool reset = false);
 

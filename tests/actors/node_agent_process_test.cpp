@@ -276,7 +276,9 @@ std::vector<std::string> listening(std::int64_t pid) {
 
 TEST_CASE("a replica process serves a router until it is drained") {
   live_node node;
-  node.assign({spec()});
+  auto patient = spec();
+  patient.graceful_shutdown_timeout_ms = 10'000;
+  node.assign({patient});
   auto ready = node.wait(replica_phase::ready);
   CHECK(ready.arithmetic_class == "fake");
   CHECK(ready.pid != ::getpid());
@@ -309,7 +311,7 @@ TEST_CASE("a replica process serves a router until it is drained") {
   // Draining lets the running choice end and refuses another.
   auto before = tokens.size();
   caf::anon_send(replica, generate_atom::value, std::uint64_t{1},
-                 request(6, {100}, 40));
+                 request(6, {100}, 200));
   REQUIRE(
       tokens.wait([](const auto& x) { return x.choices[0].id == 6; }, before));
   node.assign({});
@@ -329,7 +331,7 @@ TEST_CASE("a replica process serves a router until it is drained") {
   });
   REQUIRE(last.has_value());
   CHECK(last->choices[0].reason == finish::length);
-  CHECK(last->choices[0].tokens == std::vector<token_id>{140});
+  CHECK(last->choices[0].tokens == std::vector<token_id>{300});
   node.wait(replica_phase::stopped);
   CHECK(dies(ready.pid));
   CHECK(std::filesystem::is_empty(node.tmp.path() / "run"));
@@ -383,7 +385,6 @@ TEST_CASE("a replica whose engine hangs is killed and started again") {
   live_node node;
   auto watched = spec();
   watched.health_check_period_ms = 500;
-  watched.health_check_timeout_ms = 1500;
   node.assign({watched});
   auto first = node.wait(replica_phase::ready);
   batches tokens;

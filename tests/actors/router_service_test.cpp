@@ -177,7 +177,7 @@ struct fixture {
     router::options some;
     some.port = some.admin_port = 0;
     some.access_log = false;
-    some.table.wait_max = 500ms;
+    some.table.wait_max = patience;
     return some;
   }
 
@@ -297,6 +297,18 @@ struct fixture {
     auto body = client.body();
     auto code = parser.parse(body)["error"]["code"];
     return code.is_null() ? "" : std::string{std::string_view(code)};
+  }
+};
+
+/// For tests that wait in vain.
+struct impatient_fixture : fixture {
+  impatient_fixture() : fixture(impatient()) {
+  }
+
+  static router::options impatient() {
+    auto some = plain();
+    some.table.wait_max = 500ms;
+    return some;
   }
 };
 
@@ -625,8 +637,9 @@ TEST_CASE_METHOD(fixture, "a stream that goes on in another arithmetic class "
   CHECK(change > body.rfind("\"system_fingerprint\":\"00112233aabbccdd\""));
 }
 
-TEST_CASE_METHOD(fixture, "a stream that nobody can go on with ends with an "
-                          "error and without [DONE]") {
+TEST_CASE_METHOD(impatient_fixture,
+                 "a stream that nobody can go on with ends with an error and "
+                 "without [DONE]") {
   serve();
   auto client = start("POST", chat, hello_stream);
   auto asked = replica.next();
@@ -897,20 +910,20 @@ TEST_CASE("past the requests in flight the answer is 503 at once") {
 
 TEST_CASE("the time limit is a 408 before the first byte and a cut after it") {
   fixture with;
-  with.settings.request_timeout_ms = 300;
+  with.settings.request_timeout_ms = 1500;
   with.serve();
   auto silent = with.start("POST", chat, hello_stream);
-  auto asked = with.replica.next();
+  auto silent_id = with.replica.next().id;
+  auto begun = with.start("POST", chat, hello_stream);
+  auto begun_id = with.replica.next().id;
+  with.replica.say(begun_id, "A");
   silent.read_all();
   CHECK(silent.status() == 408);
-  CHECK(with.replica.was_cancelled(asked.id));
-  auto begun = with.start("POST", chat, hello_stream);
-  asked = with.replica.next();
-  with.replica.say(asked.id, "A");
+  CHECK(with.replica.was_cancelled(silent_id));
   begun.read_all();
   CHECK(begun.status() == 200);
   CHECK(!begun.whole());
-  CHECK(with.replica.was_cancelled(asked.id));
+  CHECK(with.replica.was_cancelled(begun_id));
 }
 
 TEST_CASE_METHOD(fixture,
@@ -924,7 +937,7 @@ TEST_CASE_METHOD(fixture,
   while (service->ready())
     std::this_thread::sleep_for(1ms);
   auto client = start("POST", chat, hello);
-  std::this_thread::sleep_for(50ms);
+  REQUIRE(wait_for_waiting(1));
   publish({model("m")});
   replica.say(replica.next().id, "x", finish::length);
   client.read_all();
@@ -973,8 +986,9 @@ TEST_CASE("time limit and departure count while a request waits to be read") {
   CHECK(next.status() == 200);
 }
 
-TEST_CASE_METHOD(fixture, "a model whose card cannot be fetched is not ready, "
-                          "until it can") {
+TEST_CASE_METHOD(impatient_fixture,
+                 "a model whose card cannot be fetched is not ready, until it "
+                 "can") {
   cards_there = false;
   replica.answer_with("x");
   publish({model("m")});
@@ -1212,6 +1226,7 @@ TEST_CASE("over mutual TLS the router fetches the card, attaches and sees its "
   caf::actor_system here_system{here_config};
   auto some = fixture::plain();
   some.tls = here;
+  some.table.wait_max = 1500ms; // in the end it waits in vain
   auto service = *router::service::start(some, here_system);
   REQUIRE(service->open_public().has_value());
   {

@@ -101,7 +101,7 @@ def test_down_with_streams_under_way_moves_or_finishes_them(start):
 
 def test_to_zero_and_back_for_many_callers_at_once(start):
     cluster = start(scaled(min_replicas=0, max_replicas=1,
-                           downscale_to_zero_delay_s=0.5), ready=False)
+                           downscale_to_zero_delay_s=1.5), ready=False)
     wait_for(lambda: cluster.model()["status"] == "RUNNING", "not deployed")
     assert cluster.replicas() == []
     assert cluster.http.get("/-/healthz").status_code == 200

@@ -213,20 +213,39 @@ LONG = {"model": "pair", "prompt": "abc", "temperature": 0, "max_tokens": 40,
         "ignore_eos": True, "stream": True}
 
 
-def test_a_replica_on_two_gpus_that_is_killed_goes_on_elsewhere(start, two_gpus):
+@pytest.fixture
+def slowly(monkeypatch, tmp_path):
+    """A stream with something that happens before it is at its end, however
+    late: until then the GPUs are slow."""
+    slow = tmp_path / "slow"
+    monkeypatch.setenv("EMULATED_GPU_SLOW", str(slow))
+
+    def stream_with(cluster, disturb):
+        def disturb_and_hurry():
+            disturb()
+            slow.unlink()
+
+        slow.touch()
+        return cluster.stream_with(LONG, disturb_and_hurry)
+
+    return stream_with
+
+
+def test_a_replica_on_two_gpus_that_is_killed_goes_on_elsewhere(
+        start, two_gpus, slowly):
     cluster = start(serve_config(pair()), ready=False)
     cluster.wait_for_models("pair")
     whole = cluster.stream_with(LONG, lambda: None)
     (before,) = cluster.replicas("pair")
-    assert whole == cluster.stream_with(
-        LONG, lambda: os.kill(before["pid"], signal.SIGKILL))
+    assert whole == slowly(
+        cluster, lambda: os.kill(before["pid"], signal.SIGKILL))
     (after,) = cluster.replicas("pair")
     assert after["pid"] != before["pid"]
     assert opened_by(two_gpus, after["pid"]) == ["0", "1"]
 
 
 def test_a_rank_on_a_gpu_that_hangs_is_ended_and_the_stream_goes_on(
-        start, two_gpus, monkeypatch, tmp_path):
+        start, two_gpus, monkeypatch, tmp_path, slowly):
     hang = tmp_path / "hang"
     monkeypatch.setenv("EMULATED_GPU_HANG", str(hang))
     cluster = start(serve_config(pair(
@@ -241,7 +260,7 @@ def test_a_rank_on_a_gpu_that_hangs_is_ended_and_the_stream_goes_on(
                                  for one in cluster.family()), "it lives")
         hang.unlink()
 
-    assert cluster.stream_with(LONG, disturb) == whole
+    assert slowly(cluster, disturb) == whole
     assert "it made no step while requests were running" in cluster.said()
 
 

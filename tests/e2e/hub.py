@@ -328,7 +328,7 @@ def pull_environment(folder, hub=None, **more):
     out |= {"HOME": str(folder), "HF_HOME": str(folder / "hf"),
             "TROUPE_CACHE": str(folder / "own"), "NO_PROXY": "127.0.0.1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "TROUPE_DOWNLOAD_STALL_S": "1"}
+            "TROUPE_DOWNLOAD_STALL_S": "20"}
     if hub is not None:
         out["HF_ENDPOINT"] = hub.url
     return {**out, **more}

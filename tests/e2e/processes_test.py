@@ -150,8 +150,8 @@ def test_a_killed_replica_comes_back(start):
     cluster = start(ONE_AT_A_TIME)
     (before,) = cluster.replicas()
     expected = cluster.complete("The sky is", max_tokens=4).json()
-    undisturbed = text_of("".join(open_whole(cluster, max_tokens=300)))
-    stream, text = open_stream(cluster, max_tokens=300)
+    undisturbed = text_of("".join(open_whole(cluster, max_tokens=400)))
+    stream, text = open_stream(cluster, max_tokens=400)
 
     # One request is in the engine; this one waits behind it.
     waiting = []

@@ -66,7 +66,7 @@ def test_a_row_alone_is_that_row_in_a_batch(three):
     assert together == alone
 
 
-LONG = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 60,
+LONG = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 90,
         "ignore_eos": True, "stream": True}
 
 

@@ -15,8 +15,8 @@
 // each that CUDA_VISIBLE_DEVICES lists, computed by the CPU. It leaves word of
 // who opened which, in the file that EMULATED_GPU_LOG names. As long as there
 // is the file that EMULATED_GPU_HANG names, ranks but the first hang; if there
-// is the one that EMULATED_GPU_FAIL names, they fail: before a kernel of
-// theirs.
+// is the one that EMULATED_GPU_FAIL names, they fail, and with the one that
+// EMULATED_GPU_SLOW names they rest a while: before a kernel of theirs.
 
 namespace {
 
@@ -46,18 +46,25 @@ void leave_word(const std::string& gpu) {
   std::fclose(file);
 }
 
+bool is_there(const std::string& file) {
+  return !file.empty() && ::access(file.c_str(), F_OK) == 0;
+}
+
 void hang_if_asked(std::int32_t rank) {
   static const auto file = variable("EMULATED_GPU_HANG");
-  while (rank > 0 && !file.empty() && ::access(file.c_str(), F_OK) == 0)
+  while (rank > 0 && is_there(file))
     std::this_thread::sleep_for(std::chrono::milliseconds{20});
 }
 
 void fail_if_asked(std::int32_t rank) {
-  if (rank == 0)
-    return;
-  const auto file = variable("EMULATED_GPU_FAIL");
-  if (!file.empty() && ::access(file.c_str(), F_OK) == 0)
+  if (rank > 0 && is_there(variable("EMULATED_GPU_FAIL")))
     throw std::runtime_error{"a step on a GPU failed"};
+}
+
+void rest_if_asked(std::int32_t rank) {
+  static const auto file = variable("EMULATED_GPU_SLOW");
+  if (rank > 0 && is_there(file))
+    std::this_thread::sleep_for(std::chrono::milliseconds{10});
 }
 
 } // namespace
@@ -70,6 +77,7 @@ cuda::emulated_options late(std::int32_t rank) {
   return {.is_late = true, .before_kernel = [rank] {
             hang_if_asked(rank);
             fail_if_asked(rank);
+            rest_if_asked(rank);
           }};
 }
 

@@ -109,11 +109,24 @@ TEST_CASE("choices submitted from many threads all get their tokens") {
 
 TEST_CASE("a cancel ends a running choice") {
   listener heard;
-  const auto e = make_engine(fake_model());
+  loaded_model model = fake_model();
+  auto runner = std::make_unique<hash_runner>(30, 100, 4);
+  std::atomic<bool> runs = false;
+  std::atomic<bool> is_cancelled = false;
+  runner->distort = [&](std::span<float>, std::int32_t) {
+    runs = true;
+    runs.notify_one();
+    is_cancelled.wait(false); // else it may be done before
+  };
+  model.runner = std::move(runner);
+  const auto e = make_engine(std::move(model));
   e->start(std::ref(heard));
   e->submit(ask(1, 97));
+  runs.wait(false);
   e->cancel(1);
   e->cancel(77);
+  is_cancelled = true;
+  is_cancelled.notify_one();
   REQUIRE(heard.wait_for_ends(1));
   CHECK(heard.end_of(1) == finish_reason::cancelled);
   CHECK(e->now().kv_blocks_free == 100);

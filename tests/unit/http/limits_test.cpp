@@ -169,16 +169,22 @@ TEST_CASE("a body that keeps its pace may take longer than the grace") {
 }
 
 TEST_CASE("idle connections are closed without a word") {
-  limits bounds;
-  bounds.keep_alive = milliseconds(100);
-  bounds.header_time = milliseconds(100);
-  test_server server(bounds);
-  raw_client used(server.port());
-  used.send(get("/"));
-  CHECK(used.read_answer().status == 200);
-  CHECK(used.at_end());
-  raw_client unused(server.port());
-  CHECK(unused.at_end());
+  SECTION("used ones") {
+    limits bounds;
+    bounds.keep_alive = milliseconds(100);
+    test_server server(bounds);
+    raw_client client(server.port());
+    client.send(get("/"));
+    CHECK(client.read_answer().status == 200);
+    CHECK(client.at_end());
+  }
+  SECTION("unused ones") {
+    limits bounds;
+    bounds.header_time = milliseconds(100);
+    test_server server(bounds);
+    raw_client client(server.port());
+    CHECK(client.at_end());
+  }
 }
 
 TEST_CASE("a reader that takes nothing is closed") {
@@ -283,7 +289,9 @@ TEST_CASE("all bodies together are bounded") {
 TEST_CASE("streams cost no threads") {
   reply_box box;
   test_server server({}, box.as_handler());
-  auto before = thread_count();
+  // This one and the server's; one that has ended may be listed for a moment.
+  constexpr std::size_t threads = 3;
+  REQUIRE(eventually([] { return thread_count() == threads; }));
   std::vector<std::unique_ptr<raw_client>> clients;
   for (int i = 0; i < 200; ++i) {
     clients.push_back(std::make_unique<raw_client>(server.port()));
@@ -297,7 +305,7 @@ TEST_CASE("streams cost no threads") {
   }
   CHECK(server.get().requests_in_flight() == 200);
   CHECK(server.get().connections() == 200);
-  CHECK(thread_count() == before);
+  CHECK(thread_count() == threads);
   for (std::size_t i = 0; i < clients.size(); ++i)
     streams[i]->finish();
   for (auto& c : clients)

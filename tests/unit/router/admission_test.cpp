@@ -80,6 +80,38 @@ std::string header_of(const http::header_list& all, std::string_view name) {
   return "";
 }
 
+/// Reads the books when an answer is handed over to be sent.
+struct books_reader final : http::reply {
+  explicit books_reader(std::shared_ptr<metrics> books)
+      : books(std::move(books)) {
+  }
+
+  void respond(int, http::header_list, std::string) override {
+    seen = books->text({}, 0, {});
+  }
+  void finish() override {
+    seen = books->text({}, 0, {});
+  }
+  void abort() override {
+    seen = books->text({}, 0, {});
+  }
+  void start_stream(int, http::header_list) override {
+  }
+  bool write(std::string) override {
+    return true;
+  }
+  bool has_room() const override {
+    return true;
+  }
+  void on_room(std::function<void()>) override {
+  }
+  void on_client_gone(std::function<void()>) override {
+  }
+
+  std::shared_ptr<metrics> books;
+  std::string seen;
+};
+
 } // namespace
 
 TEST_CASE("tenants that always have something waiting get shares by weight, "
@@ -402,4 +434,29 @@ TEST_CASE("of shared places one group leaves some for another") {
     flood.push_back(admission::enter(places));
     CHECK(flood.back().join("key a"));
   }
+}
+
+TEST_CASE("an answer is in the books before it is sent") {
+  exchange::context about;
+  about.method = "POST";
+  about.route = "/x";
+  about.counters = std::make_shared<metrics>();
+  auto reply = std::make_shared<books_reader>(about.counters);
+  exchange one{reply, about};
+  std::string status = "200";
+  SECTION("a whole one") {
+    one.respond(200, "text/plain", "fine");
+  }
+  SECTION("a stream") {
+    one.begin_stream();
+    one.finish();
+  }
+  SECTION("a stream that is cut") {
+    one.begin_stream();
+    one.abort(500);
+    status = "500";
+  }
+  CHECK(reply->seen.find("ray_serve_num_http_requests{route=\"/x\",method="
+                         "\"POST\",status_code=\"" +
+                         status + "\"} 1\n") != std::string::npos);
 }
