@@ -94,8 +94,9 @@ void exchange::respond(int status, std::string_view content_type,
   more.emplace_back("content-type", content_type);
   more.emplace_back("x-request-id", context_.request_id);
   add_limits(more);
-  ended(status); // first: who has the answer may ask again, or for the metrics
+  settle(status);
   reply_->respond(status, std::move(more), std::move(body));
+  log(status);
 }
 
 void exchange::fail(const api::api_error& why, http::header_list more) {
@@ -133,15 +134,17 @@ void exchange::add_limits(http::header_list& to) const {
 void exchange::finish() {
   if (ended_)
     return;
-  ended(200); // first, as in `respond`
+  settle(200);
   reply_->finish();
+  log(200);
 }
 
 void exchange::abort(int status) {
   if (ended_)
     return;
-  ended(status); // first, as in `respond`
+  settle(status);
   reply_->abort();
+  log(status);
 }
 
 void exchange::abandon() {
@@ -150,14 +153,23 @@ void exchange::abandon() {
 }
 
 void exchange::ended(int status) {
+  settle(status);
+  log(status);
+}
+
+// Who has the answer may ask again at once, or for the metrics.
+void exchange::settle(int status) {
   ended_ = true;
   context_.counters->count(context_.route, context_.method, status, seconds());
+  ticket_.release();
+}
+
+void exchange::log(int status) const {
   if (context_.access_log)
     spdlog::info(
         "{} {} {} {:.1f} ms {}{}", context_.method, context_.target, status,
         seconds() * 1e3, context_.request_id,
         context_.user.empty() ? "" : fmt::format(" user={:?}", context_.user));
-  ticket_.release();
 }
 
 } // namespace troupe::router

@@ -176,6 +176,8 @@ public:
 
 private:
   void ended(int status);
+  void settle(int status); ///< before the answer is sent
+  void log(int status) const;
   void add_limits(http::header_list&) const;
 
   std::shared_ptr<http::reply> reply_;
