@@ -35,10 +35,16 @@ record() {
 prepare() {
   require_packages "${packages_build[@]}" "${packages_weights[@]}" \
     "${packages_test[@]}"
-  prepare_python
-  scripts/fetch_model.sh all
+  # What is fetched comes while the compilers work.
+  (
+    prepare_python
+    scripts/fetch_model.sh all
+  ) &
+  local fetching=$!
   echo "Building ..."
   build_release ON
+  wait "$fetching" || fail "What the tests need could not be fetched."
+  prepare_python # it is there: says where
 }
 
 # The C++ programs, one ctest entry each.

@@ -12,7 +12,9 @@ writes a JUnit report to --junit; exit status 1 on any difference.
 """
 
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import struct
 import subprocess
@@ -26,6 +28,8 @@ import tokenizer_corpus
 import tokenizer_kinds
 
 HERE = pathlib.Path(__file__).resolve().parent
+
+AT_ONCE_MAX = 4  # each takes some 300 MB
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # gguf's token types
 
@@ -246,6 +250,17 @@ def write_junit(path, results):
     ElementTree.ElementTree(suite).write(path)
 
 
+def compare_case(options, name, path, size):
+    added = json.loads(path.read_text())["added_tokens"]
+    texts = list(tokenizer_corpus.texts(
+        options.seed, size, [t["content"] for t in added]))
+    if options.every_character:
+        texts += tokenizer_corpus.every_character()
+    with tempfile.TemporaryDirectory() as folder:
+        return compare(name, options.tokenize, path, texts,
+                       pathlib.Path(folder))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokenize", required=True)
@@ -259,19 +274,16 @@ def main():
     parser.add_argument("--only", default="", help="part of the names")
     parser.add_argument("--junit")
     options = parser.parse_args()
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        temp = pathlib.Path(folder)
-        for name, path, size in cases(options, temp):
-            if options.only not in name:
-                continue
-            added = json.loads(path.read_text())["added_tokens"]
-            texts = list(tokenizer_corpus.texts(
-                options.seed, size, [t["content"] for t in added]))
-            if options.every_character:
-                texts += tokenizer_corpus.every_character()
-            results.append((name, compare(name, options.tokenize, path, texts,
-                                          temp)))
+    at_once = min(os.cpu_count() or 1, AT_ONCE_MAX)
+    with tempfile.TemporaryDirectory() as folder, \
+            concurrent.futures.ProcessPoolExecutor(at_once) as pool:
+        chosen = [case for case in cases(options, pathlib.Path(folder))
+                  if options.only in case[0]]
+        # The longest first: it decides when all are done.
+        chosen.sort(key=lambda case: -case[2])
+        under_way = [(case[0], pool.submit(compare_case, options, *case))
+                     for case in chosen]
+        results = [(name, one.result()) for name, one in under_way]
     if options.junit:
         write_junit(options.junit, results)
     return 0 if results and all(good for _, good in results) else 1
