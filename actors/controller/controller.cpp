@@ -52,6 +52,11 @@ struct controller_state {
     // nop
   }
 
+  /// Who came or went just before the end is not forgotten.
+  ~controller_state() {
+    if (to_remember)
+      remember();
+  }
   void begin(beginning from);
   caf::result<codec::bytes> join(const codec::bytes& record,
                                  const node_agent_actor& agent);
@@ -427,14 +432,15 @@ void controller_state::down(const caf::down_msg& news) {
   auto member = members.find(node);
   if (member == members.end() || member->second.agent.address() != news.source)
     return;
-  if (news.reason == caf::exit_reason::user_shutdown)
+  auto has_stopped = news.reason == caf::exit_reason::user_shutdown;
+  if (has_stopped)
     spdlog::info("node {} has stopped", node);
   else
     spdlog::error("node {} is lost", node);
   auto epoch = member->second.epoch;
   members.erase(member);
   routers.forget(node);
-  execute(machine->node_lost(node, epoch, now()));
+  execute(machine->node_lost(node, epoch, now(), has_stopped));
 }
 
 void controller_state::tick() {

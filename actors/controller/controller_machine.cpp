@@ -436,7 +436,7 @@ protocol::node_welcome controller_machine::join(protocol::node_joined from,
     return answer;
   auto [i, fresh] = nodes_.try_emplace(from.node);
   auto& node = i->second;
-  members_changed_ |= fresh;
+  members_changed_ |= fresh || std::exchange(node.has_stopped, false);
   if (node.alive) {
     strip(node); // the same process, over a new connection
     --nodes_alive_;
@@ -522,12 +522,14 @@ void controller_machine::take_in(node& at,
 }
 
 commands controller_machine::node_lost(const std::string& name,
-                                       std::uint64_t node_epoch,
-                                       time_point now) {
+                                       std::uint64_t node_epoch, time_point now,
+                                       bool has_stopped) {
   commands out;
   auto i = nodes_.find(name);
   if (i == nodes_.end() || !i->second.alive || i->second.epoch != node_epoch)
     return out;
+  i->second.has_stopped = has_stopped;
+  members_changed_ |= has_stopped;
   lose(i->second, now);
   if (buried_.contains(name))
     if (auto gone = nodes_.find(name); gone != nodes_.end())
@@ -1385,7 +1387,8 @@ void controller_machine::finish(commands& out, time_point now) {
   if (std::exchange(members_changed_, false)) {
     remember_nodes names;
     for (const auto& [name, node] : nodes_)
-      names.nodes.push_back(name);
+      if (!node.has_stopped)
+        names.nodes.push_back(name);
     out.push_back(std::move(names));
   }
 }

@@ -121,9 +121,10 @@ public:
   /// protocol version more than one apart, a node that has obeyed a newer head.
   protocol::node_welcome join(protocol::node_joined, commands&, time_point now);
 
-  /// The connection to the agent of this epoch is gone.
+  /// The connection to the agent of this epoch is gone. `has_stopped`: in
+  /// order, so after a restart nobody waits for it.
   commands node_lost(const std::string& node, std::uint64_t node_epoch,
-                     time_point now);
+                     time_point now, bool has_stopped = false);
 
   /// The certificates of `node` were revoked; `all` that were are told to every
   /// agent. The node is lost, if it was there, and not expected back.
@@ -250,8 +251,9 @@ private:
     protocol::node_joined self; ///< without replicas
     std::uint64_t epoch = 0;
     bool alive = false;
-    bool leaving = false;   ///< it ends what it has, and takes nothing more
-    time_point forget_at{}; ///< while lost
+    bool leaving = false;     ///< it ends what it has, and takes nothing more
+    bool has_stopped = false; ///< see `node_lost`
+    time_point forget_at{};   ///< while lost
     std::uint64_t sequence = 0;
     amounts total;
     amounts used;

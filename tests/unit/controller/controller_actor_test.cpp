@@ -356,6 +356,16 @@ TEST_CASE("a restored head adopts what its nodes have") {
   CHECK(h.status().models.empty());
 }
 
+TEST_CASE("who came just before the head's end is waited for") {
+  head h;
+  h.start(false);
+  agent_log log;
+  h.join("a", h.agent(log));
+  CHECK(h.stored.writes_of_nodes == 0); // a few are written at once
+  h.stop();
+  CHECK(h.stored.nodes == std::vector<std::string>{"a"});
+}
+
 TEST_CASE("a wait for remembered nodes ends by the clock") {
   head h;
   h.stored.nodes = {"a", "b"};

@@ -754,6 +754,20 @@ TEST_CASE("routers listen where proxy_location says") {
   CHECK(w.agents["b"].last.router);
 }
 
+TEST_CASE("nobody waits after a restart for a node that has stopped") {
+  world w;
+  w.join("a");
+  w.join("b");
+  w.lose("a", true);
+  CHECK(w.remembered == std::vector<std::string>{"b"});
+  CHECK(w.machine->state_of("a") == "lost");
+  w.join("a");
+  CHECK(w.remembered == std::vector<std::string>{"a", "b"});
+  w.lose("a");
+  w.join("c");
+  CHECK(w.remembered == std::vector<std::string>{"a", "b", "c"});
+}
+
 TEST_CASE("lost nodes are remembered for a while, and only so many") {
   world w;
   w.join("a");

@@ -120,9 +120,9 @@ public:
     return welcome;
   }
 
-  void lose(const std::string& name) {
+  void lose(const std::string& name, bool has_stopped = false) {
     agents.at(name).connected = false;
-    run(machine->node_lost(name, agents.at(name).epoch, now));
+    run(machine->node_lost(name, agents.at(name).epoch, now, has_stopped));
   }
 
   void deploy(deployment wanted) {
