@@ -37,6 +37,9 @@ using namespace std::chrono_literals;
 constexpr auto join_time = 10s;
 /// For the head's first word on what this node is to do.
 constexpr auto first_word_time = 10s;
+/// From a refusal on: one that has died with this name may be there for the
+/// head a moment longer.
+constexpr auto refused_time = 3s;
 /// Between two looks whether there is still something to wait for.
 constexpr auto look_time = 200ms;
 /// For answers under way when a listener closes, or a node whose head cannot be
@@ -308,8 +311,10 @@ void running_node::start_autoscaler(const head_role& role,
 
 /// The head says at once what this node is to do, unless it is away.
 result<void> running_node::wait_until_settled() {
-  auto end = std::chrono::steady_clock::now() + first_word_time;
-  while (std::chrono::steady_clock::now() < end) {
+  using clock = std::chrono::steady_clock;
+  auto end = clock::now() + first_word_time;
+  auto is_refused = false;
+  while (clock::now() < end) {
     auto settled = public_->wait_settled(look_time);
     if (!settled)
       return settled.error();
@@ -317,6 +322,8 @@ result<void> running_node::wait_until_settled() {
       return {};
     if (auto why = shut_out())
       return *why;
+    if (!welcome_.refusal().empty() && !std::exchange(is_refused, true))
+      end = std::min<clock::time_point>(end, clock::now() + refused_time);
   }
   if (auto why = welcome_.refusal(); !why.empty())
     return error{
