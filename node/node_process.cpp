@@ -26,6 +26,7 @@
 #include <mutex>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 
 namespace troupe::node {
 
@@ -323,7 +324,7 @@ result<void> running_node::wait_until_settled() {
     if (auto why = shut_out())
       return *why;
     if (!welcome_.refusal().empty() && !std::exchange(is_refused, true))
-      end = std::min<clock::time_point>(end, clock::now() + refused_time);
+      end = std::min(end, clock::now() + refused_time);
   }
   if (auto why = welcome_.refusal(); !why.empty())
     return error{

@@ -1063,11 +1063,11 @@ void request_table::settle(choice_key key, const protocol::death_notice* notice,
   if (choice == nullptr || !choice->open)
     return; // it has ended meanwhile
   end_trial(key);
-  if (notice == nullptr)
+  if (notice == nullptr) {
     give_up(key); // a word may come yet
-  if (notice == nullptr && ++choice->unexplained >= limits_.unexplained_max &&
-      !choice->started)
-    return fail_request(key.request, lost_replica(), out);
+    if (++choice->unexplained >= limits_.unexplained_max && !choice->started)
+      return fail_request(key.request, lost_replica(), out);
+  }
   if (notice != nullptr &&
       is_blamed(*notice, {incarnation_, choice->record.id})) {
     if (auto known = guilty_meanwhile(key, now))
