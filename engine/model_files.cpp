@@ -65,10 +65,13 @@ result<weights::matrix_form> form_of(const options& o) {
   for (const auto& one : quantised)
     if (o.quantization == one.name)
       return one.form;
-  constexpr named types[] = {{"", matrix_form::as_stored},
-                             {"float32", matrix_form::as_stored},
-                             {"float16", matrix_form::f16},
-                             {"bfloat16", matrix_form::bf16}};
+  // A GPU's own products do not round their inputs.
+  const auto exact =
+      o.device == "cuda" ? matrix_form::as_stored : matrix_form::f32;
+  const named types[] = {{"", matrix_form::as_stored},
+                         {"float32", exact},
+                         {"float16", matrix_form::f16},
+                         {"bfloat16", matrix_form::bf16}};
   for (const auto& one : types)
     if (o.dtype == one.name)
       return one.form;

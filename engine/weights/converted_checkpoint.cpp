@@ -17,6 +17,8 @@ using ops::element_type;
 
 element_type type_of(matrix_form form) {
   switch (form) {
+  case matrix_form::f32:
+    return element_type::f32;
   case matrix_form::f16:
     return element_type::f16;
   case matrix_form::bf16:
@@ -47,6 +49,8 @@ bool is_changed(const tensor& one) {
 /// The type that a tensor has in the form.
 element_type type_in(matrix_form form, const tensor& one) {
   if (!is_changed(one) || form == matrix_form::e4m3)
+    return one.type;
+  if (form == matrix_form::f32 && one.type != element_type::bf16)
     return one.type;
   auto type = type_of(form);
   if (type == element_type::q4_0 && is_finer(one))
@@ -124,7 +128,11 @@ private:
 
 std::unique_ptr<checkpoint> convert_matrices(std::unique_ptr<checkpoint> inner,
                                              matrix_form form) {
-  if (form == matrix_form::as_stored)
+  const auto changes = [&](const tensor& one) {
+    return form == matrix_form::e4m3 || type_in(form, one) != one.type;
+  };
+  if (form == matrix_form::as_stored ||
+      std::ranges::none_of(inner->tensors(), changes))
     return inner;
   return std::make_unique<converted_checkpoint>(std::move(inner), form);
 }

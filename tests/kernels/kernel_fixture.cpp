@@ -138,7 +138,8 @@ std::vector<named_backend> backends(int threads) {
   constexpr std::pair<instruction_set, const char*> sets[] = {
       {instruction_set::plain, "plain"},
       {instruction_set::avx2, "avx2"},
-      {instruction_set::avx512, "avx512"}};
+      {instruction_set::avx512, "avx512"},
+      {instruction_set::amx, "amx"}};
   std::vector<named_backend> out;
   for (const auto& [isa, name] : sets)
     if (cpu::machine_has(isa))

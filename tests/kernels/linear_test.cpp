@@ -39,6 +39,24 @@ std::vector<double> rounded_to_int8(const std::vector<float>& x) {
   return out;
 }
 
+std::vector<double> rounded_to_bf16(const std::vector<float>& x) {
+  std::vector<double> out;
+  for (const float one : x)
+    out.push_back(std::ldexp(
+        std::nearbyint(std::ldexp(one, 7 - std::ilogb(one == 0 ? 1 : one))),
+        std::ilogb(one == 0 ? 1 : one) - 7));
+  return out;
+}
+
+/// The inputs of a product as its weights' type has them.
+std::vector<double> operands_of(element_type type,
+                                const std::vector<float>& x) {
+  if (quantised(type))
+    return rounded_to_int8(x);
+  return type == element_type::bf16 ? rounded_to_bf16(x)
+                                    : std::vector<double>(x.begin(), x.end());
+}
+
 struct sums {
   double value = 0;
   double magnitude = 0; ///< of |w * x|
@@ -68,9 +86,7 @@ TEST_CASE("a product matches the sum in double of the same operands") {
       CHECK(w->rows() == s.outputs);
       CHECK(w->cols() == s.inputs);
       const auto y = apply(*ops, *w, x, s.rows);
-      const auto operands = quantised(type)
-                                ? rounded_to_int8(x)
-                                : std::vector<double>(x.begin(), x.end());
+      const auto operands = operands_of(type, x);
       // Each fused step rounds once, relative to a partial sum that is at most
       // the sum of magnitudes; a block also rounds its scale. A block's minimum
       // and values may cancel in `magnitude`, hence the factor 4.

@@ -23,6 +23,8 @@ std::vector<std::pair<const char*, const cpu::kernel_table*>> tables() {
     out.emplace_back("avx2", &cpu::avx2_kernels());
   if (cpu::machine_has(cpu::instruction_set::avx512))
     out.emplace_back("avx512", &cpu::avx512_kernels());
+  if (cpu::machine_has(cpu::instruction_set::amx))
+    out.emplace_back("amx", &cpu::amx_kernels());
   return out;
 }
 

@@ -58,7 +58,8 @@ TEST_CASE("the kernels that TROUPE_CPU names are taken, others refused") {
 }
 
 TEST_CASE("what the machine lacks is refused by name") {
-  for (const auto isa : {instruction_set::avx2, instruction_set::avx512}) {
+  for (const auto isa :
+       {instruction_set::avx2, instruction_set::avx512, instruction_set::amx}) {
     const auto made = make_backend({1, isa});
     CHECK(made.has_value() == machine_has(isa));
     if (!made)
@@ -71,6 +72,6 @@ TEST_CASE("what the machine lacks is refused by name") {
 TEST_CASE("all instruction sets are of one arithmetic class") {
   const auto plain = make_backend({1, instruction_set::plain}).value();
   const auto best = make_backend({2, {}}).value();
-  CHECK(plain->arithmetic() == "cpu-q8a-f16kv-1");
+  CHECK(plain->arithmetic() == "cpu-q8a-bf16a-f16kv-2");
   CHECK(best->arithmetic() == plain->arithmetic());
 }

@@ -1,9 +1,11 @@
 #include "engine/ops/cpu/cpu_backend.hpp"
 
 #include "engine/ops/cpu/attention.hpp"
+#include "engine/ops/cpu/bf16_tile.hpp"
 #include "engine/ops/cpu/expert_plan.hpp"
 #include "engine/ops/cpu/expert_router.hpp"
 #include "engine/ops/cpu/kernels.hpp"
+#include "engine/ops/cpu/matrix_unit.hpp"
 #include "engine/ops/cpu/paged_kv.hpp"
 #include "engine/ops/cpu/rope_table.hpp"
 #include "engine/ops/cpu/team.hpp"
@@ -81,6 +83,39 @@ private:
   std::vector<block_scale> scale_;
 };
 
+/// The activations of a product with weights in bf16.
+class rounded_activations {
+public:
+  void resize(const kernel_table& kernels, std::int64_t rows,
+              std::int64_t cols) {
+    rows_ = rows;
+    cols_ = cols;
+    group_bytes_ =
+        group_rows * bf16_blocks(cols) * block_columns * kernels.rounded_bytes;
+    bytes_.resize(std::max<std::size_t>(bytes_.size(), groups() * group_bytes_ +
+                                                           rounded_slack));
+  }
+  std::int64_t groups() const {
+    return (rows_ + group_rows - 1) / group_rows;
+  }
+  rounded_rows all() const {
+    return {bytes_.data(), rows_, bf16_blocks(cols_)};
+  }
+  void fill(const kernel_table& kernels, const float* x, std::int64_t g) {
+    const auto first = g * group_rows;
+    kernels.round(
+        x + first * cols_,
+        static_cast<int>(std::min<std::int64_t>(group_rows, rows_ - first)),
+        cols_, bytes_.data() + g * group_bytes_);
+  }
+
+private:
+  std::int64_t rows_ = 0;
+  std::int64_t cols_ = 0;
+  std::int64_t group_bytes_ = 0;
+  std::vector<std::byte> bytes_;
+};
+
 struct tiled_expert {
   std::unique_ptr<weight> gate_up, down;
 };
@@ -101,15 +136,21 @@ const tiled_weight& tiled(const weight& w) {
   return static_cast<const tiled_weight&>(w);
 }
 
-bool any_quantised(const tiled_weight& w) {
+template <class Is>
+bool any_part(const tiled_weight& w, Is is) {
   return std::any_of(w.parts().begin(), w.parts().end(),
-                     [](const auto& part) { return quantised(part.type); });
+                     [&](const auto& part) { return is(part.type); });
 }
 
-float_tile float_kernel(const kernel_table& kernels, element_type type) {
-  return type == element_type::f32   ? kernels.f32
-         : type == element_type::f16 ? kernels.f16
-                                     : kernels.bf16;
+/// Tile `within` of a part and `count` - 1 more, of a product of w.
+tile_output output_of(const tiled_weight& w, const weight_part& part,
+                      std::int64_t within, std::int64_t count, float* y,
+                      bool add) {
+  const auto last = within + count - 1;
+  return {y + part.first_row + within * tile_lanes, w.rows(),
+          static_cast<int>(std::min<std::int64_t>(
+              tile_lanes, part.rows - last * tile_lanes)),
+          add};
 }
 
 /// Turns the pairs of one head.
@@ -134,7 +175,7 @@ public:
   }
 
   std::string arithmetic() const override {
-    return "cpu-q8a-f16kv-1";
+    return "cpu-q8a-bf16a-f16kv-2";
   }
 
   std::string description() const override {
@@ -231,11 +272,13 @@ public:
     const auto& weights = tiled(w);
     if (rows <= 0)
       return;
-    if (any_quantised(weights))
+    if (any_part(weights, quantised))
       quantise(x, rows, weights.cols());
+    if (any_part(weights, [](auto t) { return t == element_type::bf16; }))
+      round(x, rows, weights.cols());
     team_->run(weights.tiles(), [&](std::int64_t begin, std::int64_t end, int) {
-      for (auto tile = begin; tile < end; ++tile)
-        multiply_tile(weights, tile, x, rows, y, add);
+      while (begin < end)
+        begin += multiply_tiles(weights, begin, end, {x, rows, y, add});
     });
   }
 
@@ -429,21 +472,50 @@ private:
              [&](std::int64_t g) { quantised_.fill(kernels_, x, g); });
   }
 
-  void multiply_tile(const tiled_weight& w, std::int64_t tile, const float* x,
-                     std::int64_t rows, float* y, bool add) {
-    const auto& part = w.part_of_tile(tile);
-    const auto within = tile - part.first_tile;
+  void round(const float* x, std::int64_t rows, std::int64_t cols) {
+    rounded_.resize(kernels_, rows, cols);
+    for_rows(rounded_.groups(), std::min<std::int64_t>(rows, 16) * cols,
+             [&](std::int64_t g) { rounded_.fill(kernels_, x, g); });
+  }
+
+  struct product {
+    const float* x;
+    std::int64_t rows;
+    float* y;
+    bool add;
+  };
+
+  /// Tiles from `begin` on, before `end` and of one part; gives their number.
+  std::int64_t multiply_tiles(const tiled_weight& w, std::int64_t begin,
+                              std::int64_t end, const product& p) {
+    const auto& part = w.part_of_tile(begin);
+    const auto within = begin - part.first_tile;
+    const auto count = part.type == element_type::bf16
+                           ? std::min(end - begin, part.tile_count() - within)
+                           : 1;
     const auto* from = part.tiles + within * part.tile_bytes;
-    const auto lanes = std::min<std::int64_t>(16, part.rows - within * 16);
-    tile_output out{y + part.first_row + within * 16, w.rows(),
-                    static_cast<int>(lanes), add};
-    if (!quantised(part.type)) {
-      float_kernel(kernels_, part.type)(from, w.cols(), x, rows, out);
-      return;
+    auto out = output_of(w, part, within, count, p.y, p.add);
+    switch (part.type) {
+    case element_type::f32:
+      kernels_.f32(from, w.cols(), p.x, p.rows, out);
+      break;
+    case element_type::f16:
+      kernels_.f16(from, w.cols(), p.x, p.rows, out);
+      break;
+    case element_type::bf16:
+      kernels_.bf16(from, static_cast<int>(count), rounded_.all(), out);
+      break;
+    default:
+      multiply_quantised(kernels_.quantised[quantised_index(part.type)], from,
+                         out);
     }
-    const auto kernel = kernels_.quantised[quantised_index(part.type)];
+    return count;
+  }
+
+  void multiply_quantised(quantised_tile kernel, const std::byte* tile,
+                          tile_output out) {
     for (std::int64_t g = 0; g < quantised_.groups(); ++g) {
-      kernel(from, quantised_.blocks(), quantised_.group(g), out);
+      kernel(tile, quantised_.blocks(), quantised_.group(g), out);
       out.y += group_rows * out.stride;
     }
   }
@@ -494,6 +566,7 @@ private:
     std::unique_ptr<buffer> input, gate_up, activated, given;
   } room_; ///< of one expert's rows
   quantised_rows quantised_;
+  rounded_activations rounded_;
   std::vector<rope_table> ropes_;
 };
 
@@ -508,6 +581,7 @@ constexpr named_set sets[] = {
     {"plain", instruction_set::plain, "plain", plain_kernels},
     {"avx2", instruction_set::avx2, "avx2", avx2_kernels},
     {"avx512", instruction_set::avx512, "avx512-vnni", avx512_kernels},
+    {"amx", instruction_set::amx, "amx", amx_kernels},
 };
 
 result<named_set> if_present(const named_set& set) {
@@ -532,7 +606,7 @@ result<named_set> choose(const options& o) {
       return if_present(set);
   return error{errc::invalid_argument,
                "TROUPE_CPU is \"" + std::string{wanted} +
-                   "\"; it may be plain, avx2 or avx512"};
+                   "\"; it may be plain, avx2, avx512 or amx"};
 }
 
 } // namespace
@@ -551,6 +625,8 @@ bool machine_has(instruction_set isa) {
            __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
+  case instruction_set::amx:
+    return machine_has(instruction_set::avx512) && matrix_unit_as_written();
   }
   return false;
 }

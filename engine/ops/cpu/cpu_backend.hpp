@@ -9,14 +9,14 @@
 namespace troupe::ops::cpu {
 
 /// Which kernels run. All give the same bits.
-enum class instruction_set : std::uint8_t { plain, avx2, avx512 };
+enum class instruction_set : std::uint8_t { plain, avx2, avx512, amx };
 
 struct options {
   /// Threads of the team, the caller's among them; 0 = one per core that this
   /// process may use.
   int threads = 0;
-  /// Unset: TROUPE_CPU ("plain", "avx2", "avx512") if set, else the best that
-  /// the machine has.
+  /// Unset: TROUPE_CPU ("plain", "avx2", "avx512", "amx") if set, else the best
+  /// that the machine has.
   std::optional<instruction_set> isa;
 };
 

@@ -1,5 +1,7 @@
 #include "engine/ops/cpu/half.hpp"
 
+#include "engine/ops/cpu/bf16_tile.hpp"
+
 #include <bit>
 
 namespace troupe::ops::cpu {
@@ -21,6 +23,17 @@ float from_f16(std::uint16_t half) {
 
 float from_bf16(std::uint16_t bits) {
   return std::bit_cast<float>(std::uint32_t{bits} << 16);
+}
+
+float rounded_to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u)
+    return std::bit_cast<float>(0x7fc00000u);
+  if (magnitude < least_rounded)
+    return 0;
+  return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1)) &
+                              0xffff0000u);
 }
 
 std::uint16_t to_f16(float value) {

@@ -42,6 +42,18 @@ struct quantised_group {
   int rows;
 };
 
+/// Rows of activations for weights in bf16: rounded to bf16, half to even, what
+/// is below 2^-56 to 0, and filled up with zeros to blocks of 32 columns.
+/// Groups of `group_rows` rows one after the other, each [block][rows][32]; how
+/// a number lies there is the table's own (rounded_bytes). `rounded_slack`
+/// bytes behind the last can be read.
+struct rounded_rows {
+  const std::byte* x;
+  std::int64_t rows;
+  std::int64_t blocks;
+};
+constexpr std::size_t rounded_slack = 1024;
+
 /// Where the outputs of one weight tile go: y[row * stride + lane] for
 /// lane < lanes. With `add`, y = y + sum.
 struct tile_output {
@@ -77,6 +89,17 @@ using float_tile = void (*)(const std::byte* tile, std::int64_t columns,
                             const float* x, std::int64_t rows,
                             const tile_output&);
 
+/// The same for tiles in bf16 (bf16_tile.hpp), `tiles` of them, one after the
+/// other in memory and in `out`, whose `lanes` are those of the last. Per block
+/// of 32 columns:
+///   even = sum of fma(w, x, even) over columns 0, 2, ... 30, from 0
+///   odd = the same over columns 1, 3, ... 31
+///   s = s + (even + odd)
+/// That is what an Intel matrix unit's TDPBF16PS computes. No sum here is
+/// subnormal, which it would take for 0: weights too are 0 below 2^-56.
+using rounded_tiles = void (*)(const std::byte* tile, int tiles,
+                               const rounded_rows&, const tile_output& out);
+
 /// Some queries of one kv head against the positions of one span.
 struct attention_span {
   const float* queries[query_tile]; ///< [head_dim] each
@@ -104,7 +127,12 @@ struct kernel_table {
   quantised_tile quantised[quantised_formats]; ///< as tile_formats
   float_tile f32;
   float_tile f16;
-  float_tile bf16;
+
+  /// Packs `rows` <= group_rows rows of `columns` floats as rounded_rows says,
+  /// in numbers of `rounded_bytes` bytes.
+  void (*round)(const float* x, int rows, std::int64_t columns, std::byte* out);
+  int rounded_bytes;
+  rounded_tiles bf16;
 
   /// One row. Squares are summed with fma in 16 lanes (column i in lane
   /// i % 16), the lanes as a tree: l with l + 8, + 4, + 2, + 1. Then
@@ -177,5 +205,6 @@ struct kernel_table {
 const kernel_table& plain_kernels();
 const kernel_table& avx2_kernels();
 const kernel_table& avx512_kernels();
+const kernel_table& amx_kernels();
 
 } // namespace troupe::ops::cpu

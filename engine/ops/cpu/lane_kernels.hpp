@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/ops/cpu/bf16_tile.hpp"
 #include "engine/ops/cpu/kernels.hpp"
 
 #include <utility>
@@ -10,6 +11,10 @@
 /// for its own instruction set.
 namespace troupe::ops::cpu {
 namespace {
+
+/// How far ahead of its use a weight is asked for: few rows go through a tile
+/// faster than the hardware by itself fetches the next one.
+constexpr std::int64_t prefetch_bytes = 4096;
 
 template <int N>
 struct constant {
@@ -252,13 +257,86 @@ struct load_f16 {
   }
 };
 
-template <class L>
-struct load_bf16 {
-  static constexpr int bytes = 32;
-  static typename L::f32 load(const std::byte* w) {
-    return L::load_bf16(reinterpret_cast<const std::uint16_t*>(w));
+/// A row as rounded_rows has it: `put` stores 16 numbers that are rounded.
+template <class L, class Put>
+inline void round_row(const float* x, std::int64_t columns, Put put) {
+  for (std::int64_t i = 0; i < bf16_blocks(columns) * block_columns; i += 16) {
+    const auto left = columns - i;
+    put(i, L::rounded(left >= 16 ? L::load(x + i)
+                                 : load_first<L>(x + i, left > 0 ? left : 0)));
   }
-};
+}
+
+/// As floats.
+template <class L>
+void round_rows(const float* x, int rows, std::int64_t columns,
+                std::byte* out) {
+  auto* to = reinterpret_cast<float*>(out);
+  for (int row = 0; row < rows; ++row)
+    round_row<L>(x + row * columns, columns, [&](auto i, auto v) {
+      const auto block = i / block_columns;
+      L::store(to + (block * rows + row) * block_columns + i % block_columns,
+               v);
+    });
+}
+
+/// R neighbouring rows of a group, `rows` of which lie in a block.
+template <class L, int R>
+void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
+                       const float* x, int rows, const tile_output& out,
+                       std::int64_t row) {
+  typename L::f32 s[R];
+  for (int r = 0; r < R; ++r)
+    s[r] = L::zero();
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    typename L::f32 even[R], odd[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+      even[r] = odd[r] = L::zero();
+    const float* from = x + b * rows * block_columns;
+    for (int p = 0; p < column_pairs; ++p) {
+      typename L::f32 first, second;
+      const std::byte* w = tile + b * bf16_block_bytes + p * 64;
+      L::prefetch(w + prefetch_bytes);
+      L::load_pairs(w, first, second);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        even[r] =
+            L::fma(first, L::set(from[r * block_columns + 2 * p]), even[r]);
+        odd[r] =
+            L::fma(second, L::set(from[r * block_columns + 2 * p + 1]), odd[r]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+      s[r] = L::add(s[r], L::add(even[r], odd[r]));
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+    finish_row<L>(out, row + r, s[r]);
+}
+
+template <class L>
+void rounded_weights(const std::byte* tile, int tiles, const rounded_rows& x,
+                     const tile_output& out) {
+  constexpr int most = L::rounded_rows;
+  for (int t = 0; t < tiles; ++t, tile += x.blocks * bf16_block_bytes) {
+    const tile_output to{out.y + t * tile_lanes, out.stride,
+                         t + 1 < tiles ? tile_lanes : out.lanes, out.add};
+    for (std::int64_t first = 0; first < x.rows; first += group_rows) {
+      const auto* group = reinterpret_cast<const float*>(x.x) +
+                          first * x.blocks * block_columns;
+      const auto left = x.rows - first;
+      const int rows = left < group_rows ? static_cast<int>(left) : group_rows;
+      for (int row = 0; row < rows; row += most)
+        with_constant<most>(rows - row < most ? rows - row : most, [&](auto r) {
+          rounded_tile_rows<L, decltype(r)::value>(tile, x.blocks,
+                                                   group + row * block_columns,
+                                                   rows, to, first + row);
+        });
+    }
+  }
+}
 
 template <class L>
 void rms_norm_row(const float* x, const float* w, float eps,
@@ -615,7 +693,9 @@ constexpr kernel_table make_table(std::index_sequence<Types...>) {
           {Weights<tile_formats[Types]>::run...},
           float_weights<L, load_f32<L>>,
           float_weights<L, load_f16<L>>,
-          float_weights<L, load_bf16<L>>,
+          round_rows<L>,
+          sizeof(float),
+          rounded_weights<L>,
           rms_norm_row<L>,
           silu_mul_row<L>,
           attend_span<L>,
@@ -660,10 +740,6 @@ inline void unpack(const std::byte* values, typename L::words (&w)[8]) {
       w[g] = L::look_up(iq4_nl_stored, w[g]);
   }
 }
-
-/// How far ahead of its use a weight is asked for: few rows go through a tile
-/// faster than the hardware by itself fetches the next one.
-constexpr std::int64_t prefetch_bytes = 4096;
 
 /// Asks for block b's share of the unit that comes that much later.
 template <class L, tile_format F>

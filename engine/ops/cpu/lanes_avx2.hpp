@@ -1,5 +1,7 @@
 #pragma once
 
+#include "engine/ops/cpu/bf16_tile.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <immintrin.h>
@@ -15,6 +17,7 @@ struct avx2_lanes {
   /// Bytes of eight outputs, four of each.
   typedef std::uint64_t words [[gnu::vector_size(32)]];
   static constexpr int product_rows = 6;
+  static constexpr int rounded_rows = 2;
   static constexpr int key_groups = 1;
   static constexpr int value_vectors = 1;
 
@@ -40,11 +43,34 @@ struct avx2_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return {_mm256_cvtph_ps(load_8(x)), _mm256_cvtph_ps(load_8(x + 8))};
   }
-  static __m256 widen_bf16(__m128i x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
+    const auto* from = reinterpret_cast<const __m256i*>(x);
+    const __m256i a = _mm256_loadu_si256(from);
+    const __m256i b = _mm256_loadu_si256(from + 1);
+    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+    even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+    odd = {_mm256_castsi256_ps(_mm256_and_si256(a, upper)),
+           _mm256_castsi256_ps(_mm256_and_si256(b, upper))};
   }
-  static f32 load_bf16(const std::uint16_t* x) {
-    return {widen_bf16(load_8(x)), widen_bf16(load_8(x + 8))};
+  static __m256 rounded(__m256 v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i magnitude =
+        _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+    const __m256i odd =
+        _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(
+        bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    r = _mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xffff0000)));
+    const __m256i counts = _mm256_cmpgt_epi32(
+        magnitude, _mm256_set1_epi32(static_cast<int>(least_rounded) - 1));
+    const __m256i is_nan =
+        _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    r = _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc00000), is_nan);
+    return _mm256_castsi256_ps(_mm256_and_si256(r, counts));
+  }
+  static f32 rounded(f32 v) {
+    return {rounded(v.a), rounded(v.b)};
   }
   static void store_f16(std::uint16_t* x, f32 v) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "engine/ops/cpu/bf16_tile.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <immintrin.h>
@@ -13,6 +15,7 @@ struct avx512_lanes {
   /// Bytes of sixteen outputs, four of each.
   typedef std::uint64_t words [[gnu::vector_size(64)]];
   static constexpr int product_rows = 16;
+  static constexpr int rounded_rows = 8;
   static constexpr int key_groups = 4;
   static constexpr int value_vectors = 4;
 
@@ -37,9 +40,27 @@ struct avx512_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return _mm512_cvtph_ps(load_16(x));
   }
-  static f32 load_bf16(const std::uint16_t* x) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(load_16(x)), 16));
+  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
+    const __m512i v = _mm512_loadu_si512(x);
+    even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+    odd = _mm512_castsi512_ps(
+        _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  }
+  static f32 rounded(f32 v) {
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i magnitude =
+        _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    const __m512i odd =
+        _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(
+        bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    r = _mm512_and_si512(r, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+    r = _mm512_mask_blend_epi32(
+        _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000)), r,
+        _mm512_set1_epi32(0x7fc00000));
+    return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(
+        _mm512_cmpge_epi32_mask(magnitude, _mm512_set1_epi32(least_rounded)),
+        r));
   }
   static void store_f16(std::uint16_t* x, f32 v) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;

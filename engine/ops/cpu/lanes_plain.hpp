@@ -16,6 +16,7 @@ struct plain_lanes {
     float v[16];
   };
   static constexpr int product_rows = 4;  // of a float weight at once
+  static constexpr int rounded_rows = 1;  // of a weight in bf16 at once
   static constexpr int key_groups = 1;    // of 16 positions at once
   static constexpr int value_vectors = 1; // of 16 dimensions at once
 
@@ -46,8 +47,15 @@ struct plain_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return each([&](int i) { return from_f16(x[i]); });
   }
-  static f32 load_bf16(const std::uint16_t* x) {
-    return each([&](int i) { return from_bf16(x[i]); });
+  /// Of 16 pairs of bf16 the first ones and the second ones.
+  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
+    const auto* pairs = reinterpret_cast<const std::uint16_t*>(x);
+    even = each([&](int i) { return from_bf16(pairs[2 * i]); });
+    odd = each([&](int i) { return from_bf16(pairs[2 * i + 1]); });
+  }
+  /// To bf16, half to even; below 2^-56 to 0.
+  static f32 rounded(const f32& a) {
+    return each([&](int i) { return rounded_to_bf16(a.v[i]); });
   }
   static void store_f16(std::uint16_t* x, const f32& a) {
     for (int i = 0; i < 16; ++i)

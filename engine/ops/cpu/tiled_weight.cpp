@@ -1,5 +1,6 @@
 #include "engine/ops/cpu/tiled_weight.hpp"
 
+#include "engine/ops/cpu/bf16_tile.hpp"
 #include "engine/ops/cpu/file_block.hpp"
 #include "engine/ops/cpu/stored_weight.hpp"
 
@@ -12,6 +13,8 @@ namespace {
 
 std::int64_t tile_bytes_of(element_type type, std::int64_t cols) {
   const auto layout = layout_of(type);
+  if (type == element_type::bf16)
+    return bf16_blocks(cols) * bf16_block_bytes;
   if (!quantised(type))
     return (cols * layout.bytes * tile_lanes + 63) / 64 * 64;
   const auto format = tile_format_of(type);
@@ -98,6 +101,17 @@ void pack_floats(const weight_part& part, const std::byte* row,
     std::memcpy(tile + (k * tile_lanes + lane) * size, row + k * size, size);
 }
 
+void pack_bf16(const std::byte* row, std::int64_t cols, int lane,
+               std::byte* tile) {
+  for (std::int64_t k = 0; k < cols; ++k) {
+    std::uint16_t bits;
+    std::memcpy(&bits, row + k * 2, 2);
+    if ((bits & 0x7fff) < least_bf16)
+      bits = 0;
+    std::memcpy(tile + bf16_at(k, lane), &bits, 2);
+  }
+}
+
 void pack_tile(const weight_part& part, const matrix_view& view,
                std::int64_t index) {
   const auto layout = layout_of(view.type);
@@ -110,6 +124,8 @@ void pack_tile(const weight_part& part, const matrix_view& view,
     const std::byte* from = view.bytes.data() + row * row_bytes;
     if (quantised(view.type))
       pack_blocks(part, from, view.cols, lane, tile);
+    else if (view.type == element_type::bf16)
+      pack_bf16(from, view.cols, lane, tile);
     else
       pack_floats(part, from, view.cols, lane, tile);
   }
@@ -146,9 +162,10 @@ void read_floats(const weight_part& part, const std::byte* tile, int lane,
       std::memcpy(out + k, tile + at * 4, 4);
       continue;
     }
+    const bool brain = part.type == element_type::bf16;
     std::uint16_t bits;
-    std::memcpy(&bits, tile + at * 2, 2);
-    out[k] = part.type == element_type::f16 ? from_f16(bits) : from_bf16(bits);
+    std::memcpy(&bits, tile + (brain ? bf16_at(k, lane) : at * 2), 2);
+    out[k] = brain ? from_bf16(bits) : from_f16(bits);
   }
 }
 

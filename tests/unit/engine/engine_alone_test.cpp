@@ -90,11 +90,12 @@ TEST_CASE("a choice is alone for as many tokens as it is told to be") {
   suspect.alone = 3;
   b.core.submit(owned(greedy(1, {5, 6}, 4)));
   b.core.submit(std::move(suspect));
-  CHECK(run(b) == std::vector<members>{
-                      {2}, {1}, {2}, {1}, {2}, {1, 2}, {1, 2}, {2}});
+  CHECK(run(b) ==
+        std::vector<members>{{2}, {1}, {2}, {1}, {2}, {1, 2}, {1, 2}, {2}});
 }
 
-TEST_CASE("one that is alone for long needs no more blocks than it has tokens") {
+TEST_CASE(
+    "one that is alone for long needs no more blocks than it has tokens") {
   engine_core::config c = roomy();
   c.kv_blocks = 2;
   bench b{c};

@@ -31,9 +31,11 @@ const char* const tiny_models[] = {"f32-tied", "bf16-llama3", "q8_0-mha",
 
 /// Both sides round the same values in the same way, so they agree to 6e-6, but
 /// for a value that lies between two steps: there a last bit decides, and a
-/// step of int8 was seen to move a logit by 0.08, one of f16 by 0.002.
+/// step of int8 was seen to move a logit by 0.08, one of f16 by 0.002. Steps of
+/// bf16 are so fine that some always lie so: it was 0.0114 in the mean, where
+/// all rounding to bf16 moves them by 0.0288.
 constexpr float worst_allowed = 0.15f;
-constexpr double mean_allowed = 0.005;
+constexpr double mean_allowed = 0.005, bf16_mean_allowed = 0.015;
 
 std::vector<token_id> ids_of(const std::string& name) {
   return read_reference("tiny/" + name + ".ref").sequences.front().ids;
@@ -72,7 +74,8 @@ TEST_CASE("the CPU's logits are those of its contract on every set") {
       feed_alone(*model.decoder, sequence, 64);
       auto apart = between(sequence, expected);
       CHECK(apart.worst < worst_allowed);
-      CHECK(apart.mean < mean_allowed);
+      CHECK(apart.mean <
+            (name.starts_with("bf16") ? bf16_mean_allowed : mean_allowed));
     }
   }
 }

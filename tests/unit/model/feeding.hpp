@@ -2,6 +2,7 @@
 
 #include "engine/model/decoder.hpp"
 #include "engine/model/open_checkpoint.hpp"
+#include "engine/weights/converted_checkpoint.hpp"
 #include "engine/weights/gguf.hpp"
 
 #include <catch2/catch.hpp>
@@ -21,17 +22,18 @@ struct loaded_model {
 
 constexpr model::decoder_limits small_limits{64, 64, 8, 32};
 
-inline loaded_model load_model(const std::filesystem::path& path,
-                               std::unique_ptr<ops::backend> backend,
-                               model::decoder_limits limits = small_limits,
-                               std::int32_t longest = 0) {
-  auto file = model::open_checkpoint(path);
-  INFO((file ? std::string{} : file.error().message));
-  REQUIRE(file.has_value());
-  auto config = model::read_model_config(**file, longest);
+inline loaded_model load_model(
+    const std::filesystem::path& path, std::unique_ptr<ops::backend> backend,
+    model::decoder_limits limits = small_limits, std::int32_t longest = 0,
+    weights::matrix_form form = weights::matrix_form::as_stored) {
+  auto opened = model::open_checkpoint(path);
+  INFO((opened ? std::string{} : opened.error().message));
+  REQUIRE(opened.has_value());
+  const auto file = weights::convert_matrices(std::move(*opened), form);
+  auto config = model::read_model_config(*file, longest);
   INFO((config ? std::string{} : config.error().message));
   REQUIRE(config.has_value());
-  auto decoder = model::decoder::make(**file, *config, *backend, limits, {});
+  auto decoder = model::decoder::make(*file, *config, *backend, limits, {});
   INFO((decoder ? std::string{} : decoder.error().message));
   REQUIRE(decoder.has_value());
   return {std::move(backend), *config, std::move(*decoder)};

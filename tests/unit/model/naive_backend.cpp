@@ -21,6 +21,22 @@ float rounded_to_f16(float value) {
   return std::ldexp(std::nearbyint(std::ldexp(value, -step)), step);
 }
 
+float rounded_to_bf16(float value) {
+  int exponent = 0;
+  std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(value, 8 - exponent)),
+                    exponent - 8);
+}
+
+/// What the inputs of a product are rounded to.
+enum class inputs : std::uint8_t { floats, bf16, int8 };
+
+inputs inputs_for(element_type type) {
+  if (ops::quantised(type))
+    return inputs::int8;
+  return type == element_type::bf16 ? inputs::bf16 : inputs::floats;
+}
+
 /// Rounds a block of 32 to whole multiples of its largest / 127.
 void round_block(float* block) {
   float largest = 0;
@@ -48,7 +64,7 @@ struct naive_weight final : ops::weight {
   std::int64_t rows_ = 0;
   std::int64_t cols_ = 0;
   std::vector<float> values_;
-  std::vector<bool> quantised_; ///< per row
+  std::vector<inputs> inputs_; ///< per row
 };
 
 struct naive_experts final : ops::expert_weights {
@@ -150,8 +166,8 @@ public:
     out->cols_ = parts.front().cols;
     for (const auto& part : parts) {
       out->rows_ += part.rows;
-      auto [elements, block] = ops::layout_of(part.type);
-      out->quantised_.resize(out->rows_, elements > 1);
+      auto block = ops::layout_of(part.type).bytes;
+      out->inputs_.resize(out->rows_, inputs_for(part.type));
       for (std::size_t at = 0; at < part.bytes.size(); at += block)
         ops::test::append_block(part.type, part.bytes.data() + at,
                                 out->values_);
@@ -224,13 +240,21 @@ public:
   void linear(const ops::weight& w, const float* x, std::int64_t rows, float* y,
               bool add, ops::row_role) override {
     const auto& weight = dynamic_cast<const naive_weight&>(w);
-    std::vector<float> rounded(x, x + rows * weight.cols_);
-    if (rounding_ == rounding::as_cpu)
-      for (std::size_t at = 0; at + 32 <= rounded.size(); at += 32)
-        round_block(rounded.data() + at);
+    const auto size = static_cast<std::size_t>(rows * weight.cols_);
+    std::vector<float> int8(x, x + size), bf16(x, x + size);
+    if (rounding_ == rounding::as_cpu) {
+      for (std::size_t at = 0; at + 32 <= size; at += 32)
+        round_block(int8.data() + at);
+      std::transform(x, x + size, bf16.begin(), rounded_to_bf16);
+    }
+    const auto operands = [&](inputs kind) {
+      return kind == inputs::int8   ? int8.data()
+             : kind == inputs::bf16 ? bf16.data()
+                                    : x;
+    };
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int64_t o = 0; o < weight.rows_; ++o) {
-        const auto* from = weight.quantised_[o] ? rounded.data() : x;
+        const auto* from = operands(weight.inputs_[o]);
         double sum = add ? y[row * weight.rows_ + o] : 0.0;
         for (std::int64_t i = 0; i < weight.cols_; ++i)
           sum += double{from[row * weight.cols_ + i]} *

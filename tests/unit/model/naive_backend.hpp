@@ -10,7 +10,8 @@ namespace troupe::test {
 enum class rounding {
   none,
   /// As the CPU backend's contract says: keys and values to f16, inputs of
-  /// products with quantised weights to int8 in blocks of 32.
+  /// products with quantised weights to int8 in blocks of 32, with weights in
+  /// bf16 to bf16.
   as_cpu,
 };
 

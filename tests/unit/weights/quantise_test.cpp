@@ -155,6 +155,14 @@ TEST_CASE("a checkpoint shows its matrices of floats in another form") {
   CHECK(half->find_tensor("blk.0.odd.weight")->type == element_type::f16);
   CHECK(half->find_tensor("blk.0.small.weight")->type == element_type::q4_0);
   CHECK(half->content_hash(1) != shown->content_hash(1));
+  auto wide = weights::convert_matrices(open(), weights::matrix_form::f32);
+  for (const auto& one : wide->tensors()) {
+    const auto stored = open()->find_tensor(one.name)->type;
+    INFO(one.name);
+    const bool brain = stored == element_type::bf16 && one.shape.size() > 1;
+    CHECK(one.type == (brain ? element_type::f32 : stored));
+    CHECK(wide->read(one).value().bytes().size() == one.byte_size());
+  }
   auto marked = weights::convert_matrices(open(), weights::matrix_form::e4m3);
   for (const auto& one : marked->tensors()) {
     INFO(one.name);
