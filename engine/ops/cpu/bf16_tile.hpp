@@ -23,6 +23,9 @@ constexpr std::int64_t bf16_at(std::int64_t column, int lane) {
   return column / 2 * tile_lanes * 4 + lane * 4 + column % 2 * 2;
 }
 
+/// The bits of a float that a bf16 has.
+constexpr int upper_half = static_cast<int>(0xffff0000);
+
 /// The least magnitude that counts, 2^-56, as the bits of a bf16 and a float.
 constexpr std::uint16_t least_bf16 = (127 - 56) << 7;
 constexpr std::uint32_t least_rounded = std::uint32_t{least_bf16} << 16;

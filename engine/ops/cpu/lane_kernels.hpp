@@ -280,6 +280,23 @@ void round_rows(const float* x, int rows, std::int64_t columns,
     });
 }
 
+/// One block's sums over its even columns (Parity 0) or its odd ones, of R
+/// rows.
+template <class L, int Parity, int R>
+inline void add_columns(const std::byte* block, const float* x,
+                        typename L::f32 (&sums)[R]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    sums[r] = L::zero();
+  for (int p = 0; p < column_pairs; ++p) {
+    const auto w = L::template load_bf16<Parity>(block + p * 64);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      sums[r] =
+          L::fma(w, L::set(x[r * block_columns + 2 * p + Parity]), sums[r]);
+  }
+}
+
 /// R neighbouring rows of a group, `rows` of which lie in a block.
 template <class L, int R>
 void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
@@ -289,29 +306,17 @@ void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
   for (int r = 0; r < R; ++r)
     s[r] = L::zero();
   for (std::int64_t b = 0; b < blocks; ++b) {
+    const std::byte* block = tile + b * bf16_block_bytes;
+    for (int at = 0; at < bf16_block_bytes; at += 64)
+      L::prefetch(block + prefetch_bytes + at);
     typename L::f32 even[R], odd[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-      even[r] = odd[r] = L::zero();
-    const float* from = x + b * rows * block_columns;
-    for (int p = 0; p < column_pairs; ++p) {
-      typename L::f32 first, second;
-      const std::byte* w = tile + b * bf16_block_bytes + p * 64;
-      L::prefetch(w + prefetch_bytes);
-      L::load_pairs(w, first, second);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        even[r] =
-            L::fma(first, L::set(from[r * block_columns + 2 * p]), even[r]);
-        odd[r] =
-            L::fma(second, L::set(from[r * block_columns + 2 * p + 1]), odd[r]);
-      }
-    }
-#pragma GCC unroll 8
+    add_columns<L, 0>(block, x + b * rows * block_columns, even);
+    add_columns<L, 1>(block, x + b * rows * block_columns, odd);
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
       s[r] = L::add(s[r], L::add(even[r], odd[r]));
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
     finish_row<L>(out, row + r, s[r]);
 }
@@ -319,7 +324,7 @@ void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
 template <class L>
 void rounded_weights(const std::byte* tile, int tiles, const rounded_rows& x,
                      const tile_output& out) {
-  constexpr int most = L::rounded_rows;
+  constexpr int most = L::product_rows;
   for (int t = 0; t < tiles; ++t, tile += x.blocks * bf16_block_bytes) {
     const tile_output to{out.y + t * tile_lanes, out.stride,
                          t + 1 < tiles ? tile_lanes : out.lanes, out.add};

@@ -17,7 +17,6 @@ struct avx2_lanes {
   /// Bytes of eight outputs, four of each.
   typedef std::uint64_t words [[gnu::vector_size(32)]];
   static constexpr int product_rows = 6;
-  static constexpr int rounded_rows = 2;
   static constexpr int key_groups = 1;
   static constexpr int value_vectors = 1;
 
@@ -43,15 +42,17 @@ struct avx2_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return {_mm256_cvtph_ps(load_8(x)), _mm256_cvtph_ps(load_8(x + 8))};
   }
-  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
-    const auto* from = reinterpret_cast<const __m256i*>(x);
-    const __m256i a = _mm256_loadu_si256(from);
-    const __m256i b = _mm256_loadu_si256(from + 1);
-    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-    even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
-            _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-    odd = {_mm256_castsi256_ps(_mm256_and_si256(a, upper)),
-           _mm256_castsi256_ps(_mm256_and_si256(b, upper))};
+  template <int Which>
+  static __m256 eight_bf16(const std::byte* pairs) {
+    const __m256i v =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs));
+    return _mm256_castsi256_ps(
+        Which == 0 ? _mm256_slli_epi32(v, 16)
+                   : _mm256_and_si256(v, _mm256_set1_epi32(upper_half)));
+  }
+  template <int Which>
+  static f32 load_bf16(const std::byte* pairs) {
+    return {eight_bf16<Which>(pairs), eight_bf16<Which>(pairs + 32)};
   }
   static __m256 rounded(__m256 v) {
     const __m256i bits = _mm256_castps_si256(v);
@@ -61,7 +62,7 @@ struct avx2_lanes {
         _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     __m256i r = _mm256_add_epi32(
         bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    r = _mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xffff0000)));
+    r = _mm256_and_si256(r, _mm256_set1_epi32(upper_half));
     const __m256i counts = _mm256_cmpgt_epi32(
         magnitude, _mm256_set1_epi32(static_cast<int>(least_rounded) - 1));
     const __m256i is_nan =

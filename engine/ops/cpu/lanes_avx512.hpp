@@ -15,7 +15,6 @@ struct avx512_lanes {
   /// Bytes of sixteen outputs, four of each.
   typedef std::uint64_t words [[gnu::vector_size(64)]];
   static constexpr int product_rows = 16;
-  static constexpr int rounded_rows = 8;
   static constexpr int key_groups = 4;
   static constexpr int value_vectors = 4;
 
@@ -40,11 +39,12 @@ struct avx512_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return _mm512_cvtph_ps(load_16(x));
   }
-  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
-    const __m512i v = _mm512_loadu_si512(x);
-    even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-    odd = _mm512_castsi512_ps(
-        _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  template <int Which>
+  static f32 load_bf16(const std::byte* pairs) {
+    const __m512i v = _mm512_loadu_si512(pairs);
+    return _mm512_castsi512_ps(
+        Which == 0 ? _mm512_slli_epi32(v, 16)
+                   : _mm512_and_si512(v, _mm512_set1_epi32(upper_half)));
   }
   static f32 rounded(f32 v) {
     const __m512i bits = _mm512_castps_si512(v);
@@ -54,7 +54,7 @@ struct avx512_lanes {
         _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(
         bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    r = _mm512_and_si512(r, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+    r = _mm512_and_si512(r, _mm512_set1_epi32(upper_half));
     r = _mm512_mask_blend_epi32(
         _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000)), r,
         _mm512_set1_epi32(0x7fc00000));

@@ -16,7 +16,6 @@ struct plain_lanes {
     float v[16];
   };
   static constexpr int product_rows = 4;  // of a float weight at once
-  static constexpr int rounded_rows = 1;  // of a weight in bf16 at once
   static constexpr int key_groups = 1;    // of 16 positions at once
   static constexpr int value_vectors = 1; // of 16 dimensions at once
 
@@ -47,11 +46,11 @@ struct plain_lanes {
   static f32 load_f16(const std::uint16_t* x) {
     return each([&](int i) { return from_f16(x[i]); });
   }
-  /// Of 16 pairs of bf16 the first ones and the second ones.
-  static void load_pairs(const std::byte* x, f32& even, f32& odd) {
-    const auto* pairs = reinterpret_cast<const std::uint16_t*>(x);
-    even = each([&](int i) { return from_bf16(pairs[2 * i]); });
-    odd = each([&](int i) { return from_bf16(pairs[2 * i + 1]); });
+  /// Of 16 pairs of bf16 the first ones (Which 0) or the second ones.
+  template <int Which>
+  static f32 load_bf16(const std::byte* pairs) {
+    const auto* x = reinterpret_cast<const std::uint16_t*>(pairs);
+    return each([&](int i) { return from_bf16(x[2 * i + Which]); });
   }
   /// To bf16, half to even; below 2^-56 to 0.
   static f32 rounded(const f32& a) {
