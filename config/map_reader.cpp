@@ -60,11 +60,32 @@ bool quoted(const located& value) {
   return value.node.Tag() == "!";
 }
 
-std::string shown(std::string_view text) {
+std::string shortened(std::string_view text) {
   constexpr std::size_t shown_max = 60;
   return text.size() <= shown_max
-             ? fmt::format("\"{}\"", text)
-             : fmt::format("\"{}...\"", text.substr(0, shown_max));
+             ? std::string{text}
+             : fmt::format("{}...", text.substr(0, shown_max));
+}
+
+std::string shown(std::string_view text) {
+  return fmt::format("\"{}\"", shortened(text));
+}
+
+/// Whether YAML has it as text: "2" and two are, 2, 1_000, .nan and yes not.
+bool is_text(const located& value) {
+  auto bare = value.node.Scalar();
+  std::erase(bare, '_');
+  YAML::Node same{bare};
+  double number = 0;
+  bool truth = false;
+  return quoted(value) || (!YAML::convert<double>::decode(same, number) &&
+                           !YAML::convert<bool>::decode(same, truth));
+}
+
+/// A scalar where no text is expected: 1.5, or the text "1".
+std::string given(const located& value) {
+  const auto& scalar = value.node.Scalar();
+  return is_text(value) ? "the text " + shown(scalar) : shortened(scalar);
 }
 
 std::string range_of(bounds range) {
@@ -95,7 +116,7 @@ std::optional<bool> read_boolean(const located& value) {
       return is_true;
     }
   }
-  value.error(fmt::format("must be true or false, not {}", shown(*text)));
+  value.error(fmt::format("must be true or false, not {}", given(value)));
   return std::nullopt;
 }
 
@@ -121,7 +142,7 @@ std::optional<std::int64_t> read_integer(const located& value, bounds range) {
     return number;
   }
   value.error(fmt::format("must be a whole number {}, not {}", range_of(range),
-                          shown(*text)));
+                          given(value)));
   return std::nullopt;
 }
 
@@ -142,7 +163,7 @@ std::optional<double> read_number(const located& value, bounds range) {
     return number;
   }
   value.error(fmt::format("must be a number {}, not {}", range_of(range),
-                          shown(*text)));
+                          given(value)));
   return std::nullopt;
 }
 

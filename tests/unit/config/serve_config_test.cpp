@@ -216,7 +216,7 @@ TEST_CASE("all errors come in one pass, each with line, column and path") {
   CHECK(holds(errors, ":1:1: proxy_locaton: unknown key; did you mean "
                       "\"proxy_location\"?"));
   CHECK(holds(errors, ":2:22: http_options.port: must be a whole number from 0 "
-                      "to 65535, not \"70000\""));
+                      "to 65535, not 70000\n"));
   CHECK(holds(errors, ":4:11: applications[0].name: must not be empty"));
   CHECK(holds(errors, ":5:19: applications[0].route_prefix: must begin"));
   CHECK(holds(errors, "applications[0].import_path: \"my_module:app\": Troupe "
@@ -365,9 +365,13 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
       row{"          deployment_config: 3\n",
           "must be a map, not a single value"},
       row{"          deployment_config: {num_replicas: 1.5}\n",
-          "must be a whole number"},
+          "must be a whole number from 1 to 4096, not 1.5\n"},
+      row{"          deployment_config: {num_replicas: 9_999}\n",
+          "must be a whole number from 1 to 4096, not 9_999\n"},
       row{"          deployment_config: {num_replicas: '2'}\n",
-          "must be a whole number"},
+          "must be a whole number from 1 to 4096, not the text \"2\"\n"},
+      row{"          deployment_config: {num_replicas: two}\n",
+          "must be a whole number from 1 to 4096, not the text \"two\"\n"},
       row{"          deployment_config: {num_replicas: 2, autoscaling_config: "
           "{}}\n",
           "stands beside a fixed num_replicas"},
@@ -381,9 +385,13 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
           "5, max_replicas: 2}}\n",
           "initial_replicas (5) must lie between"},
       row{"          deployment_config: {health_check_period_s: .nan}\n",
-          "must be a number"},
+          "must be a number from 0.5 to 10000000, not .nan\n"},
+      row{"          deployment_config: {health_check_period_s: true}\n",
+          "must be a number from 0.5 to 10000000, not true\n"},
       row{"          engine_kwargs: {enable_prefix_caching: yes}\n",
-          "must be true or false"},
+          "must be true or false, not yes\n"},
+      row{"          engine_kwargs: {enable_prefix_caching: 'true'}\n",
+          "must be true or false, not the text \"true\"\n"},
       row{"          engine_kwargs: {block_size: 17}\n", "multiple of 16"},
       row{"          engine_kwargs: {max_num_seqs: 64, max_num_batched_tokens: "
           "32}\n",
