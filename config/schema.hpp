@@ -26,6 +26,10 @@ bool read_resources(map_reader& in, llm_config& out);
 std::optional<double> read_resource(const std::string& name,
                                     const located& amount);
 
+/// Why there is no YAML file at that path, a folder, say; empty if there is
+/// one.
+std::string why_no_file(const std::filesystem::path&);
+
 /// A YAML document; undefined with an error (its position in it) if the file
 /// cannot be read, is too large or is not YAML.
 located open_yaml(const std::filesystem::path& file, diagnostics&);

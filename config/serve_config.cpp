@@ -191,9 +191,8 @@ llm_config read_model_entry(const located& entry) {
     return {};
   }
   auto file = beside(entry.file, entry.node.Scalar());
-  std::error_code code;
-  if (!std::filesystem::is_regular_file(file, code)) {
-    entry.error(fmt::format("\"{}\": no such file", entry.node.Scalar()));
+  if (auto why = why_no_file(file); !why.empty()) {
+    entry.error(fmt::format("\"{}\": {}", entry.node.Scalar(), why));
     return {};
   }
   auto document = open_yaml(file, *entry.findings);

@@ -22,14 +22,21 @@ std::filesystem::path beside(const std::string& named_in,
   return (folder / given).lexically_normal();
 }
 
+std::string why_no_file(const std::filesystem::path& file) {
+  std::error_code code;
+  if (std::filesystem::is_directory(file, code))
+    return "is a folder; a YAML file is expected";
+  return std::filesystem::is_regular_file(file, code) ? "" : "no such file";
+}
+
 located open_yaml(const std::filesystem::path& file, diagnostics& findings) {
   located out{YAML::Node{YAML::NodeType::Undefined}, file.string(), "",
               &findings};
-  std::error_code code;
-  if (!std::filesystem::is_regular_file(file, code)) {
-    out.error("no such file");
+  if (auto why = why_no_file(file); !why.empty()) {
+    out.error(why);
     return out;
   }
+  std::error_code code;
   auto size = std::filesystem::file_size(file, code);
   if (code || size > file_bytes_max) {
     out.error(fmt::format("larger than {} MiB, or not readable",

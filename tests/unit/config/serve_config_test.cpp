@@ -606,6 +606,19 @@ TEST_CASE("a key that stands twice in one map is an error") {
               "the key \"port\" stands here twice"));
 }
 
+TEST_CASE("a folder in a file's place is said to be one") {
+  folder here;
+  here.write("models/a.yaml", "");
+  CHECK(holds(errors_of(config::load(here.path)),
+              here.path.string() + ": is a folder; a YAML file is expected"));
+  CHECK(holds(
+      errors_of(here.load("applications:\n"
+                          "  - import_path: ray.serve.llm:build_openai_app\n"
+                          "    args: {llm_configs: [models]}\n")),
+      "llm_configs[0]: \"models\": is a folder; a YAML file is "
+      "expected"));
+}
+
 TEST_CASE("broken files give one error and nothing else") {
   folder here;
   CHECK(holds(errors_of(here.load("a: [1, 2\nb: }")), "not valid YAML"));
