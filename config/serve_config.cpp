@@ -243,11 +243,16 @@ void read_import_path(const located& value) {
     value.error("is required: ray.serve.llm:build_openai_app");
     return;
   }
+  const std::vector<std::string_view> known{
+      "ray.serve.llm:build_openai_app",
+      "ray.serve.llm.builders:build_openai_app"};
   auto path = read_text(value);
-  if (!path || *path == "ray.serve.llm:build_openai_app" ||
-      *path == "ray.serve.llm.builders:build_openai_app")
+  if (!path || std::find(known.begin(), known.end(), *path) != known.end())
     return;
-  if (path->starts_with("ray.serve.llm"))
+  if (auto meant = nearest(*path, known); !meant.empty())
+    value.error(
+        fmt::format("\"{}\" is not known; did you mean {}?", *path, meant));
+  else if (path->starts_with("ray.serve.llm"))
     value.error(fmt::format("\"{}\": not supported yet; allowed now: "
                             "ray.serve.llm:build_openai_app",
                             *path));

@@ -619,6 +619,19 @@ TEST_CASE("a folder in a file's place is said to be one") {
       "expected"));
 }
 
+TEST_CASE("a typing error in import_path is told from what is not built") {
+  folder here;
+  auto error_of = [&](const std::string& path) {
+    return errors_of(here.load("applications:\n  - import_path: " + path +
+                               "\n    args: {llm_configs: [model.gguf]}\n"));
+  };
+  CHECK(holds(error_of("ray.serve.llm:build_openai_ap"),
+              "\"ray.serve.llm:build_openai_ap\" is not known; did you mean "
+              "ray.serve.llm:build_openai_app?\n"));
+  CHECK(holds(error_of("ray.serve.llm:build_pd_openai_app"),
+              "not supported yet; allowed now: "));
+}
+
 TEST_CASE("broken files give one error and nothing else") {
   folder here;
   CHECK(holds(errors_of(here.load("a: [1, 2\nb: }")), "not valid YAML"));
