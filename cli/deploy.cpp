@@ -154,9 +154,7 @@ int wait_until_running(const deploy_arguments& args) {
 
 int deploy(const deploy_arguments& args) {
   auto loaded = load_config(args.config, troupe::config::purpose::deploy);
-  for (const auto& finding : loaded.findings.all())
-    fmt::print(stderr, "{}\n", to_string(finding));
-  if (loaded.findings.has_errors())
+  if (!report(loaded.findings))
     return 2;
   if (!ask_head(args.where, "PUT", applications,
                 troupe::config::to_json(args.config)))

@@ -2,6 +2,10 @@
 
 #include "engine/text/chat_template.hpp"
 
+#include <fmt/format.h>
+
+#include <cstdio>
+
 namespace troupe::cli {
 
 config::loaded_config load_config(const std::filesystem::path& file,
@@ -19,6 +23,17 @@ config::loaded_config load_config(const std::filesystem::path& file,
     }
   loaded.findings.sort();
   return loaded;
+}
+
+bool report(const config::diagnostics& findings) {
+  using kind = config::diagnostic::kind;
+  auto errors = findings.error_count();
+  for (const auto& finding : findings.all())
+    if (finding.what == (errors != 0 ? kind::error : kind::note))
+      fmt::print(stderr, "{}\n", to_string(finding));
+  if (errors != 0)
+    fmt::print(stderr, "{} error{}\n", errors, errors == 1 ? "" : "s");
+  return errors == 0;
 }
 
 } // namespace troupe::cli

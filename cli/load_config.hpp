@@ -11,4 +11,8 @@ namespace troupe::cli {
 config::loaded_config load_config(const std::filesystem::path& file,
                                   config::purpose = config::purpose::run);
 
+/// Prints what a file is refused for and how much that is, or, of one that is
+/// fine, the notes. True if it is fine.
+bool report(const config::diagnostics&);
+
 } // namespace troupe::cli

@@ -32,9 +32,7 @@ int plan(const plan_arguments& args) {
   auto loaded = load_config(args.config, args.admin.empty()
                                              ? troupe::config::purpose::run
                                              : troupe::config::purpose::deploy);
-  for (const auto& finding : loaded.findings.all())
-    fmt::print(stderr, "{}\n", to_string(finding));
-  if (loaded.findings.has_errors())
+  if (!report(loaded.findings))
     return 2;
   auto nodes = nodes_of(args);
   if (!nodes)

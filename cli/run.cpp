@@ -74,9 +74,7 @@ void watch(node::node_process& cluster) {
 
 int run(const run_arguments& args) {
   auto loaded = load_config(args.config);
-  for (const auto& finding : loaded.findings.all())
-    fmt::print(stderr, "{}\n", to_string(finding));
-  if (loaded.findings.has_errors())
+  if (!report(loaded.findings))
     return 2;
   auto options = options_of(args, loaded.values);
   auto fail = [](const error& why, int status = 1) {

@@ -8,16 +8,6 @@ namespace troupe::cli {
 
 namespace {
 
-/// Prints what was found; true if the file is fine.
-bool report(const config::diagnostics& findings) {
-  for (const auto& finding : findings.all())
-    fmt::print(stderr, "{}\n", to_string(finding));
-  auto errors = findings.error_count();
-  if (errors != 0)
-    fmt::print(stderr, "{} error{}\n", errors, errors == 1 ? "" : "s");
-  return errors == 0;
-}
-
 int validate_cluster(const std::filesystem::path& file) {
   auto loaded = config::load_cluster(file);
   if (!report(loaded.findings))

@@ -165,6 +165,23 @@ def test_run_refuses_what_validate_refuses(tmp_path):
     assert "serve.yaml:1:" in said.stderr
 
 
+def test_notes_are_for_files_that_are_not_refused(tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text(serve_config(
+        model_config(engine_kwargs={"trust_remote_code": True, "seed": -1})))
+    for verb in "validate", "plan", "deploy", "run":
+        said = run_verb(verb, path)
+        assert said.returncode == 2
+        error, count = said.stderr.splitlines()
+        assert "engine_kwargs.seed: must be" in error
+        assert count == "1 error"
+    path.write_text(serve_config(
+        model_config(engine_kwargs={"trust_remote_code": True})))
+    said = run_verb("validate", path)
+    assert said.returncode == 0
+    assert "note: " in said.stderr and "error" not in said.stderr
+
+
 def test_sources_of_other_kinds_are_refused_by_name(tmp_path):
     for source in ("http://host/model", "abfss://container@account/model",
                    "azure://container/model"):
