@@ -24,6 +24,14 @@ std::uint64_t mebibytes(std::uint64_t bytes) {
   return (bytes + (1u << 20) - 1) >> 20;
 }
 
+/// For people: "512.0 MiB", "3.5 GiB".
+std::string shown_size(std::uint64_t bytes) {
+  constexpr auto gibibyte = 1u << 30;
+  return bytes < gibibyte
+             ? fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20))
+             : fmt::format("{:.1f} GiB", static_cast<double>(bytes) / gibibyte);
+}
+
 node_room* find(std::vector<node_room>& rooms, const std::string& node) {
   auto i = std::find_if(rooms.begin(), rooms.end(),
                         [&](const auto& room) { return room.node == node; });
@@ -243,16 +251,19 @@ void append_share(const planned_share& share, std::string& out) {
   out += fmt::format("  {}: {} replica{}", places_of(share), share.replicas,
                      share.replicas == 1 ? "" : "s");
   const auto& each = share.each;
-  if (each.weight_bytes != 0)
-    out += fmt::format(
-        ", each {} MiB: weights {} bytes, KV {} bytes ({} tokens), workspace "
-        "{} bytes{}; up to {} tokens per choice",
-        mebibytes(each.bytes()), each.weight_bytes, each.kv_cache_bytes,
-        each.kv_tokens(), each.workspace_bytes,
-        each.library_bytes == 0
-            ? ""
-            : fmt::format(", kept free for NCCL {} bytes", each.library_bytes),
-        each.max_model_len);
+  if (each.weight_bytes != 0) {
+    out += fmt::format(", each {}: weights {}", shown_size(each.bytes()),
+                       shown_size(each.weight_bytes));
+    if (each.kv_blocks != 0)
+      out += fmt::format(", KV cache {} ({} tokens)",
+                         shown_size(each.kv_cache_bytes), each.kv_tokens());
+    out += fmt::format(", workspace {}", shown_size(each.workspace_bytes));
+    if (each.library_bytes != 0)
+      out += fmt::format(", kept free for NCCL {}",
+                         shown_size(each.library_bytes));
+    out += fmt::format("; up to {} tokens per {}", each.max_model_len,
+                       each.kv_blocks != 0 ? "choice" : "text");
+  }
   out += '\n';
 }
 

@@ -137,6 +137,26 @@ TEST_CASE("a model that is refused wherever it is placed is an error") {
   CHECK_FALSE(node::has_errors(plans));
 }
 
+TEST_CASE("a plan tells sizes in MiB and GiB, and of a KV cache if there is") {
+  const std::vector nodes{machine("east", 8, 4000)};
+  node::planned_share share{"east", 1, {}};
+  share.each.weight_bytes = 3584ull << 20;
+  share.each.workspace_bytes = 16u << 20;
+  share.each.max_model_len = 256;
+  auto shown = [&] {
+    return node::to_text({{"app", "m", 1, {share}, {}}}, nodes);
+  };
+  CHECK(shown().find("  east: 1 replica, each 3.5 GiB: weights 3.5 GiB, "
+                     "workspace 16.0 MiB; up to 256 tokens per text\n") !=
+        std::string::npos);
+  share.each.kv_cache_bytes = 512u << 20;
+  share.each.kv_blocks = 10;
+  share.each.block_size = 16;
+  CHECK(shown().find("  east: 1 replica, each 4.0 GiB: weights 3.5 GiB, "
+                     "KV cache 512.0 MiB (160 tokens), workspace 16.0 MiB; up "
+                     "to 256 tokens per choice\n") != std::string::npos);
+}
+
 TEST_CASE("a model on a GPU is measured by its part of the GPU's memory") {
   auto wanted = model("a", 2, 1);
   wanted.spec.gpus = 0.5;
