@@ -26,6 +26,17 @@ nodes_of(const plan_arguments& args) {
   return std::nullopt;
 }
 
+/// Where the file asks for each of the models.
+void tell_places(const config::serve_config& file,
+                 std::vector<node::model_plan>& plans) {
+  for (auto& plan : plans)
+    for (const auto& application : file.applications)
+      for (const auto& model : application.models)
+        if (application.name == plan.application &&
+            model.model_id == plan.model)
+          plan.where = model.where;
+}
+
 } // namespace
 
 int plan(const plan_arguments& args) {
@@ -39,6 +50,7 @@ int plan(const plan_arguments& args) {
     return 1;
   auto wanted = controller::to_deployment(loaded.values, args.cpu_only, 0);
   auto plans = node::make_plan(wanted, *nodes, node::measure_with_engine);
+  tell_places(loaded.values, plans);
   fmt::print("{}", node::to_text(plans, *nodes));
   return node::has_errors(plans) ? 1 : 0;
 }

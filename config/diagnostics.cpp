@@ -31,11 +31,14 @@ void diagnostics::sort() {
   });
 }
 
+std::string to_string(const position& where) {
+  return where.line > 0
+             ? fmt::format("{}:{}:{}", where.file, where.line, where.column)
+             : where.file;
+}
+
 std::string to_string(const diagnostic& finding) {
-  std::string out = finding.where.file;
-  if (finding.where.line > 0)
-    out += fmt::format(":{}:{}", finding.where.line, finding.where.column);
-  out += ": ";
+  auto out = to_string(finding.where) + ": ";
   if (finding.what == diagnostic::kind::note)
     out += "note: ";
   if (!finding.path.empty())

@@ -59,6 +59,9 @@ private:
   std::size_t errors_ = 0;
 };
 
+/// "file.yaml:12:7", or the file alone.
+std::string to_string(const position&);
+
 /// "file.yaml:12:7: applications[0].name: must not be empty".
 std::string to_string(const diagnostic&);
 

@@ -330,10 +330,12 @@ std::string to_text(const std::vector<model_plan>& plans,
                        plan.replicas, plan.replicas == 1 ? "" : "s");
     for (const auto& share : plan.shares)
       append_share(share, out);
+    const auto where =
+        plan.where.file.empty() ? "" : config::to_string(plan.where) + ": ";
     if (!plan.refused.empty())
-      out += fmt::format("  error: {}\n", plan.refused);
+      out += fmt::format("  {}error: {}\n", where, plan.refused);
     for (const auto& warning : plan.warnings)
-      out += fmt::format("  warning: {}\n", warning);
+      out += fmt::format("  {}warning: {}\n", where, warning);
   }
   out += "Nodes\n";
   for (const auto& node : nodes) {

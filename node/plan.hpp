@@ -2,6 +2,7 @@
 
 #include "actors/controller/deployment.hpp"
 #include "actors/controller/placement.hpp"
+#include "config/diagnostics.hpp"
 #include "engine/engine.hpp"
 
 #include <cstdint>
@@ -34,7 +35,8 @@ struct model_plan {
   std::uint32_t replicas = 1; ///< wanted
   std::vector<planned_share> shares;
   std::vector<std::string> warnings; ///< one sentence each
-  std::string refused = {}; ///< why no node will serve it; empty = one may
+  std::string refused = {};    ///< why no node will serve it; empty = one may
+  config::position where = {}; ///< of the model in its file, if known
 };
 
 /// Says what a replica would take on a node with so much memory.

@@ -107,6 +107,20 @@ def test_plan_gives_the_allocators_own_sizes(cluster, tmp_path):
     assert "no room for 2 of 2 replicas" in said.stdout
 
 
+def test_plan_names_the_line_of_a_model_that_it_refuses(tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text(serve_config(
+        model_config(), model_config("nine-heads", engine_kwargs={
+            "tensor_parallel_size": 2})))
+    _, line = [at for at, text in enumerate(path.read_text().splitlines(), 1)
+               if text == "     {"]
+    said = run_verb("plan", path)
+    assert said.returncode == 1, said.stderr
+    (error,) = [one for one in said.stdout.splitlines() if "error: " in one]
+    assert error == (f"  {path}:{line}:6: error: tensor_parallel_size: the "
+                     "model's 9 heads cannot be divided by 2")
+
+
 def test_the_examples_are_valid():
     files = sorted((ROOT / "cluster-configs").glob("*.yaml"))
     assert files
