@@ -1,6 +1,7 @@
 #include "actors/protocol/launch_record.hpp"
 #include "actors/replica/replica_main.hpp"
 #include "cli/commands.hpp"
+#include "cli/usage.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -121,7 +122,7 @@ void add_start_resources(CLI::App& verb, cli::start_arguments& args) {
       ->check(natural);
   verb.add_option("--memory", args.memory_bytes,
                   "Bytes of memory (default: what is found)")
-      ->check(natural);
+      ->check(cli::bytes());
   verb.add_option("--resources", args.resources,
                   "Resources of your own, a JSON object: '{\"fpga\": 2}'");
   verb.add_option("--labels", args.labels,
@@ -291,7 +292,8 @@ void add_inspect(CLI::App& app, action& chosen) {
   verb->add_option("--max-num-seqs", args->max_num_seqs, "Sequences in a step")
       ->capture_default_str();
   verb->add_option("--kv-cache-memory-bytes", args->kv_cache_bytes,
-                   "Bytes of the KV cache (default: a share of what is free)");
+                   "Bytes of the KV cache (default: a share of what is free)")
+      ->check(cli::bytes());
   verb->add_flag("--tensors", args->tensors, "List the tensors");
   verb->add_flag("--template", args->chat_template, "Show the chat template");
   verb->add_flag("--json", args->json, "All of it, for scripts");
@@ -418,7 +420,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Troupe serves large language models behind the OpenAI API."};
   app.set_version_flag("--version", "troupe " TROUPE_VERSION);
   app.require_subcommand(1);
-  app.failure_message(CLI::FailureMessage::help);
+  app.failure_message(cli::usage_message);
   action chosen;
   for (auto* add :
        {add_run, add_start, add_stop, add_deploy, add_config_verb, add_delete,

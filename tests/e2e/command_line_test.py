@@ -35,10 +35,34 @@ def test_the_program_needs_no_library_of_cuda():
     assert not re.search("cuda|cublas|nccl|nvidia|nvrtc", needed, re.I)
 
 
-def test_a_wrong_argument_is_named():
-    said = run_verb("run", "x.yaml", "--prot", "1")
-    assert said.returncode == 2
-    assert "--prot" in said.stderr + said.stdout
+@pytest.mark.parametrize("line, verb, words", [
+    ("run x.yaml --prot 1", " run", "unknown option --prot; did you mean "
+     "--port?"),
+    ("run x.yaml --frob=1", " run", "unknown option --frob"),
+    ("deploy --wiat", " deploy", "unknown option --wiat; did you mean "
+     "--wait?"),
+    ("--prot status", "", "unknown option --prot"),
+    ("deploy", " deploy", "config is required"),
+    ("deplyo x.yaml", "", "unknown verb deplyo; did you mean deploy?"),
+    ("frobnicate", "", "unknown verb frobnicate"),
+    ("replic", "", "unknown verb replic"),  # that one is not for users
+    ("status all", " status", "unexpected argument all"),
+    ("node revok x", " node", "unknown verb revok; did you mean revoke?"),
+    ("node", " node", "a verb is missing: revoke"),
+    ("", "", "a verb is missing: run, start, stop, deploy, config, delete, "
+     "shutdown, status, plan, pull, validate, inspect, node, token, chat, "
+     "bench"),
+    ("start --head --memory 4GiB", " start",
+     "--memory: 4GiB is no number of bytes; 4 GiB are 4294967296"),
+    ("inspect x --kv-cache-memory-bytes 1G", " inspect",
+     "--kv-cache-memory-bytes: 1G is no number of bytes; 4 GiB are "
+     "4294967296")])
+def test_a_wrong_command_line_is_answered_in_two_lines(line, verb, words):
+    said = run_verb(*line.split())
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.splitlines() == [
+        f"troupe{verb}: {words}",
+        f"`troupe{verb} --help` shows what there is."]
 
 
 def test_start_says_what_is_missing(tmp_path):
