@@ -55,6 +55,14 @@ api_error broken() {
           "internal_error"};
 }
 
+/// What the model gives, as engine_kwargs.task has it.
+std::string_view task_of(const model_text& model) {
+  if (!model.pooled)
+    return "generate";
+  return model.pooled->what == text::pooled_output::kind::score ? "score"
+                                                                : "embed";
+}
+
 std::string_view method_label(std::string_view method) {
   for (std::string_view known : {"GET", "POST", "HEAD", "OPTIONS"})
     if (method == known)
@@ -334,7 +342,9 @@ void edge::model(const std::string& prefix, std::string_view id,
 
 api::model_entry edge::entry(const protocol::model_route& model) const {
   auto text = cards_.find(model.application, model.model);
-  return {model.model, model.created, text ? text->max_model_len : 0};
+  if (!text)
+    return {model.model, model.created};
+  return {model.model, model.created, text->max_model_len, task_of(*text)};
 }
 
 void edge::begin(std::string_view endpoint, std::string prefix,

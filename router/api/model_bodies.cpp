@@ -17,6 +17,7 @@ void write_model(json_writer& json, const model_entry& model) {
     json.natural(model.max_model_len);
   else
     json.null();
+  json.key("task").text_or_null(model.task);
   json.end_object();
 }
 

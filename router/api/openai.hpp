@@ -194,6 +194,7 @@ struct model_entry {
   std::string id;
   std::uint64_t created = 0;
   std::uint32_t max_model_len = 0; ///< 0 = not known yet
+  std::string_view task = {}; ///< "generate", "embed", "score"; empty likewise
 };
 
 std::string models_body(const std::vector<model_entry>&);

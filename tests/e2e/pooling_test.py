@@ -67,6 +67,12 @@ def refused(service, path, **body):
     return answer.json()["error"]
 
 
+def test_the_list_of_models_says_what_each_gives(service):
+    models = service.http.get("/v1/models").json()["data"]
+    assert {one["id"]: one["task"] for one in models} == {
+        "minilm": "embed", "ranker": "score"}
+
+
 def test_vectors_are_those_of_the_reference(service):
     client = openai.OpenAI(base_url=service.url + "/v1", api_key="x")
     texts, ids, wanted = zip(*reference())

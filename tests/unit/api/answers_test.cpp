@@ -124,13 +124,13 @@ TEST_CASE("a stop string is told as the reason") {
 }
 
 TEST_CASE("models are listed with OpenAI's keys") {
-  model_entry model{"a/b", 17, 2048};
+  model_entry model{"a/b", 17, 2048, "embed"};
   CHECK(model_body(model) ==
         R"({"id":"a/b","object":"model","created":17,)"
         R"("owned_by":"organization-owner","permission":[],)"
-        R"("max_model_len":2048})");
+        R"("max_model_len":2048,"task":"embed"})");
   CHECK(models_body({model}) ==
         R"({"object":"list","data":[)" + model_body(model) + "]}");
   CHECK(models_body({}) == R"({"object":"list","data":[]})");
-  CHECK(has(model_body({"a", 1, 0}), R"("max_model_len":null)"));
+  CHECK(has(model_body({"a", 1}), R"("max_model_len":null,"task":null)"));
 }
