@@ -237,7 +237,7 @@ int chat(const chat_arguments& args) {
   auto model = client::choose_model(*where, args.api_key, args.model);
   if (!model) {
     fmt::print(stderr, "{}\n", model.error().message);
-    return 1;
+    return model.error().code == errc::invalid_argument ? 2 : 1;
   }
   chat_session session{
       *where,

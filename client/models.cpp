@@ -12,6 +12,13 @@ namespace troupe::client {
 
 namespace {
 
+/// Another service than Troupe may say nothing of it.
+bool generates_text(simdjson::dom::element model) {
+  std::string_view task;
+  return model["task"].get(task) != simdjson::SUCCESS || task == "generate";
+}
+
+/// Those that generate text.
 result<std::vector<std::string>> list_models(const service_url& where,
                                              const std::string& api_key) {
   auto got = exchange_now(where, {"GET", "/v1/models", "", api_key});
@@ -29,7 +36,8 @@ result<std::vector<std::string>> list_models(const service_url& where,
                  where.authority() + ": its list of models cannot be read"};
   std::vector<std::string> out;
   for (auto one : data)
-    if (std::string_view id; one["id"].get(id) == simdjson::SUCCESS)
+    if (std::string_view id;
+        one["id"].get(id) == simdjson::SUCCESS && generates_text(one))
       out.emplace_back(id);
   return out;
 }
@@ -47,7 +55,8 @@ result<std::string> choose_model(const service_url& where,
   if (models->size() == 1)
     return models->front();
   if (models->empty())
-    return error{errc::not_found, where.authority() + " serves no model"};
+    return error{errc::not_found,
+                 where.authority() + " serves no model that generates text"};
   return error{errc::invalid_argument,
                fmt::format("{} serves several models, choose with --model: {}",
                            where.authority(), fmt::join(*models, ", "))};

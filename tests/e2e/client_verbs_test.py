@@ -130,6 +130,53 @@ def test_chat_says_what_is_wrong(cluster):
     assert unknown.returncode == 1 and "other" in unknown.stderr
 
 
+class Listing(http.server.BaseHTTPRequestHandler):
+    """A service that has models and nothing else."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": self.server.models}).encode())
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(404)
+        self.end_headers()
+        self.wfile.write(json.dumps(
+            {"error": {"message": f"asked: {asked['model']}"}}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def listing():
+    server = http.server.HTTPServer(("127.0.0.1", 0), Listing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.mark.parametrize("verb", [["chat", "--url"], ["bench"]])
+def test_the_model_is_chosen_among_those_that_generate_text(listing, verb):
+    def ask(*models):
+        listing.models = models
+        url = f"http://127.0.0.1:{listing.server_port}"
+        done = subprocess.run([BINARY, *verb, url], input="x", text=True,
+                              capture_output=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+    a, b = {"id": "a", "task": "generate"}, {"id": "b"}  # not Troupe's
+    other = {"id": "vectors", "task": "embed"}, {"id": "pairs", "task": "score"}
+    status, said = ask(*other, a, {"id": "c", "task": None}, b)
+    assert status == 2, said
+    assert said.endswith("choose with --model: a, c, b\n")
+    for one in a, b:
+        status, said = ask(*other, one)
+        assert status == 1 and f"asked: {one['id']}" in said
+    status, said = ask(*other)
+    assert status == 1 and "no model that generates text" in said
+
+
 @pytest.mark.parametrize("loop", [["--concurrency", 3],
                                   ["--rate", 40, "--concurrency", 64]])
 def test_bench_counts_what_the_service_counts(cluster, loop):
