@@ -372,7 +372,7 @@ void add_chat(CLI::App& app, action& chosen) {
       ->check(CLI::Range(0.0, 2.0));
   verb->add_option("--max-tokens", args->max_tokens,
                    "Of an answer (default: the service's)")
-      ->check(CLI::Range(1LL, 1LL << 31));
+      ->check(CLI::Range(1LL, (1LL << 31) - 1));
   verb->footer("Examples:\n"
                "  troupe chat\n"
                "  troupe chat --model smollm2-135m --system 'Be brief.'\n"

@@ -54,6 +54,8 @@ def test_the_program_needs_no_library_of_cuda():
      "bench"),
     ("start --head --memory 4GiB", " start",
      "--memory: 4GiB is no number of bytes; 4 GiB are 4294967296"),
+    ("chat --max-tokens 2147483648", " chat",
+     "--max-tokens: Value 2147483648 not in range 1 to 2147483647"),
     ("inspect x --kv-cache-memory-bytes 1G", " inspect",
      "--kv-cache-memory-bytes: 1G is no number of bytes; 4 GiB are "
      "4294967296")])
