@@ -254,7 +254,11 @@ result<engine::fetched_options> options_here(const inspect_arguments& args) {
 int inspect(const inspect_arguments& args) {
   auto here = options_here(args);
   if (!here) {
-    fmt::print(stderr, "{}\n", here.error().message);
+    fmt::print(stderr, "{}{}\n", here.error().message,
+               here.error().code == errc::not_found
+                   ? ", and there is no such file or folder here; `troupe "
+                     "pull` fetches a model of a hub or a bucket"
+                   : "");
     return 1;
   }
   auto found = engine::inspect(here->with, engine::available_memory_bytes());
