@@ -7,6 +7,9 @@
 #include <simdjson.h>
 
 #include <chrono>
+#include <map>
+#include <set>
+#include <string>
 #include <thread>
 #include <unistd.h>
 
@@ -16,27 +19,36 @@ namespace {
 
 constexpr auto applications = "/api/serve/applications/";
 
-enum class outcome { done, failed, under_way };
+/// How the models of a cluster are.
+struct standing {
+  std::map<std::string, std::string> failed; ///< why, by name
+  std::string missing; ///< of the others, a line for each that lacks something
+  bool some_come = false; ///< of the others one is being started
+};
 
-/// How the applications stand; what is not well goes to `why`.
-outcome judge(simdjson::dom::element all, std::string& why) {
-  simdjson::dom::object each;
-  if (all["applications"].get(each) != simdjson::SUCCESS)
-    return outcome::under_way;
-  auto out = outcome::done;
-  why.clear();
-  for (auto [name, application] : each) {
-    auto status = text(application, "status");
-    // With a message something is still missing, a second replica, say.
-    if (status == "RUNNING" && text(application, "message").empty())
+/// From GET /api/status.
+standing stand(simdjson::dom::element all) {
+  standing out;
+  simdjson::dom::array models;
+  if (all["models"].get(models) != simdjson::SUCCESS || models.size() == 0) {
+    out.missing = "the cluster has no models\n";
+    return out;
+  }
+  for (auto model : models) {
+    auto status = text(model, "status");
+    auto reason = text(model, "reason");
+    // With a reason something is still missing, a second replica, say.
+    if (status == "RUNNING" && reason.empty())
       continue;
-    why += fmt::format("{}: {}{}{}\n", name, status,
-                       text(application, "message").empty() ? "" : ": ",
-                       text(application, "message"));
+    auto name =
+        fmt::format("{}/{}", text(model, "application"), text(model, "model"));
+    auto how =
+        fmt::format("{}{}{}", status, reason.empty() ? "" : ": ", reason);
+    out.some_come |= status == "DEPLOYING";
     if (status == "DEPLOY_FAILED")
-      out = outcome::failed;
-    else if (out == outcome::done)
-      out = outcome::under_way;
+      out.failed.emplace(name, how);
+    else
+      out.missing += fmt::format("{}: {}\n", name, how);
   }
   return out;
 }
@@ -81,12 +93,7 @@ loading_work loading(simdjson::dom::element all) {
 /// model or file is at work.
 class waiting_line {
 public:
-  void show(const node::admin_place& head) {
-    auto body = try_head(head, "GET", "/api/status");
-    simdjson::dom::parser parser;
-    simdjson::dom::element all;
-    if (!body || parser.parse(*body).get(all) != simdjson::SUCCESS)
-      return;
+  void show(simdjson::dom::element all) {
     auto now = loading(all);
     if (terminal_ && now.how_far != shown_.how_far)
       fmt::print("\r\033[K{}", now.how_far);
@@ -96,9 +103,12 @@ public:
     std::fflush(stdout);
   }
 
-  ~waiting_line() {
+  /// Makes room for another line.
+  void clear() {
     if (terminal_ && !shown_.how_far.empty())
       fmt::print("\r\033[K");
+    shown_.how_far.clear();
+    std::fflush(stdout);
   }
 
 private:
@@ -106,8 +116,9 @@ private:
   loading_work shown_;
 };
 
-/// Waits until everything runs, something has failed, or the time is over. The
-/// head keeps what it was told, so one that is away is waited for too.
+/// Waits until everything runs, or something has failed and nothing else is
+/// being started, or the time is over. The head keeps what it was told, so one
+/// that is away is waited for too.
 int wait_until_running(const deploy_arguments& args) {
   auto head = place_of(args.where);
   if (!head)
@@ -116,17 +127,20 @@ int wait_until_running(const deploy_arguments& args) {
   auto end = clock::now() + std::chrono::duration_cast<clock::duration>(
                                 std::chrono::duration<double>{args.wait_max_s});
   std::string why;
+  std::set<std::string> told;
   auto is_away = false;
   waiting_line line;
   do {
     std::this_thread::sleep_for(std::chrono::milliseconds{100});
-    auto body = try_head(*head, "GET", applications);
+    auto body = try_head(*head, "GET", "/api/status");
     if (!body) {
       why = body.error().message + "\n";
       if (body.error().code != errc::unavailable)
         break;
-      if (!is_away)
+      if (!is_away) {
+        line.clear();
         fmt::print(stderr, "{}; waiting for it\n", body.error().message);
+      }
       is_away = true;
       continue;
     }
@@ -137,15 +151,23 @@ int wait_until_running(const deploy_arguments& args) {
       fmt::print(stderr, "the answer cannot be read\n");
       return 1;
     }
-    auto now = judge(all, why);
-    if (now == outcome::done) {
+    auto now = stand(all);
+    why = now.missing;
+    for (const auto& [name, how] : now.failed)
+      if (told.insert(name).second) {
+        line.clear();
+        fmt::print(stderr, "{}: {}\n", name, how);
+      }
+    if (now.failed.empty() && now.missing.empty()) {
+      line.clear();
       fmt::print("all models run\n");
       return 0;
     }
-    if (now == outcome::failed)
+    if (!now.failed.empty() && !now.some_come)
       break;
-    line.show(*head);
+    line.show(all);
   } while (clock::now() < end);
+  line.clear();
   fmt::print(stderr, "{}", why);
   return 1;
 }

@@ -117,6 +117,39 @@ def test_a_head_in_the_background_is_deployed_to_and_stopped(tmp_path):
     assert run_verb("stop", "--state-dir", state).returncode == 1
 
 
+def test_deploy_names_all_models_that_fail(tmp_path):
+    """It waits for those that are being started, not for one without a node."""
+    def broken(name, tries):
+        path = tmp_path / f"{name}.gguf"
+        path.write_text("nothing")
+        return {**model_config(name, deployment_config={
+            "max_constructor_retry_count": tries}), "model_loading_config": {
+                "model_id": name, "model_source": str(path)}}
+    path = tmp_path / "serve.yaml"
+    path.write_text(serve_config(
+        broken("soon", 1), model_config("good"), broken("late", 3),
+        model_config("nowhere", deployment_config={
+            "ray_actor_options": {"num_cpus": 4000}})))
+    state = tmp_path / "state"
+    ports = ["--port", "0", "--http-port", "0", "--admin-port", "0"]
+    said = run_verb("start", "--head", *ports, "--state-dir", state)
+    assert said.returncode == 0, said.stderr
+    try:
+        facts = json.loads((state / "node.json").read_text())
+        done = run_verb("deploy", path, "--wait", "-a",
+                        f"127.0.0.1:{facts['admin_port']}")
+    finally:
+        run_verb("stop", "--state-dir", state)
+    assert done.returncode == 1, done.stderr
+    said = [line.split(": ") for line in done.stderr.splitlines()]
+    assert {name: how for name, how, *_ in said} == {
+        "llm/soon": "DEPLOY_FAILED", "llm/late": "DEPLOY_FAILED",
+        "llm/nowhere": "PENDING"}, done.stderr
+    assert len(said) == 3
+    assert "soon.gguf" in done.stderr and "late.gguf" in done.stderr
+    assert "all models run" not in done.stdout
+
+
 def test_plan_gives_the_allocators_own_sizes(cluster, tmp_path):
     path = tmp_path / "serve.yaml"
     path.write_text(serve_config(
