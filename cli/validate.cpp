@@ -38,10 +38,12 @@ int validate(const std::filesystem::path& file) {
                  model.deployment.replicas() == 1 ? "" : "s",
                  model.model_source);
   }
-  fmt::print("{} is valid: {} application{}, {} model{}\n", file.string(),
-             loaded.values.applications.size(),
-             loaded.values.applications.size() == 1 ? "" : "s", models,
-             models == 1 ? "" : "s");
+  fmt::print(
+      "{0} is valid: {1} application{2}, {3} model{4} (`troupe plan {0}` "
+      "asks the models' own files too)\n",
+      file.string(), loaded.values.applications.size(),
+      loaded.values.applications.size() == 1 ? "" : "s", models,
+      models == 1 ? "" : "s");
   return 0;
 }
 

@@ -173,6 +173,8 @@ def test_plan_names_the_line_of_a_model_that_it_refuses(tmp_path):
             "tensor_parallel_size": 2})))
     _, line = [at for at, text in enumerate(path.read_text().splitlines(), 1)
                if text == "     {"]
+    said = run_verb("validate", path)
+    assert said.returncode == 0 and f"troupe plan {path}" in said.stdout
     said = run_verb("plan", path)
     assert said.returncode == 1, said.stderr
     (error,) = [one for one in said.stdout.splitlines() if "error: " in one]
