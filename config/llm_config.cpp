@@ -291,7 +291,11 @@ llm_config read_llm_config(const located& value) {
                      "model is to run on the CPU");
   else if (out.deployment.num_gpus > 0)
     out.device = device_wish::gpu;
-  out.engine = read_engine_kwargs(in.take("engine_kwargs"));
+  auto kwargs = in.take("engine_kwargs");
+  out.engine = read_engine_kwargs(kwargs);
+  if (!out.engine.kv_cache_dtype.empty() && out.device == device_wish::cpu)
+    kwargs.error("kv_cache_dtype fp8 is for GPUs, and the model is to run on "
+                 "the CPU");
   if (is_per_rank && !out.bundles.empty())
     out.bundles.resize(
         std::max<std::size_t>(out.engine.tensor_parallel_size, 1),

@@ -151,17 +151,17 @@ def test_fp8_is_for_gpus_takes_less_and_is_another_class(start, two_gpus,
         planned.append(int(found.group(1)))
     assert planned[1] >= 2 * planned[0]
 
-    cluster = start(serve_config(
-        tiny(), tiny("small", engine_kwargs=fp8),
-        tiny("cpu", kind="cpu", engine_kwargs=fp8)), ready=False)
+    file.write_text(serve_config(tiny(kind="cpu", engine_kwargs=fp8)))
+    assert "fp8 is for GPUs" in run_verb("validate", file).stderr
+
+    cluster = start(serve_config(tiny(), tiny("small", engine_kwargs=fp8)),
+                    ready=False)
     cluster.wait_for_models("tiny", "small")
     plain = cluster.complete("abc", model="tiny", max_tokens=4).json()
     asked = [cluster.complete("abc", model="small", max_tokens=4).json()
              for _ in range(2)]
     assert asked[0]["choices"] == asked[1]["choices"]
     assert asked[0]["system_fingerprint"] != plain["system_fingerprint"]
-    wait_for(lambda: "fp8_e4m3 is for GPUs" in json.dumps(cluster.model("cpu")),
-             cluster.said())
 
 
 def test_only_listed_gpus_are_the_nodes(start, two_gpus, monkeypatch):

@@ -392,6 +392,9 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
           "must be true or false, not yes\n"},
       row{"          engine_kwargs: {enable_prefix_caching: 'true'}\n",
           "must be true or false, not the text \"true\"\n"},
+      row{"          accelerator_config: {kind: cpu}\n"
+          "          engine_kwargs: {kv_cache_dtype: fp8}\n",
+          "engine_kwargs: kv_cache_dtype fp8 is for GPUs"},
       row{"          engine_kwargs: {block_size: 17}\n", "multiple of 16"},
       row{"          engine_kwargs: {max_num_seqs: 64, max_num_batched_tokens: "
           "32}\n",
