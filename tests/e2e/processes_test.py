@@ -1,6 +1,7 @@
 """What runs, what listens, and what is left when something dies."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -129,6 +130,19 @@ def test_a_signal_drains_and_leaves_nothing(start, number):
     # What was under way came to its end.
     frames = chunks(whole[0])
     assert frames[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_stop_in_another_terminal_ends_a_run(start, tmp_path):
+    cluster = start(serve_config(model_config()), state=tmp_path / "state")
+    facts = tmp_path / "state" / "node.json"
+    wait_for(lambda: facts.exists() and json.loads(facts.read_text())[
+        "http_port"] == cluster.port, "it does not say where it listens")
+    everyone = cluster.family()
+    said = run_verb("stop", "--state-dir", tmp_path / "state")
+    assert said.returncode == 0, said.stderr
+    assert cluster.process.wait(DEADLINE_S) == 0
+    assert not any(one.lives() for one in everyone)
+    assert not facts.exists()
 
 
 def test_nothing_outlives_a_killed_parent(start):
