@@ -193,7 +193,12 @@ void controller_state::admit(welcome_promise promise, node_joined node,
   // The agent must know its epoch before anything that bears it.
   promise.deliver(encode(welcome, version));
   if (welcome.accepted) {
-    spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
+    auto known = members.find(name);
+    auto is_here = known != members.end() &&
+                   known->second.agent.address() == agent.address();
+    spdlog::log(is_here ? spdlog::level::debug : spdlog::level::info,
+                "node {} joined{} (epoch {:x})", name, is_here ? " again" : "",
+                welcome.node_epoch);
     watch(name, welcome.node_epoch, version, agent);
   } else {
     spdlog::warn("node {} was refused: {}", name, welcome.reason);

@@ -278,3 +278,23 @@ def test_a_replica_that_cannot_load_is_given_up(start, tmp_path):
         None), "the broken model is not given up")
     assert "broken.gguf" in model["reason"]
     assert cluster.chat(model="smollm2").status_code == 200
+
+
+def test_each_fact_is_logged_once(start, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(WEIGHTS.read_bytes()[:1 << 20])
+    cluster = start(serve_config(
+        model_config(),
+        {**model_config("broken"),
+         "model_loading_config": {"model_id": "broken",
+                                  "model_source": str(broken)},
+         "deployment_config": {"max_constructor_retry_count": 1}}))
+    wait_for(lambda: cluster.model("broken")["status"] == "DEPLOY_FAILED",
+             "the broken model is not given up")
+    (failed,) = cluster.model("broken")["replicas"]
+    assert cluster.stop() == 0
+    said = cluster.said()
+    for what, times in [("node head joined", 1), ("joined the head as head", 1),
+                        ("replica llm/broken#1 failed", failed["restarts"] + 1),
+                        ("not started again", 1), ("this node has stopped", 1)]:
+        assert said.count(what) == times, (what, said)
