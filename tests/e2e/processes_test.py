@@ -280,6 +280,26 @@ def test_a_replica_that_cannot_load_is_given_up(start, tmp_path):
     assert cluster.chat(model="smollm2").status_code == 200
 
 
+def test_what_is_no_model_is_tried_once_per_deployment(start, tmp_path):
+    notes = tmp_path / "notes.gguf"
+    notes.write_text("what I wanted to say")
+    config = serve_config(model_config("notes", model_loading_config={
+        "model_id": "notes", "model_source": str(notes)}))
+    cluster = start(config, ready=False)
+
+    def given_up(times):
+        wait_for(lambda: cluster.said().count("not started again") == times,
+                 "it is not given up")
+        model = cluster.model("notes")
+        assert model["status"] == "DEPLOY_FAILED"
+        assert "notes.gguf: not a GGUF file" in model["reason"]
+        assert model["replicas"][0]["restarts"] == 0
+    given_up(1)
+    answer = cluster.admin.put("/api/serve/applications/", content=config)
+    assert answer.status_code == 200, answer.text
+    given_up(2)
+
+
 def test_each_fact_is_logged_once(start, tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(WEIGHTS.read_bytes()[:1 << 20])
