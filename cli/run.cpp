@@ -5,6 +5,7 @@
 #include "cli/progress.hpp"
 #include "config/serve_config.hpp"
 #include "node/ending.hpp"
+#include "node/node_facts.hpp"
 #include "node/node_process.hpp"
 #include "node/serve_document.hpp"
 #include "node/state_directory.hpp"
@@ -50,11 +51,17 @@ node::node_options options_of(const run_arguments& args,
   return out;
 }
 
-/// Shows how the models come up and go until a signal comes.
-void watch(node::node_process& cluster) {
+/// Shows how the models come up and go, and where it listens (node.json), until
+/// a signal comes.
+void watch(node::node_process& cluster,
+           const std::filesystem::path& state_dir) {
   progress terminal{::isatty(STDOUT_FILENO) == 1};
   auto announced = false;
+  node::node_facts written;
   while (!node::ending_within(announced ? look_later : look_early)) {
+    if (auto now = cluster.facts();
+        now != written && node::write_facts(state_dir, now))
+      written = now;
     auto status = cluster.status();
     if (!status)
       continue;
@@ -81,7 +88,8 @@ int run(const run_arguments& args) {
     fmt::print(stderr, "{}\n", why.message);
     return status;
   };
-  if (auto made = node::make_state_dir(options.state_dir); !made)
+  const auto state_dir = options.state_dir;
+  if (auto made = node::make_state_dir(state_dir); !made)
     return fail(made.error());
   if (auto done = runtime::set_up_logging(logging_of(loaded.values, "head"));
       !done)
@@ -97,7 +105,7 @@ int run(const run_arguments& args) {
   auto cluster = node::node_process::start(std::move(options), alone);
   if (!cluster)
     return fail(cluster.error());
-  watch(**cluster);
+  watch(**cluster, state_dir);
   auto patience = (*cluster)->patience();
   fmt::print("\nstopping: answers under way may take {:.0f} s, Ctrl-C again "
              "ends at once\n",
@@ -105,6 +113,7 @@ int run(const run_arguments& args) {
   std::fflush(stdout);
   node::end_at_next_signal();
   auto clean = (*cluster)->stop(patience);
+  node::remove_facts(state_dir);
   node::end_at_the_latest(end_time);
   return clean ? 0 : 1;
 }

@@ -14,11 +14,14 @@ int stop(const stop_arguments& args) {
   auto state_dir =
       args.state_dir.empty() ? node::default_state_dir() : args.state_dir;
   auto facts = node::read_facts(state_dir);
+  auto lock = node::state_lock::take(state_dir);
   if (!facts) {
-    fmt::print(stderr, "{}\n", facts.error().message);
+    auto busy = !lock && lock.error().code == errc::unavailable;
+    fmt::print(stderr, "{}\n",
+               busy ? lock.error().message + ", and is starting or ending"
+                    : facts.error().message);
     return 1;
   }
-  auto lock = node::state_lock::take(state_dir);
   if (lock) { // nobody holds it: what the file names is no node any more
     node::remove_facts(state_dir);
     fmt::print(stderr, "the node {} has ended without a word\n", facts->node);

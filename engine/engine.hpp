@@ -288,7 +288,9 @@ result<void> serve_ranks(const options&, const load_progress&);
 
 class engine {
 public:
-  /// Loads the model; on failure the error names file and reason.
+  /// Loads the model; on failure the error names file and reason. What is
+  /// invalid_argument or unsupported is so whenever it is tried with the same
+  /// options and files; all else may end otherwise.
   static result<std::unique_ptr<engine>> load(const options&,
                                               const load_progress&);
 

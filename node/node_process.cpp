@@ -84,15 +84,12 @@ router::cluster_load load_of(const protocol::cluster_status& status) {
   return out;
 }
 
-/// The newest answer of the head to this node's wish to join.
+/// The newest answer of the head to this node's wish to join, which its agent
+/// logs.
 class last_welcome {
 public:
   void hear(const protocol::node_welcome& welcome) {
     std::lock_guard guard{mutex_};
-    if (!welcome.accepted && welcome.reason != refusal_)
-      spdlog::warn("the head refuses this node: {}", welcome.reason);
-    if (welcome.accepted)
-      spdlog::info("this node is in the cluster");
     refusal_ = welcome.accepted ? std::string{} : welcome.reason;
   }
 

@@ -39,6 +39,24 @@ result<void> make_state_dir(const std::filesystem::path& folder) {
   return {};
 }
 
+namespace {
+
+/// The lock's file says who has it, for people alone.
+void write_holder(int fd) {
+  auto pid = std::to_string(::getpid()) + "\n";
+  [[maybe_unused]] auto done =
+      ::ftruncate(fd, 0) == 0 && ::pwrite(fd, pid.data(), pid.size(), 0) > 0;
+}
+
+std::string holder(int fd) {
+  char text[24] = {};
+  [[maybe_unused]] auto read = ::pread(fd, text, sizeof text - 1, 0);
+  auto pid = std::atoll(text);
+  return pid > 0 ? fmt::format(" (pid {})", pid) : std::string{};
+}
+
+} // namespace
+
 result<std::unique_ptr<state_lock>>
 state_lock::take(const std::filesystem::path& state_dir) {
   auto file = state_dir / "lock";
@@ -47,11 +65,12 @@ state_lock::take(const std::filesystem::path& state_dir) {
     return error{errc::io, fmt::format("{} cannot be opened: {}", file.string(),
                                        std::strerror(errno))};
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    auto why = fmt::format("another node{} runs with the state directory {}",
+                           holder(fd), state_dir.string());
     ::close(fd);
-    return error{errc::unavailable,
-                 fmt::format("another node runs with the state directory {}",
-                             state_dir.string())};
+    return error{errc::unavailable, std::move(why)};
   }
+  write_holder(fd);
   return std::unique_ptr<state_lock>{new state_lock{fd}};
 }
 

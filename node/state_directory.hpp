@@ -18,7 +18,7 @@ result<void> make_state_dir(const std::filesystem::path&);
 /// happens.
 class state_lock {
 public:
-  /// An error if another process has it.
+  /// An error that names the process if another one has it.
   static result<std::unique_ptr<state_lock>>
   take(const std::filesystem::path& state_dir);
 

@@ -310,6 +310,7 @@ void edge::route(const rules& now, http::request& request,
 
 void edge::health(const http::request& request, exchange& client) const {
   client.set_route(health_path);
+  client.set_poll();
   if (!allow("GET", request, client))
     return;
   auto ok = ready();

@@ -165,11 +165,14 @@ void exchange::settle(int status) {
 }
 
 void exchange::log(int status) const {
-  if (context_.access_log)
-    spdlog::info(
-        "{} {} {} {:.1f} ms {}{}", context_.method, context_.target, status,
-        seconds() * 1e3, context_.request_id,
-        context_.user.empty() ? "" : fmt::format(" user={:?}", context_.user));
+  if (!context_.access_log)
+    return;
+  auto level =
+      is_poll_ && status < 400 ? spdlog::level::debug : spdlog::level::info;
+  spdlog::log(level, "{} {} {} {:.1f} ms {}{}", context_.method,
+              context_.target, status, seconds() * 1e3, context_.request_id,
+              context_.user.empty() ? ""
+                                    : fmt::format(" user={:?}", context_.user));
 }
 
 } // namespace troupe::router

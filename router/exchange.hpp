@@ -123,6 +123,11 @@ public:
     context_.route = route;
   }
 
+  /// It is asked again and again: that all is well is no news for the log.
+  void set_poll() {
+    is_poll_ = true;
+  }
+
   /// The place that this request takes, given back when its answer ends.
   void hold(admission::ticket ticket) {
     ticket_ = std::move(ticket);
@@ -185,6 +190,7 @@ private:
   std::chrono::steady_clock::time_point arrived_;
   admission::ticket ticket_;
   bool streaming_ = false;
+  bool is_poll_ = false;
   bool ended_ = false;
 };
 

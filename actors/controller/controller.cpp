@@ -66,6 +66,7 @@ struct controller_state {
              const node_agent_actor& agent);
   static void refuse(welcome_promise promise, const std::string& node,
                      const std::string& why);
+  static void tell_refused(welcome_promise promise, const std::string& why);
   caf::result<std::string> revoke(const std::string& node);
   void watch(const std::string& node, std::uint64_t epoch,
              std::uint32_t version, const node_agent_actor& agent);
@@ -158,6 +159,11 @@ controller_state::join(const codec::bytes& record,
 void controller_state::refuse(welcome_promise promise, const std::string& node,
                               const std::string& why) {
   spdlog::warn("node {} was refused: {}", node, why);
+  tell_refused(std::move(promise), why);
+}
+
+void controller_state::tell_refused(welcome_promise promise,
+                                    const std::string& why) {
   node_welcome refused;
   refused.reason = why;
   promise.deliver(encode(refused));
@@ -167,9 +173,12 @@ void controller_state::refuse(welcome_promise promise, const std::string& node,
 /// revoke by the name that everybody sees.
 void controller_state::check_name(welcome_promise promise, node_joined node,
                                   const node_agent_actor& agent) {
-  auto checked = [this, promise, agent,
+  auto was_here = watched.contains(agent.address());
+  auto checked = [this, promise, agent, was_here,
                   node = std::move(node)](const result<std::string>& name) {
-    if (!name)
+    if (was_here && !watched.contains(agent.address()))
+      tell_refused(promise, "it has left meanwhile"); // which was logged
+    else if (!name)
       refuse(promise, node.node, name.error().message);
     else if (*name != node.node)
       refuse(promise, node.node,
@@ -193,7 +202,12 @@ void controller_state::admit(welcome_promise promise, node_joined node,
   // The agent must know its epoch before anything that bears it.
   promise.deliver(encode(welcome, version));
   if (welcome.accepted) {
-    spdlog::info("node {} joined (epoch {:x})", name, welcome.node_epoch);
+    auto known = members.find(name);
+    auto is_here = known != members.end() &&
+                   known->second.agent.address() == agent.address();
+    spdlog::log(is_here ? spdlog::level::debug : spdlog::level::info,
+                "node {} joined{} (epoch {:x})", name, is_here ? " again" : "",
+                welcome.node_epoch);
     watch(name, welcome.node_epoch, version, agent);
   } else {
     spdlog::warn("node {} was refused: {}", name, welcome.reason);

@@ -212,8 +212,12 @@ struct agent_state {
       return;
     complaint.clear();
     catch_up_on_words();
-    spdlog::info("joined the head as {} (epoch {} of the node, {} of the head)",
-                 options->self.node, welcome->node_epoch, welcome->head_epoch);
+    // It registers again over this connection when its router's port changes.
+    if (std::exchange(joined_by, attempts) != attempts)
+      spdlog::info("joined the head as {} (epoch {:x} of the node, {} of the "
+                   "head)",
+                   options->self.node, welcome->node_epoch,
+                   welcome->head_epoch);
   }
 
   /// The same reason again and again is said once.
@@ -234,7 +238,18 @@ struct agent_state {
     if (controller)
       self->send(controller, report_atom::value,
                  encode(x.news, machine->head_version()));
-    if (report.phase == replica_phase::failed)
+    note_failure(report);
+  }
+
+  /// Once, when its process has ended: it may have said so before, and the head
+  /// is told again when it is met again.
+  void note_failure(const replica_report& report) {
+    if (report.phase == replica_phase::stopped)
+      failures.erase(report.replica);
+    if (report.phase != replica_phase::failed || report.pid != 0)
+      return;
+    auto& noted = failures[report.replica];
+    if (std::exchange(noted, report.incarnation) != report.incarnation)
       spdlog::warn("replica {} failed: {}{}", report.replica, report.reason,
                    report.budget_spent ? "; not started again" : "");
   }
@@ -616,12 +631,15 @@ struct agent_state {
   endpoint where;              ///< of this agent, for its replicas
   controller_actor controller; ///< null while there is no connection
   std::uint64_t attempts = 0;  ///< to connect; what is of older ones is late
+  std::uint64_t joined_by = 0; ///< the attempt of which that was logged
   std::string complaint; ///< why there is no bond with the head, as logged
   router_actor router;   ///< null while there is none
   codec::bytes table;    ///< the last one; empty = none yet
   std::map<std::uint64_t, replica_actor>
       replicas;                                ///< connected, by incarnation
   std::map<std::uint64_t, codec::bytes> tunes; ///< newest, by incarnation
+  std::map<std::string, std::uint64_t>
+      failures; ///< the start of each replica whose end was logged last
   rank_meetings meetings;
   std::map<std::uint64_t, far_meeting>
       elsewhere; ///< by the start's incarnation

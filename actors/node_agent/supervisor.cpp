@@ -108,6 +108,7 @@ void supervisor::launch(replica& x, clock::time_point now, commands& out) {
   x.now = phase::running;
   x.heard = false;
   x.was_ready = false;
+  x.is_hopeless = false;
   x.heard_at = now;
   x.step_at = now;
   x.step = 0;
@@ -229,6 +230,7 @@ void supervisor::restart_or_fail(replica& x, const std::string& reason,
   x.last.gpus.clear();
   auto spent = failed_start ? x.failed_starts > x.spec.start_retries
                             : x.restarts.size() >= x.spec.restarts_max;
+  spent |= x.is_hopeless && !x.has_served;
   if (spent) {
     x.now = phase::failed;
     x.last.budget_spent = true;
@@ -283,6 +285,7 @@ commands supervisor::report(replica_report report, clock::time_point now) {
   note_progress(x, report.load, now, out);
   if (report.phase == replica_phase::ready && !x.was_ready) {
     x.was_ready = true;
+    x.has_served = true;
     x.ready_at = now;
     x.failed_starts = 0;
   }
@@ -290,7 +293,8 @@ commands supervisor::report(replica_report report, clock::time_point now) {
     report.phase = replica_phase::draining; // whether it knows yet or not
   report.pid = x.last.pid;
   report.restarts = x.last.restarts;
-  report.budget_spent = false;
+  x.is_hopeless = report.phase == replica_phase::failed && report.budget_spent;
+  report.budget_spent = false; // until its process has ended
   x.last = std::move(report);
   tell(x, out);
   return out;

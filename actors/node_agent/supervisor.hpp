@@ -84,7 +84,9 @@ struct process_end {
 /// Keeps the replica processes of a node running: the node agent without
 /// processes, messages and a clock. A replica that ends, stalls or never
 /// registers is started again under a new incarnation, within its budget
-/// (`replica_spec`). What comes from older incarnations is ignored.
+/// (`replica_spec`); but for one that says that another start would fail as
+/// well, unless it was ready before: what it was ready with may come back. What
+/// comes from older incarnations is ignored.
 class supervisor {
 public:
   /// `seed` makes the incarnations: random, so that they are never met again.
@@ -133,11 +135,13 @@ private:
     protocol::replica_spec spec;
     std::optional<protocol::replica_spec> next; ///< after this one stopped
     phase now = phase::waiting;
-    std::uint64_t incarnation = 0;          ///< 0 = no process
-    protocol::replica_report last;          ///< as told to the controller
-    bool was_ready = false;                 ///< this process
-    clock::time_point ready_at{};           ///< if so
-    std::uint32_t failed_starts = 0;        ///< in a row
+    std::uint64_t incarnation = 0;   ///< 0 = no process
+    protocol::replica_report last;   ///< as told to the controller
+    bool was_ready = false;          ///< this process
+    bool has_served = false;         ///< this one or one before
+    bool is_hopeless = false;        ///< this process says so of the next ones
+    clock::time_point ready_at{};    ///< if so
+    std::uint32_t failed_starts = 0; ///< in a row
     std::deque<clock::time_point> restarts; ///< within the window
     std::string killed_because;             ///< by the agent, if so
 

@@ -189,7 +189,9 @@ struct replica_report {
   replica_load load;
   std::int64_t pid = 0;
   std::uint32_t restarts = 0;
-  bool budget_spent = false; ///< with failed: it will not be started again
+  /// With failed: it will not be started again. By the replica's own word, to
+  /// its node agent: another start would fail as well.
+  bool budget_spent = false;
   /// With failed: why, one sentence. With loading: what is done before the
   /// weights are read ("fetching org/name: model.gguf"), or nothing.
   std::string reason;

@@ -34,6 +34,11 @@ constexpr milliseconds agent_timeout{5000};
 constexpr milliseconds agent_retry{200};
 constexpr milliseconds last_word_timeout{1000};
 
+/// As engine::load says it: another start would fail as this one did.
+bool is_final(errc why) {
+  return why == errc::invalid_argument || why == errc::unsupported;
+}
+
 session_limits limits_of(const replica_spec& spec) {
   session_limits out;
   out.choices_max = spec.max_ongoing_requests;
@@ -236,6 +241,7 @@ struct replica_state {
   void failed(const error& why) {
     report.phase = replica_phase::failed;
     report.reason = why.message;
+    report.budget_spent = is_final(why.code);
     table.close(why.message);
     fail_at = now() + agent_timeout;
     if (agent)

@@ -166,8 +166,8 @@ private:
   /// Everything that may take long, on the main thread.
   result<loaded_engine> start_engine(const engine_loader& load) {
     auto options = fetch_model();
-    if (!options)
-      return options.error();
+    if (!options) // the hub, its answer and the disk may be better next time
+      return error{errc::unavailable, options.error().message};
     auto begin = std::chrono::steady_clock::now();
     auto progress = [this](std::uint64_t done, std::uint64_t total) {
       replica_.inbox->put_progress(done, total);

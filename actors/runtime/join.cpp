@@ -132,6 +132,24 @@ result<std::string> check_server(SSL* ssl, const std::string& authority_hash) {
                "the head there is not of the cluster that the token is for"};
 }
 
+error no_join_port(const std::string& why) {
+  return {
+      errc::invalid_argument,
+      "that is not the join port of a head (its --port, which `troupe start "
+      "--head` prints; 6380 unless given): " +
+          why};
+}
+
+/// Sets `asked` if the server asks for a certificate, which a head does not of
+/// those that want to join.
+void note_request_for_certificate(SSL* ssl, bool& asked) {
+  auto note = [](SSL*, void* to) {
+    *static_cast<bool*>(to) = true;
+    return 1; // go on, without one
+  };
+  SSL_set_cert_cb(ssl, note, &asked);
+}
+
 /// What one attempt came to. `again`: the head was there but hung up without a
 /// word, as it does when too many talk to it.
 struct attempt {
@@ -149,15 +167,24 @@ public:
   }
 
   attempt ask(const boost::asio::ip::address& ip, std::uint16_t port) const {
+    bool asked_for_certificate = false;
     tls_client client{unchecked_client_tls(), deadline_};
+    note_request_for_certificate(client.native(), asked_for_certificate);
     if (auto done = client.connect(ip, port); !done)
       return {done.error(), false};
-    if (auto done = client.shake_hands(); !done)
+    auto done = client.shake_hands();
+    if (asked_for_certificate)
+      return {no_join_port("it asks for a certificate, as a cluster port does"),
+              false};
+    if (!done && done.error().code == errc::corrupt)
+      return {no_join_port(done.error().message), false};
+    if (!done)
       return {done.error(), true};
     auto issuer = check_server(client.native(), token_.authority_hash);
     if (!issuer)
       return {issuer.error(), false};
-    if (auto done = client.write(write_join_request(asked_, where_)); !done)
+    done = client.write(write_join_request(asked_, where_));
+    if (!done)
       return {done.error(), true};
     auto out = read_answer(client);
     if (out.answer && out.answer->authority != *issuer)

@@ -11,6 +11,8 @@ namespace {
 result<void> to_result(boost::system::error_code failed) {
   if (failed == asio::error::would_block)
     return error{errc::unavailable, "no answer in time"};
+  if (failed.category() == asio::error::get_ssl_category())
+    return error{errc::corrupt, failed.message()};
   if (failed)
     return error{errc::unavailable, failed.message()};
   return {};

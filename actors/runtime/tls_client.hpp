@@ -15,7 +15,8 @@
 namespace troupe::runtime {
 
 /// One connection with TLS, for a thread that may block. All steps together
-/// end at `deadline`. Errors (unavailable) say what went wrong, not with whom.
+/// end at `deadline`. Errors (unavailable; corrupt if what came is no TLS, or
+/// is its refusal) say what went wrong, not with whom.
 class tls_client {
 public:
   using time_point = std::chrono::steady_clock::time_point;

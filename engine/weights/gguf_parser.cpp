@@ -197,7 +197,7 @@ private:
     if (!read(word))
       return false;
     if (word != magic)
-      return corrupt("not a GGUF file (wrong magic)");
+      return fail(errc::unsupported, "not a GGUF file (wrong magic)");
     if (!read(word))
       return false;
     if ((word & 0xffff) == 0)

@@ -370,6 +370,18 @@ TEST_CASE("a replica that cannot load says why") {
   CHECK(last->restarts == 1);
 }
 
+TEST_CASE("a replica whose model cannot be served is not tried again") {
+  live_node node;
+  auto broken = spec();
+  broken.model_source = "/unfit";
+  node.assign({broken});
+  auto last = node.seen.news.wait(
+      [](const replica_report& x) { return x.budget_spent; });
+  REQUIRE(last.has_value());
+  CHECK(last->reason == "/unfit: no model that is known");
+  CHECK(last->restarts == 0);
+}
+
 TEST_CASE("a replica can be stopped while it loads") {
   live_node node;
   auto slow = spec();

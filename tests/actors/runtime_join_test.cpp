@@ -12,6 +12,7 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <catch2/catch.hpp>
 
+#include <array>
 #include <fstream>
 #include <iterator>
 #include <openssl/ssl.h>
@@ -267,6 +268,45 @@ TEST_CASE("nobody there is an error, and silence ends with the time") {
   asio::io_context io;
   tcp::acceptor silent{io, {loopback, 0}};
   CHECK(says(why(ask(silent.local_endpoint().port())), "no answer in time"));
+}
+
+TEST_CASE("a port that is not where workers join is told at once") {
+  head there;
+  auto ask = [&](std::uint16_t port) {
+    return join_cluster("127.0.0.1", port, there.token.text, "node-1",
+                        there.state("node-1"), 30s);
+  };
+  auto is_refused = [](const result<membership>& x) {
+    INFO(why(x));
+    REQUIRE_FALSE(x.has_value());
+    CHECK(x.error().code == errc::invalid_argument);
+    CHECK(says(why(x), "not the join port"));
+  };
+  SECTION("a cluster port") {
+    system_config heads{{there.tls, 2, 200ms, 1s}};
+    caf::actor_system head_system{heads};
+    auto actor =
+        head_system.spawn([]() -> protocol::table_sink_actor::behavior_type {
+          return {[](protocol::table_atom, const codec::bytes&) {}};
+        });
+    is_refused(ask(publish(actor, "127.0.0.1").value()));
+    stop_actor(head_system, actor, 2s);
+  }
+  SECTION("one without TLS, which is asked once") {
+    asio::io_context io;
+    tcp::acceptor plain{io, {loopback, 0}};
+    std::thread server{[&] {
+      tcp::socket socket{io};
+      plain.accept(socket);
+      std::array<char, 4096> hello{};
+      socket.read_some(asio::buffer(hello));
+      asio::write(socket, asio::buffer(
+                              std::string{"HTTP/1.1 400 Bad Request\r\n\r\n"}));
+      plain.close(); // nobody answers a second time
+    }};
+    is_refused(ask(plain.local_endpoint().port()));
+    server.join();
+  }
 }
 
 TEST_CASE("a request for a certificate that is not good is refused") {

@@ -331,10 +331,12 @@ def test_shutdown_and_stop_end_a_cluster(tmp_path):
             assert node.process.returncode == 0
             again = small.run_verb("stop", "--state-dir", node.state)
             assert again.returncode != 0 and again.stderr
-            assert "this node has stopped" in node.said()
+            assert node.said().count("this node has stopped") == 1
+            assert node.said().count("joined the head") == 1
             if node is worker:
                 wait_for(lambda: "node second has stopped" in small.head.said(),
                          "the head does not say that its worker has stopped")
+        assert small.head.said().count("node second joined") == 1
         # An end that was asked for is no error.
         assert not re.search(r"^[\d:.]+ E ", small.head.said(), re.MULTILINE)
     finally:

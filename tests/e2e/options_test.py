@@ -33,6 +33,13 @@ def test_the_user_is_in_the_access_log(cluster):
     wait_for(lambda: r'user="some\"body\n7"' in cluster.said(), "no user")
 
 
+def test_health_polls_are_in_the_access_log_when_they_fail(cluster):
+    for method, status in [("GET", 200), ("POST", 405)]:
+        assert cluster.http.request(method, "/-/healthz").status_code == status
+    wait_for(lambda: "POST /-/healthz 405" in cluster.said(), "no poll")
+    assert "GET /-/healthz 200" not in cluster.said()
+
+
 def test_the_host_is_the_one_that_was_asked_for(start):
     cluster = start(serve_config(model_config()), "--host", "127.0.0.2",
                     ready=False)

@@ -1,6 +1,7 @@
 """What runs, what listens, and what is left when something dies."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -129,6 +130,19 @@ def test_a_signal_drains_and_leaves_nothing(start, number):
     # What was under way came to its end.
     frames = chunks(whole[0])
     assert frames[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_stop_in_another_terminal_ends_a_run(start, tmp_path):
+    cluster = start(serve_config(model_config()), state=tmp_path / "state")
+    facts = tmp_path / "state" / "node.json"
+    wait_for(lambda: facts.exists() and json.loads(facts.read_text())[
+        "http_port"] == cluster.port, "it does not say where it listens")
+    everyone = cluster.family()
+    said = run_verb("stop", "--state-dir", tmp_path / "state")
+    assert said.returncode == 0, said.stderr
+    assert cluster.process.wait(DEADLINE_S) == 0
+    assert not any(one.lives() for one in everyone)
+    assert not facts.exists()
 
 
 def test_nothing_outlives_a_killed_parent(start):
@@ -264,3 +278,43 @@ def test_a_replica_that_cannot_load_is_given_up(start, tmp_path):
         None), "the broken model is not given up")
     assert "broken.gguf" in model["reason"]
     assert cluster.chat(model="smollm2").status_code == 200
+
+
+def test_what_is_no_model_is_tried_once_per_deployment(start, tmp_path):
+    notes = tmp_path / "notes.gguf"
+    notes.write_text("what I wanted to say")
+    config = serve_config(model_config("notes", model_loading_config={
+        "model_id": "notes", "model_source": str(notes)}))
+    cluster = start(config, ready=False)
+
+    def given_up(times):
+        wait_for(lambda: cluster.said().count("not started again") == times,
+                 "it is not given up")
+        model = cluster.model("notes")
+        assert model["status"] == "DEPLOY_FAILED"
+        assert "notes.gguf: not a GGUF file" in model["reason"]
+        assert model["replicas"][0]["restarts"] == 0
+    given_up(1)
+    answer = cluster.admin.put("/api/serve/applications/", content=config)
+    assert answer.status_code == 200, answer.text
+    given_up(2)
+
+
+def test_each_fact_is_logged_once(start, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(WEIGHTS.read_bytes()[:1 << 20])
+    cluster = start(serve_config(
+        model_config(),
+        {**model_config("broken"),
+         "model_loading_config": {"model_id": "broken",
+                                  "model_source": str(broken)},
+         "deployment_config": {"max_constructor_retry_count": 1}}))
+    wait_for(lambda: cluster.model("broken")["status"] == "DEPLOY_FAILED",
+             "the broken model is not given up")
+    (failed,) = cluster.model("broken")["replicas"]
+    assert cluster.stop() == 0
+    said = cluster.said()
+    for what, times in [("node head joined", 1), ("joined the head as head", 1),
+                        ("replica llm/broken#1 failed", failed["restarts"] + 1),
+                        ("not started again", 1), ("this node has stopped", 1)]:
+        assert said.count(what) == times, (what, said)

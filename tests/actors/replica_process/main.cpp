@@ -31,6 +31,8 @@ load_fake(const engine::options& options,
   progress(1, 2);
   if (options.model == "/missing")
     return error{errc::not_found, "/missing: no such file"};
+  if (options.model == "/unfit")
+    return error{errc::unsupported, "/unfit: no model that is known"};
   if (options.model == "/slow")
     std::this_thread::sleep_for(1h);
   progress(2, 2);

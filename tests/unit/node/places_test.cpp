@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <unistd.h>
 
 using namespace troupe;
 namespace fs = std::filesystem;
@@ -115,7 +116,10 @@ TEST_CASE("a state directory is private and one process's at a time") {
   CHECK_FALSE(node::make_state_dir(here.path / "file").has_value());
   auto first = node::state_lock::take(state);
   REQUIRE(first.has_value());
-  CHECK_FALSE(node::state_lock::take(state).has_value());
+  auto second = node::state_lock::take(state);
+  REQUIRE_FALSE(second.has_value());
+  CHECK(second.error().message.find("pid " + std::to_string(::getpid())) !=
+        std::string::npos);
   first->reset();
   CHECK(node::state_lock::take(state).has_value());
 }

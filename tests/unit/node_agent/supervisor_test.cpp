@@ -92,6 +92,16 @@ struct bench {
     run(machine.report(x, now));
   }
 
+  void say_hopeless() {
+    replica_report x;
+    x.replica = "m#1";
+    x.incarnation = incarnation;
+    x.phase = replica_phase::failed;
+    x.reason = "no such heads";
+    x.budget_spent = true;
+    run(machine.report(x, now));
+  }
+
   void end(process_end how = {0, SIGKILL, ""}) {
     run(machine.ended(incarnation, how, now));
   }
@@ -257,6 +267,34 @@ TEST_CASE("the reason that a replica gives is kept") {
   b.reports.clear();
   b.end({1, 0, ""});
   CHECK(b.reports[0].reason == "no such file");
+}
+
+TEST_CASE("a replica that can never start is started once") {
+  bench b;
+  b.start();
+  b.say_hopeless();
+  CHECK_FALSE(b.last().budget_spent); // its process is there yet
+  b.end({1, 0, ""});
+  CHECK(b.last().budget_spent);
+  CHECK(b.last().reason == "no such heads");
+  b.advance(5min);
+  CHECK(b.spawns == 1);
+  auto other = spec();
+  other.tensor_parallel_size = 3;
+  b.start(other);
+  CHECK(b.spawns == 2);
+}
+
+TEST_CASE("a replica that was ready once may be so again") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  b.end();
+  CHECK(b.spawns == 2);
+  b.say_hopeless(); // somebody exchanges its files, say
+  b.end({1, 0, ""});
+  CHECK(b.spawns == 3);
+  CHECK_FALSE(b.last().budget_spent);
 }
 
 TEST_CASE("a process that cannot be started is a failed start") {
