@@ -52,10 +52,9 @@ struct controller_state {
     // nop
   }
 
-  /// Who came or went just before the end is not forgotten.
+  /// What changed just before the end is not forgotten.
   ~controller_state() {
-    if (to_remember)
-      remember();
+    write_down();
   }
   void begin(beginning from);
   caf::result<codec::bytes> join(const codec::bytes& record,
@@ -95,6 +94,7 @@ struct controller_state {
   void send(send_assignment& order);
   void publish();
   void tell_all(const caf::message& what);
+  void write_down();
   void remember();
   void remember_scale();
   void set_timer();
@@ -459,12 +459,8 @@ void controller_state::down(const caf::down_msg& news) {
 
 void controller_state::tick() {
   timers.erase(timers.begin(), timers.upper_bound(now()));
-  if (remember_at <= now()) {
-    if (to_remember)
-      remember();
-    if (to_remember_targets)
-      remember_scale();
-  }
+  if (remember_at <= now())
+    write_down();
   execute(machine->tick(now()));
 }
 
@@ -525,6 +521,14 @@ void controller_state::publish() {
 void controller_state::tell_all(const caf::message& what) {
   for (const auto& [node, member] : members)
     caf::anon_send(caf::actor_cast<caf::actor>(member.agent), what);
+}
+
+/// Which nodes there are, and what scaled models are to have.
+void controller_state::write_down() {
+  if (to_remember)
+    remember();
+  if (to_remember_targets)
+    remember_scale();
 }
 
 void controller_state::remember() {

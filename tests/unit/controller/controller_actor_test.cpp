@@ -366,6 +366,24 @@ TEST_CASE("who came just before the head's end is waited for") {
   CHECK(h.stored.nodes == std::vector<std::string>{"a"});
 }
 
+TEST_CASE("what was scaled just before the head's end is written down") {
+  head h;
+  h.start(false);
+  auto wanted = of_models({a_model("m")});
+  wanted.models[0].external_scaler = true;
+  REQUIRE(h.deploy(wanted).has_value());
+  h.advance(100ms);
+  CHECK(h.stored.targets ==
+        std::vector<controller::scale_target>{{"app", "m", 1}});
+  caf::anon_send(h.controller, scale_atom::value, std::string{"app"},
+                 std::string{"m"}, std::uint32_t{3});
+  h.settle();
+  CHECK(h.stored.targets[0].replicas == 1); // some are written at once
+  h.stop();
+  CHECK(h.stored.targets ==
+        std::vector<controller::scale_target>{{"app", "m", 3}});
+}
+
 TEST_CASE("a wait for remembered nodes ends by the clock") {
   head h;
   h.stored.nodes = {"a", "b"};
