@@ -1,4 +1,5 @@
 #include "actors/runtime/authority.hpp"
+#include "actors/runtime/listen_address.hpp"
 #include "actors/runtime/logging.hpp"
 #include "actors/runtime/token.hpp"
 #include "cli/commands.hpp"
@@ -76,6 +77,9 @@ result<node::node_options> options_of(const start_arguments& args) {
   node::node_options out;
   out.name = !args.name.empty() ? args.name : args.head ? "head" : host_name();
   out.address = args.address;
+  if (auto fine = runtime::check_listen_address(out.address); !fine)
+    return error{fine.error().code,
+                 "--node-ip-address: " + fine.error().message};
   out.http = {args.http_host, port_or(args.http_port, 8000)};
   out.admin = {args.admin_host, port_or(args.admin_port, args.head ? 8265 : 0)};
   auto given = resources_of(args);
@@ -97,8 +101,10 @@ result<std::string> token_of(const start_arguments& args) {
   std::ifstream file{args.token_file};
   std::string out;
   if (!(file >> out))
-    return error{errc::invalid_argument,
-                 args.token_file.string() + " holds no token"};
+    return error{
+        errc::invalid_argument,
+        fmt::format("--token-file: {} {}", args.token_file.string(),
+                    file.is_open() ? "holds no token" : "cannot be read")};
   return out;
 }
 

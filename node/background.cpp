@@ -21,6 +21,8 @@ using std::chrono::steady_clock;
 
 constexpr auto pipe_variable = "TROUPE_READY_FD";
 constexpr std::size_t told_bytes_max = 64 * 1024;
+/// With which this program ends where its arguments are wrong.
+constexpr int usage_status = 2;
 
 /// The last lines of a file, at most so many bytes.
 std::string end_of(const std::filesystem::path& file) {
@@ -120,9 +122,11 @@ result<std::string> run_in_background(const std::vector<std::string>& arguments,
   if (!told.empty())
     return told;
   ::kill(pid, SIGKILL); // silent, or gone already
-  ::waitpid(pid, nullptr, 0);
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  auto is_usage = WIFEXITED(status) && WEXITSTATUS(status) == usage_status;
   auto last = end_of(log_file);
-  return error{errc::unavailable,
+  return error{is_usage ? errc::invalid_argument : errc::unavailable,
                last.empty()
                    ? "the node did not come up; see " + log_file.string()
                    : last};

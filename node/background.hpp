@@ -14,8 +14,9 @@ namespace troupe::node {
 
 /// Starts this program with these arguments (without the program's name) and
 /// waits until it calls `tell_parent` or ends, at most `time_max`. Returns what
-/// it told. Errors: it ended or was silent; then it is ended, and the message
-/// holds the last lines of its log.
+/// it told. Errors: it ended (invalid_argument: as one does whose arguments are
+/// wrong) or was silent; then it is ended, and the message holds the last lines
+/// of its log.
 result<std::string> run_in_background(const std::vector<std::string>& arguments,
                                       const std::filesystem::path& log,
                                       std::chrono::milliseconds time_max);
