@@ -322,7 +322,7 @@ result<shared_plan> hear_plan(ops::communicator& ranks) {
   ranks.broadcast(bytes);
   shared_plan out;
   if (bytes.size() != sizeof out)
-    return error{errc::unavailable, "rank 0 could not load its part"};
+    return error{errc::cancelled, "rank 0 could not load its part"};
   std::memcpy(&out, bytes.data(), sizeof out);
   return out;
 }
@@ -376,7 +376,7 @@ result<void> serve_part(const options& o, const result<ops::backend*>& backend,
     return plan.error();
   auto part = try_to_load(o, *plan, backend, ranks, progress);
   if (auto agreed = agree(ranks, part); !agreed)
-    return agreed;
+    return error{errc::cancelled, agreed.error().message};
   ranks.tell_all((*backend)->arithmetic());
   if (on_several_machines(o))
     if (auto same = same_model(

@@ -283,7 +283,8 @@ result<void> find_gpu_engine();
 /// The ranks of a process without rank 0: on CPUs one, on GPUs one for each
 /// that the machine has. They meet the others, load their parts, compute them
 /// in each step, and it returns when rank 0's engine is destroyed. Errors: what
-/// keeps one from loading (rank 0 hears of it), or a rank that is gone.
+/// keeps one from loading, or a rank that is gone; cancelled: rank 0 says it
+/// too.
 result<void> serve_ranks(const options&, const load_progress&);
 
 class engine {

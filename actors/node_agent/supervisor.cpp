@@ -199,7 +199,9 @@ commands supervisor::ended(std::uint64_t incarnation, const process_end& end,
   if (!x->killed_because.empty())
     reason = x->killed_because;
   else if (x->last.phase == replica_phase::failed && !x->last.reason.empty())
-    reason = x->last.reason; // it said why
+    // It said why; but of ranks, who is killed cannot, and others only miss it.
+    reason =
+        end.signal == 0 ? x->last.reason : reason + " (" + x->last.reason + ")";
   restart_or_fail(*x, reason, now, out);
   return out;
 }

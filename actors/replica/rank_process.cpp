@@ -163,7 +163,10 @@ int run_rank(const launch_record& launch, const runtime::credentials& files) {
   auto done = follow(system, launch);
   if (done)
     return exit_stopped;
-  spdlog::error("{}", done.error().message);
+  // What the first rank says is said once.
+  spdlog::log(done.error().code == errc::cancelled ? spdlog::level::debug
+                                                   : spdlog::level::err,
+              "{}", done.error().message);
   std::this_thread::sleep_for(farewell);
   return exit_failed;
 }

@@ -113,3 +113,7 @@ def test_what_cannot_be_divided_is_said_by_name(start):
     # It would be so the next time.
     assert model["status"] == "DEPLOY_FAILED"
     assert model["replicas"][0]["restarts"] == 0
+    # One of the ranks says it, for all.
+    assert cluster.stop() == 0
+    assert cluster.said().count("not started again") == 1
+    assert "rank 0 could not load" not in cluster.said()

@@ -269,6 +269,21 @@ TEST_CASE("the reason that a replica gives is kept") {
   CHECK(b.reports[0].reason == "no such file");
 }
 
+TEST_CASE("a signal is part of the reason that a replica gives") {
+  bench b;
+  b.start();
+  b.say(replica_phase::ready);
+  replica_report x;
+  x.replica = "m#1";
+  x.incarnation = b.incarnation;
+  x.phase = replica_phase::failed;
+  x.reason = "rank 2 hung up";
+  b.run(b.machine.report(x, b.now));
+  b.reports.clear();
+  b.end({0, SIGSEGV, ""});
+  CHECK(b.reports[0].reason == "killed by SIGSEGV (rank 2 hung up)");
+}
+
 TEST_CASE("a replica that can never start is started once") {
   bench b;
   b.start();

@@ -274,6 +274,34 @@ TEST_CASE("ranks that cannot be loaded on emulated GPUs say why",
   CHECK(error_of(o).find("kv_cache_memory_bytes") != std::string::npos);
 }
 
+TEST_CASE("what keeps ranks from loading is the first one's to say") {
+  options o;
+  o.model =
+      fs::path{TROUPE_SOURCE_DIR} / "tests/reference/tiny/bf16-llama3.gguf";
+  o.tensor_parallel_size = 2;
+  o.threads = 2;
+  o.meeting = ops::make_local_meeting();
+  auto follower = o;
+  follower.rank = 1;
+  std::string reason = "3 heads cannot be divided by 2";
+  SECTION("which cannot load itself") {
+    // as above
+  }
+  SECTION("where another one cannot") {
+    follower.model = "/nowhere.gguf";
+    o.model =
+        fs::path{TROUPE_SOURCE_DIR} / "tests/reference/tiny/q4_1-linear.gguf";
+    reason = "rank 1: model '/nowhere.gguf': no such file";
+  }
+  result<void> followed;
+  std::thread other{[&] { followed = engine::serve_ranks(follower, {}); }};
+  auto said = error_of(o);
+  other.join();
+  CHECK(said.find(reason) != std::string::npos);
+  REQUIRE_FALSE(followed.has_value());
+  CHECK(followed.error().code == errc::cancelled);
+}
+
 TEST_CASE("each rank has a GPU's memory, and one of a machine's shares it",
           "[emulated]") {
   auto o = on_gpus(2);
