@@ -282,6 +282,44 @@ TEST_CASE("extreme activations give the same bits everywhere and no surprise") {
   }
 }
 
+TEST_CASE("what a matrix unit would take for 0 is 0 on every set") {
+  // Powers of two around the least that counts (2^-56), as weights in bf16 and
+  // as inputs: products are subnormal, or would leave something subnormal.
+  const std::int64_t cols = 64;
+  std::vector<float> numbers;
+  for (int e = -133; e <= -40; ++e)
+    for (const float sign : {1.0f, -1.0f})
+      numbers.push_back(std::ldexp(sign * 1.5f, e));
+  matrix m{element_type::bf16, 19, cols, {}, {}};
+  for (std::int64_t i = 0; i < m.rows * cols; ++i) {
+    const float w = numbers[static_cast<std::size_t>(i * 7) % numbers.size()];
+    const auto* bytes = reinterpret_cast<const std::byte*>(&w);
+    m.bytes.insert(m.bytes.end(), bytes + 2, bytes + 4);
+    m.values.push_back(std::fabs(w) < 0x1p-56f ? 0 : double{w});
+  }
+  const std::int64_t rows = 18;
+  std::vector<float> x;
+  std::vector<double> operands;
+  for (std::int64_t i = 0; i < rows * cols; ++i) {
+    x.push_back(numbers[static_cast<std::size_t>(i * 11) % numbers.size()]);
+    operands.push_back(std::fabs(x.back()) < 0x1p-56f ? 0 : double{x.back()});
+  }
+  for (auto& each : backends()) {
+    INFO(each.name);
+    const auto y = apply(*each.ops, *load(*each.ops, m), x, rows);
+    bool equal = true; // powers of two: each sum is exact, or nearly
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t o = 0; o < m.rows; ++o) {
+        const auto want = product(m, o, operands.data() + r * cols);
+        equal &= std::fabs(y[r * m.rows + o] - want.value) <=
+                 64 * 0x1p-24 * want.magnitude;
+      }
+    CHECK(equal);
+    CHECK(same_bits(
+        y, apply(*plain_backend(), *load(*plain_backend(), m), x, rows)));
+  }
+}
+
 TEST_CASE("weights at the ends of their range do not saturate") {
   const std::vector<float> x(512, 1.0f);
   for (auto& each : backends())
