@@ -756,6 +756,8 @@ def report(pairs, lives, rates, settings, searched, all_servers):
                    speed_rows(pairs))
     lines += ["", *table(["", *(all_servers[key].name for key in lives[0])],
                          life_rows(lives)), "",
+              "`error`: a message in the stream; `no word`: the body ended as a "
+              "whole one does, without [DONE]; `cut`: the connection ended. "
               "Nobody starts `vllm serve` again: it ends with its engine, and "
               "`never` stands for that.", "",
               f"Both peers: tcmalloc and libiomp5 preloaded, "
