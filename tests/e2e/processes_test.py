@@ -263,15 +263,19 @@ def test_a_second_start_uses_the_same_state(start, tmp_path):
     assert authority[0] and authority[0] == authority[1]
 
 
-def test_a_replica_that_cannot_load_is_given_up(start, tmp_path):
+def start_beside_a_broken_model(start, tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(WEIGHTS.read_bytes()[:1 << 20])
-    cluster = start(serve_config(
+    return start(serve_config(
         model_config(),
         {**model_config("broken"),
          "model_loading_config": {"model_id": "broken",
                                   "model_source": str(broken)},
          "deployment_config": {"max_constructor_retry_count": 1}}))
+
+
+def test_a_replica_that_cannot_load_is_given_up(start, tmp_path):
+    cluster = start_beside_a_broken_model(start, tmp_path)
     model = wait_for(lambda: next(
         (one for one in cluster.status()["models"]
          if one["model"] == "broken" and one["status"] == "DEPLOY_FAILED"),
@@ -301,14 +305,7 @@ def test_what_is_no_model_is_tried_once_per_deployment(start, tmp_path):
 
 
 def test_each_fact_is_logged_once(start, tmp_path):
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(WEIGHTS.read_bytes()[:1 << 20])
-    cluster = start(serve_config(
-        model_config(),
-        {**model_config("broken"),
-         "model_loading_config": {"model_id": "broken",
-                                  "model_source": str(broken)},
-         "deployment_config": {"max_constructor_retry_count": 1}}))
+    cluster = start_beside_a_broken_model(start, tmp_path)
     wait_for(lambda: cluster.model("broken")["status"] == "DEPLOY_FAILED",
              "the broken model is not given up")
     (failed,) = cluster.model("broken")["replicas"]

@@ -52,9 +52,8 @@ struct row_group {
 };
 
 row_group group_at(const rounded_rows& x, std::int64_t first) {
-  const auto left = x.rows - first;
   return {x.x + first * x.blocks * block_columns * 2,
-          left < group_rows ? static_cast<int>(left) : group_rows};
+          group_size(first, x.rows)};
 }
 
 /// Writes what register I holds of a group's rows.
@@ -124,28 +123,24 @@ void bf16_weights(const std::byte* tile, int tiles, const rounded_rows& x,
     const std::byte* first = tile + t * tile_bytes;
     const bool both = t + 1 < tiles;
     const std::byte* second = both ? first + tile_bytes : first;
-    tile_output left{out.y + t * tile_lanes, out.stride,
-                     both ? tile_lanes : out.lanes, out.add};
-    tile_output right{left.y + tile_lanes, out.stride,
-                      t + 2 < tiles ? tile_lanes : out.lanes, out.add};
-    const auto store = [&](auto column, int rows) {
-      store_register<decltype(column)::value>(rows, left);
+    // The sums of the group that begins at `row`, in two registers from `i` on.
+    const auto store = [&](auto i, std::int64_t row) {
+      const int rows = group_size(row, x.rows);
+      store_register<decltype(i)::value>(rows, output_at(out, t, tiles, row));
       if (both)
-        store_register<decltype(column)::value + 1>(rows, right);
-      left.y += group_rows * out.stride;
-      right.y += group_rows * out.stride;
+        store_register<decltype(i)::value + 1>(
+            rows, output_at(out, t + 1, tiles, row));
     };
     std::int64_t row = 0;
     for (; row + group_rows < x.rows; row += 2 * group_rows) {
-      const auto a = group_at(x, row), b = group_at(x, row + group_rows);
-      two_groups(first, second, x.blocks, a, b);
-      store(constant<0>{}, a.rows);
-      store(constant<2>{}, b.rows);
+      two_groups(first, second, x.blocks, group_at(x, row),
+                 group_at(x, row + group_rows));
+      store(constant<0>{}, row);
+      store(constant<2>{}, row + group_rows);
     }
     if (row < x.rows) {
-      const auto a = group_at(x, row);
-      one_group(first, second, x.blocks, a);
-      store(constant<0>{}, a.rows);
+      one_group(first, second, x.blocks, group_at(x, row));
+      store(constant<0>{}, row);
     }
   }
 }

@@ -209,6 +209,19 @@ inline void finish_row(const tile_output& out, std::int64_t row,
   store_first<L>(y, out.lanes, sums);
 }
 
+/// Rows of the group that begins at row `first`.
+inline int group_size(std::int64_t first, std::int64_t rows) {
+  const auto left = rows - first;
+  return left < group_rows ? static_cast<int>(left) : group_rows;
+}
+
+/// Where tile t of `tiles` puts what rows from `row` on give.
+inline tile_output output_at(const tile_output& out, int t, int tiles,
+                             std::int64_t row) {
+  return {out.y + row * out.stride + t * tile_lanes, out.stride,
+          t + 1 < tiles ? tile_lanes : out.lanes, out.add};
+}
+
 /// `Load` is a type with a static `load(const std::byte*)` of 16 weights.
 template <class L, class Load, int R>
 void float_rows(const std::byte* tile, std::int64_t columns, const float* x,
@@ -326,13 +339,11 @@ void rounded_weights(const std::byte* tile, int tiles, const rounded_rows& x,
                      const tile_output& out) {
   constexpr int most = L::product_rows;
   for (int t = 0; t < tiles; ++t, tile += x.blocks * bf16_block_bytes) {
-    const tile_output to{out.y + t * tile_lanes, out.stride,
-                         t + 1 < tiles ? tile_lanes : out.lanes, out.add};
+    const auto to = output_at(out, t, tiles, 0);
     for (std::int64_t first = 0; first < x.rows; first += group_rows) {
       const auto* group = reinterpret_cast<const float*>(x.x) +
                           first * x.blocks * block_columns;
-      const auto left = x.rows - first;
-      const int rows = left < group_rows ? static_cast<int>(left) : group_rows;
+      const int rows = group_size(first, x.rows);
       for (int row = 0; row < rows; row += most)
         with_constant<most>(rows - row < most ? rows - row : most, [&](auto r) {
           rounded_tile_rows<L, decltype(r)::value>(tile, x.blocks,

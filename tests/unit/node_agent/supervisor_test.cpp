@@ -92,13 +92,13 @@ struct bench {
     run(machine.report(x, now));
   }
 
-  void say_hopeless() {
+  void say_failed(const std::string& reason, bool hopeless = false) {
     replica_report x;
     x.replica = "m#1";
     x.incarnation = incarnation;
     x.phase = replica_phase::failed;
-    x.reason = "no such heads";
-    x.budget_spent = true;
+    x.reason = reason;
+    x.budget_spent = hopeless;
     run(machine.report(x, now));
   }
 
@@ -258,12 +258,7 @@ TEST_CASE("starts in a row that never get ready are counted") {
 TEST_CASE("the reason that a replica gives is kept") {
   bench b;
   b.start();
-  replica_report x;
-  x.replica = "m#1";
-  x.incarnation = b.incarnation;
-  x.phase = replica_phase::failed;
-  x.reason = "no such file";
-  b.run(b.machine.report(x, b.now));
+  b.say_failed("no such file");
   b.reports.clear();
   b.end({1, 0, ""});
   CHECK(b.reports[0].reason == "no such file");
@@ -273,12 +268,7 @@ TEST_CASE("a signal is part of the reason that a replica gives") {
   bench b;
   b.start();
   b.say(replica_phase::ready);
-  replica_report x;
-  x.replica = "m#1";
-  x.incarnation = b.incarnation;
-  x.phase = replica_phase::failed;
-  x.reason = "rank 2 hung up";
-  b.run(b.machine.report(x, b.now));
+  b.say_failed("rank 2 hung up");
   b.reports.clear();
   b.end({0, SIGSEGV, ""});
   CHECK(b.reports[0].reason == "killed by SIGSEGV (rank 2 hung up)");
@@ -287,7 +277,7 @@ TEST_CASE("a signal is part of the reason that a replica gives") {
 TEST_CASE("a replica that can never start is started once") {
   bench b;
   b.start();
-  b.say_hopeless();
+  b.say_failed("no such heads", true);
   CHECK_FALSE(b.last().budget_spent); // its process is there yet
   b.end({1, 0, ""});
   CHECK(b.last().budget_spent);
@@ -306,7 +296,7 @@ TEST_CASE("a replica that was ready once may be so again") {
   b.say(replica_phase::ready);
   b.end();
   CHECK(b.spawns == 2);
-  b.say_hopeless(); // somebody exchanges its files, say
+  b.say_failed("no such heads", true); // somebody exchanges its files, say
   b.end({1, 0, ""});
   CHECK(b.spawns == 3);
   CHECK_FALSE(b.last().budget_spent);
