@@ -38,20 +38,26 @@ struct model {
   std::unique_ptr<weight> head;
   std::unique_ptr<buffer> norm;
   std::int64_t bytes = 0;
+  element_type type; ///< of layers
 
-  model(backend& b, element_type type) : ops(b) {
+  model(backend& b, element_type of) : ops(b), type(of) {
     for (int i = 0; i < layers; ++i)
-      layer.push_back({make(type, qkv_width, hidden),
-                       make(type, hidden, hidden), make(type, 2 * ffn, hidden),
-                       make(type, hidden, ffn)});
-    head = make(element_type::q8_0, vocabulary, hidden);
+      layer.push_back(
+          {make(type, {qkv_width}, hidden), make(type, {hidden}, hidden),
+           make(type, {ffn, ffn}, hidden), make(type, {hidden}, ffn)});
+    head = make(element_type::q8_0, {vocabulary}, hidden);
     norm = ops.upload(std::vector<float>(ffn, 1.0f));
   }
 
-  std::unique_ptr<weight> make(element_type type, std::int64_t rows,
+  std::unique_ptr<weight> make(element_type type,
+                               const std::vector<std::int64_t>& parts,
                                std::int64_t cols) {
-    const auto raw = random_bytes(type, rows * cols);
-    const matrix_view views[] = {{type, rows, cols, raw}};
+    std::vector<std::vector<std::byte>> raw;
+    std::vector<matrix_view> views;
+    for (const auto rows : parts)
+      raw.push_back(random_bytes(type, rows * cols));
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      views.push_back({type, parts[i], cols, raw[i]});
     auto made = ops.load(views).value();
     bytes += made->bytes();
     return made;
@@ -72,7 +78,7 @@ struct session {
     const auto blocks = (context + block_tokens - 1) / block_tokens;
     pool = m.ops
                .make_kv_pool({layers, kv_heads, head_dim, block_tokens,
-                              blocks * sequences})
+                              blocks * sequences, m.type == element_type::bf16})
                .value();
     for (std::int32_t s = 0; s < sequences; ++s)
       for (std::int32_t b = 0; b < blocks; ++b)
@@ -128,10 +134,12 @@ struct session {
         ops.rms_norm(x->data(), *m.norm, 1e-5f, rows, hidden, normed->data());
       });
       timed("gate_up", [&] {
-        ops.linear(*w.gate_up, normed->data(), rows, gate_up->data(), false);
+        joined_steps with;
+        with.gated = gate::silu;
+        with.products = gate_up->data();
+        ops.linear_joined(*w.gate_up, normed->data(), rows, with,
+                          gated->data());
       });
-      timed("silu",
-            [&] { ops.silu_mul(gate_up->data(), rows, ffn, gated->data()); });
       timed("down",
             [&] { ops.linear(*w.down, gated->data(), rows, x->data(), true); });
     }

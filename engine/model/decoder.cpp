@@ -16,8 +16,8 @@ namespace {
 
 ops::kv_shape kv_shape_of(const model_config& config, std::int32_t block_tokens,
                           std::int32_t blocks) {
-  return {config.layers, config.kv_heads, config.head_dim, block_tokens,
-          blocks};
+  return {config.layers, config.kv_heads, config.head_dim,
+          block_tokens,  blocks,          config.bf16_attention};
 }
 
 ops::step_bounds bounds_of(const model_config& config,

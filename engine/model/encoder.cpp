@@ -162,7 +162,12 @@ struct encoder::state {
   }
 
   ops::kv_shape kv() const {
-    return {1, config.kv_heads, config.head_dim, block_tokens, blocks_max()};
+    return {1,
+            config.kv_heads,
+            config.head_dim,
+            block_tokens,
+            blocks_max(),
+            config.bf16_attention};
   }
 
   result<void> allocate() {

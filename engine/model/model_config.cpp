@@ -312,7 +312,21 @@ private:
     return {};
   }
 
+  /// Whether all that makes queries, keys and values is in bf16.
+  bool makes_qkv_in_bf16() const {
+    for (std::int32_t layer = 0; layer < config_.layers; ++layer)
+      for (const auto& step : config_.family->block_of(layer))
+        if (step.to == slot::qkv && step.op == block_op::linear)
+          for (const auto& part : step.weights)
+            if (auto* found =
+                    file_.find_tensor(block_tensor_name(layer, part.name));
+                !found || found->type != ops::element_type::bf16)
+              return false;
+    return true;
+  }
+
   result<void> attention() {
+    config_.bf16_attention = makes_qkv_in_bf16();
     config_.attention.heads = config_.heads;
     const bool wide = config_.layers == config_.family->wide_scale_layers;
     const auto scaled_by =

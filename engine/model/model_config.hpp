@@ -49,8 +49,10 @@ struct model_config {
   /// long ones: part of the arithmetic class.
   bool short_rope = false;
   ops::attention_params attention; ///< of layers without a window
-  std::int32_t window = 0;         ///< positions; 0: no layer has a window
-  std::vector<bool> windowed;      ///< per layer, if there are windows
+  /// What makes queries, keys and values is in bf16 (ops::kv_shape).
+  bool bf16_attention = false;
+  std::int32_t window = 0;    ///< positions; 0: no layer has a window
+  std::vector<bool> windowed; ///< per layer, if there are windows
 
   std::int32_t experts = 0;
   std::int32_t experts_used = 0; ///< per row

@@ -65,6 +65,9 @@ struct kv_shape {
   std::int32_t head_dim = 0;
   std::int32_t block_tokens = 0; ///< positions per block
   std::int32_t blocks = 0;       ///< blocks in the pool
+  /// The model's numbers are bf16: keys, values and queries may be rounded to
+  /// it. A backend need not.
+  bool bf16 = false;
 };
 
 /// Keys and values of all layers, in `blocks` blocks. The layout inside is the

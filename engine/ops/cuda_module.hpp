@@ -39,7 +39,7 @@ struct cuda_options {
 
 /// Raised with every change of backend.hpp, of what that includes or of this
 /// file: what module and program hand each other has no stable layout.
-inline constexpr const char* cuda_module_version = "troupe-cuda-11";
+inline constexpr const char* cuda_module_version = "troupe-cuda-12";
 
 /// Opens a GPU. All that needs CUDA is in a module, libtroupe_cuda.so, which is
 /// opened at run time: TROUPE_CUDA_MODULE names it, else it lies beside the

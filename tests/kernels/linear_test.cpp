@@ -219,6 +219,44 @@ TEST_CASE("stacked weights of different types compute what each does alone") {
   }
 }
 
+TEST_CASE("gates joined with their product are as one after the other") {
+  random_numbers random{31};
+  for (auto& each : backends(2))
+    for (const auto type : {element_type::bf16, element_type::q8_0})
+      for (const std::int64_t n : {16, 24, 33, 96})
+        for (const std::int64_t rows : {1, 5, 16, 17, 48, 70}) {
+          const auto gates = random_matrix(type, n, 96, random);
+          const auto ups = random_matrix(type, n, 96, random);
+          const matrix_view views[] = {gates.view(), ups.view()};
+          const auto w = each.ops->load(views).value();
+          const auto x = random.values(rows * 96, 3.0f);
+          const auto norm = each.ops->upload(random.values(96));
+          std::vector<float> normed(x.size()), products(rows * 2 * n);
+          for (const auto how : {gate::silu, gate::gelu, gate::erf_gelu})
+            for (const bool norms : {false, true}) {
+              auto from = x;
+              if (norms)
+                each.ops->rms_norm(x.data(), *norm, 1e-5f, rows, 96,
+                                   from.data());
+              std::vector<float> want(rows * n);
+              each.ops->linear(*w, from.data(), rows, products.data(), false);
+              each.ops->multiply_gates(how, products.data(), rows, n,
+                                       want.data());
+              joined_steps with;
+              with.norm = norms ? norm.get() : nullptr;
+              with.epsilon = 1e-5f;
+              with.normed = normed.data();
+              with.gated = how;
+              with.products = products.data();
+              auto got = poisoned(rows * n);
+              each.ops->linear_joined(*w, x.data(), rows, with, got.data());
+              INFO(each.name << ", " << name_of(type) << ", " << n
+                             << " outputs, " << rows << " rows");
+              CHECK(same_bits(want, got));
+            }
+        }
+}
+
 TEST_CASE("with add a product is added to what is there, rounded once") {
   random_numbers random{7};
   for (auto& each : backends())

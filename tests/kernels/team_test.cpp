@@ -72,6 +72,6 @@ TEST_CASE("what the machine lacks is refused by name") {
 TEST_CASE("all instruction sets are of one arithmetic class") {
   const auto plain = make_backend({1, instruction_set::plain}).value();
   const auto best = make_backend({2, {}}).value();
-  CHECK(plain->arithmetic() == "cpu-q8a-bf16a-f16kv-2");
+  CHECK(plain->arithmetic() == "cpu-q8a-bf16a-kv-3");
   CHECK(best->arithmetic() == plain->arithmetic());
 }

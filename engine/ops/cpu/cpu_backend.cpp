@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
@@ -142,6 +143,14 @@ bool any_part(const tiled_weight& w, Is is) {
                      [&](const auto& part) { return is(part.type); });
 }
 
+/// Gates and what they gate are matrices of their own.
+bool has_gates_in_bf16(const tiled_weight& w) {
+  const auto& parts = w.parts();
+  return parts.size() == 2 && parts[0].rows == parts[1].rows &&
+         parts[0].type == element_type::bf16 &&
+         parts[1].type == element_type::bf16;
+}
+
 /// Tile `within` of a part and `count` - 1 more, of a product of w.
 tile_output output_of(const tiled_weight& w, const weight_part& part,
                       std::int64_t within, std::int64_t count, float* y,
@@ -151,6 +160,13 @@ tile_output output_of(const tiled_weight& w, const weight_part& part,
           static_cast<int>(std::min<std::int64_t>(
               tile_lanes, part.rows - last * tile_lanes)),
           add};
+}
+
+/// The number nearest to x that is finite in bf16; the lowest for NaN.
+float finite_in_bf16(float x) {
+  constexpr auto most = std::bit_cast<float>(0x7f7f0000u);
+  const float low = x > -most ? x : -most; // no NaN is greater than anything
+  return low < most ? low : most;
 }
 
 /// Turns the pairs of one head.
@@ -175,7 +191,7 @@ public:
   }
 
   std::string arithmetic() const override {
-    return "cpu-q8a-bf16a-f16kv-2";
+    return "cpu-q8a-bf16a-kv-3";
   }
 
   std::string description() const override {
@@ -279,6 +295,31 @@ public:
     team_->run(weights.tiles(), [&](std::int64_t begin, std::int64_t end, int) {
       while (begin < end)
         begin += multiply_tiles(weights, begin, end, {x, rows, y, add});
+    });
+  }
+
+  void linear_joined(const weight& w, const float* x, std::int64_t rows,
+                     const joined_steps& with, float* y, row_role of) override {
+    const auto& weights = tiled(w);
+    if (!with.gated || kernels_.bf16_gated == nullptr ||
+        !has_gates_in_bf16(weights))
+      return backend::linear_joined(w, x, rows, with, y, of);
+    if (with.norm != nullptr) {
+      rms_norm(x, *with.norm, with.epsilon, rows, w.cols(), with.normed);
+      x = with.normed;
+    }
+    round(x, rows, w.cols());
+    const auto& gates = weights.parts()[0];
+    const auto& ups = weights.parts()[1];
+    team_->run(gates.tile_count(), [&](std::int64_t begin, std::int64_t end,
+                                       int) {
+      const auto last = gates.rows - (end - 1) * tile_lanes;
+      kernels_.bf16_gated(
+          gates.tiles + begin * gates.tile_bytes,
+          ups.tiles + begin * ups.tile_bytes, static_cast<int>(end - begin),
+          rounded_.all(), gate_kernel(*with.gated),
+          {y + begin * tile_lanes, gates.rows,
+           static_cast<int>(std::min<std::int64_t>(tile_lanes, last)), false});
     });
   }
 
@@ -478,6 +519,18 @@ private:
              [&](std::int64_t g) { rounded_.fill(kernels_, x, g); });
   }
 
+  gated_row gate_kernel(gate how) const {
+    switch (how) {
+    case gate::silu:
+      return kernels_.silu_mul;
+    case gate::gelu:
+      return kernels_.gelu_mul;
+    case gate::erf_gelu:
+      return kernels_.erf_gelu_mul;
+    }
+    return nullptr;
+  }
+
   struct product {
     const float* x;
     std::int64_t rows;
@@ -531,17 +584,47 @@ private:
     const auto within = position % shape.block_tokens;
     const auto dims = shape.head_dim;
     for (std::int32_t h = 0; h < shape.kv_heads; ++h) {
+      const auto group = within / 16 * 16 * dims;
+      std::uint16_t* keys = kv.keys(layer, block, h) + group;
+      std::uint16_t* values = kv.values(layer, block, h) + group;
       const float* key = kv_row + h * dims;
-      std::uint16_t* keys =
-          kv.keys(layer, block, h) + within / 16 * 16 * dims + within % 16;
-      for (std::int32_t d = 0; d < dims; d += 16) {
-        std::uint16_t halves[16];
-        kernels_.to_f16(key + d, 16, halves);
-        for (int i = 0; i < 16; ++i)
-          keys[(d + i) * 16] = halves[i];
-      }
-      kernels_.to_f16(key + shape.kv_heads * dims, dims,
-                      kv.values(layer, block, h) + within * dims);
+      const float* value = key + shape.kv_heads * dims;
+      if (shape.bf16)
+        store_in_pairs(key, value, within % 16, dims, keys, values);
+      else
+        store(key, value, within % 16, dims, keys, values);
+    }
+  }
+
+  /// Position t of a group of 16, as attention_span has it.
+  void store(const float* key, const float* value, int t, std::int32_t dims,
+             std::uint16_t* keys, std::uint16_t* values) {
+    for (std::int32_t d = 0; d < dims; d += 16) {
+      std::uint16_t halves[16];
+      kernels_.to_f16(key + d, 16, halves);
+      for (int i = 0; i < 16; ++i)
+        keys[(d + i) * 16 + t] = halves[i];
+    }
+    kernels_.to_f16(value, dims, values + t * dims);
+  }
+
+  /// The same in bf16. A value that is NaN or infinite would reach queries that
+  /// do not see it (times 0), so it becomes a finite one; what is wrong shows
+  /// in its key, which is made of the same numbers.
+  void store_in_pairs(const float* key, const float* value, int t,
+                      std::int32_t dims, std::uint16_t* keys,
+                      std::uint16_t* values) {
+    for (std::int32_t d = 0; d < dims; d += 16) {
+      std::uint16_t halves[16];
+      kernels_.to_bf16(key + d, 16, halves);
+      for (int i = 0; i < 16; i += 2)
+        std::memcpy(keys + (d + i) / 2 * 32 + t * 2, halves + i, 4);
+      float finite[16];
+      for (int i = 0; i < 16; ++i)
+        finite[i] = finite_in_bf16(value[d + i]);
+      kernels_.to_bf16(finite, 16, halves);
+      for (int i = 0; i < 16; ++i)
+        values[(t / 2 * dims + d + i) * 2 + t % 2] = halves[i];
     }
   }
 

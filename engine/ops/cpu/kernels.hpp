@@ -16,8 +16,10 @@ namespace troupe::ops::cpu {
 
 /// Rows of activations that are packed together.
 constexpr int group_rows = 16;
-/// Queries that one attention tile holds at most.
+/// Queries that one attention tile holds at most: over keys and values in f16,
+/// and in bf16.
 constexpr int query_tile = 6;
+constexpr int rounded_query_tile = group_rows;
 /// Positions of an attention span: a softmax is taken span by span, from
 /// position 0 on, and the spans are merged in ascending order.
 constexpr int span_positions = 256;
@@ -100,22 +102,35 @@ using float_tile = void (*)(const std::byte* tile, std::int64_t columns,
 using rounded_tiles = void (*)(const std::byte* tile, int tiles,
                                const rounded_rows&, const tile_output& out);
 
+/// One row: out = f(gate) * up, of n elements each.
+using gated_row = void (*)(const float* gate, const float* up, std::int64_t n,
+                           float* out);
+
+/// `rounded_tiles` of gates and of what they gate, then f(gate) * up into
+/// `out`, whose `add` is false.
+using gated_tiles = void (*)(const std::byte* gates, const std::byte* ups,
+                             int tiles, const rounded_rows&, gated_row f,
+                             const tile_output& out);
+
 /// Some queries of one kv head against the positions of one span.
 struct attention_span {
-  const float* queries[query_tile]; ///< [head_dim] each
-  int first[query_tile];   ///< first position of the span that each sees
-  int visible[query_tile]; ///< one more than the last that each sees
-  int count;               ///< queries
-  int head_dim;            ///< a multiple of 16
-  float scale;             ///< of the scores
-  float soft_cap;          ///< 0: none
-  /// Per 16 positions, f16: keys [head_dim][16], values [16][head_dim].
+  const float* queries[query_tile]; ///< [head_dim] each, for f16
+  const std::byte* rounded;         ///< for bf16: a group as in rounded_rows
+  int first[rounded_query_tile];    ///< first position of the span each sees
+  int visible[rounded_query_tile];  ///< one more than the last that each sees
+  int count;                        ///< queries
+  int head_dim;                     ///< a multiple of 16
+  float scale;                      ///< of the scores
+  float soft_cap;                   ///< 0: none
+  /// Per 16 positions. f16: keys [head_dim][16], values [16][head_dim]. bf16,
+  /// in pairs of neighbours: keys [head_dim / 2][16][2], values
+  /// [8][head_dim][2], none of which is NaN or infinite.
   const std::uint16_t* keys[span_positions / 16];
   const std::uint16_t* values[span_positions / 16];
   /// Per query: the largest score, the sum of weights, then the [head_dim]
   /// weighted sum of values. What a query with visible <= first gets is
   /// undefined.
-  float* partial[query_tile];
+  float* partial[rounded_query_tile];
 };
 constexpr int partial_header = 2;
 
@@ -133,6 +148,7 @@ struct kernel_table {
   void (*round)(const float* x, int rows, std::int64_t columns, std::byte* out);
   int rounded_bytes;
   rounded_tiles bf16;
+  gated_tiles bf16_gated; ///< null: one after the other is as fast
 
   /// One row. Squares are summed with fma in 16 lanes (column i in lane
   /// i % 16), the lanes as a tree: l with l + 8, + 4, + 2, + 1. Then
@@ -141,8 +157,7 @@ struct kernel_table {
                    std::int64_t columns, float* out);
 
   /// One row: out = (g / (1 + exp(0 - g))) * up.
-  void (*silu_mul)(const float* gate, const float* up, std::int64_t n,
-                   float* out);
+  gated_row silu_mul;
 
   /// Scores: s = sum of fma(q, k) over the dimensions in order, times scale;
   /// with a soft cap c then s = tanh(s / c) * c.
@@ -150,6 +165,12 @@ struct kernel_table {
   /// above. Values: fma(weight, v), position after position. Positions that a
   /// query does not see are not in its sums.
   void (*attend)(const attention_span&);
+
+  /// The same over bf16. Scores: blocks of 32 dimensions, of which the last may
+  /// have 16, are added as rounded_tiles says. Weights are rounded to bf16 (0
+  /// below 2^-56) before they are summed. Values: blocks of 16 positions are
+  /// added likewise, positions that a query does not see with the weight 0.
+  void (*attend_rounded)(const attention_span&);
 
   /// Merges the partials of spans 0 to spans - 1, `stride` floats apart:
   /// m = largest maximum; f = exp(maximum - m); total and values are summed
@@ -160,14 +181,16 @@ struct kernel_table {
   /// Rounds to f16, half to even.
   void (*to_f16)(const float* x, std::int64_t n, std::uint16_t* out);
 
+  /// Rounds to bf16, half to even, what is below 2^-56 to 0.
+  void (*to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);
+
   /// e to the power of each x, as silu_mul and attend compute it: relative
   /// error below 2e-7; 0 below -87.33, infinite above 88.37.
   void (*exp)(const float* x, std::int64_t n, float* out);
 
   /// One row: out = (g / (1 + exp(0 - 2u))) * up, which is GELU in its tanh
   /// form; u = (c * g) * fma(0.044715 * g, g, 1), c = sqrt(2 / pi).
-  void (*gelu_mul)(const float* gate, const float* up, std::int64_t n,
-                   float* out);
+  gated_row gelu_mul;
 
   /// One row: y = fma(factor, x, y).
   void (*add_scaled)(const float* x, float factor, std::int64_t n, float* y);
@@ -198,8 +221,7 @@ struct kernel_table {
   void (*erf_gelu)(const float* x, std::int64_t n, float* out);
 
   /// One row: out = erf_gelu(gate) * up.
-  void (*erf_gelu_mul)(const float* gate, const float* up, std::int64_t n,
-                       float* out);
+  gated_row erf_gelu_mul;
 };
 
 const kernel_table& plain_kernels();

@@ -293,21 +293,43 @@ void round_rows(const float* x, int rows, std::int64_t columns,
     });
 }
 
-/// One block's sums over its even columns (Parity 0) or its odd ones, of R
-/// rows.
+/// Numbers in bf16: `pairs` pairs of neighbouring columns, each of 16 outputs,
+/// `pair_bytes` from one pair to the next.
+struct bf16_block {
+  const std::byte* numbers;
+  std::int64_t pair_bytes = 64;
+  int pairs = column_pairs;
+};
+
+/// One block's sums over its even columns (Parity 0) or its odd ones, of R rows
+/// that are `stride` floats apart.
 template <class L, int Parity, int R>
-inline void add_columns(const std::byte* block, const float* x,
-                        typename L::f32 (&sums)[R]) {
+[[gnu::always_inline]] inline void add_columns(const bf16_block& block,
+                                               const float* x, int stride,
+                                               typename L::f32 (&sums)[R]) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
     sums[r] = L::zero();
-  for (int p = 0; p < column_pairs; ++p) {
-    const auto w = L::template load_bf16<Parity>(block + p * 64);
+  for (int p = 0; p < block.pairs; ++p) {
+    const auto w =
+        L::template load_bf16<Parity>(block.numbers + p * block.pair_bytes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-      sums[r] =
-          L::fma(w, L::set(x[r * block_columns + 2 * p + Parity]), sums[r]);
+      sums[r] = L::fma(w, L::set(x[r * stride + 2 * p + Parity]), sums[r]);
   }
+}
+
+/// Adds a block to the sums of R rows, as the matrix unit does.
+template <class L, int R>
+[[gnu::always_inline]] inline void add_block(const bf16_block& block,
+                                             const float* x, int stride,
+                                             typename L::f32 (&sums)[R]) {
+  typename L::f32 even[R], odd[R];
+  add_columns<L, 0>(block, x, stride, even);
+  add_columns<L, 1>(block, x, stride, odd);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    sums[r] = L::add(sums[r], L::add(even[r], odd[r]));
 }
 
 /// R neighbouring rows of a group, `rows` of which lie in a block.
@@ -322,12 +344,7 @@ void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
     const std::byte* block = tile + b * bf16_block_bytes;
     for (int at = 0; at < bf16_block_bytes; at += 64)
       L::prefetch(block + prefetch_bytes + at);
-    typename L::f32 even[R], odd[R];
-    add_columns<L, 0>(block, x + b * rows * block_columns, even);
-    add_columns<L, 1>(block, x + b * rows * block_columns, odd);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-      s[r] = L::add(s[r], L::add(even[r], odd[r]));
+    add_block<L>({block}, x + b * rows * block_columns, block_columns, s);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
@@ -517,8 +534,8 @@ inline void score_groups(const attention_span& a, int group, int groups,
 }
 
 /// Turns scores first to n - 1 into weights (what else stands in their groups
-/// of 16 into zeros).
-template <class L>
+/// of 16 into zeros), which are bf16 if Rounded.
+template <class L, bool Rounded = false>
 inline void weigh(float* scores, int first, int n, float* partial) {
   const int start = first / 16 * 16;
   for (int i = start; i < first; ++i)
@@ -530,7 +547,9 @@ inline void weigh(float* scores, int first, int n, float* partial) {
   auto sums = L::zero();
   for (int i = start; i < n; i += 16) {
     const auto shifted = L::sub(L::load(scores + i), L::set(maximum));
-    const auto w = L::keep(exp_lanes<L>(shifted), n - i, 0.0f);
+    auto w = L::keep(exp_lanes<L>(shifted), n - i, 0.0f);
+    if constexpr (Rounded)
+      w = L::rounded(w);
     L::store(scores + i, w);
     sums = L::add(sums, w);
   }
@@ -641,6 +660,115 @@ void attend_span(const attention_span& a) {
       a.count, [&](auto r) { attend_queries<L, decltype(r)::value>(a); });
 }
 
+/// Groups of 16 positions that any query of a span sees: from, to.
+inline position_range seen_groups(const attention_span& a) {
+  int least = span_positions, most = 0;
+  for (int r = 0; r < a.count; ++r) {
+    least = a.first[r] < least ? a.first[r] : least;
+    most = a.visible[r] > most ? a.visible[r] : most;
+  }
+  return {least / 16, (most + 15) / 16};
+}
+
+/// Turns sums of q k into weights in bf16, in all groups that any query sees.
+template <class L>
+void weigh_rounded(const attention_span& a, position_range groups,
+                   float (*scores)[span_positions]) {
+  const int from = groups.from * 16, to = groups.to * 16;
+  for (int r = 0; r < a.count; ++r) {
+    float* s = scores[r];
+    scale_row<L>(s + from, a.scale, to - from);
+    if (a.soft_cap > 0)
+      soft_cap_row<L>(s + from, a.soft_cap, to - from);
+    weigh<L, true>(s, a.first[r], a.visible[r], a.partial[r]);
+    for (int i = from; i < a.first[r] / 16 * 16; i += 16)
+      L::store(s + i, L::zero());
+    for (int i = (a.visible[r] + 15) / 16 * 16; i < to; i += 16)
+      L::store(s + i, L::zero());
+  }
+}
+
+/// Groups of positions that are asked for before they are needed.
+constexpr int groups_ahead = 4;
+
+/// Few queries are done faster than memory delivers: asks for the keys or
+/// values of `count` groups from `from` on, as far as they are seen.
+template <class L>
+inline void ask_ahead(const attention_span& a,
+                      const std::uint16_t* const* groups, position_range seen,
+                      int from, int count) {
+  if (a.count > queries_of_a_decode)
+    return;
+  for (int g = from; g < from + count && g < seen.to; ++g)
+    for (int i = 0; i < 16 * a.head_dim; i += 32)
+      L::prefetch(groups[g] + i);
+}
+
+/// Calls f(constant<n>, row) for pieces of N rows and what is left.
+template <int N, class F>
+inline void in_pieces(int rows, F f) {
+  for (int row = 0; row < rows; row += N)
+    with_constant<N>(rows - row < N ? rows - row : N,
+                     [&](auto n) { f(n, row); });
+}
+
+/// Sums of q k of R queries and group g.
+template <class L, int R>
+void score_rounded(const attention_span& a, int row, int g,
+                   float (*scores)[span_positions]) {
+  const auto* keys = reinterpret_cast<const std::byte*>(a.keys[g]);
+  const auto* q =
+      reinterpret_cast<const float*>(a.rounded) + row * block_columns;
+  typename L::f32 s[R];
+  for (int r = 0; r < R; ++r)
+    s[r] = L::zero();
+  int d = 0;
+  for (; d + block_columns <= a.head_dim; d += block_columns)
+    add_block<L>({keys + d * 32}, q + d * a.count, block_columns, s);
+  if (d < a.head_dim)
+    add_block<L>({keys + d * 32, 64, column_pairs / 2}, q + d * a.count,
+                 block_columns, s);
+  for (int r = 0; r < R; ++r)
+    L::store(scores[row + r] + g * 16, s[r]);
+}
+
+/// Dimensions d to d + 15 of the weighted sums of values of R queries.
+template <class L, int R>
+void sum_rounded(const attention_span& a, int row, int d, position_range groups,
+                 const float (*weights)[span_positions]) {
+  typename L::f32 s[R];
+  for (int r = 0; r < R; ++r)
+    s[r] = L::zero();
+  for (int g = groups.from; g < groups.to; ++g) {
+    if (d == 0 && row == 0)
+      ask_ahead<L>(a, a.values, groups, g + groups_ahead, 1);
+    add_block<L>({reinterpret_cast<const std::byte*>(a.values[g] + d * 2),
+                  a.head_dim * 4, column_pairs / 2},
+                 weights[row] + g * 16, span_positions, s);
+  }
+  for (int r = 0; r < R; ++r)
+    L::store(a.partial[row + r] + partial_header + d, s[r]);
+}
+
+template <class L>
+void attend_rounded(const attention_span& a) {
+  constexpr int most = L::product_rows >= 16 ? 8 : 3;
+  alignas(64) float scores[rounded_query_tile][span_positions];
+  const auto groups = seen_groups(a);
+  for (int g = groups.from; g < groups.to; ++g) {
+    ask_ahead<L>(a, a.keys, groups, g + groups_ahead, 1);
+    in_pieces<most>(a.count, [&](auto n, int row) {
+      score_rounded<L, decltype(n)::value>(a, row, g, scores);
+    });
+  }
+  ask_ahead<L>(a, a.values, groups, groups.from, groups_ahead);
+  weigh_rounded<L>(a, groups, scores);
+  for (int d = 0; d < a.head_dim; d += 16)
+    in_pieces<most>(a.count, [&](auto n, int row) {
+      sum_rounded<L, decltype(n)::value>(a, row, d, groups, scores);
+    });
+}
+
 template <class L>
 float exp_one(float x) {
   float s[16];
@@ -702,6 +830,21 @@ void f16_row(const float* x, std::int64_t n, std::uint16_t* out) {
     out[i] = last[i - whole];
 }
 
+template <class L>
+void bf16_row(const float* x, std::int64_t n, std::uint16_t* out) {
+  for (std::int64_t i = 0; i < n; i += 16) {
+    const auto some = n - i < 16 ? n - i : 16;
+    float rounded[16];
+    L::store(rounded, L::rounded(some < 16 ? load_first<L>(x + i, some)
+                                           : L::load(x + i)));
+    for (std::int64_t j = 0; j < some; ++j) {
+      std::uint32_t bits;
+      __builtin_memcpy(&bits, &rounded[j], sizeof bits);
+      out[i + j] = static_cast<std::uint16_t>(bits >> 16);
+    }
+  }
+}
+
 /// `Weights<f>::run` is the quantised_tile of format f.
 template <class L, template <tile_format> class Weights, std::size_t... Types>
 constexpr kernel_table make_table(std::index_sequence<Types...>) {
@@ -712,11 +855,14 @@ constexpr kernel_table make_table(std::index_sequence<Types...>) {
           round_rows<L>,
           sizeof(float),
           rounded_weights<L>,
+          nullptr,
           rms_norm_row<L>,
           silu_mul_row<L>,
           attend_span<L>,
+          attend_rounded<L>,
           merge_spans<L>,
           f16_row<L>,
+          bf16_row<L>,
           exp_row<L>,
           gelu_mul_row<L>,
           add_scaled_row<L>,

@@ -22,7 +22,11 @@ bool has_unit() {
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0)
     return false;
   constexpr unsigned bf16 = 1u << 22, tiles = 1u << 24, int8 = 1u << 25;
-  return (d & (bf16 | tiles | int8)) == (bf16 | tiles | int8);
+  if ((d & (bf16 | tiles | int8)) != (bf16 | tiles | int8))
+    return false;
+  constexpr unsigned vectors_round = 1u << 5; // AVX-512 BF16
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 &&
+         (a & vectors_round) != 0;
 }
 
 /// Its registers are large, so Linux wants to be asked for them.
@@ -70,10 +74,48 @@ std::vector<float> product_by(const kernel_table& kernels) {
   return y;
 }
 
+/// Attention of five queries over 48 positions and dimensions, whose blocks of
+/// columns are of 32 and of 16.
+std::vector<float> attention_by(const kernel_table& kernels) {
+  constexpr int queries = 5, dims = 48, positions = 48;
+  std::uint32_t state = 2;
+  std::vector<float> q(queries * dims), kept(2 * positions * dims);
+  for (auto* numbers : {&q, &kept})
+    for (auto& one : *numbers)
+      one = static_cast<float>(state = state * 1664525u + 1013904223u) *
+                0x1p-31f -
+            1;
+  std::vector<std::byte> rounded(group_rows * 2 * block_columns * 4 +
+                                 rounded_slack);
+  kernels.round(q.data(), queries, dims, rounded.data());
+  std::vector<std::uint16_t> halves(kept.size());
+  kernels.to_bf16(kept.data(), static_cast<std::int64_t>(kept.size()),
+                  halves.data());
+  std::vector<float> out(queries * (partial_header + dims));
+  attention_span a{};
+  a.rounded = rounded.data();
+  a.count = queries;
+  a.head_dim = dims;
+  a.scale = 1;
+  for (int g = 0; g < positions / 16; ++g) {
+    a.keys[g] = halves.data() + g * 16 * dims;
+    a.values[g] = a.keys[g] + positions * dims;
+  }
+  for (int r = 0; r < queries; ++r) {
+    a.visible[r] = positions - r;
+    a.partial[r] = out.data() + r * (partial_header + dims);
+  }
+  kernels.attend_rounded(a);
+  return out;
+}
+
 bool computes_as_written() {
-  const auto ours = product_by(avx512_kernels());
-  const auto its = product_by(amx_kernels());
-  return std::memcmp(ours.data(), its.data(), ours.size() * sizeof(float)) == 0;
+  const auto same = [](const auto& ours, const auto& its) {
+    return std::memcmp(ours.data(), its.data(), ours.size() * sizeof(float)) ==
+           0;
+  };
+  return same(product_by(avx512_kernels()), product_by(amx_kernels())) &&
+         same(attention_by(avx512_kernels()), attention_by(amx_kernels()));
 }
 
 } // namespace

@@ -17,7 +17,7 @@ result<std::unique_ptr<paged_kv>> paged_kv::lay_out(const kv_shape& shape) {
                  "the CPU kernels need KV blocks of a multiple of 16 tokens, "
                  "not " +
                      std::to_string(shape.block_tokens)};
-  std::int64_t bytes = 2 * 2; // keys and values, f16
+  std::int64_t bytes = 2 * 2; // keys and values, of two bytes a number
   for (std::int64_t size : {shape.layers, shape.kv_heads, shape.blocks,
                             shape.head_dim, shape.block_tokens})
     if (__builtin_mul_overflow(bytes, size, &bytes))

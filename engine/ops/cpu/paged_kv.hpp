@@ -5,9 +5,10 @@
 
 namespace troupe::ops::cpu {
 
-/// Keys and values as f16. A layer's block holds, per kv head, the keys of its
-/// positions in groups of 16 as [head_dim][16], so that one lane is one
-/// position, and then the values as [position][head_dim].
+/// Keys and values as f16 or, where the shape says so, as bf16. A layer's block
+/// holds, per kv head, the keys of its positions in groups of 16, so that one
+/// lane is one position, and then the values, as attention_span (kernels.hpp)
+/// says.
 class paged_kv final : public kv_pool {
 public:
   /// Fails unless block_tokens and head_dim are multiples of 16 and the memory
@@ -24,8 +25,8 @@ public:
     return bytes_;
   }
 
-  /// First key of the head in the block: key(d, position t) is at
-  /// [(t / 16 * head_dim + d) * 16 + t % 16].
+  /// First key of the head in the block. Each 16 positions take 16 * head_dim
+  /// numbers.
   std::uint16_t* keys(std::int32_t layer, std::int32_t block,
                       std::int32_t head) {
     const auto at =
@@ -33,7 +34,7 @@ public:
     return reinterpret_cast<std::uint16_t*>(memory_.data()) +
            at * 2 * shape_.block_tokens * shape_.head_dim;
   }
-  /// value(d, position t) is at [t * head_dim + d].
+  /// First value; as many numbers.
   std::uint16_t* values(std::int32_t layer, std::int32_t block,
                         std::int32_t head) {
     return keys(layer, block, head) +

@@ -85,14 +85,14 @@ std::string failure(const options& o) {
   return loaded ? "" : loaded.error().message;
 }
 
-/// How far answers may be from the reference: as stored, in bf16, products
-/// round their inputs.
+/// How far answers may be from the reference: as stored, in bf16, products and
+/// attention round their inputs.
 struct allowed {
   const char* dtype;
   double cosine;
   float score;
 };
-constexpr allowed forms[] = {{"", 2e-3, 1e-2f}, {"float32", 1e-5, 5e-3f}};
+constexpr allowed forms[] = {{"", 2e-3, 2e-2f}, {"float32", 1e-5, 5e-3f}};
 
 } // namespace
 

@@ -25,9 +25,9 @@ const char* const encoders[] = {"bert-embedding",        "bert-score",
 /// operation. Seen: below 5e-6.
 constexpr float naive_tolerance = 1e-5f;
 
-/// The CPU keeps keys and values in f16; seen: 9e-4.
+/// The CPU keeps keys and values of models in F32 in f16; seen: 9e-4.
 constexpr float cpu_tolerance = 5e-3f;
-/// And rounds the inputs of products with bf16 to that; seen: 0.018.
+/// Of models in bf16 it rounds what it multiplies to that; seen: 0.018.
 constexpr float bf16_tolerance = 0.03f;
 
 struct loaded_encoder {

@@ -191,6 +191,22 @@ TEST_CASE("rope factors come from a tensor or from linear scaling") {
   CHECK(config->rope.factors == std::vector<float>{4.0f, 4.0f});
 }
 
+TEST_CASE("attention is in bf16 if all that makes q, k and v is") {
+  auto file = small_model();
+  CHECK_FALSE(read(file)->bf16_attention);
+  auto store = [&](const std::string& name, std::uint32_t type) {
+    file.tensor("blk." + name + ".weight").type = type;
+  };
+  for (const char* name :
+       {"0.attn_q", "0.attn_k", "0.attn_v", "1.attn_q", "1.attn_k"})
+    store(name, gguf_tensor_bf16);
+  CHECK_FALSE(read(file)->bf16_attention);
+  store("1.attn_v", gguf_tensor_bf16);
+  CHECK(read(file)->bf16_attention);
+  store("0.attn_k", gguf_tensor_f16);
+  CHECK_FALSE(read(file)->bf16_attention);
+}
+
 TEST_CASE("tensors have the shapes that the metadata says") {
   refused(with("llama.vocab_size", 7), errc::corrupt,
           "is 7, but the embedding has 6 rows");

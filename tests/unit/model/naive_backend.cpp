@@ -280,8 +280,8 @@ public:
       for (std::int32_t head = 0; head < kv_heads; ++head) {
         auto at = store.at(layer, table, position, head);
         auto* k = q + (heads + head) * d;
-        keep(k, d, store.keys_.data() + at);
-        keep(k + kv_heads * d, d, store.values_.data() + at);
+        keep(store.shape_, k, store.keys_.data() + at);
+        keep(store.shape_, k + kv_heads * d, store.values_.data() + at);
       }
     }
   }
@@ -416,10 +416,18 @@ public:
   }
 
 private:
-  void keep(const float* from, std::int32_t size, float* to) const {
-    std::copy_n(from, size, to);
+  void keep(const ops::kv_shape& shape, const float* from, float* to) const {
+    std::copy_n(from, shape.head_dim, to);
     if (rounding_ == rounding::as_cpu)
-      std::transform(to, to + size, to, rounded_to_f16);
+      std::transform(to, to + shape.head_dim, to,
+                     shape.bf16 ? rounded_to_bf16 : rounded_to_f16);
+  }
+
+  /// A number of a query, or a weight, as it is multiplied.
+  double multiplied(const ops::kv_shape& shape, double x) const {
+    return rounding_ == rounding::as_cpu && shape.bf16
+               ? rounded_to_bf16(static_cast<float>(x))
+               : x;
   }
 
   static void normalise(const float* x, ops::buffer& w, float eps,
@@ -450,10 +458,9 @@ private:
     return cap > 0 ? cap * std::tanh(x / cap) : x;
   }
 
-  static void attend(const naive_pool& store, const ops::attention_params& how,
-                     const ops::batch_view& batch, std::size_t row,
-                     std::int32_t layer, std::int32_t kv_head, const float* q,
-                     float* out) {
+  void attend(const naive_pool& store, const ops::attention_params& how,
+              const ops::batch_view& batch, std::size_t row, std::int32_t layer,
+              std::int32_t kv_head, const float* q, float* out) const {
     auto d = store.shape_.head_dim;
     auto own = batch.positions[row];
     auto last = own;
@@ -469,13 +476,13 @@ private:
       auto* k = store.keys_.data() + store.at(layer, table, p, kv_head);
       auto& score = weights[p - first];
       for (std::int32_t i = 0; i < d; ++i)
-        score += double{q[i]} * k[i] * how.scale;
+        score += multiplied(store.shape_, q[i]) * k[i] * how.scale;
       score = capped(score, how.soft_cap);
     }
     auto most = *std::max_element(weights.begin(), weights.end());
     double sum = 0;
     for (auto& weight : weights)
-      sum += weight = std::exp(weight - most);
+      sum += weight = multiplied(store.shape_, std::exp(weight - most));
     std::vector<double> mixed(d);
     for (auto p = first; p <= last; ++p) {
       auto* v = store.values_.data() + store.at(layer, table, p, kv_head);

@@ -9,9 +9,10 @@ namespace troupe::test {
 /// What a naive backend rounds beyond keeping activations as floats.
 enum class rounding {
   none,
-  /// As the CPU backend's contract says: keys and values to f16, inputs of
-  /// products with quantised weights to int8 in blocks of 32, with weights in
-  /// bf16 to bf16.
+  /// As the CPU backend's contract says: keys and values to f16, of a model in
+  /// bf16 to bf16, as queries and weights of positions then; inputs of products
+  /// with quantised weights to int8 in blocks of 32, with weights in bf16 to
+  /// bf16.
   as_cpu,
 };
 

@@ -61,6 +61,7 @@ enum gguf_tensor_type : std::uint32_t {
   gguf_tensor_f16 = 1,
   gguf_tensor_q4_0 = 2,
   gguf_tensor_q8_0 = 8,
+  gguf_tensor_bf16 = 30,
 };
 
 /// One tensor entry as it shall stand in the file, right or wrong.
