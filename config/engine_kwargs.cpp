@@ -209,7 +209,8 @@ engine_kwargs read_engine_kwargs(const located& value) {
     only_one(in, key);
   out.kv_cache_dtype = read_word(in, "kv_cache_dtype",
                                  {{"auto", ""},
-                                  {"float16", ""},
+                                  {"float16", "float16"},
+                                  {"bfloat16", "bfloat16"},
                                   {"fp8", "fp8_e4m3"},
                                   {"fp8_e4m3", "fp8_e4m3"}});
   only_text(in, "tokenizer_mode", {"auto"});

@@ -293,9 +293,13 @@ llm_config read_llm_config(const located& value) {
     out.device = device_wish::gpu;
   auto kwargs = in.take("engine_kwargs");
   out.engine = read_engine_kwargs(kwargs);
-  if (!out.engine.kv_cache_dtype.empty() && out.device == device_wish::cpu)
+  const auto& kv = out.engine.kv_cache_dtype;
+  if (kv == "fp8_e4m3" && out.device == device_wish::cpu)
     kwargs.error("kv_cache_dtype fp8 is for GPUs, and the model is to run on "
                  "the CPU");
+  if (kv == "bfloat16" && out.device == device_wish::gpu)
+    kwargs.error("kv_cache_dtype bfloat16 is for CPUs, and the model is to run "
+                 "on a GPU");
   if (is_per_rank && !out.bundles.empty())
     out.bundles.resize(
         std::max<std::size_t>(out.engine.tensor_parallel_size, 1),

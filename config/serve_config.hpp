@@ -78,7 +78,7 @@ struct engine_kwargs {
   std::string chat_template_path;
   double memory_utilization = 0; ///< gpu_memory_utilization
   std::string quantization;
-  std::string kv_cache_dtype; ///< "fp8_e4m3"
+  std::string kv_cache_dtype; ///< "float16", "bfloat16", "fp8_e4m3"
   std::string dtype;       ///< "float16", "bfloat16", "float32"
   std::string load_format; ///< "gguf", "safetensors"
   /// What the model has to give: "generate", "embed", "score", "pooling" (one

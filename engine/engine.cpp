@@ -74,6 +74,10 @@ result<opened_model> open_model(const options& o) {
                                          static_cast<int>(o.max_model_len));
   if (!config)
     return config.error();
+  if (o.kv_cache_dtype == "float16")
+    config->bf16_attention = false;
+  if (o.kv_cache_dtype == "bfloat16")
+    config->bf16_attention = true;
   return opened_model{std::move(*files), std::move(*config)};
 }
 
@@ -131,7 +135,8 @@ std::unique_ptr<ops::communicator> sizing_ranks_of(const options& o) {
 }
 
 ops::kv_type kv_type_of(const options& o) {
-  return o.kv_cache_dtype.empty() ? ops::kv_type::f16 : ops::kv_type::e4m3;
+  return o.kv_cache_dtype == "fp8_e4m3" ? ops::kv_type::e4m3
+                                        : ops::kv_type::f16;
 }
 
 std::unique_ptr<ops::backend> sizing_backend_of(const options& o) {
@@ -666,6 +671,9 @@ private:
     model_.about.arithmetic_class = arithmetic_class_of(
         content(),
         arithmetic_ + (source_.config.short_rope ? "/short-rope" : "") +
+            (source_.config.bf16_attention && !on_gpu(options_)
+                 ? "/bf16-attention"
+                 : "") +
             (ranks() ? fmt::format("/{} ranks", ranks()->size()) : ""));
     model_.about.device =
         options_.device + ": " + model_.backend->description() +

@@ -48,7 +48,9 @@ struct options {
   /// output), but for embeddings and what chooses tokens or experts. Empty = as
   /// it is, which on a GPU is fp8 too (model_files.cpp).
   std::string quantization;
-  /// "fp8_e4m3": keys and values are kept so, on a GPU alone; empty: as f16.
+  /// What keys and values are kept as. "fp8_e4m3": on a GPU alone. "bfloat16":
+  /// on a CPU alone, where attention then multiplies bf16. "float16". Empty:
+  /// bfloat16 on a CPU where what makes them is in it, else float16.
   std::string kv_cache_dtype;
   /// "float16", "bfloat16": matrices of floats are rounded to it unless they
   /// are quantised. "float32", empty: they stay as stored, which is exact.

@@ -40,14 +40,18 @@ result<void> check(const options& o) {
   if (!(o.memory_utilization >= 0 && o.memory_utilization <= 1))
     return error{errc::invalid_argument,
                  "gpu_memory_utilization: is not in 0 to 1"};
-  if (!o.kv_cache_dtype.empty() && o.kv_cache_dtype != "fp8_e4m3")
-    return error{
-        errc::invalid_argument,
-        fmt::format("kv_cache_dtype: '{}' is not known", o.kv_cache_dtype)};
-  if (!o.kv_cache_dtype.empty() && o.device != "cuda")
+  const auto& kv = o.kv_cache_dtype;
+  if (!kv.empty() && kv != "float16" && kv != "bfloat16" && kv != "fp8_e4m3")
+    return error{errc::invalid_argument,
+                 fmt::format("kv_cache_dtype: '{}' is not known", kv)};
+  if (kv == "fp8_e4m3" && o.device != "cuda")
     return error{errc::unsupported,
-                 "kv_cache_dtype: fp8_e4m3 is for GPUs; keys and values are "
-                 "float16 on a CPU"};
+                 "kv_cache_dtype: fp8_e4m3 is for GPUs; a CPU has float16 and "
+                 "bfloat16"};
+  if (kv == "bfloat16" && o.device == "cuda")
+    return error{errc::unsupported,
+                 "kv_cache_dtype: bfloat16 is for CPUs; a GPU has float16 and "
+                 "fp8"};
   if (!(o.gpu_share >= 0 && o.gpu_share <= 1))
     return error{errc::invalid_argument, "a share of a GPU is not in 0 to 1"};
   return {};

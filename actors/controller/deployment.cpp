@@ -239,7 +239,8 @@ protocol::replica_spec to_spec(const config::llm_config& model,
   spec.chat_template = model.engine.chat_template;
   spec.memory_utilization = model.engine.memory_utilization;
   spec.quantization = model.engine.quantization;
-  spec.kv_cache_dtype = model.engine.kv_cache_dtype;
+  auto& kv = model.engine.kv_cache_dtype;
+  (kv == "fp8_e4m3" ? spec.kv_cache_dtype : spec.float_kv_dtype) = kv;
   spec.dtype = model.engine.dtype;
   spec.load_format = model.engine.load_format;
   spec.task = model.engine.task;

@@ -92,6 +92,7 @@ struct layout<replica_spec> {
       droppable_since(7, 47, &r::leader),
       droppable_since(7, 48, &r::kv_cache_dtype),
       droppable_since(7, 49, &r::gpus_here),
+      droppable_since(7, 50, &r::float_kv_dtype),
   };
 };
 

@@ -80,8 +80,11 @@ struct replica_spec {
   /// Which of the node's GPUs this takes there: the head's choice
   /// (gpu_room.hpp). Since version 7.
   gpu_numbers gpus_here = {};
-  /// engine::options has what it means. Since version 7.
+  /// engine::options has what it means: "fp8_e4m3". Since version 7.
   std::string kv_cache_dtype;
+  /// The same, of "float16" and "bfloat16". A node that does not know it keeps
+  /// float16. Since version 7.
+  std::string float_kv_dtype = {};
   // A replica whose ranks are on several nodes (`data_network: trusted`), since
   // version 7; only nodes that know it are given such a one.
   /// Its nodes in the order of ranks, its own first. None = all ranks are here.

@@ -124,6 +124,7 @@ replica_spec full_spec() {
   x.part = 1;
   x.leader = 77;
   x.kv_cache_dtype = "fp8_e4m3";
+  x.float_kv_dtype = "float16";
   return x;
 }
 
@@ -330,6 +331,7 @@ TEST_CASE("an older reader reads what is written for it") {
     spec.gpus = 0;
     spec.gpus_here.clear();
     spec.kv_cache_dtype.clear();
+    spec.float_kv_dtype.clear();
     spec.ranks_on.clear();
     spec.part = 0;
     spec.leader = 0;

@@ -153,8 +153,11 @@ TEST_CASE("what concerns weights, seeds and memory is read") {
 
 TEST_CASE("fp8 is read as vLLM has it") {
   folder here;
-  for (auto [said, means] :
-       {std::pair{"fp8", "fp8_e4m3"}, {"fp8_e4m3", "fp8_e4m3"}, {"auto", ""}}) {
+  for (auto [said, means] : {std::pair{"fp8", "fp8_e4m3"},
+                             {"fp8_e4m3", "fp8_e4m3"},
+                             {"auto", ""},
+                             {"float16", "float16"},
+                             {"bfloat16", "bfloat16"}}) {
     auto loaded = here.load(
         with_model(std::string{"          engine_kwargs: {quantization: fp8, "
                                "kv_cache_dtype: "} +
@@ -253,7 +256,8 @@ TEST_CASE("what Ray has and Troupe does not yet is refused by name") {
       row{"          engine_kwargs: {load_format: pt}\n",
           "\"pt\": not supported yet"},
       row{"          engine_kwargs: {kv_cache_dtype: fp8_e5m2}\n",
-          "\"fp8_e5m2\": not supported yet; allowed now: auto, float16, fp8, "
+          "\"fp8_e5m2\": not supported yet; allowed now: auto, float16, "
+          "bfloat16, fp8, "
           "fp8_e4m3"},
       row{"          deployment_config: {user_config: {temperature: 0}}\n",
           "user_config: is what Ray gives to a deployment's method "
@@ -395,6 +399,9 @@ TEST_CASE("values of the wrong kind are errors that say what is allowed") {
       row{"          accelerator_config: {kind: cpu}\n"
           "          engine_kwargs: {kv_cache_dtype: fp8}\n",
           "engine_kwargs: kv_cache_dtype fp8 is for GPUs"},
+      row{"          accelerator_config: {kind: gpu}\n"
+          "          engine_kwargs: {kv_cache_dtype: bfloat16}\n",
+          "engine_kwargs: kv_cache_dtype bfloat16 is for CPUs"},
       row{"          engine_kwargs: {block_size: 17}\n", "multiple of 16"},
       row{"          engine_kwargs: {max_num_seqs: 64, max_num_batched_tokens: "
           "32}\n",

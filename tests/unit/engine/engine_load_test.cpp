@@ -392,6 +392,25 @@ TEST_CASE("a model of floats is quantised when it is loaded") {
   CHECK(session{o}.what().about().arithmetic_class == exact);
 }
 
+TEST_CASE("keys and values are kept as asked, else as the model is") {
+  const auto requests = mixture(8, 263);
+  for (auto [model, own, other] :
+       {std::tuple{"llama-bf16", "bfloat16", "float16"},
+        {"f32-tied.gguf", "float16", "bfloat16"}}) {
+    INFO(model);
+    options o = small(tiny / model);
+    o.max_model_len = 96;
+    const auto unsaid = session{o}.what().about().arithmetic_class;
+    o.kv_cache_dtype = own;
+    CHECK(session{o}.what().about().arithmetic_class == unsaid);
+    o.kv_cache_dtype = other;
+    session changed{o};
+    CHECK(changed.what().about().arithmetic_class != unsaid);
+    changed.ask(requests);
+    check_same(changed.heard(), baseline(o, requests));
+  }
+}
+
 TEST_CASE("a seed and the makers' sampling are in the card") {
   options o = small(tiny / "llama-bf16");
   o.seed = 9;
