@@ -266,6 +266,28 @@ TEST_CASE("extreme keys, values and queries give the same bits everywhere") {
     }
 }
 
+TEST_CASE("a weight below 2^-56 is 0 in bf16 on every set") {
+  random_numbers random{30};
+  const model_shape s{1, 1, 16, 16, true};
+  sequences all{s, 1, 2, random};
+  // The second row's own key has a score of 36 or 45 more than the first one,
+  // whose weight is then 2^-51.9 or 2^-64.9, and a value of 0.
+  for (const float score : {36.0f, 45.0f}) {
+    std::fill(all.qkv.begin(), all.qkv.end(), 0.0f);
+    float* second = all.qkv.data() + row_floats(s);
+    second[0] = score * 4; // times the scale, 1 / 4
+    second[16] = 1;
+    std::fill_n(all.qkv.data() + 32, 16, 1.0f);
+    for (auto& each : backends()) {
+      session one{*each.ops, all};
+      one.rope_.dims = 0;
+      one.step(whole(all));
+      INFO(each.name << ", " << score);
+      CHECK((one.out()[16] > 0) == (score < 40));
+    }
+  }
+}
+
 TEST_CASE("attention is the same whole, in chunks and token by token") {
   random_numbers random{22};
   for (const auto& s : {shapes[0], shapes[3], shapes[5], shapes[8]}) {
