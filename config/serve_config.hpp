@@ -79,8 +79,8 @@ struct engine_kwargs {
   double memory_utilization = 0; ///< gpu_memory_utilization
   std::string quantization;
   std::string kv_cache_dtype; ///< "float16", "bfloat16", "fp8_e4m3"
-  std::string dtype;       ///< "float16", "bfloat16", "float32"
-  std::string load_format; ///< "gguf", "safetensors"
+  std::string dtype;          ///< "float16", "bfloat16", "float32"
+  std::string load_format;    ///< "gguf", "safetensors"
   /// What the model has to give: "generate", "embed", "score", "pooling" (one
   /// of the last two).
   std::string task;

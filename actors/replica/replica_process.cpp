@@ -47,8 +47,8 @@ engine::options engine_options(const protocol::replica_spec& spec) {
   out.chat_template = spec.chat_template;
   out.memory_utilization = spec.memory_utilization;
   out.quantization = spec.quantization;
-  out.kv_cache_dtype = spec.kv_cache_dtype.empty() ? spec.float_kv_dtype
-                                                   : spec.kv_cache_dtype;
+  out.kv_cache_dtype =
+      spec.kv_cache_dtype.empty() ? spec.float_kv_dtype : spec.kv_cache_dtype;
   out.dtype = spec.dtype;
   out.load_format = spec.load_format;
   out.task = spec.task;
