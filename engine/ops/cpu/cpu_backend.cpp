@@ -151,12 +151,13 @@ bool has_gates_in_bf16(const tiled_weight& w) {
          parts[1].type == element_type::bf16;
 }
 
-/// Tile `within` of a part and `count` - 1 more, of a product of w.
-tile_output output_of(const tiled_weight& w, const weight_part& part,
-                      std::int64_t within, std::int64_t count, float* y,
+/// Tile `within` of a part and `count` - 1 more, of a product whose rows are
+/// `stride` floats apart.
+tile_output output_of(const weight_part& part, std::int64_t within,
+                      std::int64_t count, float* y, std::int64_t stride,
                       bool add) {
   const auto last = within + count - 1;
-  return {y + part.first_row + within * tile_lanes, w.rows(),
+  return {y + part.first_row + within * tile_lanes, stride,
           static_cast<int>(std::min<std::int64_t>(
               tile_lanes, part.rows - last * tile_lanes)),
           add};
@@ -311,16 +312,14 @@ public:
     round(x, rows, w.cols());
     const auto& gates = weights.parts()[0];
     const auto& ups = weights.parts()[1];
-    team_->run(gates.tile_count(), [&](std::int64_t begin, std::int64_t end,
-                                       int) {
-      const auto last = gates.rows - (end - 1) * tile_lanes;
-      kernels_.bf16_gated(
-          gates.tiles + begin * gates.tile_bytes,
-          ups.tiles + begin * ups.tile_bytes, static_cast<int>(end - begin),
-          rounded_.all(), gate_kernel(*with.gated),
-          {y + begin * tile_lanes, gates.rows,
-           static_cast<int>(std::min<std::int64_t>(tile_lanes, last)), false});
-    });
+    team_->run(
+        gates.tile_count(), [&](std::int64_t begin, std::int64_t end, int) {
+          kernels_.bf16_gated(
+              gates.tiles + begin * gates.tile_bytes,
+              ups.tiles + begin * ups.tile_bytes, static_cast<int>(end - begin),
+              rounded_.all(), gate_kernel(*with.gated),
+              output_of(gates, begin, end - begin, y, gates.rows, false));
+        });
   }
 
   void rope_and_store(float* qkv, std::int32_t heads, const rope_params& params,
@@ -547,7 +546,7 @@ private:
                            ? std::min(end - begin, part.tile_count() - within)
                            : 1;
     const auto* from = part.tiles + within * part.tile_bytes;
-    auto out = output_of(w, part, within, count, p.y, p.add);
+    auto out = output_of(part, within, count, p.y, w.rows(), p.add);
     switch (part.type) {
     case element_type::f32:
       kernels_.f32(from, w.cols(), p.x, p.rows, out);

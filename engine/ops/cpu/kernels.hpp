@@ -181,7 +181,8 @@ struct kernel_table {
   /// Rounds to f16, half to even.
   void (*to_f16)(const float* x, std::int64_t n, std::uint16_t* out);
 
-  /// Rounds to bf16, half to even, what is below 2^-56 to 0.
+  /// Rounds to bf16, half to even, what is below 2^-56 to 0; n is a multiple of
+  /// 16.
   void (*to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);
 
   /// e to the power of each x, as silu_mul and attend compute it: relative

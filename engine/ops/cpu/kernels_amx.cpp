@@ -117,13 +117,17 @@ void one_group(const std::byte* first, const std::byte* second,
   }
 }
 
-/// Two groups of rows and two tiles.
-void two_groups(const std::byte* first, const std::byte* second,
-                std::int64_t blocks, const row_group& a, const row_group& b) {
+inline void zero_sums() {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+}
+
+/// Two groups of rows and two tiles.
+void two_groups(const std::byte* first, const std::byte* second,
+                std::int64_t blocks, const row_group& a, const row_group& b) {
+  zero_sums();
   for (std::int64_t k = 0; k < blocks; ++k) {
     _tile_loadd(4, a.x + k * a.rows * 64, 64);
     _tile_loadd(6, first + k * register_bytes, 64);
@@ -206,41 +210,57 @@ void bf16_gated_weights(const std::byte* gates, const std::byte* ups, int tiles,
 
 constexpr int registers_of_sums = 4;
 
+/// Four blocks in bf16, as in bf16_block.
+struct four_blocks {
+  const std::byte* numbers[registers_of_sums];
+  std::int64_t pair_bytes;
+};
+
+/// Adds blocks of 32 columns, at which the rows are 64 bytes apart.
+inline void add_blocks(const std::byte* rows, const four_blocks& b) {
+  _tile_loadd(4, rows, 64);
+  _tile_loadd(6, b.numbers[0], b.pair_bytes);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_loadd(6, b.numbers[1], b.pair_bytes);
+  _tile_dpbf16ps(1, 4, 6);
+  _tile_loadd(6, b.numbers[2], b.pair_bytes);
+  _tile_dpbf16ps(2, 4, 6);
+  _tile_loadd(6, b.numbers[3], b.pair_bytes);
+  _tile_dpbf16ps(3, 4, 6);
+}
+
+/// Adds blocks of 16 columns.
+inline void add_half_blocks(const void* rows, std::int64_t row_bytes,
+                            const four_blocks& b) {
+  _tile_loadd(5, rows, row_bytes);
+  _tile_loadd(7, b.numbers[0], b.pair_bytes);
+  _tile_dpbf16ps(0, 5, 7);
+  _tile_loadd(7, b.numbers[1], b.pair_bytes);
+  _tile_dpbf16ps(1, 5, 7);
+  _tile_loadd(7, b.numbers[2], b.pair_bytes);
+  _tile_dpbf16ps(2, 5, 7);
+  _tile_loadd(7, b.numbers[3], b.pair_bytes);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
 /// Sums of q k of all queries for groups g to g + 3, those beyond `to` being
 /// the last one again.
-void score_groups(const attention_span& a, int g, int to,
-                  float (*scores)[span_positions]) {
-  const std::byte* keys[registers_of_sums];
-  for (int i = 0; i < registers_of_sums; ++i)
-    keys[i] =
-        reinterpret_cast<const std::byte*>(a.keys[g + i < to ? g + i : to - 1]);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+void score_four_groups(const attention_span& a, int g, int to,
+                       float (*scores)[span_positions]) {
+  const auto keys_at = [&](int d) {
+    four_blocks out{{}, 64};
+    for (int i = 0; i < registers_of_sums; ++i)
+      out.numbers[i] = reinterpret_cast<const std::byte*>(
+                           a.keys[g + i < to ? g + i : to - 1]) +
+                       d * 32;
+    return out;
+  };
+  zero_sums();
   int d = 0;
-  for (; d + block_columns <= a.head_dim; d += block_columns) {
-    _tile_loadd(4, a.rounded + d * a.count * 2, 64);
-    _tile_loadd(6, keys[0] + d * 32, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(6, keys[1] + d * 32, 64);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(6, keys[2] + d * 32, 64);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(6, keys[3] + d * 32, 64);
-    _tile_dpbf16ps(3, 4, 6);
-  }
-  if (d < a.head_dim) {
-    _tile_loadd(5, a.rounded + d * a.count * 2, 64);
-    _tile_loadd(7, keys[0] + d * 32, 64);
-    _tile_dpbf16ps(0, 5, 7);
-    _tile_loadd(7, keys[1] + d * 32, 64);
-    _tile_dpbf16ps(1, 5, 7);
-    _tile_loadd(7, keys[2] + d * 32, 64);
-    _tile_dpbf16ps(2, 5, 7);
-    _tile_loadd(7, keys[3] + d * 32, 64);
-    _tile_dpbf16ps(3, 5, 7);
-  }
+  for (; d + block_columns <= a.head_dim; d += block_columns)
+    add_blocks(a.rounded + d * a.count * 2, keys_at(d));
+  if (d < a.head_dim)
+    add_half_blocks(a.rounded + d * a.count * 2, 64, keys_at(d));
   float* out = scores[0] + g * 16;
   write_register<0>(out, span_positions);
   if (g + 1 < to)
@@ -257,27 +277,15 @@ using halves = std::uint16_t[span_positions];
 /// beyond the last are dimensions d to d + 15 again.
 void sum_dimensions(const attention_span& a, int d, position_range groups,
                     const halves* weights, float* out) {
-  std::int64_t at[registers_of_sums];
-  for (int i = 0; i < registers_of_sums; ++i)
-    at[i] = (d + i * 16 < a.head_dim ? d + i * 16 : d) * 4;
-  const std::int64_t pair_bytes = a.head_dim * 4;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  zero_sums();
   for (int g = groups.from; g < groups.to; ++g) {
-    const auto* values = reinterpret_cast<const std::byte*>(a.values[g]);
     if (d == 0)
       ask_ahead<avx512_lanes>(a, a.values, groups, g + groups_ahead, 1);
-    _tile_loadd(5, weights[0] + g * 16, sizeof(halves));
-    _tile_loadd(7, values + at[0], pair_bytes);
-    _tile_dpbf16ps(0, 5, 7);
-    _tile_loadd(7, values + at[1], pair_bytes);
-    _tile_dpbf16ps(1, 5, 7);
-    _tile_loadd(7, values + at[2], pair_bytes);
-    _tile_dpbf16ps(2, 5, 7);
-    _tile_loadd(7, values + at[3], pair_bytes);
-    _tile_dpbf16ps(3, 5, 7);
+    four_blocks values{{}, a.head_dim * 4};
+    for (int i = 0; i < registers_of_sums; ++i)
+      values.numbers[i] = reinterpret_cast<const std::byte*>(a.values[g]) +
+                          (d + i * 16 < a.head_dim ? d + i * 16 : d) * 4;
+    add_half_blocks(weights[0] + g * 16, sizeof(halves), values);
   }
   write_register<0>(out, 64);
   write_register<1>(out + 16, 64);
@@ -285,10 +293,7 @@ void sum_dimensions(const attention_span& a, int d, position_range groups,
   write_register<3>(out + 48, 64);
 }
 
-/// The same as `largest` and `tree_sum`, without going through memory.
-inline float largest_of(__m512 v) {
-  return _mm512_reduce_max_ps(v);
-}
+/// The same as `tree_sum`, without going through memory.
 inline float sum_of(__m512 v) {
   const __m256 eight =
       _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -318,7 +323,7 @@ void weigh_query(const attention_span& a, position_range groups, int r,
     most = L::max(_mm512_mask_mul_ps(nothing, seen_of(a, r, i),
                                      L::load(scores + i), factor),
                   most);
-  const float maximum = largest_of(most);
+  const float maximum = _mm512_reduce_max_ps(most);
   const auto least = L::set(0x1p-56f);
   auto sums = L::zero();
   for (int i = groups.from * 16; i < groups.to * 16; i += 16) {
@@ -345,7 +350,7 @@ void attend_rounded_amx(const attention_span& a) {
   for (int g = groups.from; g < groups.to; g += registers_of_sums) {
     ask_ahead<avx512_lanes>(a, a.keys, groups, g + registers_of_sums,
                             registers_of_sums);
-    score_groups(a, g, groups.to, scores);
+    score_four_groups(a, g, groups.to, scores);
   }
   ask_ahead<avx512_lanes>(a, a.values, groups, groups.from, groups_ahead);
   alignas(64) halves weights[rounded_query_tile];

@@ -32,6 +32,14 @@ inline void with_constant(int n, F f) {
   }
 }
 
+/// Calls f(constant<n>, row) for pieces of N rows and what is left.
+template <int N, class F>
+inline void in_pieces(std::int64_t rows, F f) {
+  for (std::int64_t row = 0; row < rows; row += N)
+    with_constant<N>(rows - row < N ? static_cast<int>(rows - row) : N,
+                     [&](auto n) { f(n, row); });
+}
+
 template <class L>
 float tree_sum(typename L::f32 v) {
   float s[16];
@@ -244,14 +252,9 @@ void float_rows(const std::byte* tile, std::int64_t columns, const float* x,
 template <class L, class Load>
 void float_weights(const std::byte* tile, std::int64_t columns, const float* x,
                    std::int64_t rows, const tile_output& out) {
-  constexpr int most = L::product_rows;
-  for (std::int64_t row = 0; row < rows; row += most) {
-    const auto left = rows - row;
-    with_constant<most>(
-        left < most ? static_cast<int>(left) : most, [&](auto r) {
-          float_rows<L, Load, decltype(r)::value>(tile, columns, x, row, out);
-        });
-  }
+  in_pieces<L::product_rows>(rows, [&](auto r, std::int64_t row) {
+    float_rows<L, Load, decltype(r)::value>(tile, columns, x, row, out);
+  });
 }
 
 template <class L>
@@ -354,19 +357,16 @@ void rounded_tile_rows(const std::byte* tile, std::int64_t blocks,
 template <class L>
 void rounded_weights(const std::byte* tile, int tiles, const rounded_rows& x,
                      const tile_output& out) {
-  constexpr int most = L::product_rows;
   for (int t = 0; t < tiles; ++t, tile += x.blocks * bf16_block_bytes) {
     const auto to = output_at(out, t, tiles, 0);
     for (std::int64_t first = 0; first < x.rows; first += group_rows) {
       const auto* group = reinterpret_cast<const float*>(x.x) +
                           first * x.blocks * block_columns;
       const int rows = group_size(first, x.rows);
-      for (int row = 0; row < rows; row += most)
-        with_constant<most>(rows - row < most ? rows - row : most, [&](auto r) {
-          rounded_tile_rows<L, decltype(r)::value>(tile, x.blocks,
-                                                   group + row * block_columns,
-                                                   rows, to, first + row);
-        });
+      in_pieces<L::product_rows>(rows, [&](auto r, std::int64_t row) {
+        rounded_tile_rows<L, decltype(r)::value>(
+            tile, x.blocks, group + row * block_columns, rows, to, first + row);
+      });
     }
   }
 }
@@ -562,6 +562,16 @@ struct position_range {
   int from, to;
 };
 
+/// Groups of 16 positions that any query of a span sees: from, to.
+inline position_range seen_groups(const attention_span& a) {
+  int least = span_positions, most = 0;
+  for (int r = 0; r < a.count; ++r) {
+    least = a.first[r] < least ? a.first[r] : least;
+    most = a.visible[r] > most ? a.visible[r] : most;
+  }
+  return {least / 16, (most + 15) / 16};
+}
+
 /// The positions that all R queries see; from 0 to 0 if there are none.
 template <int R>
 inline position_range shared_positions(const attention_span& a) {
@@ -625,14 +635,10 @@ inline void sum_values(const attention_span& a, int d, position_range shared,
 template <class L, int R>
 void attend_queries(const attention_span& a) {
   alignas(64) float scores[R][span_positions];
-  int least = span_positions, most = 0;
-  for (int r = 0; r < R; ++r) {
-    least = a.first[r] < least ? a.first[r] : least;
-    most = a.visible[r] > most ? a.visible[r] : most;
-  }
+  const auto seen = seen_groups(a);
   const auto shared = shared_positions<R>(a);
-  const int groups = (most + 15) / 16;
-  int g = least / 16;
+  const int groups = seen.to;
+  int g = seen.from;
   if constexpr (R <= queries_of_a_decode)
     for (int ahead = g; ahead < groups && ahead < g + L::key_groups; ++ahead)
       for (int d = 0; d < a.head_dim; d += 2)
@@ -643,8 +649,8 @@ void attend_queries(const attention_span& a) {
     score_groups<L, R, 1>(a, g, groups, scores);
   if (a.soft_cap > 0)
     for (int r = 0; r < R; ++r)
-      soft_cap_row<L>(scores[r] + least / 16 * 16, a.soft_cap,
-                      groups * 16 - least / 16 * 16);
+      soft_cap_row<L>(scores[r] + seen.from * 16, a.soft_cap,
+                      (groups - seen.from) * 16);
   for (int r = 0; r < R; ++r)
     weigh<L>(scores[r], a.first[r], a.visible[r], a.partial[r]);
   int d = 0;
@@ -658,16 +664,6 @@ template <class L>
 void attend_span(const attention_span& a) {
   with_constant<query_tile>(
       a.count, [&](auto r) { attend_queries<L, decltype(r)::value>(a); });
-}
-
-/// Groups of 16 positions that any query of a span sees: from, to.
-inline position_range seen_groups(const attention_span& a) {
-  int least = span_positions, most = 0;
-  for (int r = 0; r < a.count; ++r) {
-    least = a.first[r] < least ? a.first[r] : least;
-    most = a.visible[r] > most ? a.visible[r] : most;
-  }
-  return {least / 16, (most + 15) / 16};
 }
 
 /// Turns sums of q k into weights in bf16, in all groups that any query sees.
@@ -704,17 +700,9 @@ inline void ask_ahead(const attention_span& a,
       L::prefetch(groups[g] + i);
 }
 
-/// Calls f(constant<n>, row) for pieces of N rows and what is left.
-template <int N, class F>
-inline void in_pieces(int rows, F f) {
-  for (int row = 0; row < rows; row += N)
-    with_constant<N>(rows - row < N ? rows - row : N,
-                     [&](auto n) { f(n, row); });
-}
-
 /// Sums of q k of R queries and group g.
 template <class L, int R>
-void score_rounded(const attention_span& a, int row, int g,
+void score_rounded(const attention_span& a, std::int64_t row, int g,
                    float (*scores)[span_positions]) {
   const auto* keys = reinterpret_cast<const std::byte*>(a.keys[g]);
   const auto* q =
@@ -734,7 +722,8 @@ void score_rounded(const attention_span& a, int row, int g,
 
 /// Dimensions d to d + 15 of the weighted sums of values of R queries.
 template <class L, int R>
-void sum_rounded(const attention_span& a, int row, int d, position_range groups,
+void sum_rounded(const attention_span& a, std::int64_t row, int d,
+                 position_range groups,
                  const float (*weights)[span_positions]) {
   typename L::f32 s[R];
   for (int r = 0; r < R; ++r)
@@ -757,14 +746,14 @@ void attend_rounded(const attention_span& a) {
   const auto groups = seen_groups(a);
   for (int g = groups.from; g < groups.to; ++g) {
     ask_ahead<L>(a, a.keys, groups, g + groups_ahead, 1);
-    in_pieces<most>(a.count, [&](auto n, int row) {
+    in_pieces<most>(a.count, [&](auto n, std::int64_t row) {
       score_rounded<L, decltype(n)::value>(a, row, g, scores);
     });
   }
   ask_ahead<L>(a, a.values, groups, groups.from, groups_ahead);
   weigh_rounded<L>(a, groups, scores);
   for (int d = 0; d < a.head_dim; d += 16)
-    in_pieces<most>(a.count, [&](auto n, int row) {
+    in_pieces<most>(a.count, [&](auto n, std::int64_t row) {
       sum_rounded<L, decltype(n)::value>(a, row, d, groups, scores);
     });
 }
@@ -833,11 +822,9 @@ void f16_row(const float* x, std::int64_t n, std::uint16_t* out) {
 template <class L>
 void bf16_row(const float* x, std::int64_t n, std::uint16_t* out) {
   for (std::int64_t i = 0; i < n; i += 16) {
-    const auto some = n - i < 16 ? n - i : 16;
     float rounded[16];
-    L::store(rounded, L::rounded(some < 16 ? load_first<L>(x + i, some)
-                                           : L::load(x + i)));
-    for (std::int64_t j = 0; j < some; ++j) {
+    L::store(rounded, L::rounded(L::load(x + i)));
+    for (int j = 0; j < 16; ++j) {
       std::uint32_t bits;
       __builtin_memcpy(&bits, &rounded[j], sizeof bits);
       out[i + j] = static_cast<std::uint16_t>(bits >> 16);

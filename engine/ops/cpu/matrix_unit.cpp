@@ -81,10 +81,10 @@ std::vector<float> attention_by(const kernel_table& kernels) {
   std::uint32_t state = 2;
   std::vector<float> q(queries * dims), kept(2 * positions * dims);
   for (auto* numbers : {&q, &kept})
-    for (auto& one : *numbers)
-      one = static_cast<float>(state = state * 1664525u + 1013904223u) *
-                0x1p-31f -
-            1;
+    for (auto& one : *numbers) {
+      state = state * 1664525u + 1013904223u;
+      one = static_cast<float>(state) * 0x1p-31f - 1;
+    }
   std::vector<std::byte> rounded(group_rows * 2 * block_columns * 4 +
                                  rounded_slack);
   kernels.round(q.data(), queries, dims, rounded.data());
